@@ -1,0 +1,8 @@
+-- Where does everything of talkmeter live?
+\echo Use "CREATE EXTENSION talkmeter" to load this file. \quit
+
+-- Plain CREATE: a schema of that name that somebody else made must stop the installation, not be adopted.
+CREATE SCHEMA talkmeter;
+REVOKE ALL ON SCHEMA talkmeter FROM PUBLIC;
+COMMENT ON SCHEMA talkmeter IS
+    'Meters and bills AI-support conversations in the transaction that writes their messages';

@@ -1,0 +1,74 @@
+-- What is sold, and by which definition: policies, plans, packs on offer.
+
+CREATE TABLE talkmeter.policy (
+    name text COLLATE "C" NOT NULL CHECK (name <> '' AND pg_catalog.strpos(name, '@') = 0),
+    version integer NOT NULL CHECK (version > 0),
+    label text NOT NULL,
+    effective_from timestamptz NOT NULL,
+    starts_on text[] NOT NULL,
+    ends_on text[] NOT NULL,
+    idle_timeout interval,
+    quiet_review_after interval,
+    turn_limit integer,
+    charge_on text NOT NULL CHECK (charge_on IN ('first_ai_reply', 'close')),
+    staff_reply_blocks boolean NOT NULL,
+    error_before_reply_waives boolean NOT NULL,
+    exclude_prefixes text[] NOT NULL,
+    shipped boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (name, version)
+);
+REVOKE ALL ON talkmeter.policy FROM PUBLIC;
+COMMENT ON TABLE talkmeter.policy IS 'Definitions of the billable unit; a version is never changed, a new one is added';
+COMMENT ON COLUMN talkmeter.policy.name IS 'Name of the policy; "name@version" elsewhere pins one version';
+COMMENT ON COLUMN talkmeter.policy.version IS 'Counts within the name, from 1';
+COMMENT ON COLUMN talkmeter.policy.label IS 'The vendor''s own name of the version, such as 1.0.0';
+COMMENT ON COLUMN talkmeter.policy.effective_from IS 'Parts that open at or after this instant are judged by this version';
+COMMENT ON COLUMN talkmeter.policy.starts_on IS 'Kinds of event that open a part when none is open';
+COMMENT ON COLUMN talkmeter.policy.ends_on IS 'Kinds of event that end the open part';
+COMMENT ON COLUMN talkmeter.policy.idle_timeout IS 'A gap longer than this since the last activity has ended the part; null: never';
+COMMENT ON COLUMN talkmeter.policy.quiet_review_after IS
+    'A gap of at least this since the last activity has ended a part that no staff answered; null: never';
+COMMENT ON COLUMN talkmeter.policy.turn_limit IS 'The part ends with the AI reply that completes this many turns; null: no limit';
+COMMENT ON COLUMN talkmeter.policy.charge_on IS 'Charge instant: first_ai_reply or close (the end of the part)';
+COMMENT ON COLUMN talkmeter.policy.staff_reply_blocks IS 'A visible staff reply makes the part not billable';
+COMMENT ON COLUMN talkmeter.policy.error_before_reply_waives IS 'An error before the first AI reply makes the part not billable';
+COMMENT ON COLUMN talkmeter.policy.exclude_prefixes IS
+    'Conversation ids that start literally with one of these are recorded and never charged';
+COMMENT ON COLUMN talkmeter.policy.shipped IS 'Installed by the extension, so not part of a dump';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.policy', 'WHERE NOT shipped');
+
+CREATE TABLE talkmeter.plan (
+    name text COLLATE "C" PRIMARY KEY CHECK (name <> ''),
+    included bigint NOT NULL CHECK (included >= 0),
+    overage_rate numeric NOT NULL CHECK (overage_rate >= 0 AND overage_rate < 1000000000),
+    price numeric CHECK (price >= 0 AND price < 1000000000000),
+    currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    shipped boolean NOT NULL DEFAULT false
+);
+REVOKE ALL ON talkmeter.plan FROM PUBLIC;
+COMMENT ON TABLE talkmeter.plan IS 'Plans: included units per period, overage rate, price per period';
+COMMENT ON COLUMN talkmeter.plan.name IS 'Name of the plan';
+COMMENT ON COLUMN talkmeter.plan.included IS 'Units per period before packs and overage; nothing rolls over';
+COMMENT ON COLUMN talkmeter.plan.overage_rate IS 'Price of one overage unit, exact, in the currency';
+COMMENT ON COLUMN talkmeter.plan.price IS 'Price per period in the currency; null: not known to the meter';
+COMMENT ON COLUMN talkmeter.plan.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.plan.shipped IS 'Installed by the extension, so not part of a dump';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.plan', 'WHERE NOT shipped');
+
+CREATE TABLE talkmeter.pack_offer (
+    name text COLLATE "C" PRIMARY KEY CHECK (name <> ''),
+    size bigint NOT NULL CHECK (size > 0),
+    price numeric NOT NULL CHECK (price >= 0 AND price < 1000000000000),
+    currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    valid_for interval NOT NULL,
+    shipped boolean NOT NULL DEFAULT false
+);
+REVOKE ALL ON talkmeter.pack_offer FROM PUBLIC;
+COMMENT ON TABLE talkmeter.pack_offer IS 'Packs of prepaid units that can be bought';
+COMMENT ON COLUMN talkmeter.pack_offer.name IS 'Name of the pack';
+COMMENT ON COLUMN talkmeter.pack_offer.size IS 'Units in the pack';
+COMMENT ON COLUMN talkmeter.pack_offer.price IS 'Price of the pack in the currency';
+COMMENT ON COLUMN talkmeter.pack_offer.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.pack_offer.valid_for IS 'Lifetime from the purchase on; a day of it is 24 hours';
+COMMENT ON COLUMN talkmeter.pack_offer.shipped IS 'Installed by the extension, so not part of a dump';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.pack_offer', 'WHERE NOT shipped');

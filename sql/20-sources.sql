@@ -1,0 +1,58 @@
+-- Which tables of the application are metered, and which of their rows could not be.
+
+CREATE TABLE talkmeter.source (
+    source_id integer PRIMARY KEY,
+    relation regclass NOT NULL UNIQUE,
+    relation_oid oid NOT NULL,
+    policy text NOT NULL,
+    default_plan text COLLATE "C" REFERENCES talkmeter.plan (name),
+    mapping jsonb NOT NULL,
+    columns jsonb NOT NULL,
+    strict boolean NOT NULL,
+    starts_at timestamptz NOT NULL,
+    attached_at timestamptz NOT NULL,
+    attached_by name NOT NULL,
+    detached_at timestamptz
+);
+REVOKE ALL ON talkmeter.source FROM PUBLIC;
+COMMENT ON TABLE talkmeter.source IS 'Message tables of the application that are, or once were, attached';
+COMMENT ON COLUMN talkmeter.source.source_id IS 'Counts the tables in the order of their first attach; orders rows of one instant';
+COMMENT ON COLUMN talkmeter.source.relation IS 'The table; dumped by name';
+COMMENT ON COLUMN talkmeter.source.relation_oid IS
+    'The table''s oid when it was attached: differs after a restore, where column numbers mean nothing any more';
+COMMENT ON COLUMN talkmeter.source.policy IS 'Policy of parts that a row of this table opens; "name@version" pins a version';
+COMMENT ON COLUMN talkmeter.source.default_plan IS 'Plan of a tenant first charged through this table; null: its units wait';
+COMMENT ON COLUMN talkmeter.source.mapping IS 'How a row becomes events, as it was given to attach';
+COMMENT ON COLUMN talkmeter.source.columns IS 'The columns that the mapping names: number, type and name at attach';
+COMMENT ON COLUMN talkmeter.source.strict IS 'A row that cannot be metered raises an error instead of going to quarantine';
+COMMENT ON COLUMN talkmeter.source.starts_at IS
+    'Rows of before are no events: -infinity if the table was empty at attach, else the attach instant';
+COMMENT ON COLUMN talkmeter.source.attached_at IS 'When it was attached last';
+COMMENT ON COLUMN talkmeter.source.attached_by IS 'Who attached it last';
+COMMENT ON COLUMN talkmeter.source.detached_at IS 'When it was detached; null while attached';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.source', '');
+
+CREATE TABLE talkmeter.quarantined (
+    quarantine_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    source_id integer NOT NULL,
+    message_id text COLLATE "C",
+    tenant text COLLATE "C",
+    conversation text COLLATE "C",
+    occurred_at timestamptz,
+    reason text NOT NULL CHECK (reason IN ('null_key', 'no_kind', 'time_out_of_range', 'future', 'unknown_policy',
+        'mapping_broken', 'internal_error', 'key_too_long', 'sealed', 'late')),
+    detail text,
+    quarantined_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+REVOKE ALL ON talkmeter.quarantined FROM PUBLIC;
+COMMENT ON TABLE talkmeter.quarantined IS 'Rows that could not be metered; the rows themselves are in the application''s table';
+COMMENT ON COLUMN talkmeter.quarantined.quarantine_id IS 'Names the entry';
+COMMENT ON COLUMN talkmeter.quarantined.source_id IS 'The attached table';
+COMMENT ON COLUMN talkmeter.quarantined.message_id IS 'The row''s message id; null if it has none or could not be read';
+COMMENT ON COLUMN talkmeter.quarantined.tenant IS 'The row''s tenant, if it could be read';
+COMMENT ON COLUMN talkmeter.quarantined.conversation IS 'The row''s conversation, if it could be read';
+COMMENT ON COLUMN talkmeter.quarantined.occurred_at IS 'The row''s time, if it has one that can be metered';
+COMMENT ON COLUMN talkmeter.quarantined.reason IS 'Why it could not be metered';
+COMMENT ON COLUMN talkmeter.quarantined.detail IS 'What went wrong, where the reason does not say it all';
+COMMENT ON COLUMN talkmeter.quarantined.quarantined_at IS 'When it was put here';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.quarantined', '');

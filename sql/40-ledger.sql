@@ -1,0 +1,166 @@
+-- Who pays for each unit: accounts, subscriptions, periods, packs and the charges themselves.
+
+CREATE TABLE talkmeter.tenant_lock (
+    tenant text COLLATE "C" PRIMARY KEY
+);
+REVOKE ALL ON talkmeter.tenant_lock FROM PUBLIC;
+COMMENT ON TABLE talkmeter.tenant_lock IS 'One row per tenant, never updated: whoever draws for a tenant locks its row first';
+COMMENT ON COLUMN talkmeter.tenant_lock.tenant IS 'The merchant who is billed';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.tenant_lock', '');
+
+CREATE TABLE talkmeter.account (
+    tenant text COLLATE "C" PRIMARY KEY,
+    last_charge_id bigint NOT NULL DEFAULT 0,
+    last_pack_id bigint NOT NULL DEFAULT 0,
+    last_subscription_id bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+REVOKE ALL ON talkmeter.account FROM PUBLIC;
+COMMENT ON TABLE talkmeter.account IS 'The counters of each tenant; they leave no gaps, which no sequence promises';
+COMMENT ON COLUMN talkmeter.account.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.account.last_charge_id IS 'The charge_id given last';
+COMMENT ON COLUMN talkmeter.account.last_pack_id IS 'The pack_id given last';
+COMMENT ON COLUMN talkmeter.account.last_subscription_id IS 'The subscription_id given last';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.account', '');
+
+CREATE TABLE talkmeter.subscription (
+    tenant text COLLATE "C" NOT NULL,
+    subscription_id bigint NOT NULL,
+    since timestamptz NOT NULL,
+    plan text COLLATE "C" NOT NULL REFERENCES talkmeter.plan (name),
+    timezone text NOT NULL,
+    anchor_day integer NOT NULL CHECK (anchor_day BETWEEN 1 AND 31),
+    policy text,
+    subscribed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    subscribed_by name NOT NULL DEFAULT SESSION_USER,
+    PRIMARY KEY (tenant, subscription_id)
+);
+REVOKE ALL ON talkmeter.subscription FROM PUBLIC;
+COMMENT ON TABLE talkmeter.subscription IS
+    'Which plan a tenant is on: at an instant, the one with the highest subscription_id whose since is not later';
+COMMENT ON COLUMN talkmeter.subscription.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.subscription.subscription_id IS 'Counts within the tenant';
+COMMENT ON COLUMN talkmeter.subscription.since IS 'In force from this instant on; -infinity: without beginning';
+COMMENT ON COLUMN talkmeter.subscription.plan IS 'The plan';
+COMMENT ON COLUMN talkmeter.subscription.timezone IS 'The zone in whose midnights periods start';
+COMMENT ON COLUMN talkmeter.subscription.anchor_day IS 'The day of the month on which periods start, clamped to the month''s last day';
+COMMENT ON COLUMN talkmeter.subscription.policy IS 'The policy for this tenant, "name" or "name@version"; null: that of the source';
+COMMENT ON COLUMN talkmeter.subscription.subscribed_at IS 'When it was recorded';
+COMMENT ON COLUMN talkmeter.subscription.subscribed_by IS 'Who recorded it';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.subscription', '');
+
+CREATE TABLE talkmeter.period (
+    tenant text COLLATE "C" NOT NULL,
+    period_start timestamptz NOT NULL,
+    period_end timestamptz NOT NULL,
+    included_used bigint NOT NULL CHECK (included_used >= 0),
+    pack_used bigint NOT NULL CHECK (pack_used >= 0),
+    overage_units bigint NOT NULL CHECK (overage_units >= 0),
+    overage_amount numeric NOT NULL,
+    PRIMARY KEY (tenant, period_start),
+    CHECK (period_start < period_end)
+) WITH (fillfactor = 50);
+REVOKE ALL ON talkmeter.period FROM PUBLIC;
+COMMENT ON TABLE talkmeter.period IS 'What each billing month has used so far, net; opened by its first charge';
+COMMENT ON COLUMN talkmeter.period.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.period.period_start IS 'First instant of the period';
+COMMENT ON COLUMN talkmeter.period.period_end IS 'First instant after the period';
+COMMENT ON COLUMN talkmeter.period.included_used IS 'Units paid by the allowance';
+COMMENT ON COLUMN talkmeter.period.pack_used IS 'Units paid by packs';
+COMMENT ON COLUMN talkmeter.period.overage_units IS 'Units paid as overage';
+COMMENT ON COLUMN talkmeter.period.overage_amount IS 'Sum of the overage rates of those units, exact';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.period', '');
+
+CREATE TABLE talkmeter.pack (
+    tenant text COLLATE "C" NOT NULL,
+    pack_id bigint NOT NULL,
+    pack text COLLATE "C" NOT NULL,
+    size bigint NOT NULL CHECK (size > 0),
+    remaining bigint NOT NULL CHECK (remaining BETWEEN 0 AND size),
+    price numeric NOT NULL,
+    currency text NOT NULL,
+    purchased_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    purchase_key text COLLATE "C" CHECK (pg_catalog.octet_length(purchase_key) <= 512),
+    PRIMARY KEY (tenant, pack_id),
+    UNIQUE (tenant, purchase_key),
+    CHECK (purchased_at < expires_at)
+) WITH (fillfactor = 50);
+REVOKE ALL ON talkmeter.pack FROM PUBLIC;
+COMMENT ON TABLE talkmeter.pack IS 'Packs that tenants bought; read them through the view packs';
+COMMENT ON COLUMN talkmeter.pack.tenant IS 'The merchant who bought it';
+COMMENT ON COLUMN talkmeter.pack.pack_id IS 'Counts within the tenant';
+COMMENT ON COLUMN talkmeter.pack.pack IS 'Name of the pack on offer';
+COMMENT ON COLUMN talkmeter.pack.size IS 'Units bought';
+COMMENT ON COLUMN talkmeter.pack.remaining IS 'Units left';
+COMMENT ON COLUMN talkmeter.pack.price IS 'Price paid in the currency';
+COMMENT ON COLUMN talkmeter.pack.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.pack.purchased_at IS 'First instant at which it pays';
+COMMENT ON COLUMN talkmeter.pack.expires_at IS 'First instant at which it pays no more, fixed at purchase';
+COMMENT ON COLUMN talkmeter.pack.purchase_key IS 'The buyer''s own name of the purchase: the same key twice is one purchase';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.pack', '');
+
+-- Append-only: a correction is a new row that names what it corrects.
+CREATE TABLE talkmeter.charge (
+    tenant text COLLATE "C" NOT NULL,
+    charge_id bigint NOT NULL CHECK (charge_id > 0),
+    conversation text COLLATE "C" NOT NULL,
+    part integer NOT NULL,
+    charged_at timestamptz NOT NULL,
+    period_start timestamptz NOT NULL,
+    posted_period_start timestamptz NOT NULL,
+    tier text NOT NULL CHECK (tier IN ('included', 'pack', 'overage')),
+    pack_id bigint,
+    amount numeric NOT NULL,
+    currency text NOT NULL,
+    plan text COLLATE "C" NOT NULL,
+    policy text COLLATE "C" NOT NULL,
+    policy_version integer NOT NULL,
+    reverses bigint,
+    reason text,
+    posted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (tenant, charge_id),
+    UNIQUE (tenant, reverses),
+    CHECK ((tier = 'pack') = (pack_id IS NOT NULL)),
+    CHECK (tier = 'overage' OR amount = 0)
+);
+REVOKE ALL ON talkmeter.charge FROM PUBLIC;
+CREATE INDEX charge_part ON talkmeter.charge (tenant, conversation, part);
+CREATE INDEX charge_period ON talkmeter.charge (tenant, period_start);
+COMMENT ON TABLE talkmeter.charge IS 'The ledger: one row per billed unit, and one per unit taken back';
+COMMENT ON COLUMN talkmeter.charge.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.charge.charge_id IS 'Counts within the tenant without gaps, in the order of the ledger';
+COMMENT ON COLUMN talkmeter.charge.conversation IS 'The conversation of the part';
+COMMENT ON COLUMN talkmeter.charge.part IS 'The part that is billed';
+COMMENT ON COLUMN talkmeter.charge.charged_at IS 'Its charge instant';
+COMMENT ON COLUMN talkmeter.charge.period_start IS 'The period of the charge instant, whose allowance pays';
+COMMENT ON COLUMN talkmeter.charge.posted_period_start IS 'The period whose statement lists it';
+COMMENT ON COLUMN talkmeter.charge.tier IS 'Who paid: included, pack or overage';
+COMMENT ON COLUMN talkmeter.charge.pack_id IS 'The pack that paid';
+COMMENT ON COLUMN talkmeter.charge.amount IS '0 for included and pack, the rate for overage, minus the original for a reversal';
+COMMENT ON COLUMN talkmeter.charge.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.charge.plan IS 'The plan in force at the charge instant';
+COMMENT ON COLUMN talkmeter.charge.policy IS 'The policy by which the part was judged';
+COMMENT ON COLUMN talkmeter.charge.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.charge.reverses IS 'The charge_id taken back; null for a charge';
+COMMENT ON COLUMN talkmeter.charge.reason IS 'Why it was taken back';
+COMMENT ON COLUMN talkmeter.charge.posted_at IS 'When the row was written';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.charge', '');
+
+CREATE TABLE talkmeter.unplanned_unit (
+    tenant text COLLATE "C" NOT NULL,
+    conversation text COLLATE "C" NOT NULL,
+    part integer NOT NULL,
+    charged_at timestamptz NOT NULL,
+    policy text COLLATE "C" NOT NULL,
+    policy_version integer NOT NULL,
+    PRIMARY KEY (tenant, conversation, part)
+);
+REVOKE ALL ON talkmeter.unplanned_unit FROM PUBLIC;
+COMMENT ON TABLE talkmeter.unplanned_unit IS 'Billable units at whose instant the tenant had no plan: they wait for subscribe';
+COMMENT ON COLUMN talkmeter.unplanned_unit.tenant IS 'The merchant who will be billed';
+COMMENT ON COLUMN talkmeter.unplanned_unit.conversation IS 'The conversation of the part';
+COMMENT ON COLUMN talkmeter.unplanned_unit.part IS 'The billable part';
+COMMENT ON COLUMN talkmeter.unplanned_unit.charged_at IS 'Its charge instant';
+COMMENT ON COLUMN talkmeter.unplanned_unit.policy IS 'The policy by which the part was judged';
+COMMENT ON COLUMN talkmeter.unplanned_unit.policy_version IS 'Its version';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.unplanned_unit', '');

@@ -1,0 +1,82 @@
+-- What the DBA and the application call.
+
+CREATE FUNCTION talkmeter.on_insert() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'on_insert_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.on_insert() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.on_insert() IS
+    'Trigger of attached tables: notes the events of inserted rows. Refuses tables that attach does not know';
+
+CREATE FUNCTION talkmeter.attach(source regclass, policy text, mapping jsonb, default_plan text DEFAULT NULL,
+        dry_run boolean DEFAULT false, strict boolean DEFAULT false)
+    RETURNS TABLE (message_id text, tenant text, conversation text, occurred_at timestamptz, kind text, excluded text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'attach_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, boolean) IS
+    'Meters a message table from now on. With dry_run: changes nothing, returns its first 20 rows with the events each would give. With strict: a row that cannot be metered raises an error. Needs ownership of the table';
+
+CREATE FUNCTION talkmeter.detach(source regclass) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'detach_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.detach(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.detach(regclass) IS
+    'Stops metering a table; what was metered stays. Needs ownership of the table';
+
+CREATE FUNCTION talkmeter.flush() RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'flush_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.flush() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.flush() IS
+    'Folds and charges this transaction''s rows now instead of at commit; holds their conversations and tenants until the transaction ends';
+
+CREATE FUNCTION talkmeter.sweep(as_of timestamptz DEFAULT pg_catalog.clock_timestamp()) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sweep_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.sweep(timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.sweep(timestamptz) IS
+    'Ends every part that time has ended by as_of, stamped with its logical end, and returns how many';
+
+CREATE FUNCTION talkmeter.define_policy(definition jsonb) RETURNS integer
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_policy_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.define_policy(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.define_policy(jsonb) IS
+    'Adds a policy, or the next version of one, and returns its version. Keys: name, label, effective_from, starts_on, ends_on, idle_timeout, quiet_review_after, turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes';
+
+CREATE FUNCTION talkmeter.define_plan(definition jsonb) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_plan_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.define_plan(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.define_plan(jsonb) IS
+    'Adds a plan. Keys: name, included (units per period), overage_rate (per unit), price (per period, may be left out), currency';
+
+CREATE FUNCTION talkmeter.define_pack(definition jsonb) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_pack_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.define_pack(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.define_pack(jsonb) IS
+    'Adds a pack on offer. Keys: name, size (units), price, currency, valid_for (an interval of days or less)';
+
+CREATE FUNCTION talkmeter.subscribe(tenant text, plan text, since timestamptz DEFAULT pg_catalog.now(),
+        timezone text DEFAULT 'UTC', anchor_day integer DEFAULT NULL, policy text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'subscribe_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.subscribe(text, text, timestamptz, text, integer, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.subscribe(text, text, timestamptz, text, integer, text) IS
+    'Puts a tenant on a plan from since on, posts the units that waited for it, and returns the subscription_id';
+
+CREATE FUNCTION talkmeter.buy_pack(tenant text, pack text, purchase_key text DEFAULT NULL,
+        purchased_at timestamptz DEFAULT pg_catalog.now()) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'buy_pack_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.buy_pack(text, text, text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.buy_pack(text, text, text, timestamptz) IS
+    'Records the purchase of a pack and returns its pack_id; the same purchase_key twice is one purchase';
+
+CREATE FUNCTION talkmeter.period_start(at timestamptz, anchor_day integer) RETURNS timestamptz
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'period_start_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.period_start(timestamptz, integer) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.period_start(timestamptz, integer) IS
+    'First instant of the billing month that holds an instant, for periods that start on a day of the month in UTC';
+
+CREATE FUNCTION talkmeter.period_end(at timestamptz, anchor_day integer) RETURNS timestamptz
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'period_end_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.period_end(timestamptz, integer) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.period_end(timestamptz, integer) IS
+    'First instant after the billing month that holds an instant, for periods that start on a day of the month in UTC';
+
+CREATE FUNCTION talkmeter.currency_digits(currency text) RETURNS integer
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'currency_digits_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.currency_digits(text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.currency_digits(text) IS 'Digits after the point of a currency, by its ISO 4217 code';

@@ -1,0 +1,131 @@
+-- What people read. No view is granted to anybody at install.
+
+CREATE VIEW talkmeter.policies AS
+    SELECT name, version AS policy_version, label, effective_from, starts_on, ends_on, idle_timeout, quiet_review_after,
+        turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes
+    FROM talkmeter.policy;
+REVOKE ALL ON talkmeter.policies FROM PUBLIC;
+COMMENT ON VIEW talkmeter.policies IS 'Every version of every policy';
+
+CREATE VIEW talkmeter.plans AS
+    SELECT name, included, overage_rate, price, currency
+    FROM talkmeter.plan;
+REVOKE ALL ON talkmeter.plans FROM PUBLIC;
+COMMENT ON VIEW talkmeter.plans IS 'Plans that a tenant can be put on';
+
+CREATE VIEW talkmeter.pack_offers AS
+    SELECT name, size, price, currency, valid_for
+    FROM talkmeter.pack_offer;
+REVOKE ALL ON talkmeter.pack_offers FROM PUBLIC;
+COMMENT ON VIEW talkmeter.pack_offers IS 'Packs that a tenant can buy';
+
+CREATE VIEW talkmeter.sources AS
+    SELECT relation AS source, policy, default_plan, strict, starts_at, attached_at, attached_by, mapping
+    FROM talkmeter.source
+    WHERE detached_at IS NULL;
+REVOKE ALL ON talkmeter.sources FROM PUBLIC;
+COMMENT ON VIEW talkmeter.sources IS 'The attached tables';
+
+CREATE VIEW talkmeter.quarantine AS
+    SELECT s.relation AS source, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.quarantined_at,
+        q.detail
+    FROM talkmeter.quarantined AS q
+    LEFT JOIN talkmeter.source AS s USING (source_id);
+REVOKE ALL ON talkmeter.quarantine FROM PUBLIC;
+COMMENT ON VIEW talkmeter.quarantine IS 'Rows of attached tables that could not be metered, and why';
+
+CREATE VIEW talkmeter.parts AS
+    SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version,
+        CASE WHEN p.ended_at IS NULL AND NOT passed THEN 'open' ELSE 'ended' END AS status,
+        p.started_at, p.first_ai_reply_at, p.last_activity_at,
+        CASE WHEN passed THEN p.due_end ELSE p.ended_at END AS ended_at,
+        CASE WHEN passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
+        p.charged_at IS NOT NULL OR passed AND p.due_because IS NULL AS billable,
+        CASE WHEN passed THEN p.due_because WHEN p.ended_at IS NOT NULL THEN p.not_billable_because END
+            AS not_billable_because,
+        CASE WHEN passed AND p.due_because IS NULL THEN COALESCE(p.charged_at, p.due_end) ELSE p.charged_at END
+            AS charged_at,
+        p.message_count, p.turn_count, p.ai_replies, p.staff_replies
+    FROM talkmeter.part AS p
+    CROSS JOIN LATERAL (
+        SELECT p.ended_at IS NULL AND p.timed AND p.due_at <= pg_catalog.statement_timestamp() AS passed
+    ) AS now;
+REVOKE ALL ON talkmeter.parts FROM PUBLIC;
+COMMENT ON VIEW talkmeter.parts IS 'Every metered interaction; what time has ended shows as ended before any sweep';
+
+CREATE VIEW talkmeter.unevaluated AS
+    SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version, p.started_at, p.first_ai_reply_at,
+        p.last_activity_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies
+    FROM talkmeter.part AS p
+    WHERE p.ended_at IS NULL AND NOT p.timed AND p.charged_at IS NULL AND p.not_billable_because IS NULL;
+REVOKE ALL ON talkmeter.unevaluated FROM PUBLIC;
+COMMENT ON VIEW talkmeter.unevaluated IS 'Open parts that time alone will never end, so that they wait for somebody to close them';
+
+CREATE VIEW talkmeter.charges AS
+    SELECT tenant, charge_id, conversation, part, charged_at, period_start, posted_period_start, tier, pack_id, amount,
+        currency, plan, policy, policy_version, reverses, reason, posted_at
+    FROM talkmeter.charge;
+REVOKE ALL ON talkmeter.charges FROM PUBLIC;
+COMMENT ON VIEW talkmeter.charges IS 'The ledger: one row per billed unit, and one per unit taken back';
+
+CREATE VIEW talkmeter.packs AS
+    SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key
+    FROM talkmeter.pack;
+REVOKE ALL ON talkmeter.packs FROM PUBLIC;
+COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left of them';
+
+CREATE VIEW talkmeter.unplanned AS
+    SELECT tenant, conversation, part, charged_at, policy, policy_version
+    FROM talkmeter.unplanned_unit;
+REVOKE ALL ON talkmeter.unplanned FROM PUBLIC;
+COMMENT ON VIEW talkmeter.unplanned IS 'Billable units that wait until their tenant is subscribed to a plan';
+
+CREATE VIEW talkmeter.usage AS
+    SELECT a.tenant, s.plan, period.period_start, COALESCE(used.period_end, period.period_end) AS period_end,
+        COALESCE(used.included_used + used.pack_used + used.overage_units, 0) AS used,
+        plan.included,
+        COALESCE(used.included_used, 0) AS included_used,
+        GREATEST(plan.included - COALESCE(used.included_used, 0), 0) AS included_remaining,
+        packs.balance AS pack_balance,
+        COALESCE(used.pack_used, 0) AS pack_used,
+        COALESCE(used.overage_units, 0) AS overage_units,
+        plan.overage_rate,
+        pg_catalog.round(COALESCE(used.overage_amount, 0), talkmeter.currency_digits(plan.currency))
+            AS estimated_overage,
+        plan.currency
+    FROM talkmeter.account AS a
+    CROSS JOIN LATERAL (
+        SELECT subscription.plan, subscription.anchor_day
+        FROM talkmeter.subscription
+        WHERE subscription.tenant = a.tenant AND subscription.since <= pg_catalog.statement_timestamp()
+        ORDER BY subscription.subscription_id DESC
+        LIMIT 1
+    ) AS s
+    JOIN talkmeter.plan ON plan.name = s.plan
+    CROSS JOIN LATERAL (
+        SELECT talkmeter.period_start(pg_catalog.statement_timestamp(), s.anchor_day) AS period_start,
+            talkmeter.period_end(pg_catalog.statement_timestamp(), s.anchor_day) AS period_end
+    ) AS period
+    LEFT JOIN talkmeter.period AS used
+        ON used.tenant = a.tenant AND used.period_start = period.period_start
+    CROSS JOIN LATERAL (
+        SELECT COALESCE(pg_catalog.sum(pack.remaining), 0)::bigint AS balance
+        FROM talkmeter.pack
+        WHERE pack.tenant = a.tenant
+            AND pack.purchased_at <= pg_catalog.statement_timestamp()
+            AND pg_catalog.statement_timestamp() < pack.expires_at
+    ) AS packs;
+REVOKE ALL ON talkmeter.usage FROM PUBLIC;
+COMMENT ON VIEW talkmeter.usage IS
+    'One row per tenant on a plan: what the current period has used, what is left, and its overage so far, rounded as a statement would';
+
+CREATE FUNCTION talkmeter.balance(tenant text) RETURNS bigint
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT usage.included_remaining + usage.pack_balance
+        FROM talkmeter.usage
+        WHERE usage.tenant = balance.tenant
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.balance(text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.balance(text) IS
+    'Units that a tenant has left before overage: allowance of the current period and unexpired packs; null without a plan';

@@ -1,0 +1,313 @@
+//! How does a table of the application's come to be metered, and how does that end (SPEC 2)?
+
+use crate::account::known_policy;
+use crate::cache::{self, Recorded};
+use crate::clock::{self, Timestamp};
+use crate::error::{Failure, failure, required};
+use crate::offers;
+use crate::relation::{self, Relation, TableColumn, statement};
+use crate::rights::as_owner;
+use crate::row::Reader;
+use crate::sql::{Connection, arg, connected};
+use pgrx::JsonB;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::{Column, Mapping, Reading, Value};
+
+/// Rows that a dry run shows.
+const SHOWN: &str = "20";
+
+type Shown =
+    (Option<String>, Option<String>, Option<String>, Option<TimestampWithTimeZone>, Option<String>, Option<String>);
+
+/// Meters a message table from now on, or with `dry_run` shows what its first rows would give.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn attach(
+    source: Option<pg_sys::Oid>,
+    policy: Option<&str>,
+    mapping: Option<JsonB>,
+    default_plan: Option<&str>,
+    dry_run: Option<bool>,
+    strict: Option<bool>,
+) -> TableIterator<
+    'static,
+    (
+        name!(message_id, Option<String>),
+        name!(tenant, Option<String>),
+        name!(conversation, Option<String>),
+        name!(occurred_at, Option<TimestampWithTimeZone>),
+        name!(kind, Option<String>),
+        name!(excluded, Option<String>),
+    ),
+> {
+    let source = required(source, "source");
+    let policy = required(policy, "policy");
+    let JsonB(mapping) = required(mapping, "mapping");
+    let (dry_run, strict) = (required(dry_run, "dry_run"), required(strict, "strict"));
+    let relation = owned_table(source);
+    let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
+    known_policy(policy);
+    if let Some(plan) = default_plan {
+        offers::known_plan(plan);
+    }
+    let checked = check(source, &relation, &mapping, &columns);
+    if dry_run {
+        return TableIterator::new(preview(&relation, &checked, &columns));
+    }
+    as_owner(|| {
+        connected(|connection| {
+            // Waits for inserts under way, which would otherwise be neither before the start nor metered.
+            let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
+            connection.run_once(&lock, false, &[]);
+            not_attached_twice(connection, source, &relation);
+            let recorded = recorded(&checked, &columns);
+            record(connection, source, &relation, policy, default_plan, mapping, recorded, strict);
+            for member in &relation.members {
+                let create = statement(&[
+                    "CREATE TRIGGER talkmeter_insert AFTER INSERT ON ",
+                    member,
+                    " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()",
+                ]);
+                connection.run_once(&create, false, &[]);
+            }
+            cache::announce_change(connection);
+        })
+    });
+    TableIterator::new(Vec::new())
+}
+
+/// The facts of a table that the caller may attach, or an error that says why not.
+fn owned_table(source: pg_sys::Oid) -> Relation {
+    let relation = connected(|connection| relation::facts(connection, source)).unwrap_or_else(|| {
+        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("there is no relation of oid {source}")).raise()
+    });
+    let wrong = |what: &str| {
+        failure(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{} cannot be attached", relation.name))
+            .detail(format!("It is {what}."))
+            .hint("Attach the ordinary or partitioned table into which the application inserts its messages.")
+            .raise()
+    };
+    match relation.kind {
+        'r' | 'p' => {}
+        'v' => wrong("a view"),
+        'm' => wrong("a materialized view"),
+        'f' => wrong("a foreign table"),
+        _ => wrong("not a table"),
+    }
+    if relation.temporary {
+        wrong("a temporary table");
+    }
+    if relation.reserved {
+        wrong("a table of the system or of talkmeter itself");
+    }
+    if relation.has_foreign_partition {
+        wrong("partitioned, and one of its partitions is a foreign table");
+    }
+    if !relation.owned {
+        failure(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {}", relation.name))
+            .hint("Call this as the table's owner or as a member of the owning role.")
+            .raise();
+    }
+    relation
+}
+
+fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, columns: &[TableColumn]) -> Mapping {
+    // SAFETY: reads a variable of this database's.
+    if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
+        failure(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "talkmeter needs a database whose encoding is UTF8")
+            .raise();
+    }
+    let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
+    let checked = Mapping::check(mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
+    if let Some(zone) = &checked.timezone {
+        connected(|connection| {
+            if connection.run("SELECT FROM pg_timezone_names AS z WHERE z.name = $1", &[arg(zone.as_str())]).count()
+                == 0
+            {
+                failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("time zone \"{zone}\" is not known"))
+                    .hint("See pg_timezone_names for those that are.")
+                    .raise();
+            }
+        });
+    }
+    let id = &columns[checked.message_id_column()].seen.name;
+    if !as_owner(|| connected(|connection| relation::is_unique(connection, source, id, &relation.partition_key))) {
+        let with_key = relation.partition_key.iter().filter(|column| *column != id);
+        let indexed: Vec<_> = std::iter::once(id).chain(with_key).map(|column| relation::quoted(column)).collect();
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("no unique index covers the message id, column \"{id}\" of {}", relation.name),
+        )
+        .detail("Without one a message could be metered twice.")
+        .hint(format!("CREATE UNIQUE INDEX ON {} ({});", relation.name, indexed.join(", ")))
+        .raise();
+    }
+    checked
+}
+
+const ATTACHED: &str = "
+    SELECT s.relation::text
+    FROM talkmeter.source AS s
+    WHERE s.detached_at IS NULL AND (
+        s.relation IN (SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a)
+        OR s.relation IN (SELECT t.relid FROM pg_partition_tree($1) AS t))
+    LIMIT 1";
+
+fn not_attached_twice(connection: &Connection, source: pg_sys::Oid, relation: &Relation) {
+    let rows = connection.run(ATTACHED, &[arg(source)]);
+    if rows.count() > 0 {
+        failure(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("table {} is attached already", relation.name))
+            .detail(format!("It is metered through {}.", rows.value::<String>(0, 1)))
+            .hint("To change how it is metered, call talkmeter.detach first.")
+            .raise();
+    }
+}
+
+fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
+    let mut indexes: Vec<usize> = mapping.columns.iter().chain(&mapping.audit_columns).copied().collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    let is_id = |index| index == mapping.message_id_column();
+    let recorded: Vec<_> = indexes.into_iter().map(|index| Recorded::of(&columns[index], is_id(index))).collect();
+    JsonB(serde_json::to_value(recorded).expect("plain data"))
+}
+
+const RECORD: &str = "
+    INSERT INTO talkmeter.source AS s (source_id, relation, relation_oid, policy, default_plan, mapping, columns,
+        strict, starts_at, attached_at, attached_by)
+    SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass, $1::oid, $2, $3,
+        $4, $5, $6, $7, $8, session_user
+    ON CONFLICT (relation) DO UPDATE
+    SET relation_oid = excluded.relation_oid, policy = excluded.policy, default_plan = excluded.default_plan,
+        mapping = excluded.mapping, columns = excluded.columns, strict = excluded.strict,
+        starts_at = excluded.starts_at, attached_at = excluded.attached_at, attached_by = excluded.attached_by,
+        detached_at = NULL";
+
+#[allow(clippy::too_many_arguments)]
+fn record(
+    connection: &Connection,
+    source: pg_sys::Oid,
+    relation: &Relation,
+    policy: &str,
+    default_plan: Option<&str>,
+    mapping: serde_json::Value,
+    recorded: JsonB,
+    strict: bool,
+) {
+    connection.run("LOCK TABLE talkmeter.source IN SHARE ROW EXCLUSIVE MODE", &[]);
+    let empty = statement(&["SELECT NOT EXISTS (SELECT FROM ", &relation.name, ")"]);
+    let now = clock::now();
+    let starts_at = match connection.run_once(&empty, false, &[]).value::<bool>(0, 1) {
+        true => Instant::BEGINNING,
+        false => now,
+    };
+    connection.run(
+        RECORD,
+        &[
+            arg(source),
+            arg(policy),
+            arg(default_plan),
+            arg(JsonB(mapping)),
+            arg(recorded),
+            arg(strict),
+            arg(Timestamp::from(starts_at)),
+            arg(Timestamp::from(now)),
+        ],
+    );
+}
+
+/// The first rows of the table, read with the caller's rights, with the events that each would give.
+fn preview(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<Shown> {
+    let column = |index: &usize| relation::quoted(&columns[*index].seen.name);
+    let names: Vec<String> = mapping.columns.iter().map(column).collect();
+    let time = relation::quoted(&columns[mapping.occurred_at_column()].seen.name);
+    let id = relation::quoted(&columns[mapping.message_id_column()].seen.name);
+    let select = statement(&[
+        "SELECT ",
+        &names.join(", "),
+        " FROM ",
+        &relation.name,
+        " ORDER BY ",
+        &time,
+        ", ",
+        &id,
+        " LIMIT ",
+        SHOWN,
+    ]);
+    let readers: Vec<Reader> =
+        mapping.columns.iter().map(|index| columns[*index].reader(mapping.timezone.clone())).collect();
+    let latest = clock::latest();
+    connected(|connection| {
+        let rows = connection.run_once(&select, true, &[]);
+        let mut shown = Vec::new();
+        for row in 0..rows.count() {
+            let value = |(slot, reader): (usize, &Reader)| {
+                let (datum, is_null) = rows.datum(row, slot + 1);
+                reader.read(datum, is_null)
+            };
+            let values: Vec<Value> = readers.iter().enumerate().map(value).collect();
+            shown.extend(events(mapping, &values, latest));
+        }
+        shown
+    })
+}
+
+/// A line per event; one line for a row that gives none, with `ignore` or the reason why it would be quarantined.
+fn events(mapping: &Mapping, row: &[Value], latest: Instant) -> Vec<Shown> {
+    let line = |reading: &Reading, kind: String| -> Shown {
+        (
+            reading.message.as_ref().map(|message| message.text()),
+            reading.tenant.as_deref().map(str::to_owned),
+            reading.conversation.as_deref().map(str::to_owned),
+            reading.at.map(|at| Timestamp::from(at).shown()),
+            Some(kind),
+            reading.excluded.map(str::to_owned),
+        )
+    };
+    let reading = mapping.read(row, latest);
+    match reading.refusal {
+        _ if reading.ignored => vec![line(&reading, "ignore".to_owned())],
+        Some(refusal) => vec![line(&reading, format!("quarantine: {}", refusal.name()))],
+        None => reading.kinds.iter().map(|kind| line(&reading, kind.name().to_owned())).collect(),
+    }
+}
+
+const DETACH: &str = "
+    UPDATE talkmeter.source AS s SET detached_at = clock_timestamp()
+    WHERE s.relation = $1::oid::regclass AND s.detached_at IS NULL";
+
+const TRIGGERED: &str = "
+    SELECT format('%I.%I', n.nspname, c.relname)
+    FROM pg_partition_tree($1) AS t
+    JOIN pg_class AS c ON c.oid = t.relid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_trigger AS g ON g.tgrelid = c.oid AND g.tgname = 'talkmeter_insert'
+    ORDER BY t.level, c.oid";
+
+/// Stops metering a table; what was metered stays.
+#[pg_extern(sql = false)]
+fn detach(source: pg_sys::Oid) {
+    let relation = owned_table(source);
+    as_owner(|| {
+        connected(|connection| {
+            let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
+            connection.run_once(&lock, false, &[]);
+            if connection.run(DETACH, &[arg(source)]).count() == 0 {
+                failure(
+                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("table {} is not attached", relation.name),
+                )
+                .hint("See talkmeter.sources for those that are.")
+                .raise();
+            }
+            let rows = connection.run(TRIGGERED, &[arg(source)]);
+            for row in 0..rows.count() {
+                let member: String = rows.value(row, 1);
+                connection.run_once(&statement(&["DROP TRIGGER talkmeter_insert ON ", &member]), false, &[]);
+            }
+            cache::announce_change(connection);
+        })
+    });
+}

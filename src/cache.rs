@@ -1,0 +1,312 @@
+//! What does this session remember of sources and policies? Nothing that a change elsewhere would not make it forget.
+
+use crate::clock::Timestamp;
+use crate::relation::{self, TableColumn};
+use crate::rights::as_owner;
+use crate::row::Reader;
+use crate::sql::{Connection, Rows, arg, connected};
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use talkmeter_engine::event::Kind;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::{Column, Mapping};
+use talkmeter_engine::policy::{ChargeOn, Policy};
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+    /// Tables whose changes concern the cache.
+    static WATCHED: RefCell<HashSet<pg_sys::Oid>> = RefCell::default();
+    /// Set by the server when something changed that the cache may hold; looked at before each use.
+    static STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+#[derive(Default)]
+struct Cache {
+    /// By the table on which a trigger fires: the attached one or a partition of it.
+    by_relation: HashMap<pg_sys::Oid, Option<Rc<Source>>>,
+    by_id: HashMap<i32, Option<Rc<Source>>>,
+    policies: Option<Rc<Policies>>,
+}
+
+/// An attached table, or one of its partitions.
+#[derive(Debug)]
+pub struct Source {
+    pub id: i32,
+    pub policy: String,
+    pub default_plan: Option<String>,
+    pub strict: bool,
+    pub reading: Reading,
+}
+
+/// How the rows of a source are read.
+#[derive(Debug)]
+pub enum Reading {
+    /// `readers` has one entry per slot of the mapping.
+    Whole { mapping: Mapping, readers: Vec<Reader> },
+    /// A column that the mapping names is not what it was; the message id is read if it can be.
+    Broken { because: String, message_id: Option<Reader> },
+}
+
+/// Every version of every policy.
+#[derive(Debug, Default)]
+pub struct Policies(Vec<(Instant, Arc<Policy>)>);
+
+impl Policies {
+    /// The policy that a name means at an instant: `name@version`, or `name` for its newest version in force.
+    pub fn in_force(&self, name: &str, at: Instant) -> Option<Arc<Policy>> {
+        if let Some((name, version)) = name.split_once('@') {
+            return self.version(name, version.parse().ok()?);
+        }
+        let versions = self.0.iter().filter(|(from, policy)| policy.name == name && *from <= at);
+        let newest = versions.max_by_key(|(from, policy)| (*from, policy.version))?;
+        Some(Arc::clone(&newest.1))
+    }
+
+    pub fn version(&self, name: &str, version: i32) -> Option<Arc<Policy>> {
+        let found = self.0.iter().find(|(_, policy)| policy.name == name && policy.version == version)?;
+        Some(Arc::clone(&found.1))
+    }
+
+    /// Whether a name, with or without a version, means any policy at all.
+    pub fn knows(&self, name: &str) -> bool {
+        match name.split_once('@') {
+            Some((name, version)) => version.parse().is_ok_and(|version| self.version(name, version).is_some()),
+            None => self.0.iter().any(|(_, policy)| policy.name == name),
+        }
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.iter().map(|(_, policy)| policy.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// Asks the server to tell us of changes.
+pub fn watch_catalog() {
+    // SAFETY: registered once per session, while the library is loaded; the callback only sets a flag.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), pg_sys::Datum::from(0usize)) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    let watched = WATCHED.with(|watched| watched.try_borrow().map_or(true, |watched| watched.contains(&relation)));
+    if watched || relation == pg_sys::InvalidOid {
+        STALE.set(true);
+    }
+}
+
+/// From now on a change of the relation empties the cache.
+fn watch(relation: pg_sys::Oid) {
+    WATCHED.with_borrow_mut(|watched| {
+        watched.insert(relation);
+    });
+}
+
+/// Tells every session, once this transaction commits, that sources or policies have changed.
+pub fn announce_change(connection: &Connection) {
+    let table = own_table(connection);
+    // SAFETY: sends a message to the other sessions at commit, and to this one now.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
+    STALE.set(true);
+}
+
+/// The table of ours whose changes stand for those of all that the cache holds.
+fn own_table(connection: &Connection) -> pg_sys::Oid {
+    connection.run("SELECT 'talkmeter.source'::regclass::oid", &[]).value(0, 1)
+}
+
+fn with_fresh<R>(read: impl FnOnce(&Cache) -> R) -> R {
+    if STALE.replace(false) {
+        CACHE.set(Cache::default());
+    }
+    CACHE.with_borrow(read)
+}
+
+/// The source whose trigger fired on a table, or `None` if neither the table nor one above it is attached.
+pub fn source_of(relation: pg_sys::Oid) -> Option<Rc<Source>> {
+    if let Some(known) = with_fresh(|cache| cache.by_relation.get(&relation).cloned()) {
+        return known;
+    }
+    watch(relation);
+    let found =
+        as_owner(|| connected(|connection| load(connection, &connection.run(BY_RELATION, &[arg(relation)]), relation)));
+    CACHE.with_borrow_mut(|cache| cache.by_relation.insert(relation, found.clone()));
+    found
+}
+
+/// The source of that id, also if it is detached by now.
+pub fn source(id: i32) -> Option<Rc<Source>> {
+    if let Some(known) = with_fresh(|cache| cache.by_id.get(&id).cloned()) {
+        return known;
+    }
+    let found = as_owner(|| {
+        connected(|connection| {
+            let rows = connection.run(BY_ID, &[arg(id)]);
+            let relation = if rows.count() > 0 { rows.value(0, 2) } else { pg_sys::InvalidOid };
+            load(connection, &rows, relation)
+        })
+    });
+    CACHE.with_borrow_mut(|cache| cache.by_id.insert(id, found.clone()));
+    found
+}
+
+/// Every policy.
+pub fn policies() -> Rc<Policies> {
+    if let Some(known) = with_fresh(|cache| cache.policies.clone()) {
+        return known;
+    }
+    let found = Rc::new(as_owner(|| {
+        connected(|connection| {
+            watch(own_table(connection));
+            load_policies(connection)
+        })
+    }));
+    CACHE.with_borrow_mut(|cache| cache.policies = Some(Rc::clone(&found)));
+    found
+}
+
+const BY_RELATION: &str = "
+    SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
+        s.columns, s.relation_oid
+    FROM talkmeter.source AS s
+    WHERE s.relation IN (
+        SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a
+    ) AND s.detached_at IS NULL
+    LIMIT 1";
+
+const BY_ID: &str = "
+    SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
+        s.columns, s.relation_oid
+    FROM talkmeter.source AS s
+    WHERE s.source_id = $1";
+
+fn load(connection: &Connection, rows: &Rows, fires_on: pg_sys::Oid) -> Option<Rc<Source>> {
+    if rows.count() == 0 {
+        return None;
+    }
+    let attached: pg_sys::Oid = rows.value(0, 2);
+    let JsonB(mapping) = rows.value(0, 6);
+    let JsonB(recorded) = rows.value(0, 7);
+    let recorded: Vec<Recorded> = serde_json::from_value(recorded).expect("columns as attach wrote them");
+    let same_table = rows.value::<pg_sys::Oid>(0, 8) == attached;
+    watch(attached);
+    watch(own_table(connection));
+    let columns = relation::columns(connection, attached);
+    let fired = if fires_on == attached { columns.clone() } else { relation::columns(connection, fires_on) };
+    Some(Rc::new(Source {
+        id: rows.value(0, 1),
+        policy: rows.value(0, 3),
+        default_plan: rows.get(0, 4),
+        strict: rows.value(0, 5),
+        reading: reading(&mapping, &recorded, same_table, &columns, &fired),
+    }))
+}
+
+/// A column as it was when the table was attached. The type is kept by name, because oids do not survive a restore.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Recorded {
+    name: String,
+    number: i16,
+    #[serde(rename = "type")]
+    type_name: String,
+    message_id: bool,
+}
+
+impl Recorded {
+    pub fn of(column: &TableColumn, message_id: bool) -> Recorded {
+        Recorded {
+            name: column.seen.name.clone(),
+            number: column.number,
+            type_name: column.plain_type.clone(),
+            message_id,
+        }
+    }
+
+    /// The column as it is now. In the table that was attached a rename is followed by the number; in one that was
+    /// restored from a dump numbers may have moved up, so the name decides.
+    fn find<'c>(&self, columns: &'c [TableColumn], same_table: bool) -> Option<&'c TableColumn> {
+        let is_it = |column: &&TableColumn| match same_table {
+            true => column.number == self.number,
+            false => column.seen.name == self.name,
+        };
+        columns.iter().find(is_it).filter(|column| column.plain_type == self.type_name)
+    }
+}
+
+/// How to read the rows of the table `fired`, which is the attached one or a partition of it.
+fn reading(
+    mapping: &Json,
+    recorded: &[Recorded],
+    same_table: bool,
+    attached: &[TableColumn],
+    fired: &[TableColumn],
+) -> Reading {
+    let mut readable = Vec::new();
+    let mut broken = None;
+    for column in recorded {
+        let now = column.find(attached, same_table);
+        // A partition has the columns of its parent by the same names, in an order of its own.
+        let found = now.and_then(|now| fired.iter().find(|other| other.seen.name == now.seen.name));
+        match found {
+            Some(found) => readable.push((column, found)),
+            None => {
+                broken =
+                    Some(format!("Column \"{}\" ({}) was dropped or has another type.", column.name, column.type_name))
+            }
+        }
+    }
+    if broken.is_none() {
+        // The mapping speaks of the columns by the names that they had.
+        let columns: Vec<_> =
+            readable.iter().map(|(column, found)| Column { name: column.name.clone(), ..found.seen.clone() }).collect();
+        match Mapping::check(mapping, &columns) {
+            Ok(mapping) => {
+                let reader = |index: &usize| readable[*index].1.reader(mapping.timezone.clone());
+                let readers = mapping.columns.iter().map(reader).collect();
+                return Reading::Whole { mapping, readers };
+            }
+            Err(flaw) => broken = Some(flaw.message),
+        }
+    }
+    let message_id = readable.iter().find(|(column, _)| column.message_id).map(|(_, found)| found.reader(None));
+    Reading::Broken { because: broken.unwrap_or_default(), message_id }
+}
+
+const POLICIES: &str = "
+    SELECT p.name, p.version, p.effective_from, p.starts_on, p.ends_on,
+        (extract(epoch FROM p.idle_timeout) * 1000000)::int8, (extract(epoch FROM p.quiet_review_after) * 1000000)::int8,
+        p.turn_limit, p.charge_on, p.staff_reply_blocks, p.error_before_reply_waives, p.exclude_prefixes
+    FROM talkmeter.policy AS p";
+
+fn load_policies(connection: &Connection) -> Policies {
+    let rows = connection.run(POLICIES, &[]);
+    let kinds = |row, column| {
+        let names: Vec<String> = rows.value(row, column);
+        names.iter().filter_map(|name| Kind::named(name)).collect()
+    };
+    let policies = (0..rows.count()).map(|row| {
+        let policy = Policy {
+            name: rows.value(row, 1),
+            version: rows.value(row, 2),
+            starts_on: kinds(row, 4),
+            ends_on: kinds(row, 5),
+            idle_timeout: rows.get(row, 6),
+            quiet_review_after: rows.get(row, 7),
+            turn_limit: rows.get(row, 8),
+            charge_on: ChargeOn::named(&rows.value::<String>(row, 9)).expect("checked by the table"),
+            staff_reply_blocks: rows.value(row, 10),
+            error_before_reply_waives: rows.value(row, 11),
+            exclude_prefixes: rows.value(row, 12),
+        };
+        (rows.value::<Timestamp>(row, 3).bound(), Arc::new(policy))
+    });
+    Policies(policies.collect())
+}

@@ -1,0 +1,396 @@
+//! How do billable units become charges? Each tenant is locked, its account read, every unit drawn and written.
+
+use crate::clock::Timestamp;
+use crate::locks;
+use crate::rights::as_owner;
+use crate::sql::{Arg, Connection, arg, connected};
+use rust_decimal::Decimal;
+use std::collections::BTreeMap;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier, Usage};
+use talkmeter_engine::period::Period;
+
+/// Tenants read and charges written by one statement.
+const BATCH: usize = 1_000;
+
+/// A billable part, not yet charged.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    pub tenant: String,
+    pub conversation: String,
+    pub part: i32,
+    /// Its charge instant.
+    pub at: Instant,
+    pub policy: String,
+    pub policy_version: i32,
+    /// The plan to which its source subscribes a tenant that has none.
+    pub default_plan: Option<String>,
+}
+
+impl Unit {
+    /// The order in which the charges of one commit are drawn (SPEC 4.3).
+    fn order(&self) -> (&str, Instant, &str, i32) {
+        (&self.tenant, self.at, &self.conversation, self.part)
+    }
+}
+
+/// A unit with who pays for it.
+struct Charge {
+    unit: Unit,
+    charge_id: i64,
+    period: Period,
+    tier: Tier,
+    amount: Decimal,
+    currency: String,
+    plan: String,
+}
+
+/// A tenant's account with the counters that its rows are numbered by.
+#[derive(Default)]
+struct Books {
+    account: Account,
+    last_charge_id: i64,
+    last_subscription_id: i64,
+}
+
+/// Draws and writes the charges of one commit. Call it with the owner's rights.
+pub fn post(mut units: Vec<Unit>) {
+    if units.is_empty() {
+        return;
+    }
+    units.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+    let mut tenants: Vec<&str> = units.iter().map(|unit| unit.tenant.as_str()).collect();
+    tenants.dedup();
+    // All locks come first: a batch that locked its own would wait for tenants while others wait for its earlier ones.
+    connected(|connection| {
+        for batch in tenants.chunks(BATCH) {
+            locks::tenants(connection, batch);
+        }
+    });
+    for some in units.chunk_by(|a, b| a.tenant == b.tenant).collect::<Vec<_>>().chunks(BATCH) {
+        connected(|connection| post_tenants(connection, some));
+    }
+}
+
+fn post_tenants(connection: &Connection, groups: &[&[Unit]]) {
+    let tenants: Vec<&str> = groups.iter().map(|units| units[0].tenant.as_str()).collect();
+    let earliest = groups.iter().flat_map(|units| units.first()).map(|unit| unit.at).min().expect("units");
+    let latest = groups.iter().flat_map(|units| units.last()).map(|unit| unit.at).max().expect("units");
+    let mut books = read(connection, &tenants, earliest, latest);
+    let mut charges = Vec::new();
+    for units in groups {
+        let tenant = units[0].tenant.as_str();
+        let own = books.remove(tenant).unwrap_or_default();
+        let default_plan = units.iter().find_map(|unit| unit.default_plan.clone());
+        match default_plan.filter(|_| own.account.subscriptions.is_empty()) {
+            Some(plan) => {
+                let opening = Opening { since: Instant::BEGINNING, plan, anchor_day: 1, policy: None };
+                subscribe(connection, tenant, &opening, own.last_subscription_id);
+                let units = units.iter().cloned().chain(waiting(connection, tenant, opening.since)).collect();
+                charges.extend(draw(connection, tenant, None, units));
+            }
+            None => charges.extend(draw(connection, tenant, Some(own), units.to_vec())),
+        }
+    }
+    write_charges(connection, charges);
+}
+
+/// Draws units, all of one tenant, and writes its account; returns the charges, not yet written. The books are read if
+/// they are not given.
+fn draw(connection: &Connection, tenant: &str, books: Option<Books>, mut units: Vec<Unit>) -> Vec<Charge> {
+    units.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+    let (Some(first), Some(last)) = (units.first(), units.last()) else { return Vec::new() };
+    let mut books =
+        books.unwrap_or_else(|| read(connection, &[tenant], first.at, last.at).remove(tenant).unwrap_or_default());
+    let before = books.account.clone();
+    let (mut charges, mut waiting) = (Vec::new(), Vec::new());
+    for unit in units {
+        match books.account.draw(unit.at) {
+            Some(drawn) => {
+                books.last_charge_id += 1;
+                charges.push(Charge {
+                    charge_id: books.last_charge_id,
+                    period: drawn.period,
+                    tier: drawn.tier,
+                    amount: drawn.amount,
+                    currency: drawn.plan.currency.clone(),
+                    plan: drawn.plan.name.clone(),
+                    unit,
+                });
+            }
+            None => waiting.push(unit),
+        }
+    }
+    write_waiting(connection, &waiting);
+    if !charges.is_empty() {
+        write_account(connection, tenant, &before, &books);
+    }
+    charges
+}
+
+// OFFSET 0 makes each look-up a subquery that is run per tenant, by the key: see `parts` for why.
+const READ_ACCOUNTS: &str = "
+    SELECT a.tenant, a.last_charge_id, a.last_subscription_id
+    FROM unnest($1::text[]) AS wanted (tenant)
+    CROSS JOIN LATERAL (SELECT * FROM talkmeter.account AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS a";
+
+const READ_SUBSCRIPTIONS: &str = "
+    SELECT s.tenant, s.since, s.anchor_day, p.name, p.included, p.overage_rate::text, p.currency
+    FROM unnest($1::text[]) AS wanted (tenant)
+    CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
+    JOIN talkmeter.plan AS p ON p.name = s.plan
+    ORDER BY s.tenant, s.subscription_id";
+
+const READ_PERIODS: &str = "
+    SELECT p.tenant, p.period_start, p.period_end, p.included_used, p.pack_used, p.overage_units,
+        p.overage_amount::text
+    FROM unnest($1::text[]) AS wanted (tenant)
+    CROSS JOIN LATERAL (
+        SELECT * FROM talkmeter.period AS own
+        WHERE own.tenant = wanted.tenant AND own.period_start <= $3 AND own.period_end > $2 OFFSET 0
+    ) AS p";
+
+const READ_PACKS: &str = "
+    SELECT p.tenant, p.pack_id, p.remaining, p.purchased_at, p.expires_at
+    FROM unnest($1::text[]) AS wanted (tenant)
+    CROSS JOIN LATERAL (
+        SELECT * FROM talkmeter.pack AS own WHERE own.tenant = wanted.tenant AND own.remaining > 0 OFFSET 0
+    ) AS p
+    ORDER BY p.tenant, p.purchased_at, p.pack_id";
+
+/// The books of tenants, with the periods that hold any instant from `earliest` to `latest`.
+fn read(connection: &Connection, tenants: &[&str], earliest: Instant, latest: Instant) -> BTreeMap<String, Books> {
+    let mut all: BTreeMap<String, Books> = BTreeMap::new();
+    let rows = connection.run(READ_ACCOUNTS, &[arg(tenants.to_vec())]);
+    for row in 0..rows.count() {
+        let books = all.entry(rows.value(row, 1)).or_default();
+        books.last_charge_id = rows.value(row, 2);
+        books.last_subscription_id = rows.value(row, 3);
+    }
+    let rows = connection.run(READ_SUBSCRIPTIONS, &[arg(tenants.to_vec())]);
+    for row in 0..rows.count() {
+        all.entry(rows.value(row, 1)).or_default().account.subscriptions.push(Subscription {
+            since: rows.value::<Timestamp>(row, 2).bound(),
+            anchor_day: rows.value::<i32>(row, 3) as u32,
+            plan: Plan {
+                name: rows.value(row, 4),
+                included: rows.value(row, 5),
+                overage_rate: decimal(rows.value(row, 6)),
+                currency: rows.value(row, 7),
+            },
+        });
+    }
+    let bounds = [arg(tenants.to_vec()), arg(Timestamp::from(earliest)), arg(Timestamp::from(latest))];
+    let rows = connection.run(READ_PERIODS, &bounds);
+    for row in 0..rows.count() {
+        let time = |column| rows.value::<Timestamp>(row, column).bound();
+        let period = Period { start: time(2), end: time(3) };
+        let usage = Usage {
+            period,
+            included_used: rows.value(row, 4),
+            pack_used: rows.value(row, 5),
+            overage_units: rows.value(row, 6),
+            overage_amount: decimal(rows.value(row, 7)),
+        };
+        all.entry(rows.value(row, 1)).or_default().account.used.insert(period.start, usage);
+    }
+    let rows = connection.run(READ_PACKS, &[arg(tenants.to_vec())]);
+    for row in 0..rows.count() {
+        let time = |column| rows.value::<Timestamp>(row, column).bound();
+        all.entry(rows.value(row, 1)).or_default().account.packs.push(Pack {
+            id: rows.value(row, 2),
+            remaining: rows.value(row, 3),
+            purchased_at: time(4),
+            expires_at: time(5),
+        });
+    }
+    all
+}
+
+/// Rates and sums are written by us and checked by the tables, so they are numbers that the engine can hold.
+fn decimal(text: String) -> Decimal {
+    text.parse().unwrap_or_else(|error| panic!("amount {text}: {error}"))
+}
+
+const WRITE_ACCOUNT: &str = "
+    INSERT INTO talkmeter.account AS a (tenant, last_charge_id) VALUES ($1, $2)
+    ON CONFLICT (tenant) DO UPDATE SET last_charge_id = excluded.last_charge_id";
+
+const WRITE_PERIODS: &str = "
+    INSERT INTO talkmeter.period AS p
+        (tenant, period_start, period_end, included_used, pack_used, overage_units, overage_amount)
+    SELECT $1, u.period_start, u.period_end, u.included_used, u.pack_used, u.overage_units, u.overage_amount::numeric
+    FROM unnest($2::timestamptz[], $3::timestamptz[], $4::int8[], $5::int8[], $6::int8[], $7::text[])
+        AS u (period_start, period_end, included_used, pack_used, overage_units, overage_amount)
+    ON CONFLICT (tenant, period_start) DO UPDATE
+    SET included_used = excluded.included_used, pack_used = excluded.pack_used,
+        overage_units = excluded.overage_units, overage_amount = excluded.overage_amount";
+
+const WRITE_PACKS: &str = "
+    UPDATE talkmeter.pack AS p SET remaining = u.remaining
+    FROM unnest($2::int8[], $3::int8[]) AS u (pack_id, remaining)
+    WHERE p.tenant = $1 AND p.pack_id = u.pack_id";
+
+fn write_account(connection: &Connection, tenant: &str, before: &Account, books: &Books) {
+    connection.run(WRITE_ACCOUNT, &[arg(tenant), arg(books.last_charge_id)]);
+    let used: Vec<&Usage> = books
+        .account
+        .used
+        .iter()
+        .filter(|(start, usage)| before.used.get(start) != Some(usage))
+        .map(|(_, usage)| usage)
+        .collect();
+    let times =
+        |time: fn(&Usage) -> Instant| arg(used.iter().map(|usage| Timestamp::from(time(usage))).collect::<Vec<_>>());
+    let counts = |count: fn(&Usage) -> i64| arg(used.iter().map(|usage| count(usage)).collect::<Vec<_>>());
+    connection.run(
+        WRITE_PERIODS,
+        &[
+            arg(tenant),
+            times(|usage| usage.period.start),
+            times(|usage| usage.period.end),
+            counts(|usage| usage.included_used),
+            counts(|usage| usage.pack_used),
+            counts(|usage| usage.overage_units),
+            arg(used.iter().map(|usage| usage.overage_amount.to_string()).collect::<Vec<_>>()),
+        ],
+    );
+    let drawn = books.account.packs.iter().zip(&before.packs).filter(|(now, then)| now.remaining != then.remaining);
+    let (ids, remaining): (Vec<i64>, Vec<i64>) = drawn.map(|(pack, _)| (pack.id, pack.remaining)).unzip();
+    if !ids.is_empty() {
+        connection.run(WRITE_PACKS, &[arg(tenant), arg(ids), arg(remaining)]);
+    }
+}
+
+const WRITE_CHARGES: &str = "
+    INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start,
+        posted_period_start, tier, pack_id, amount, currency, plan, policy, policy_version)
+    SELECT u.tenant, u.charge_id, u.conversation, u.part, u.charged_at, u.period_start, u.period_start, u.tier,
+        u.pack_id, u.amount::numeric, u.currency, u.plan, u.policy, u.policy_version
+    FROM unnest($1::text[], $2::int8[], $3::text[], $4::int4[], $5::timestamptz[], $6::timestamptz[], $7::text[],
+            $8::int8[], $9::text[], $10::text[], $11::text[], $12::text[], $13::int4[])
+        AS u (tenant, charge_id, conversation, part, charged_at, period_start, tier, pack_id, amount, currency, plan,
+            policy, policy_version)";
+
+fn write_charges(connection: &Connection, charges: Vec<Charge>) {
+    for batch in charges.chunks(BATCH) {
+        fn column<'a, T>(batch: &'a [Charge], field: impl Fn(&'a Charge) -> T) -> Arg
+        where
+            Vec<T>: pgrx::IntoDatum,
+        {
+            arg(batch.iter().map(field).collect::<Vec<T>>())
+        }
+        let pack = |charge: &Charge| match charge.tier {
+            Tier::Pack(id) => Some(id),
+            _ => None,
+        };
+        connection.run(
+            WRITE_CHARGES,
+            &[
+                column(batch, |charge| charge.unit.tenant.as_str()),
+                column(batch, |charge| charge.charge_id),
+                column(batch, |charge| charge.unit.conversation.as_str()),
+                column(batch, |charge| charge.unit.part),
+                column(batch, |charge| Timestamp::from(charge.unit.at)),
+                column(batch, |charge| Timestamp::from(charge.period.start)),
+                column(batch, |charge| charge.tier.name()),
+                column(batch, pack),
+                column(batch, |charge| charge.amount.to_string()),
+                column(batch, |charge| charge.currency.as_str()),
+                column(batch, |charge| charge.plan.as_str()),
+                column(batch, |charge| charge.unit.policy.as_str()),
+                column(batch, |charge| charge.unit.policy_version),
+            ],
+        );
+    }
+}
+
+const WRITE_WAITING: &str = "
+    INSERT INTO talkmeter.unplanned_unit (tenant, conversation, part, charged_at, policy, policy_version)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::int4[], $4::timestamptz[], $5::text[], $6::int4[])";
+
+fn write_waiting(connection: &Connection, units: &[Unit]) {
+    for batch in units.chunks(BATCH) {
+        connection.run(
+            WRITE_WAITING,
+            &[
+                arg(batch.iter().map(|unit| unit.tenant.as_str()).collect::<Vec<_>>()),
+                arg(batch.iter().map(|unit| unit.conversation.as_str()).collect::<Vec<_>>()),
+                arg(batch.iter().map(|unit| unit.part).collect::<Vec<_>>()),
+                arg(batch.iter().map(|unit| Timestamp::from(unit.at)).collect::<Vec<_>>()),
+                arg(batch.iter().map(|unit| unit.policy.as_str()).collect::<Vec<_>>()),
+                arg(batch.iter().map(|unit| unit.policy_version).collect::<Vec<_>>()),
+            ],
+        );
+    }
+}
+
+const TAKE_WAITING: &str = "
+    DELETE FROM talkmeter.unplanned_unit AS u
+    WHERE u.tenant = $1 AND u.charged_at >= $2
+    RETURNING u.conversation, u.part, u.charged_at, u.policy, u.policy_version";
+
+/// Takes the units of a tenant that waited for a plan, those at or after `since`.
+fn waiting(connection: &Connection, tenant: &str, since: Instant) -> Vec<Unit> {
+    let rows = connection.run(TAKE_WAITING, &[arg(tenant), arg(Timestamp::from(since))]);
+    (0..rows.count())
+        .map(|row| Unit {
+            tenant: tenant.to_owned(),
+            conversation: rows.value(row, 1),
+            part: rows.value(row, 2),
+            at: rows.value::<Timestamp>(row, 3).bound(),
+            policy: rows.value(row, 4),
+            policy_version: rows.value(row, 5),
+            default_plan: None,
+        })
+        .collect()
+}
+
+/// A subscription to be made.
+pub struct Opening {
+    pub since: Instant,
+    pub plan: String,
+    pub anchor_day: i32,
+    pub policy: Option<String>,
+}
+
+const WRITE_SUBSCRIPTION: &str = "
+    INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day, policy)
+    VALUES ($1, $2, $3, $4, 'UTC', $5, $6)";
+
+const COUNT_SUBSCRIPTION: &str = "
+    INSERT INTO talkmeter.account AS a (tenant, last_subscription_id) VALUES ($1, $2)
+    ON CONFLICT (tenant) DO UPDATE SET last_subscription_id = excluded.last_subscription_id";
+
+fn subscribe(connection: &Connection, tenant: &str, opening: &Opening, last_id: i64) -> i64 {
+    let id = last_id + 1;
+    connection.run(COUNT_SUBSCRIPTION, &[arg(tenant), arg(id)]);
+    connection.run(
+        WRITE_SUBSCRIPTION,
+        &[
+            arg(tenant),
+            arg(id),
+            arg(Timestamp::from(opening.since)),
+            arg(opening.plan.as_str()),
+            arg(opening.anchor_day),
+            arg(opening.policy.as_deref()),
+        ],
+    );
+    id
+}
+
+/// Puts a tenant on a plan and posts the units that waited for one, those at or after its `since` (SPEC 4.2). Returns the
+/// subscription's id.
+pub fn open_subscription(tenant: &str, opening: &Opening) -> i64 {
+    as_owner(|| {
+        connected(|connection| {
+            locks::tenants(connection, &[tenant]);
+            let books = read(connection, &[tenant], opening.since, opening.since).remove(tenant).unwrap_or_default();
+            let id = subscribe(connection, tenant, opening, books.last_subscription_id);
+            let units = waiting(connection, tenant, opening.since);
+            let charges = draw(connection, tenant, None, units);
+            write_charges(connection, charges);
+            id
+        })
+    })
+}

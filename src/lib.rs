@@ -1,0 +1,37 @@
+//! talkmeter in PostgreSQL: where the rules of `talkmeter-engine` meet tables, transactions and people.
+//!
+//! A message travels: `ingest` (row to event) → `queue` (until the commit) → `commit` → `parts` (fold) → `ledger`
+//! (who pays). `attach`, `account`, `offers` and `sweep` are what people call; the rest is how Postgres is spoken to.
+
+use pgrx::prelude::*;
+
+mod account;
+mod attach;
+mod cache;
+mod clock;
+mod commit;
+mod error;
+mod ingest;
+mod ledger;
+mod locks;
+mod offers;
+mod parts;
+mod quarantine;
+mod queue;
+mod relation;
+mod rights;
+mod row;
+mod settings;
+mod sql;
+mod subtransaction;
+mod sweep;
+
+pgrx::pg_module_magic!(name, version);
+
+/// Called by the server when it loads the library.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+    cache::watch_catalog();
+    commit::watch_transactions();
+}

@@ -1,0 +1,77 @@
+//! With whose rights, and under which settings, does talkmeter read and write its own tables?
+
+use pgrx::prelude::*;
+use std::ffi::CStr;
+
+/// Settings under which our statements are planned and run. The path is pinned so that no object of a caller's can
+/// stand in for one of the system. Plans are kept and made when tables may be empty, so only those that stay good are
+/// allowed: index look-ups in nested loops. The penalties that forbid the others would set off the compiler of jit.
+const SETTINGS: [(&CStr, &CStr); 5] = [
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"enable_seqscan", c"off"),
+    (c"enable_hashjoin", c"off"),
+    (c"enable_mergejoin", c"off"),
+    (c"jit", c"off"),
+];
+
+/// Puts the caller's rights and settings back, also when an error passes by.
+struct Restore {
+    user: pg_sys::Oid,
+    context: i32,
+    nesting: i32,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        // SAFETY: both put back what `as_owner` took from the same stack; on an error they run before the server's own
+        // clean-up of the (sub)transaction, which would find nothing left to do.
+        unsafe {
+            pg_sys::AtEOXact_GUC(!std::thread::panicking(), self.nesting);
+            pg_sys::SetUserIdAndSecContext(self.user, self.context);
+        }
+    }
+}
+
+/// Does `work` with the rights of the extension's owner and under settings that no caller can bend.
+pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
+    let owner = owner();
+    let mut user = pg_sys::InvalidOid;
+    let mut context = 0;
+    // SAFETY: reads the current user, then opens a level of settings that `Restore` closes; every string is constant.
+    let _restore = unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let restore = Restore { user, context, nesting: pg_sys::NewGUCNestLevel() };
+        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        for (name, value) in SETTINGS {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        restore
+    };
+    work()
+}
+
+/// Who owns the schema `talkmeter`: the role that created the extension.
+fn owner() -> pg_sys::Oid {
+    // SAFETY: a look-up in the server's cache of the catalog; the tuple is read before it is released.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACEOID as i32, schema.into());
+        if tuple.is_null() {
+            crate::error::failure(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, "schema \"talkmeter\" does not exist")
+                .hint("Run CREATE EXTENSION talkmeter.")
+                .raise();
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>()).nspowner;
+        pg_sys::ReleaseSysCache(tuple);
+        owner
+    }
+}

@@ -1,0 +1,131 @@
+//! How does a row of the application's, as the server holds it, become values that a mapping understands?
+
+use crate::clock::Timestamp;
+use pgrx::prelude::*;
+use pgrx::{AnyNumeric, FromDatum, PgMemoryContexts};
+use std::borrow::Cow;
+use std::ffi::CStr;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::Value;
+
+/// How to read one column.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// The column's number in the table.
+    pub number: i16,
+    base_type: pg_sys::Oid,
+    /// The zone of a timestamp without one.
+    timezone: Option<String>,
+    is_enum: bool,
+}
+
+impl Reader {
+    pub fn new(number: i16, base_type: pg_sys::Oid, is_enum: bool, timezone: Option<String>) -> Reader {
+        Reader { number, base_type, timezone, is_enum }
+    }
+
+    /// The value of a datum of this column. What a text points to is copied: the row goes away with the next one.
+    pub fn read(&self, datum: pg_sys::Datum, is_null: bool) -> Value<'static> {
+        if is_null {
+            return Value::Null;
+        }
+        if self.is_enum {
+            return Value::Text(Cow::Owned(output(pg_sys::F_ENUM_OUT, datum)));
+        }
+        // SAFETY: the column is of the type that is matched; a table whose column changed its type is mapped anew.
+        unsafe {
+            match self.base_type {
+                pg_sys::TEXTOID | pg_sys::VARCHAROID => Value::Text(Cow::Owned(text(datum))),
+                pg_sys::BPCHAROID => Value::Text(Cow::Owned(text(datum).trim_end_matches(' ').to_owned())),
+                pg_sys::UUIDOID => Value::Text(Cow::Owned(output(pg_sys::F_UUID_OUT, datum))),
+                pg_sys::INT2OID => Value::Integer(i64::from(datum.value() as i16)),
+                pg_sys::INT4OID => Value::Integer(i64::from(datum.value() as i32)),
+                pg_sys::INT8OID => Value::Integer(datum.value() as i64),
+                pg_sys::BOOLOID => Value::Boolean(datum.value() as u8 != 0),
+                pg_sys::NUMERICOID => number(datum),
+                pg_sys::JSONOID => json(&text(datum)),
+                pg_sys::JSONBOID => json(&output(pg_sys::F_JSONB_OUT, datum)),
+                pg_sys::TIMESTAMPTZOID => Value::Time(Timestamp::from(datum.value() as i64).finite()),
+                pg_sys::TIMESTAMPOID => Value::Time(self.instant(datum)),
+                other => panic!("a mapping uses a column of type {other}"),
+            }
+        }
+    }
+
+    /// The instant of a local time, or `None` where the server's own conversion would fail the application's insert.
+    fn instant(&self, datum: pg_sys::Datum) -> Option<Instant> {
+        let local = Timestamp::from(datum.value() as i64).finite()?;
+        if !local.in_range() {
+            return None;
+        }
+        let timezone = self.timezone.as_deref()?;
+        // SAFETY: both arguments are of the types that the function takes; attach has checked the zone.
+        let instant: Option<i64> = unsafe {
+            pgrx::direct_function_call(pg_sys::timestamp_zone, &[pgrx::IntoDatum::into_datum(timezone), Some(datum)])
+        };
+        Timestamp::from(instant?).finite()
+    }
+}
+
+/// SAFETY: the datum must be of a type that is stored as text is.
+unsafe fn text(datum: pg_sys::Datum) -> String {
+    unsafe { String::from_datum(datum, false) }.expect("not null")
+}
+
+/// What one of the server's own output functions writes; the function must belong to the datum's type.
+fn output(function: u32, datum: pg_sys::Datum) -> String {
+    // SAFETY: the function is one of the server's, for the type of the datum, and returns a string that it allocated.
+    unsafe {
+        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(function), datum);
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        pg_sys::pfree(text.cast());
+        copy
+    }
+}
+
+/// SAFETY: the datum must be numeric.
+unsafe fn number(datum: pg_sys::Datum) -> Value<'static> {
+    let text = unsafe { AnyNumeric::from_datum(datum, false) }.expect("not null").to_string();
+    // A number beyond the engine's 28 digits, or none at all, equals no value of a rule.
+    text.parse().map_or(Value::Text(Cow::Owned(text)), Value::Number)
+}
+
+fn json(text: &str) -> Value<'static> {
+    // Nested too deep to be read: like an empty list, it holds no value that a rule could ask for.
+    Value::Json(serde_json::from_str(text).unwrap_or_else(|_| serde_json::Value::Array(Vec::new())))
+}
+
+/// Reads the rows that a statement inserted, in the order of their insertion, and gives `each` the values of `readers`.
+/// Memory that reading a row takes is given back before the next.
+pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value<'static>])) {
+    let store = trigger.tg_newtable;
+    let last = readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
+    let mut memory = PgMemoryContexts::new("talkmeter row");
+    // SAFETY: the store holds rows of the table's type and lives as long as the trigger call. We read it through a read
+    // pointer of our own, which may not be where another trigger left pointer 0. A datum is used before the next fetch.
+    unsafe {
+        if pg_sys::tuplestore_tuple_count(store) == 0 {
+            return;
+        }
+        let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
+        pg_sys::tuplestore_select_read_pointer(store, pointer);
+        pg_sys::tuplestore_rescan(store);
+        let slot = pg_sys::MakeSingleTupleTableSlot((*trigger.tg_relation).rd_att, &pg_sys::TTSOpsMinimalTuple);
+        while pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
+            if last > 0 {
+                pg_sys::slot_getsomeattrs(slot, last);
+            }
+            let values: Vec<Value> = memory.switch_to(|_| {
+                let read = |reader: &Reader| {
+                    let index = reader.number as usize - 1;
+                    reader.read(*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
+                };
+                readers.iter().map(read).collect()
+            });
+            memory.reset();
+            each(&values);
+        }
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::tuplestore_select_read_pointer(store, 0);
+    }
+}

@@ -1,0 +1,154 @@
+//! How does talkmeter run its own SQL? Plans are prepared once per session; every statement sees the newest snapshot.
+
+use pgrx::prelude::*;
+use pgrx::{FromDatum, IntoDatum, Spi};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::marker::PhantomData;
+
+thread_local! {
+    /// By the address of the statement's text, which is constant.
+    static PLANS: RefCell<HashMap<*const u8, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+}
+
+/// A parameter of a statement.
+pub struct Arg {
+    oid: pg_sys::Oid,
+    datum: Option<pg_sys::Datum>,
+}
+
+/// A parameter from a value; a `Vec` becomes an array.
+pub fn arg<T: IntoDatum>(value: T) -> Arg {
+    Arg { oid: T::type_oid(), datum: value.into_datum() }
+}
+
+/// The connection to the server's SQL interface; parameters and results live as long as it.
+pub struct Connection(PhantomData<*const ()>);
+
+/// Does `work` on a connection of its own.
+pub fn connected<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    Spi::connect(|_| work(&Connection(PhantomData)))
+}
+
+/// The rows that a statement returned.
+pub struct Rows<'c> {
+    table: *mut pg_sys::SPITupleTable,
+    count: usize,
+    connection: PhantomData<&'c Connection>,
+}
+
+impl Connection {
+    /// Runs a statement of ours with the newest snapshot, also at REPEATABLE READ: what is read after a lock must be
+    /// what the lock protects.
+    pub fn run(&self, statement: &'static str, args: &[Arg]) -> Rows<'_> {
+        let mut values: Vec<pg_sys::Datum> =
+            args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0usize))).collect();
+        let nulls: Vec<u8> = args.iter().map(|arg| if arg.datum.is_some() { b' ' } else { b'n' }).collect();
+        let plan = plan(statement, args);
+        // SAFETY: the plan was kept, values and nulls have one entry per parameter of the types it was prepared with,
+        // and the server copies the snapshot.
+        unsafe {
+            let result = pg_sys::SPI_execute_snapshot(
+                plan,
+                values.as_mut_ptr(),
+                nulls.as_ptr().cast(),
+                pg_sys::GetLatestSnapshot(),
+                std::ptr::null_mut(),
+                false,
+                true,
+                0,
+            );
+            check(result, statement);
+            self.result()
+        }
+    }
+
+    /// Runs a statement that was put together for one occasion (see [`crate::relation`], which quotes names), with the
+    /// caller's snapshot and, if `read_only`, without a transaction id.
+    pub fn run_once(&self, statement: &str, read_only: bool, args: &[Arg]) -> Rows<'_> {
+        let text = CString::new(statement).expect("SQL without zero bytes");
+        let mut oids: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
+        let mut values: Vec<pg_sys::Datum> =
+            args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0usize))).collect();
+        let nulls: Vec<u8> = args.iter().map(|arg| if arg.datum.is_some() { b' ' } else { b'n' }).collect();
+        // SAFETY: as in `run`; the server copies the text and the parameters.
+        unsafe {
+            let result = pg_sys::SPI_execute_with_args(
+                text.as_ptr(),
+                args.len() as i32,
+                oids.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_ptr().cast(),
+                read_only,
+                0,
+            );
+            check(result, statement);
+            self.result()
+        }
+    }
+
+    /// SAFETY: a statement must just have run on this connection.
+    unsafe fn result(&self) -> Rows<'_> {
+        unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, connection: PhantomData } }
+    }
+}
+
+fn check(result: i32, statement: &str) {
+    if result < 0 {
+        panic!("SPI answered {result} to: {statement}");
+    }
+}
+
+fn plan(statement: &'static str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
+    let known = PLANS.with_borrow(|plans| plans.get(&statement.as_ptr()).copied());
+    known.unwrap_or_else(|| {
+        let text = CString::new(statement).expect("SQL without zero bytes");
+        let mut oids: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
+        // SAFETY: the server copies text and types; a kept plan lives as long as the session, as this map does.
+        let plan = unsafe {
+            let plan = pg_sys::SPI_prepare_cursor(
+                text.as_ptr(),
+                oids.len() as i32,
+                oids.as_mut_ptr(),
+                pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+            );
+            assert!(!plan.is_null(), "SPI could not prepare: {statement}");
+            pg_sys::SPI_keepplan(plan);
+            plan
+        };
+        PLANS.with_borrow_mut(|plans| plans.insert(statement.as_ptr(), plan));
+        plan
+    })
+}
+
+impl Rows<'_> {
+    /// Rows returned, or changed if the statement returns none.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The value in a row, counted from 0, and a column, counted from 1; `None` if it is null.
+    pub fn get<T: FromDatum>(&self, row: usize, column: usize) -> Option<T> {
+        let (datum, is_null) = self.datum(row, column);
+        // SAFETY: the caller names the type that the statement returns; checked by every test that runs it.
+        unsafe { T::from_datum(datum, is_null) }
+    }
+
+    /// The value of a column that is never null.
+    pub fn value<T: FromDatum>(&self, row: usize, column: usize) -> T {
+        self.get(row, column).unwrap_or_else(|| panic!("column {column} is null"))
+    }
+
+    /// The value as the server holds it, with whether it is null.
+    pub fn datum(&self, row: usize, column: usize) -> (pg_sys::Datum, bool) {
+        assert!(!self.table.is_null() && row < self.count, "row {row} of {}", self.count);
+        let mut is_null = false;
+        // SAFETY: the row is within the table, which lives as long as the connection.
+        let datum = unsafe {
+            let tuple = *(*self.table).vals.add(row);
+            pg_sys::SPI_getbinval(tuple, (*self.table).tupdesc, column as i32, &mut is_null)
+        };
+        (datum, is_null)
+    }
+}

@@ -1,0 +1,35 @@
+//! How is an error of our own undone without undoing the application's transaction?
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+use std::panic::AssertUnwindSafe;
+
+/// Does `work` in a subtransaction. If it fails, the subtransaction is rolled back and the error returned; whether to
+/// go on is the caller's decision.
+pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, CaughtError> {
+    // SAFETY: as in the server's own procedural languages: memory context and resource owner are put back after the
+    // subtransaction ended either way. The server allows one to begin within a commit's callbacks.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let work = AssertUnwindSafe(|| Ok(work()));
+        let result = PgTryBuilder::new(work).catch_others(Err).catch_rust_panic(Err).execute();
+        match result {
+            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
+            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+        }
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+        result
+    }
+}
+
+/// The error's SQLSTATE.
+pub fn code(error: &CaughtError) -> PgSqlErrorCode {
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.sql_error_code(),
+        CaughtError::RustPanic { ereport, .. } => ereport.sql_error_code(),
+    }
+}
