@@ -87,7 +87,9 @@ pub struct Reading<'a> {
     pub conversation: Option<Cow<'a, str>>,
     pub message: Option<MessageId>,
     pub at: Option<Instant>,
-    /// The events of the row in order; empty if no rule matched.
+    /// A rule says `ignore`: the row is nothing to the meter.
+    pub ignored: bool,
+    /// The events of the row in order; empty if no rule matched, or if it is ignored.
     pub kinds: &'a [Kind],
     /// The `because` of the first `excluded` rule that matched.
     pub excluded: Option<&'a str>,
@@ -241,14 +243,22 @@ impl Mapping {
         self.columns[self.message_id]
     }
 
-    /// What a row is to the meter; `None` if a rule says `ignore`. `row` holds the value of each slot, `latest` is the
-    /// last instant that is not yet future.
+    /// The column that holds the time, by index into the columns given to [`Mapping::check`].
+    pub fn occurred_at_column(&self) -> usize {
+        self.columns[self.occurred_at]
+    }
+
+    /// What a row is to the meter, or `None` if it is nothing. Arguments as of [`Mapping::read`].
     pub fn apply<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Option<Reading<'a>> {
-        let kinds = match self.kinds.iter().find(|rule| holds(&rule.when, row)) {
-            Some(KindRule { kinds: None, .. }) => return None,
-            Some(KindRule { kinds: Some(kinds), .. }) => kinds.as_slice(),
-            None => &[],
-        };
+        Some(self.read(row, latest)).filter(|reading| !reading.ignored)
+    }
+
+    /// All that can be read of a row. `row` holds the value of each slot, `latest` is the last instant that is not yet
+    /// future.
+    pub fn read<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Reading<'a> {
+        let rule = self.kinds.iter().find(|rule| holds(&rule.when, row));
+        let ignored = rule.is_some_and(|rule| rule.kinds.is_none());
+        let kinds = rule.and_then(|rule| rule.kinds.as_deref()).unwrap_or_default();
         let tenant = match &self.tenant {
             Key::Constant(tenant) => Some(Cow::Borrowed(tenant.as_str())),
             Key::Slot(slot) => key_text(&row[*slot]),
@@ -260,7 +270,9 @@ impl Mapping {
             _ => None,
         };
         let too_long = |key: &Option<Cow<str>>| key.as_ref().is_some_and(|key| key.len() > LONGEST_KEY);
-        let refusal = if tenant.is_none() || conversation.is_none() || message.is_none() || time.is_none() {
+        let refusal = if ignored {
+            None
+        } else if tenant.is_none() || conversation.is_none() || message.is_none() || time.is_none() {
             Some(Refusal::NullKey)
         } else if kinds.is_empty() {
             Some(Refusal::NoKind)
@@ -274,7 +286,7 @@ impl Mapping {
             None
         };
         let excluded = self.excluded.iter().find(|rule| holds(&rule.when, row)).map(|rule| rule.because.as_str());
-        Some(Reading { tenant, conversation, message, at: time.flatten(), kinds, excluded, refusal })
+        Reading { tenant, conversation, message, at: time.flatten(), ignored, kinds, excluded, refusal }
     }
 }
 
@@ -290,7 +302,8 @@ fn key_text<'a>(value: &'a Value<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
-fn message_id(value: &Value) -> Option<MessageId> {
+/// The message id that a value is, if it is one.
+pub fn message_id(value: &Value) -> Option<MessageId> {
     match value {
         Value::Text(text) => Some(MessageId::Text(text.to_string())),
         Value::Integer(number) => Some(MessageId::Integer(*number)),

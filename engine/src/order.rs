@@ -70,6 +70,11 @@ impl OrderKey {
         OrderKey(key.into_boxed_slice())
     }
 
+    /// A key before that of every event at or after `at`, and after that of every earlier one.
+    pub fn floor(at: Instant) -> [u8; 8] {
+        flipped(at.0)
+    }
+
     /// A key that was stored as bytes, or `None` if these bytes are no key.
     pub fn from_bytes(bytes: &[u8]) -> Option<OrderKey> {
         let key = OrderKey(bytes.into());
@@ -146,6 +151,13 @@ mod tests {
     fn integer_ids_are_ordered_numerically_and_text_by_bytes() {
         assert!(row(1, -1, 0) < row(1, 9, 0) && row(1, 9, 0) < row(1, 10, 0));
         assert!(text("10") < text("9") && text("Z") < text("a") && text("a") < text("ab") && text("") < text("a"));
+    }
+
+    #[test]
+    fn a_floor_lies_between_the_events_before_an_instant_and_those_at_it() {
+        let floor = OrderKey::floor(NOON);
+        assert!(OrderKey::mark(NOON.plus(-1), Kind::Close, i64::MAX).as_bytes() < floor.as_slice());
+        assert!(floor.as_slice() < OrderKey::mark(NOON, Kind::Reopen, i64::MIN).as_bytes());
     }
 
     proptest! {
