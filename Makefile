@@ -1,0 +1,70 @@
+# How do I build, try, test and install talkmeter? `make` lists the targets.
+#
+# PG_CONFIG=/path/to/pg_config chooses the server; DESTDIR stages an installation.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euc
+.NOTPARALLEL:
+.PHONY: help setup build install uninstall demo demo-stop test regress regress-accept clean
+
+PG_CONFIG ?=
+DESTDIR ?=
+export PG_CONFIG
+# cargo would take the job slots of `make -j` for its own and complain that it cannot reach them.
+unexport MAKEFLAGS
+# Where rustup puts cargo; a shell older than its installation does not know.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+# The scripts look for what was built in target/, wherever the user's cargo would put it.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+
+VERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" talkmeter.control)
+LIBRARY := target/release/libtalkmeter.so
+SCRIPT := target/talkmeter--$(VERSION).sql
+
+# Looked up only by the targets that need it: before `make setup` there may be none.
+pg_config = $(or $(shell PG_CONFIG='$(PG_CONFIG)'; . scripts/cluster.sh && find_pg_config),$(error no usable server))
+libdir = $(DESTDIR)$(shell $(pg_config) --pkglibdir)
+extdir = $(DESTDIR)$(shell $(pg_config) --sharedir)/extension
+
+help: ## this list
+	@echo "talkmeter $(VERSION): make TARGET [PG_CONFIG=/path/to/pg_config]"
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
+
+setup: ## install what building and testing needs (may ask for sudo)
+	@scripts/setup.sh
+
+build: ## compile the library, put the install script together
+	@command -v cargo >/dev/null || { echo "talkmeter: cargo is not on PATH. Run 'make build' as the user who has Rust." >&2; exit 1; }
+	PGRX_PG_CONFIG_PATH=$(pg_config) cargo build --release --locked -p talkmeter
+	@rm -f target/talkmeter--*.sql
+	@LC_ALL=C; cat sql/[0-9][0-9]-*.sql > $(SCRIPT)
+
+install: ## copy into the server that PG_CONFIG names (after a build: sudo make install)
+	@if [ ! -f $(LIBRARY) ] || [ ! -f $(SCRIPT) ]; then $(MAKE) build; fi
+	@if [ -n "$$(find src engine/src sql -newer $(SCRIPT) -type f | head -n 1)" ]; then \
+		echo "talkmeter: warning: installing a build that is older than the sources; 'make build' makes a new one." >&2; fi
+	@if [ -z "$(DESTDIR)" ]; then for dir in $(libdir) $(extdir); do [ -w $$dir ] || \
+		{ echo "talkmeter: cannot write to $$dir. Run: sudo make install$(if $(PG_CONFIG), PG_CONFIG=$(PG_CONFIG))" >&2; exit 1; }; done; fi
+	install -D -m 755 $(LIBRARY) $(libdir)/talkmeter.so
+	install -D -m 644 -t $(extdir) talkmeter.control $(SCRIPT)
+
+uninstall: ## remove what install copied
+	rm -f $(libdir)/talkmeter.so $(extdir)/talkmeter.control $(extdir)/talkmeter--$(VERSION).sql
+
+demo: setup build ## a private server with sample data to try it on
+	@scripts/demo.sh start
+
+demo-stop: ## stop and remove the demo
+	@scripts/demo.sh stop
+
+test: setup build ## every test, on private servers
+	@scripts/test.sh
+
+regress: setup build ## only pg_regress and the isolation tests
+	@scripts/with-cluster.sh -- scripts/regress.sh
+
+regress-accept: setup build ## the same, and take the results as the expected ones
+	@scripts/with-cluster.sh -- scripts/regress.sh --accept
+
+clean: demo-stop ## stop the demo, remove everything built
+	rm -rf target

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# What does this machine lack to build, test and try talkmeter? Installs it, where Debian's packages have it.
+#
+# PG_CONFIG chooses the server to build for. Says nothing when all is there.
+set -euo pipefail
+# shellcheck source=scripts/cluster.sh
+. "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
+
+# --- Rust: never from Debian, whose compiler is too old ---
+
+check_rust() {
+    local needed found
+    needed=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$talkmeter_repo/Cargo.toml")
+    PATH=${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH # where rustup puts it; this shell may not know yet
+    if ! command -v cargo >/dev/null || ! found=$(rustc --version 2>/dev/null); then
+        die "Rust is missing; talkmeter needs $needed or newer." "Install it with rustup (https://rustup.rs), then run this again."
+    fi
+    found=$(cut -d ' ' -f 2 <<<"$found")
+    if [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -n 1)" != "$needed" ]; then
+        die "Rust $found ($(command -v rustc)) is too old; talkmeter needs $needed or newer." \
+            "Install it with rustup (https://rustup.rs), or run: rustup update stable"
+    fi
+}
+
+# --- Everything else ---
+
+# bindgen loads libclang by itself and looks in these places.
+have_libclang() {
+    local dir
+    # Not grep -q: it would end the pipe early, and pipefail take that for a failure.
+    for dir in "${LIBCLANG_PATH:-}" /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu; do
+        if [ -n "$dir" ] && compgen -G "$dir/libclang*.so*" | grep -E '/libclang(-[0-9.]+)?\.so' >/dev/null; then return; fi
+    done
+    ldconfig -p | grep -E '^\s*libclang(-[0-9.]+)?\.so' >/dev/null
+}
+
+# Notes package $1 as missing unless the test that follows it succeeds.
+missing=()
+want() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+# Sets missing to the packages that this machine lacks.
+look() {
+    local pg_config="" bindir="" include="" runners="" major=$TALKMETER_PG_MAJOR
+    missing=()
+    if [ -n "${PG_CONFIG:-}" ] || locate_pg_config >/dev/null; then
+        pg_config=$(find_pg_config) || exit 1
+        bindir=$("$pg_config" --bindir)
+        include=$("$pg_config" --includedir-server)
+        runners=$(dirname "$("$pg_config" --pgxs)")/../test
+    fi
+    want "postgresql-$major" test -x "$bindir/initdb" -a -x "$bindir/postgres"
+    want "postgresql-server-dev-$major" test -f "$include/postgres.h" -a -x "$runners/regress/pg_regress" \
+        -a -x "$runners/isolation/pg_isolation_regress"
+    # Packages cannot complete a server that did not come from them.
+    if [ ${#missing[@]} -gt 0 ] && [ -n "$bindir" ] && [ "$bindir" != "/usr/lib/postgresql/$major/bin" ]; then
+        die "$pg_config describes a server in $bindir that lacks its programs, headers ($include) or pg_regress ($runners)." \
+            "Install them from where that server came from, or set PG_CONFIG to another server."
+    fi
+    want libclang-dev have_libclang
+    want gcc command -v cc
+    want libc6-dev test -f /usr/include/stdio.h
+    want make command -v make
+    want gzip command -v gzip
+    if [ "$(id -u)" = 0 ]; then want util-linux command -v runuser; fi
+}
+
+# Sets as_admin to the command that lends root's rights: nothing, or sudo. Fails if there is no way.
+become_admin() {
+    as_admin=()
+    [ "$(id -u)" != 0 ] || return 0
+    command -v sudo >/dev/null || return 1
+    if sudo -n true 2>/dev/null; then as_admin=(sudo -n); elif [ -t 0 ]; then as_admin=(sudo); else return 1; fi
+}
+
+install_missing() {
+    # Debian starts a database cluster when a server is first installed; ours are private, so switch that off meanwhile.
+    # shellcheck disable=SC2016 # expanded by the shell that the administrator's rights are lent to
+    "${as_admin[@]}" bash -euc '
+        umask 022
+        export DEBIAN_FRONTEND=noninteractive
+        drop_in=/etc/postgresql-common/createcluster.d/talkmeter-setup.conf
+        trap "rm -f $drop_in; rmdir -p --ignore-fail-on-non-empty ${drop_in%/*} 2>/dev/null || true" EXIT
+        mkdir -p "${drop_in%/*}"
+        echo "create_main_cluster = false" >"$drop_in"
+        apt-get update
+        apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=120 "$@"
+    ' setup "$@"
+}
+
+check_rust
+look
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+command -v apt-get >/dev/null ||
+    die "these are missing (by their Debian names): ${missing[*]}" "This system has no apt-get: install them with its own package manager."
+say "Missing: ${missing[*]}"
+become_admin || die "installing them needs an administrator. Ask for:" "  apt-get install --no-install-recommends ${missing[*]}"
+wanted=("${missing[@]}")
+install_missing "${wanted[@]}" || die "could not install: ${wanted[*]}" \
+    "If the release has no PostgreSQL $TALKMETER_PG_MAJOR, add the PostgreSQL project's own package repository and run this again."
+look
+[ ${#missing[@]} = 0 ] || die "still missing after the installation: ${missing[*]}"
+say "Installed: ${wanted[*]}"

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Does everything work? Runs all tests, cheapest first, and counts at the end what passed.
+#
+# Wants a build (make test makes it first).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+log=target/test.log
+mkdir -p target
+: >"$log"
+
+step() {
+    printf '\n== %s\n' "$1"
+    shift
+    "$@" 2>&1 | tee -a "$log"
+}
+
+step "engine: the rules, without a server" \
+    cargo test --locked -p talkmeter-engine
+step "regress: what a DBA sees" \
+    scripts/with-cluster.sh -- scripts/regress.sh
+# Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
+step "server: concurrency, crashes, dump and restore, big loads" \
+    scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off -c shared_buffers=256MB \
+    -- cargo test --locked --release -p talkmeter-tests
+
+printf '\n'
+awk '/^test result: ok\./ { rust += $4 } /^regress: / { regress += $2 }
+    END { printf "test: all passed (%d Rust tests, %d regress files)\n", rust, regress }' "$log"
