@@ -238,8 +238,7 @@ impl Conversation {
         if let (false, Some(Verdict::Billable(at))) = (judged, part.verdict) {
             effects.push(Effect::Charged { part: part.number, at, policy: Arc::clone(&part.policy) });
         }
-        let turns_used_up = event.kind == Kind::AiReply
-            && part.policy.turn_limit.is_some_and(|limit| part.turn_count >= limit);
+        let turns_used_up = part.policy.turn_limit.is_some_and(|limit| part.turn_count >= limit);
         let reason = match part.policy.ends_on.contains(&event.kind) {
             _ if turns_used_up => EndReason::TurnLimit,
             true => EndReason::Event(event.kind),

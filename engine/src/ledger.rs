@@ -90,12 +90,12 @@ pub struct Draw<'a> {
 /// All that decides who pays for a tenant's next unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// In the order of `since`; of two with the same instant the later one holds.
+    /// In the order in which they were made: at an instant the last one holds whose `since` is not later.
     pub subscriptions: Vec<Subscription>,
     /// In the order in which they are drawn: by `purchased_at`, then id.
     pub packs: Vec<Pack>,
-    /// By the start of the period; a period keeps the end with which it was opened.
-    pub used: BTreeMap<Instant, Usage>,
+    /// Two anchor days can make periods that start together and end apart: each is a month with an allowance of its own.
+    pub used: BTreeMap<Period, Usage>,
 }
 
 impl Account {
@@ -110,7 +110,7 @@ impl Account {
         let index = self.subscriptions.iter().rposition(|subscription| subscription.since <= at)?;
         let Subscription { plan, anchor_day, .. } = &self.subscriptions[index];
         let period = period_of(at, *anchor_day)?;
-        let used = self.used.entry(period.start).or_insert_with(|| Usage::unused(period));
+        let used = self.used.entry(period).or_insert_with(|| Usage::unused(period));
         let (tier, amount) = if used.included_used < plan.included {
             used.included_used += 1;
             (Tier::Included, Decimal::ZERO)
@@ -123,6 +123,6 @@ impl Account {
             used.overage_amount += plan.overage_rate;
             (Tier::Overage, plan.overage_rate)
         };
-        Some(Draw { tier, amount, plan, period: used.period })
+        Some(Draw { tier, amount, plan, period })
     }
 }

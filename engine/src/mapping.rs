@@ -21,7 +21,10 @@ pub enum Class {
     /// `character(n)`: compared without trailing blanks, no key.
     PaddedText,
     Uuid,
-    Integer { smallest: i64, largest: i64 },
+    Integer {
+        smallest: i64,
+        largest: i64,
+    },
     Boolean,
     Numeric,
     /// An enum with these labels.
@@ -354,13 +357,15 @@ fn satisfied_by_json(condition: &Condition, json: &Json) -> bool {
 
 fn decimal(number: &serde_json::Number) -> Option<Decimal> {
     let text = number.as_str();
-    text.parse().or_else(|_| Decimal::from_scientific(text)).ok()
+    // Exact or not at all: a number cut to fit would equal others.
+    Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
 }
 
 fn only_known_keys(object: &Map<String, Json>, place: &str, known: &[&str]) -> Result<(), Flaw> {
     match object.keys().find(|key| !known.contains(&key.as_str())) {
-        Some(key) => Err(Flaw::invalid(format!("unknown key \"{key}\" in {place}"))
-            .hint(near::hint(key, known.iter().copied()))),
+        Some(key) => {
+            Err(Flaw::invalid(format!("unknown key \"{key}\" in {place}")).hint(near::hint(key, known.iter().copied())))
+        }
         None => Ok(()),
     }
 }
@@ -456,10 +461,12 @@ impl Checker<'_> {
     }
 
     fn kinds(&mut self, mapping: &Map<String, Json>) -> Result<Vec<KindRule>, Flaw> {
-        let Some(Json::Array(rules)) = mapping.get("kinds").filter(|rules| rules.as_array().is_some_and(|r| !r.is_empty()))
+        let Some(Json::Array(rules)) =
+            mapping.get("kinds").filter(|rules| rules.as_array().is_some_and(|r| !r.is_empty()))
         else {
-            return Err(Flaw::invalid("\"kinds\" of the mapping is not a list of at least one rule")
-                .hint("For example: \"kinds\": [{\"when\": {\"sender\": \"user\"}, \"kind\": \"customer_message\"}]."));
+            return Err(Flaw::invalid("\"kinds\" of the mapping is not a list of at least one rule").hint(
+                "For example: \"kinds\": [{\"when\": {\"sender\": \"user\"}, \"kind\": \"customer_message\"}].",
+            ));
         };
         let mut checked: Vec<KindRule> = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
@@ -529,7 +536,8 @@ impl Checker<'_> {
             Json::Array(list) => list.as_slice(),
             scalar => std::slice::from_ref(scalar),
         };
-        let any_of = scalars.iter().map(|scalar| wanted_value(scalar, name, column, place)).collect::<Result<_, _>>()?;
+        let any_of =
+            scalars.iter().map(|scalar| wanted_value(scalar, name, column, place)).collect::<Result<_, _>>()?;
         Ok(Condition { slot: self.slot(index), path, any_of })
     }
 
@@ -548,6 +556,10 @@ impl Checker<'_> {
         let steps: Vec<String> = steps.collect();
         if steps.iter().any(String::is_empty) {
             return Err(Flaw::invalid(format!("the path \"{name}\" of {place} has an empty step")));
+        }
+        if steps.iter().any(|step| step.starts_with('>')) {
+            return Err(Flaw::invalid(format!("the path \"{name}\" of {place} uses ->>"))
+                .hint("Write -> before each step: values are compared as json scalars."));
         }
         Ok((index, steps))
     }
@@ -613,7 +625,9 @@ fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &str) -> Resu
         return Ok(Wanted::Null);
     }
     match (&column.class, scalar) {
-        (_, Json::Array(_) | Json::Object(_)) => mismatch("Compare with a string, a number, true, false, null or a list of these."),
+        (_, Json::Array(_) | Json::Object(_)) => {
+            mismatch("Compare with a string, a number, true, false, null or a list of these.")
+        }
         (Class::Text, Json::String(text)) => Ok(Wanted::Text(text.clone())),
         (Class::PaddedText, Json::String(text)) => Ok(Wanted::Text(text.trim_end_matches(' ').to_owned())),
         (Class::Text | Class::PaddedText, _) => mismatch("Write it as a json string."),
@@ -641,7 +655,9 @@ fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &str) -> Resu
         },
         (Class::Integer { .. } | Class::Numeric, _) => mismatch("Write it as a json number, without quotes."),
         (Class::Uuid | Class::Enum(_), _) => mismatch("Write it as a json string."),
-        _ => mismatch("A rule compares text, varchar, char, uuid, integers, numeric, boolean, enums and json scalars, and domains over these."),
+        _ => mismatch(
+            "A rule compares text, varchar, char, uuid, integers, numeric, boolean, enums and json scalars, and domains over these.",
+        ),
     }
 }
 

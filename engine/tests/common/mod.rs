@@ -1,8 +1,14 @@
-//! The three published policies as the tests of the engine see them.
+//! What do the tests of the engine share: the published policies, events to build, a way to fold them?
 
+#![allow(dead_code, reason = "each test file is a crate of its own and uses only a part of this")]
+
+pub mod data;
+
+use std::convert::Infallible;
 use std::sync::Arc;
-use talkmeter_engine::event::Kind;
-use talkmeter_engine::instant::SECOND;
+use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::fold::{Conversation, Effect, Part};
+use talkmeter_engine::instant::{Instant, SECOND};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 
 pub const MINUTE: i64 = 60 * SECOND;
@@ -50,4 +56,88 @@ pub fn ai_resolution() -> Arc<Policy> {
 
 pub fn all() -> [Arc<Policy>; 3] {
     [lutingenie(), agent_red(), ai_resolution()]
+}
+
+/// An event `at` microseconds: only differences matter to the rules of parts, so their tests begin at 0.
+pub fn event(kind: Kind, at: i64) -> Event {
+    Event { at: Instant(at), kind, excluded: false }
+}
+
+pub fn customer(at: i64) -> Event {
+    event(Kind::CustomerMessage, at)
+}
+
+pub fn ai(at: i64) -> Event {
+    event(Kind::AiReply, at)
+}
+
+pub fn staff(at: i64) -> Event {
+    event(Kind::StaffReply, at)
+}
+
+pub fn error(at: i64) -> Event {
+    event(Kind::Error, at)
+}
+
+pub fn close(at: i64) -> Event {
+    event(Kind::Close, at)
+}
+
+pub fn reopen(at: i64) -> Event {
+    event(Kind::Reopen, at)
+}
+
+/// The same event from a row that an `excluded` rule matched.
+pub fn flagged(event: Event) -> Event {
+    Event { excluded: true, ..event }
+}
+
+/// A conversation being folded, with all that folding it gave.
+pub struct Folding<'a> {
+    pub id: &'a str,
+    pub state: Conversation,
+    pub effects: Vec<Effect>,
+}
+
+impl<'a> Folding<'a> {
+    pub fn new(id: &'a str) -> Folding<'a> {
+        Folding { id, state: Conversation::default(), effects: Vec::new() }
+    }
+
+    /// `events` under one policy, in order.
+    pub fn of<'e>(id: &'a str, policy: &Arc<Policy>, events: impl IntoIterator<Item = &'e Event>) -> Folding<'a> {
+        let mut folding = Folding::new(id);
+        for event in events {
+            folding.step(event, policy);
+        }
+        folding
+    }
+
+    /// One event, at which `policy` is the one in force.
+    pub fn step(&mut self, event: &Event, policy: &Arc<Policy>) {
+        let opener = || Ok::<_, Infallible>(Arc::clone(policy));
+        self.state.step(self.id, event, opener, &mut self.effects).expect("the policy is known");
+    }
+
+    pub fn pass_time(&mut self, now: Instant) -> bool {
+        self.state.pass_time(self.id, now, &mut self.effects)
+    }
+
+    /// The parts in order: those that have ended, then the open one.
+    pub fn parts(&self) -> Vec<Part> {
+        let ended = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Ended(part) => Some(part),
+            Effect::Charged { .. } => None,
+        });
+        ended.chain(&self.state.open).cloned().collect()
+    }
+
+    /// The part and the instant of each charge, in the order in which they came.
+    pub fn charges(&self) -> Vec<(i32, Instant)> {
+        let charged = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Charged { part, at, .. } => Some((*part, *at)),
+            Effect::Ended(_) => None,
+        });
+        charged.collect()
+    }
 }
