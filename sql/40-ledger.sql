@@ -56,7 +56,7 @@ CREATE TABLE talkmeter.period (
     pack_used bigint NOT NULL CHECK (pack_used >= 0),
     overage_units bigint NOT NULL CHECK (overage_units >= 0),
     overage_amount numeric NOT NULL,
-    PRIMARY KEY (tenant, period_start),
+    PRIMARY KEY (tenant, period_start, period_end),
     CHECK (period_start < period_end)
 ) WITH (fillfactor = 50);
 REVOKE ALL ON talkmeter.period FROM PUBLIC;

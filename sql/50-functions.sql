@@ -1,7 +1,7 @@
 -- What the DBA and the application call.
 
 CREATE FUNCTION talkmeter.on_insert() RETURNS trigger
-    LANGUAGE c AS 'MODULE_PATHNAME', 'on_insert_wrapper';
+    LANGUAGE c AS 'MODULE_PATHNAME', 'on_insert';
 REVOKE ALL ON FUNCTION talkmeter.on_insert() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.on_insert() IS
     'Trigger of attached tables: notes the events of inserted rows. Refuses tables that attach does not know';

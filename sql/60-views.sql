@@ -81,7 +81,7 @@ REVOKE ALL ON talkmeter.unplanned FROM PUBLIC;
 COMMENT ON VIEW talkmeter.unplanned IS 'Billable units that wait until their tenant is subscribed to a plan';
 
 CREATE VIEW talkmeter.usage AS
-    SELECT a.tenant, s.plan, period.period_start, COALESCE(used.period_end, period.period_end) AS period_end,
+    SELECT a.tenant, s.plan, period.period_start, period.period_end,
         COALESCE(used.included_used + used.pack_used + used.overage_units, 0) AS used,
         plan.included,
         COALESCE(used.included_used, 0) AS included_used,
@@ -108,6 +108,7 @@ CREATE VIEW talkmeter.usage AS
     ) AS period
     LEFT JOIN talkmeter.period AS used
         ON used.tenant = a.tenant AND used.period_start = period.period_start
+        AND used.period_end = period.period_end
     CROSS JOIN LATERAL (
         SELECT COALESCE(pg_catalog.sum(pack.remaining), 0)::bigint AS balance
         FROM talkmeter.pack

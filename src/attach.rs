@@ -280,11 +280,12 @@ const DETACH: &str = "
 
 const TRIGGERED: &str = "
     SELECT format('%I.%I', n.nspname, c.relname)
-    FROM pg_partition_tree($1) AS t
-    JOIN pg_class AS c ON c.oid = t.relid
+    FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_trigger AS g ON g.tgrelid = c.oid AND g.tgname = 'talkmeter_insert'
-    ORDER BY t.level, c.oid";
+    JOIN pg_trigger AS g ON g.tgrelid = c.oid
+    WHERE c.oid IN (SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t)
+        AND g.tgfoid = 'talkmeter.on_insert'::regproc AND NOT g.tgisinternal AND g.tgname = 'talkmeter_insert'
+    ORDER BY c.oid";
 
 /// Stops metering a table; what was metered stays.
 #[pg_extern(sql = false)]

@@ -7,17 +7,34 @@ use crate::quarantine::{self, Entry};
 use crate::queue::{self, Message};
 use crate::row;
 use pgrx::prelude::*;
+use pgrx::trigger_support::{called_as_trigger, trigger_fired_by_insert};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{self, Mapping, Value};
 use talkmeter_engine::order::OrderKey;
 
-/// The statement trigger of attached tables.
-#[pg_trigger(sql = false)]
-fn on_insert<'a>(
-    trigger: &'a PgTrigger<'a>,
-) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByPostgres>>, std::convert::Infallible> {
-    let data = trigger.trigger_data();
-    if data.tg_newtable.is_null() {
+/// The statement trigger of attached tables. Written out rather than with pgrx's macro, which would turn every misuse
+/// into an internal error.
+///
+/// # Safety
+/// The server calls it, with the call information that it gives to every function.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn on_insert(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the call information is the server's; its context is trigger data if its tag says so, and trigger data
+    // holds a relation that is open while the trigger runs.
+    let (data, relation) = unsafe {
+        if !called_as_trigger(call) {
+            failure(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "talkmeter.on_insert can only be called as a trigger",
+            )
+            .hint("Let talkmeter.attach create the trigger.")
+            .raise();
+        }
+        let data = &*(*call).context.cast::<pg_sys::TriggerData>();
+        (data, &*data.tg_relation)
+    };
+    if data.tg_newtable.is_null() || !trigger_fired_by_insert(data.tg_event) {
         failure(
             PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             "talkmeter.on_insert must be fired after INSERT for each statement, with a new transition table",
@@ -25,19 +42,29 @@ fn on_insert<'a>(
         .hint("Let talkmeter.attach create the trigger.")
         .raise();
     }
-    // SAFETY: a trigger is fired on a relation that is open while it runs.
-    let relation = unsafe { (*data.tg_relation).rd_id };
-    match cache::source_of(relation) {
+    match cache::source_of(relation.rd_id) {
         Some(source) => note(data, &source),
         None => failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("table \"{}\" is not attached to talkmeter", trigger.table_name().unwrap_or_default()),
+            format!("table \"{}\" is not attached to talkmeter", name(relation)),
         )
         .detail("A trigger of talkmeter's is on it all the same.")
         .hint("Drop the trigger, or attach the table with talkmeter.attach.")
         .raise(),
     }
-    Ok(None)
+    pg_sys::Datum::from(0usize)
+}
+
+fn name(relation: &pg_sys::RelationData) -> String {
+    // SAFETY: an open relation has its row of the catalog.
+    let name = unsafe { &(*relation.rd_rel).relname };
+    pgrx::name_data_to_str(name).to_owned()
+}
+
+/// Tells the server that the trigger follows version 1 of its calling convention.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_on_insert() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
 fn note(data: &pg_sys::TriggerData, source: &Source) {

@@ -192,7 +192,7 @@ fn read(connection: &Connection, tenants: &[&str], earliest: Instant, latest: In
             overage_units: rows.value(row, 6),
             overage_amount: decimal(rows.value(row, 7)),
         };
-        all.entry(rows.value(row, 1)).or_default().account.used.insert(period.start, usage);
+        all.entry(rows.value(row, 1)).or_default().account.used.insert(period, usage);
     }
     let rows = connection.run(READ_PACKS, &[arg(tenants.to_vec())]);
     for row in 0..rows.count() {
@@ -222,7 +222,7 @@ const WRITE_PERIODS: &str = "
     SELECT $1, u.period_start, u.period_end, u.included_used, u.pack_used, u.overage_units, u.overage_amount::numeric
     FROM unnest($2::timestamptz[], $3::timestamptz[], $4::int8[], $5::int8[], $6::int8[], $7::text[])
         AS u (period_start, period_end, included_used, pack_used, overage_units, overage_amount)
-    ON CONFLICT (tenant, period_start) DO UPDATE
+    ON CONFLICT (tenant, period_start, period_end) DO UPDATE
     SET included_used = excluded.included_used, pack_used = excluded.pack_used,
         overage_units = excluded.overage_units, overage_amount = excluded.overage_amount";
 

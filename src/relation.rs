@@ -43,7 +43,7 @@ pub struct Relation {
 }
 
 const RELATION: &str = "
-    SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text, c.relpersistence = 't',
+    SELECT format('%I.%I', CASE WHEN c.relpersistence = 't' THEN 'pg_temp' ELSE n.nspname END, c.relname), c.relkind::text, c.relpersistence = 't',
         n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'talkmeter'),
         pg_has_role(c.relowner, 'USAGE'),
         (SELECT array_agg(format('%I.%I', mn.nspname, m.relname) ORDER BY t.level, m.oid)
