@@ -1,12 +1,12 @@
 //! What does a commit do? It folds what the transaction inserted, draws the charges and writes both, in key order.
 
 use crate::cache;
-use crate::ledger::{self, Unit};
+use crate::ledger::{self, Unit, Units};
 use crate::parts::{BATCH, Batch, Key, Refused};
 use crate::quarantine::{self, Entry};
-use crate::queue::{self, Events, Noted};
+use crate::queue::{self, Chunk, Noted, NotedEvent};
 use crate::rights::as_owner;
-use crate::sql::connected;
+use crate::sql::{Connection, connected};
 use pgrx::prelude::*;
 use std::ffi::c_void;
 use talkmeter_engine::event::Event;
@@ -48,6 +48,7 @@ unsafe extern "C-unwind" fn on_subtransaction(
 
 fn work_at_commit() {
     if queue::is_empty() {
+        queue::close();
         return;
     }
     // SAFETY: a commit has no active snapshot, and statements need one to be planned; pushed and popped in pairs. On an
@@ -56,6 +57,7 @@ fn work_at_commit() {
     work();
     // SAFETY: pops the snapshot pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
+    queue::close();
 }
 
 /// Folds and charges this transaction's rows now instead of at commit (SPEC 3.4).
@@ -66,54 +68,69 @@ fn flush() {
 
 /// Folds all that was noted, draws the charges, and writes quarantine: conversations in key order, then tenants.
 pub fn work() {
-    let Some((events, mut refused)) = queue::take() else { return };
+    if queue::is_empty() {
+        return;
+    }
+    let taken = queue::take();
     as_owner(|| {
-        let units = fold(&events, &mut refused);
+        let mut units = Units::default();
+        let mut sorted = taken.sorted();
+        while let Some(chunk) = Chunk::next(&mut sorted) {
+            fold(&chunk, &mut units);
+            pgrx::check_for_interrupts!();
+        }
         ledger::post(units);
-        connected(|connection| quarantine::write(connection, refused));
     });
 }
 
-fn fold(events: &Events, refused: &mut Vec<Entry>) -> Vec<Unit> {
-    let mut units = Vec::new();
-    let mut next = 0;
-    while next < events.len() {
-        let (first, keys, past) = batch(events, next);
-        next = past;
-        connected(|connection| {
-            let mut batch = Batch::lock(connection, &keys);
-            let mut conversation = 0;
-            for index in first..past {
-                let event = events.get(index);
-                if (event.tenant, event.conversation) != keys[conversation] {
-                    conversation += 1;
-                }
-                step(&mut batch, conversation, &event, refused);
-            }
-            units.extend(batch.write());
-        });
+fn fold(chunk: &Chunk, units: &mut Units) {
+    let mut refused = Vec::new();
+    let mut events = Vec::new();
+    for record in chunk.records() {
+        match record {
+            Noted::Refused(entry) => refused.push(entry),
+            Noted::Event(event) => events.push(event),
+        }
     }
-    units
+    let mut rest = events.as_slice();
+    while !rest.is_empty() {
+        let (keys, batch);
+        (keys, batch, rest) = split(rest);
+        let billable = connected(|connection| fold_batch(connection, &keys, batch, &mut refused));
+        billable.iter().for_each(|unit| units.push(unit));
+    }
+    connected(|connection| quarantine::write(connection, refused));
 }
 
-/// The next batch: its first event, its conversations, and the first event after it.
-fn batch(events: &Events, first: usize) -> (usize, Vec<Key<'_>>, usize) {
+/// The conversations of the next batch, its events, and the events after it.
+fn split<'e, 'a>(events: &'e [NotedEvent<'a>]) -> (Vec<Key<'a>>, &'e [NotedEvent<'a>], &'e [NotedEvent<'a>]) {
     let mut keys: Vec<Key> = Vec::new();
-    for index in first..events.len() {
-        let event = events.get(index);
+    for (index, event) in events.iter().enumerate() {
         let key = (event.tenant, event.conversation);
         if keys.last() == Some(&key) {
             continue;
         }
         if keys.len() == BATCH {
-            return (first, keys, index);
+            return (keys, &events[..index], &events[index..]);
         }
         keys.push(key);
     }
-    (first, keys, events.len())
+    (keys, events, &[])
 }
 
-fn step(batch: &mut Batch, conversation: usize, noted: &Noted, refused: &mut Vec<Entry>) {
+fn fold_batch(connection: &Connection, keys: &[Key], events: &[NotedEvent], refused: &mut Vec<Entry>) -> Vec<Unit> {
+    let mut batch = Batch::lock(connection, keys);
+    let mut conversation = 0;
+    for event in events {
+        if (event.tenant, event.conversation) != keys[conversation] {
+            conversation += 1;
+        }
+        step(&mut batch, conversation, event, refused);
+    }
+    batch.write()
+}
+
+fn step(batch: &mut Batch, conversation: usize, noted: &NotedEvent, refused: &mut Vec<Entry>) {
     let order = OrderKey::from_bytes(noted.order).expect("an order key was written");
     let source = cache::source(order.source()).expect("a source is never deleted");
     let event = Event { at: order.at(), kind: noted.kind, excluded: noted.excluded };
@@ -132,7 +149,7 @@ fn step(batch: &mut Batch, conversation: usize, noted: &Noted, refused: &mut Vec
         tenant: Some(noted.tenant.to_owned()),
         conversation: Some(noted.conversation.to_owned()),
         at: Some(order.at()),
-        reason,
+        reason: reason.into(),
         detail: Some(detail),
     };
     if source.strict {

@@ -80,7 +80,7 @@ fn note(data: &pg_sys::TriggerData, source: &Source) {
                 let detail = Some(because.clone());
                 refuse(
                     source,
-                    Entry { source: source.id, message, reason: "mapping_broken", detail, ..Entry::default() },
+                    Entry { source: source.id, message, reason: "mapping_broken".into(), detail, ..Entry::default() },
                 );
             });
         }
@@ -96,7 +96,7 @@ fn note_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) 
             tenant: reading.tenant.map(|tenant| tenant.into_owned()),
             conversation: reading.conversation.map(|conversation| conversation.into_owned()),
             at: reading.at,
-            reason: refusal.name(),
+            reason: refusal.name().into(),
             detail: None,
         };
         return refuse(source, entry);
@@ -116,5 +116,5 @@ fn refuse(source: &Source, entry: Entry) {
     if source.strict {
         quarantine::raise(&entry);
     }
-    queue::refuse(entry);
+    queue::refuse(&entry);
 }

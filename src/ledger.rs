@@ -3,18 +3,21 @@
 use crate::clock::Timestamp;
 use crate::locks;
 use crate::rights::as_owner;
+use crate::spool::{Sorted, Spool};
 use crate::sql::{Arg, Connection, arg, connected};
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier, Usage};
+use talkmeter_engine::order::OrderKey;
 use talkmeter_engine::period::Period;
 
-/// Tenants read and charges written by one statement.
-const BATCH: usize = 1_000;
+/// Units drawn at once, and charges written by one statement.
+const BATCH: usize = 5_000;
 
 /// A billable part, not yet charged.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unit {
     pub tenant: String,
     pub conversation: String,
@@ -32,6 +35,43 @@ impl Unit {
     fn order(&self) -> (&str, Instant, &str, i32) {
         (&self.tenant, self.at, &self.conversation, self.part)
     }
+}
+
+/// Billable units on their way to the ledger: there may be more than memory should hold.
+#[derive(Default)]
+pub struct Units(Spool);
+
+impl Units {
+    /// The bytes of a record are ordered as [`Unit::order`] is; no text holds a zero byte.
+    pub fn push(&mut self, unit: &Unit) {
+        self.0.push(&[
+            unit.tenant.as_bytes(),
+            &[0],
+            &OrderKey::floor(unit.at),
+            unit.conversation.as_bytes(),
+            &[0],
+            &unit.part.to_be_bytes(),
+            &serde_json::to_vec(unit).expect("plain data"),
+        ]);
+    }
+}
+
+/// Reads the next units, up to as many as are posted at once.
+fn next(sorted: &mut Sorted) -> Vec<Unit> {
+    let mut units = Vec::new();
+    let mut record = Vec::new();
+    while units.len() < BATCH && sorted.append_next(&mut record) {
+        units.push(read_unit(&record).expect("a unit was written"));
+        record.clear();
+    }
+    units
+}
+
+fn read_unit(record: &[u8]) -> Option<Unit> {
+    let after_text = |bytes: &'_ [u8]| bytes.iter().position(|byte| *byte == 0).map(|end| end + 1);
+    let conversation = after_text(record)? + size_of::<i64>();
+    let part = conversation + after_text(&record[conversation..])?;
+    serde_json::from_slice(&record[part + size_of::<i32>()..]).ok()
 }
 
 /// A unit with who pays for it.
@@ -54,26 +94,25 @@ struct Books {
 }
 
 /// Draws and writes the charges of one commit. Call it with the owner's rights.
-pub fn post(mut units: Vec<Unit>) {
-    if units.is_empty() {
-        return;
-    }
-    units.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
-    let mut tenants: Vec<&str> = units.iter().map(|unit| unit.tenant.as_str()).collect();
-    tenants.dedup();
-    // All locks come first: a batch that locked its own would wait for tenants while others wait for its earlier ones.
-    connected(|connection| {
-        for batch in tenants.chunks(BATCH) {
-            locks::tenants(connection, batch);
+pub fn post(mut units: Units) {
+    let mut sorted = units.0.sorted();
+    loop {
+        let some = next(&mut sorted);
+        if some.is_empty() {
+            break;
         }
-    });
-    for some in units.chunk_by(|a, b| a.tenant == b.tenant).collect::<Vec<_>>().chunks(BATCH) {
-        connected(|connection| post_tenants(connection, some));
+        let groups: Vec<&[Unit]> = some.chunk_by(|a, b| a.tenant == b.tenant).collect();
+        connected(|connection| post_tenants(connection, &groups));
+        pgrx::check_for_interrupts!();
     }
+    drop(sorted);
+    units.0.close();
 }
 
 fn post_tenants(connection: &Connection, groups: &[&[Unit]]) {
     let tenants: Vec<&str> = groups.iter().map(|units| units[0].tenant.as_str()).collect();
+    // Units come in the order of their tenants, so from one call to the next tenants are locked in key order too.
+    locks::tenants(connection, &tenants);
     let earliest = groups.iter().flat_map(|units| units.first()).map(|unit| unit.at).min().expect("units");
     let latest = groups.iter().flat_map(|units| units.last()).map(|unit| unit.at).max().expect("units");
     let mut books = read(connection, &tenants, earliest, latest);

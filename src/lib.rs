@@ -22,6 +22,7 @@ mod relation;
 mod rights;
 mod row;
 mod settings;
+mod spool;
 mod sql;
 mod subtransaction;
 mod sweep;

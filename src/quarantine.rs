@@ -4,17 +4,19 @@ use crate::clock::Timestamp;
 use crate::error::failure;
 use crate::sql::{Connection, arg};
 use pgrx::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use talkmeter_engine::instant::Instant;
 
 /// A row that could not be metered, as far as it could be read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Entry {
     pub source: i32,
     pub message: Option<String>,
     pub tenant: Option<String>,
     pub conversation: Option<String>,
     pub at: Option<Instant>,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub detail: Option<String>,
 }
 
@@ -37,7 +39,7 @@ pub fn write(connection: &Connection, entries: Vec<Entry>) {
                 texts(|entry| entry.tenant.as_deref()),
                 texts(|entry| entry.conversation.as_deref()),
                 arg(batch.iter().map(|entry| entry.at.map(Timestamp::from)).collect::<Vec<_>>()),
-                texts(|entry| Some(entry.reason)),
+                texts(|entry| Some(&*entry.reason)),
                 texts(|entry| entry.detail.as_deref()),
             ],
         );
@@ -46,7 +48,7 @@ pub fn write(connection: &Connection, entries: Vec<Entry>) {
 
 /// Raises the error that a strict source wants instead of an entry.
 pub fn raise(entry: &Entry) -> ! {
-    let code = match entry.reason {
+    let code = match &*entry.reason {
         "null_key" => PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
         "time_out_of_range" | "future" => PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
         "unknown_policy" => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,

@@ -1,11 +1,13 @@
 //! What has this transaction inserted that is not yet folded?
 //!
-//! A log of packed records in memory. A rolled back savepoint takes its records with it: records are appended in time,
-//! so those of a subtransaction are always the last ones.
+//! Records are appended in time, so those of a subtransaction are always the last ones: a rolled back savepoint takes them
+//! with it.
 
 use crate::quarantine::Entry;
+use crate::spool::{Sorted, Spool};
 use pgrx::prelude::*;
 use std::cell::RefCell;
+use std::rc::Rc;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::order::OrderKey;
 
@@ -13,36 +15,27 @@ thread_local! {
     static QUEUE: RefCell<Queue> = RefCell::default();
 }
 
-#[derive(Clone, Default)]
-struct Queue {
-    /// Records of events: length of the key, key, kind, excluded. See [`Events`] for the key.
-    log: Vec<u8>,
-    refused: Vec<Entry>,
-    /// For each subtransaction that has records: its id and where they begin.
-    marks: Vec<Mark>,
-    /// What was taken early, inside a subtransaction: if that is rolled back, so is the folding.
-    taken: Vec<(pg_sys::SubTransactionId, Queue)>,
-}
-
 #[derive(Clone)]
-struct Mark {
-    subtransaction: pg_sys::SubTransactionId,
-    log: usize,
-    refused: usize,
+struct Queue {
+    records: Spool,
+    /// For each subtransaction that has records: its id and where they begin.
+    marks: Vec<(pg_sys::SubTransactionId, u64)>,
+    /// What was taken early, inside a subtransaction: if that is rolled back, so is the folding, but not the rows that were
+    /// inserted before it.
+    taken: Vec<(pg_sys::SubTransactionId, Rc<Queue>)>,
 }
 
-impl Queue {
-    /// Notes that what follows belongs to the current subtransaction.
-    fn mark(&mut self) {
-        // SAFETY: reads the transaction state; there is one, a row is being inserted.
-        let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
-        if self.marks.last().is_none_or(|mark| mark.subtransaction != subtransaction) {
-            self.marks.push(Mark { subtransaction, log: self.log.len(), refused: self.refused.len() });
-        }
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue { records: Spool::of_transaction(), marks: Vec::new(), taken: Vec::new() }
     }
 }
 
-/// The events of a row: what every event of it shares.
+/// The first byte of a record: rows that go to quarantine come before events.
+const REFUSED: u8 = 0;
+const EVENT: u8 = 1;
+
+/// What every event of a row shares.
 pub struct Message<'a> {
     pub tenant: &'a str,
     pub conversation: &'a str,
@@ -50,26 +43,34 @@ pub struct Message<'a> {
 }
 
 /// Notes an event; it will be folded at commit.
+///
+/// Tenant, conversation and order key stand one behind the other, the texts ended by a zero byte, which no text holds: so
+/// the bytes of records are ordered as their events are folded.
 pub fn push(message: &Message, order: &OrderKey, kind: Kind) {
-    QUEUE.with_borrow_mut(|queue| {
-        queue.mark();
-        let order = order.as_bytes();
-        let length = message.tenant.len() + message.conversation.len() + order.len() + 2;
-        queue.log.extend_from_slice(&(length as u32).to_ne_bytes());
-        queue.log.extend_from_slice(message.tenant.as_bytes());
-        queue.log.push(0);
-        queue.log.extend_from_slice(message.conversation.as_bytes());
-        queue.log.push(0);
-        queue.log.extend_from_slice(order);
-        queue.log.extend_from_slice(&[kind as u8, message.excluded as u8]);
-    });
+    append(&[
+        &[EVENT],
+        message.tenant.as_bytes(),
+        &[0],
+        message.conversation.as_bytes(),
+        &[0],
+        order.as_bytes(),
+        &[kind as u8, message.excluded as u8],
+    ]);
 }
 
 /// Notes a row that goes to quarantine.
-pub fn refuse(entry: Entry) {
+pub fn refuse(entry: &Entry) {
+    append(&[&[REFUSED], &serde_json::to_vec(entry).expect("plain data")]);
+}
+
+fn append(parts: &[&[u8]]) {
+    // SAFETY: reads the transaction state; there is one, a row is being inserted.
+    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     QUEUE.with_borrow_mut(|queue| {
-        queue.mark();
-        queue.refused.push(entry);
+        if queue.marks.last().is_none_or(|(marked, _)| *marked != subtransaction) {
+            queue.marks.push((subtransaction, queue.records.end()));
+        }
+        queue.records.push(parts);
     });
 }
 
@@ -78,11 +79,11 @@ pub fn forget(subtransaction: pg_sys::SubTransactionId) {
     QUEUE.with_borrow_mut(|queue| {
         while let Some((_, before)) = queue.taken.pop_if(|(taker, _)| *taker == subtransaction) {
             let taken = std::mem::take(&mut queue.taken);
-            *queue = Queue { taken, ..before };
+            queue.records.close();
+            *queue = Queue { taken, ..Rc::unwrap_or_clone(before) };
         }
-        if let Some(mark) = queue.marks.pop_if(|mark| mark.subtransaction == subtransaction) {
-            queue.log.truncate(mark.log);
-            queue.refused.truncate(mark.refused);
+        if let Some((_, start)) = queue.marks.pop_if(|(marked, _)| *marked == subtransaction) {
+            queue.records.truncate(start);
         }
     });
 }
@@ -93,55 +94,64 @@ pub fn relabel(subtransaction: pg_sys::SubTransactionId, parent: pg_sys::SubTran
         for (taker, _) in queue.taken.iter_mut().filter(|(taker, _)| *taker == subtransaction) {
             *taker = parent;
         }
-        let Some(mut mark) = queue.marks.pop_if(|mark| mark.subtransaction == subtransaction) else { return };
-        if queue.marks.last().is_none_or(|below| below.subtransaction != parent) {
-            mark.subtransaction = parent;
-            queue.marks.push(mark);
+        let Some((_, start)) = queue.marks.pop_if(|(marked, _)| *marked == subtransaction) else { return };
+        if queue.marks.last().is_none_or(|(below, _)| *below != parent) {
+            queue.marks.push((parent, start));
         }
     });
 }
 
-/// The transaction is over.
+/// The transaction will commit, and everything is folded: files are given back.
+pub fn close() {
+    let mut queue = QUEUE.take();
+    queue.records.close();
+    for (_, taken) in queue.taken {
+        Rc::unwrap_or_clone(taken).records.close();
+    }
+}
+
+/// The transaction is over; the server has closed its files, or will.
 pub fn clear() {
     QUEUE.take();
 }
 
-/// Whether nothing was noted.
+/// Whether nothing was noted since the queue was last taken.
 pub fn is_empty() -> bool {
-    QUEUE.with_borrow(|queue| queue.log.is_empty() && queue.refused.is_empty())
+    QUEUE.with_borrow(|queue| queue.records.is_empty())
 }
 
-/// Takes all that was noted; `None` if nothing was.
-pub fn take() -> Option<(Events, Vec<Entry>)> {
-    if is_empty() {
-        return None;
-    }
-    // SAFETY: both read the transaction state; there is one, a row was inserted.
-    let (level, subtransaction) =
-        unsafe { (pg_sys::GetCurrentTransactionNestLevel(), pg_sys::GetCurrentSubTransactionId()) };
+/// Takes all that was noted, until the transaction ends or, inside a savepoint, that is rolled back.
+pub fn take() -> Taken {
+    // SAFETY: reads the transaction state; there is one.
+    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     let mut queue = QUEUE.take();
-    let mut taken = std::mem::take(&mut queue.taken);
-    // Outside of every savepoint nothing but the transaction's own end can undo the folding.
-    if level > 1 {
-        taken.push((subtransaction, queue.clone()));
+    let taken = std::mem::take(&mut queue.taken);
+    let queue = Rc::new(queue);
+    QUEUE.with_borrow_mut(|emptied| {
+        emptied.taken = taken;
+        emptied.taken.push((subtransaction, Rc::clone(&queue)));
+    });
+    Taken(queue)
+}
+
+/// Records that are being folded.
+pub struct Taken(Rc<Queue>);
+
+impl Taken {
+    /// The records in the order in which they are folded, to be read with [`Chunk::next`].
+    pub fn sorted(&self) -> Sorted<'_> {
+        self.0.records.sorted()
     }
-    QUEUE.with_borrow_mut(|emptied| emptied.taken = taken);
-    Some((Events::sorted(queue.log), queue.refused))
 }
 
-/// Events in the order in which they are folded: by tenant, conversation and order key.
-///
-/// The three stand one behind the other in a record, the texts ended by a zero byte, which no text holds: so comparing
-/// bytes compares all three.
-pub struct Events {
-    log: Vec<u8>,
-    /// Where each record's key begins and ends.
-    keys: Vec<(usize, usize)>,
+/// A record as it is read back.
+pub enum Noted<'a> {
+    Refused(Entry),
+    Event(NotedEvent<'a>),
 }
 
-/// An event as it is read back.
 #[derive(Clone, Copy)]
-pub struct Noted<'a> {
+pub struct NotedEvent<'a> {
     pub tenant: &'a str,
     pub conversation: &'a str,
     pub order: &'a [u8],
@@ -149,36 +159,50 @@ pub struct Noted<'a> {
     pub excluded: bool,
 }
 
-impl Events {
-    fn sorted(log: Vec<u8>) -> Events {
-        let mut keys = Vec::new();
-        let mut position = 0;
-        while position < log.len() {
-            let start = position + 4;
-            let length = u32::from_ne_bytes(log[position..start].try_into().expect("four bytes")) as usize;
-            keys.push((start, start + length));
-            position = start + length + 2;
+/// As many records as are folded at once.
+#[derive(Default)]
+pub struct Chunk {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Chunk {
+    const RECORDS: usize = 20_000;
+    const BYTES: usize = 4 << 20;
+
+    /// Reads the next records; `None` if there are no more.
+    pub fn next(sorted: &mut Sorted) -> Option<Chunk> {
+        let mut chunk = Chunk::default();
+        while chunk.ends.len() < Self::RECORDS
+            && chunk.bytes.len() < Self::BYTES
+            && sorted.append_next(&mut chunk.bytes)
+        {
+            chunk.ends.push(chunk.bytes.len());
         }
-        keys.sort_unstable_by(|a, b| log[a.0..a.1].cmp(&log[b.0..b.1]));
-        Events { log, keys }
+        (!chunk.ends.is_empty()).then_some(chunk)
     }
 
-    pub fn len(&self) -> usize {
-        self.keys.len()
+    pub fn records(&self) -> impl Iterator<Item = Noted<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| read(&self.bytes[start..*end]))
     }
+}
 
-    pub fn get(&self, index: usize) -> Noted<'_> {
-        let (start, end) = self.keys[index];
-        let mut parts = self.log[start..end].splitn(3, |byte| *byte == 0);
-        let mut part = || parts.next().expect("a key of three parts");
-        let (tenant, conversation, order) = (part(), part(), part());
-        let text = |bytes| std::str::from_utf8(bytes).expect("text was written");
-        Noted {
-            tenant: text(tenant),
-            conversation: text(conversation),
-            order,
-            kind: Kind::numbered(self.log[end]).expect("a kind was written"),
-            excluded: self.log[end + 1] != 0,
-        }
+fn read(record: &[u8]) -> Noted<'_> {
+    let (tag, body) = record.split_first().expect("a record has a tag");
+    if *tag == REFUSED {
+        return Noted::Refused(serde_json::from_slice(body).expect("an entry was written"));
     }
+    let (key, flags) = body.split_last_chunk::<2>().expect("an event ends with two flags");
+    let mut parts = key.splitn(3, |byte| *byte == 0);
+    let mut part = || parts.next().expect("a key of three parts");
+    let (tenant, conversation, order) = (part(), part(), part());
+    let text = |bytes| std::str::from_utf8(bytes).expect("text was written");
+    Noted::Event(NotedEvent {
+        tenant: text(tenant),
+        conversation: text(conversation),
+        order,
+        kind: Kind::numbered(flags[0]).expect("a kind was written"),
+        excluded: flags[1] != 0,
+    })
 }

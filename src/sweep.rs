@@ -3,7 +3,7 @@
 use crate::clock::{self, Timestamp};
 use crate::commit;
 use crate::error::failure;
-use crate::ledger;
+use crate::ledger::{self, Units};
 use crate::parts::{BATCH, Batch};
 use crate::rights::as_owner;
 use crate::settings;
@@ -28,14 +28,14 @@ fn sweep(as_of: TimestampWithTimeZone) -> i64 {
     commit::work();
     as_owner(|| {
         let mut ended = 0;
-        let mut units = Vec::new();
+        let mut units = Units::default();
         let mut after = None;
         while let Some(keys) = connected(|connection| due(connection, as_of, after.as_ref())) {
             connected(|connection| {
                 let borrowed: Vec<_> = keys.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
                 let mut batch = Batch::lock(connection, &borrowed);
                 ended += (0..keys.len()).filter(|index| batch.pass_time(*index, as_of)).count() as i64;
-                units.extend(batch.write());
+                batch.write().iter().for_each(|unit| units.push(unit));
             });
             pgrx::check_for_interrupts!();
             after = keys.into_iter().last();
