@@ -4,6 +4,7 @@ CREATE TABLE talkmeter.source (
     source_id integer PRIMARY KEY,
     relation regclass NOT NULL UNIQUE,
     relation_oid oid NOT NULL,
+    relation_name text NOT NULL,
     policy text NOT NULL,
     default_plan text COLLATE "C" REFERENCES talkmeter.plan (name),
     mapping jsonb NOT NULL,
@@ -20,6 +21,7 @@ COMMENT ON COLUMN talkmeter.source.source_id IS 'Counts the tables in the order 
 COMMENT ON COLUMN talkmeter.source.relation IS 'The table; dumped by name';
 COMMENT ON COLUMN talkmeter.source.relation_oid IS
     'The table''s oid when it was attached: differs after a restore, where column numbers mean nothing any more';
+COMMENT ON COLUMN talkmeter.source.relation_name IS 'The table''s schema and name when it was attached, quoted: tells a rename';
 COMMENT ON COLUMN talkmeter.source.policy IS 'Policy of parts that a row of this table opens; "name@version" pins a version';
 COMMENT ON COLUMN talkmeter.source.default_plan IS 'Plan of a tenant first charged through this table; null: its units wait';
 COMMENT ON COLUMN talkmeter.source.mapping IS 'How a row becomes events, as it was given to attach';
@@ -40,7 +42,7 @@ CREATE TABLE talkmeter.quarantined (
     conversation text COLLATE "C",
     occurred_at timestamptz,
     reason text NOT NULL CHECK (reason IN ('null_key', 'no_kind', 'time_out_of_range', 'future', 'unknown_policy',
-        'mapping_broken', 'internal_error', 'key_too_long', 'sealed', 'late')),
+        'mapping_broken', 'internal_error', 'key_too_long', 'sealed', 'late', 'disabled')),
     detail text,
     quarantined_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );

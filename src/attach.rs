@@ -175,12 +175,12 @@ fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
 }
 
 const RECORD: &str = "
-    INSERT INTO talkmeter.source AS s (source_id, relation, relation_oid, policy, default_plan, mapping, columns,
-        strict, starts_at, attached_at, attached_by)
-    SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass, $1::oid, $2, $3,
-        $4, $5, $6, $7, $8, session_user
+    INSERT INTO talkmeter.source AS s (source_id, relation, relation_oid, relation_name, policy, default_plan,
+        mapping, columns, strict, starts_at, attached_at, attached_by)
+    SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass, $1::oid, $9, $2,
+        $3, $4, $5, $6, $7, $8, session_user
     ON CONFLICT (relation) DO UPDATE
-    SET relation_oid = excluded.relation_oid, policy = excluded.policy, default_plan = excluded.default_plan,
+    SET relation_oid = excluded.relation_oid, relation_name = excluded.relation_name, policy = excluded.policy, default_plan = excluded.default_plan,
         mapping = excluded.mapping, columns = excluded.columns, strict = excluded.strict,
         starts_at = excluded.starts_at, attached_at = excluded.attached_at, attached_by = excluded.attached_by,
         detached_at = NULL";
@@ -214,6 +214,7 @@ fn record(
             arg(strict),
             arg(Timestamp::from(starts_at)),
             arg(Timestamp::from(now)),
+            arg(relation.name.as_str()),
         ],
     );
 }

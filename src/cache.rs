@@ -53,6 +53,16 @@ pub enum Reading {
     Broken { because: String, message_id: Option<Reader> },
 }
 
+impl Reading {
+    /// How to read the message id alone, if it can be read.
+    pub fn message_id(&self) -> Option<&Reader> {
+        match self {
+            Reading::Whole { mapping, readers } => readers.get(mapping.message_id_slot()),
+            Reading::Broken { message_id, .. } => message_id.as_ref(),
+        }
+    }
+}
+
 /// Every version of every policy.
 #[derive(Debug, Default)]
 pub struct Policies(Vec<(Instant, Arc<Policy>)>);

@@ -1,12 +1,15 @@
 //! What does a commit do? It folds what the transaction inserted, draws the charges and writes both, in key order.
 
 use crate::cache;
+use crate::error::failure;
 use crate::ledger::{self, Unit, Units};
 use crate::parts::{BATCH, Batch, Key, Refused};
 use crate::quarantine::{self, Entry};
-use crate::queue::{self, Chunk, Noted, NotedEvent};
+use crate::queue::{self, Chunk, Noted, NotedEvent, Taken};
 use crate::rights::as_owner;
+use crate::settings;
 use crate::sql::{Connection, connected};
+use crate::subtransaction::{attempt, code, message, sqlstate};
 use pgrx::prelude::*;
 use std::ffi::c_void;
 use talkmeter_engine::event::Event;
@@ -66,21 +69,114 @@ fn flush() {
     work();
 }
 
-/// Folds all that was noted, draws the charges, and writes quarantine: conversations in key order, then tenants.
+/// Folds all that was noted, draws the charges, and writes quarantine. An error of our own is not the application's: its
+/// rows go to quarantine instead, unless one comes from a strict source (SPEC 4.4).
 pub fn work() {
     if queue::is_empty() {
         return;
     }
     let taken = queue::take();
-    as_owner(|| {
-        let mut units = Units::default();
-        let mut sorted = taken.sorted();
-        while let Some(chunk) = Chunk::next(&mut sorted) {
-            fold(&chunk, &mut units);
-            pgrx::check_for_interrupts!();
+    if !settings::ENABLED.get() {
+        let off = "talkmeter.enabled was off when the transaction committed.";
+        as_owner(|| set_aside(&taken, "disabled", off));
+        return;
+    }
+    if let Err(error) = attempt(|| as_owner(|| meter(&taken))) {
+        if passes(code(&error)) || as_owner(|| any_strict(&taken)) {
+            error.rethrow();
         }
-        ledger::post(units);
-    });
+        let detail = format!("{}: {}", sqlstate(code(&error)), message(&error));
+        let rows = as_owner(|| set_aside(&taken, "internal_error", &detail));
+        failure(code(&error), format!("talkmeter could not meter this transaction: {}", message(&error)))
+            .detail(format!("{rows} rows were put into talkmeter.quarantine; the transaction itself is not affected."))
+            .warn();
+    }
+}
+
+/// Conversations in key order, then tenants.
+fn meter(taken: &Taken) {
+    let mut units = Units::default();
+    let mut sorted = taken.sorted();
+    while let Some(chunk) = Chunk::next(&mut sorted) {
+        fold(&chunk, &mut units);
+        pgrx::check_for_interrupts!();
+    }
+    ledger::post(units);
+}
+
+/// Whether an error is for the application to see: it retries a conflict, and it or its DBA asked for an end.
+fn passes(code: PgSqlErrorCode) -> bool {
+    matches!(
+        code,
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+            | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+            | PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+            | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+            | PgSqlErrorCode::ERRCODE_CRASH_SHUTDOWN
+            | PgSqlErrorCode::ERRCODE_CANNOT_CONNECT_NOW
+    )
+}
+
+fn any_strict(taken: &Taken) -> bool {
+    let mut found = false;
+    each_event(taken, |_, source, _| found |= cache::source(source).is_some_and(|source| source.strict));
+    found
+}
+
+/// Gives each event with its source and its place among the events of that conversation.
+fn each_event(taken: &Taken, mut each: impl FnMut(&NotedEvent, i32, OrderKey)) {
+    let mut sorted = taken.sorted();
+    while let Some(chunk) = Chunk::next(&mut sorted) {
+        for record in chunk.records() {
+            if let Noted::Event(event) = record {
+                let order = order(&event);
+                each(&event, order.source(), order);
+            }
+        }
+    }
+}
+
+/// Puts all rows of the transaction into quarantine and returns how many they are.
+fn set_aside(taken: &Taken, reason: &'static str, detail: &str) -> usize {
+    let mut rows = 0;
+    let mut sorted = taken.sorted();
+    while let Some(chunk) = Chunk::next(&mut sorted) {
+        let mut entries: Vec<Entry> = Vec::new();
+        for record in chunk.records() {
+            match record {
+                Noted::Refused(entry) => entries.push(entry),
+                Noted::Event(event) => add(&mut entries, entry(&event, reason, detail.to_owned())),
+            }
+        }
+        rows += entries.len();
+        connected(|connection| quarantine::write(connection, entries));
+    }
+    rows
+}
+
+fn order(event: &NotedEvent) -> OrderKey {
+    OrderKey::from_bytes(event.order).expect("an order key was written")
+}
+
+fn entry(event: &NotedEvent, reason: &'static str, detail: String) -> Entry {
+    let order = order(event);
+    Entry {
+        source: order.source(),
+        message: order.message().map(|message| message.text()),
+        tenant: Some(event.tenant.to_owned()),
+        conversation: Some(event.conversation.to_owned()),
+        at: Some(order.at()),
+        reason: reason.into(),
+        detail: Some(detail),
+    }
+}
+
+/// Adds an entry, but a row that is several events only once.
+fn add(entries: &mut Vec<Entry>, entry: Entry) {
+    let same_row = |last: &Entry| (last.source, &last.message, last.at) == (entry.source, &entry.message, entry.at);
+    if !entries.last().is_some_and(same_row) {
+        entries.push(entry);
+    }
 }
 
 fn fold(chunk: &Chunk, units: &mut Units) {
@@ -131,36 +227,22 @@ fn fold_batch(connection: &Connection, keys: &[Key], events: &[NotedEvent], refu
 }
 
 fn step(batch: &mut Batch, conversation: usize, noted: &NotedEvent, refused: &mut Vec<Entry>) {
-    let order = OrderKey::from_bytes(noted.order).expect("an order key was written");
+    let order = order(noted);
     let source = cache::source(order.source()).expect("a source is never deleted");
     let event = Event { at: order.at(), kind: noted.kind, excluded: noted.excluded };
-    let (reason, detail) = match batch.step(conversation, noted.order, event, &source) {
+    let entry = match batch.step(conversation, noted.order, event, &source) {
         Ok(()) => return,
         Err(Refused::Late) => {
-            ("late", "An event of this conversation that is not earlier is folded already.".to_owned())
+            let detail = "An event of this conversation that is not earlier is folded already.";
+            entry(noted, "late", detail.into())
         }
         Err(Refused::UnknownPolicy) => {
-            ("unknown_policy", format!("No version of policy \"{}\" was in force at its time.", source.policy))
+            let detail = format!("No version of policy \"{}\" was in force at its time.", source.policy);
+            entry(noted, "unknown_policy", detail)
         }
-    };
-    let entry = Entry {
-        source: source.id,
-        message: order.message().map(|message| message.text()),
-        tenant: Some(noted.tenant.to_owned()),
-        conversation: Some(noted.conversation.to_owned()),
-        at: Some(order.at()),
-        reason: reason.into(),
-        detail: Some(detail),
     };
     if source.strict {
         quarantine::raise(&entry);
     }
-    let same_row = |last: &Entry| {
-        (last.source, &last.message, &last.conversation, last.at)
-            == (entry.source, &entry.message, &entry.conversation, entry.at)
-    };
-    // A row that is several events is one row in quarantine.
-    if !refused.last().is_some_and(same_row) {
-        refused.push(entry);
-    }
+    add(refused, entry);
 }

@@ -21,6 +21,11 @@ impl Failure {
         Failure(self.0.set_hint(hint))
     }
 
+    /// Tells the user and goes on.
+    pub fn warn(self) {
+        self.0.report(PgLogLevel::WARNING);
+    }
+
     pub fn raise(self) -> ! {
         self.0.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")

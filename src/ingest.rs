@@ -6,6 +6,7 @@ use crate::error::failure;
 use crate::quarantine::{self, Entry};
 use crate::queue::{self, Message};
 use crate::row;
+use crate::settings;
 use pgrx::prelude::*;
 use pgrx::trigger_support::{called_as_trigger, trigger_fired_by_insert};
 use talkmeter_engine::instant::Instant;
@@ -68,23 +69,31 @@ pub extern "C" fn pg_finfo_on_insert() -> &'static pg_sys::Pg_finfo_record {
 }
 
 fn note(data: &pg_sys::TriggerData, source: &Source) {
+    if !settings::ENABLED.get() {
+        return note_unread(data, source, "disabled", None);
+    }
     match &source.reading {
         Reading::Whole { mapping, readers } => {
             let latest = clock::latest();
             row::for_each_new_row(data, readers, |row| note_row(source, mapping, row, latest));
         }
-        Reading::Broken { because, message_id } => {
-            let readers: Vec<_> = message_id.iter().cloned().collect();
-            row::for_each_new_row(data, &readers, |row| {
-                let message = row.first().and_then(|id| mapping::message_id(id)).map(|id| id.text());
-                let detail = Some(because.clone());
-                refuse(
-                    source,
-                    Entry { source: source.id, message, reason: "mapping_broken".into(), detail, ..Entry::default() },
-                );
-            });
-        }
+        Reading::Broken { because, .. } => note_unread(data, source, "mapping_broken", Some(because)),
     }
+}
+
+/// Notes rows of which no more is read than their message id.
+fn note_unread(data: &pg_sys::TriggerData, source: &Source, reason: &'static str, detail: Option<&String>) {
+    let readers: Vec<_> = source.reading.message_id().into_iter().cloned().collect();
+    row::for_each_new_row(data, &readers, |row| {
+        let message = row.first().and_then(mapping::message_id).map(|id| id.text());
+        let entry =
+            Entry { source: source.id, message, reason: reason.into(), detail: detail.cloned(), ..Entry::default() };
+        match reason {
+            // A switch that stops the application would be no help.
+            "disabled" => queue::refuse(&entry),
+            _ => refuse(source, entry),
+        }
+    });
 }
 
 fn note_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) {

@@ -6,7 +6,18 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 /// Seconds that a message's time may be ahead of the clock (SPEC 3.5).
 pub static MAX_FUTURE: GucSetting<i32> = GucSetting::<i32>::new(300);
 
+/// Off stops metering at once; rows inserted meanwhile are listed for later (SPEC 4.4).
+pub static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+
 pub fn define() {
+    GucRegistry::define_bool_guc(
+        c"talkmeter.enabled",
+        c"Meters the messages of attached tables.",
+        c"While it is off, messages are inserted unmetered and listed in talkmeter.quarantine with the reason \"disabled\".",
+        &ENABLED,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"talkmeter.max_future",
         c"How far ahead of the clock a message's time may be before the row is quarantined.",

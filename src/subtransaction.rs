@@ -1,6 +1,6 @@
 //! How is an error of our own undone without undoing the application's transaction?
 
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 use std::panic::AssertUnwindSafe;
 
@@ -26,10 +26,25 @@ pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, CaughtError> {
     }
 }
 
+fn report(error: &CaughtError) -> &ErrorReportWithLevel {
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { ereport, .. } => ereport,
+    }
+}
+
 /// The error's SQLSTATE.
 pub fn code(error: &CaughtError) -> PgSqlErrorCode {
-    match error {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.sql_error_code(),
-        CaughtError::RustPanic { ereport, .. } => ereport.sql_error_code(),
-    }
+    report(error).sql_error_code()
+}
+
+/// The error's primary message.
+pub fn message(error: &CaughtError) -> &str {
+    report(error).message()
+}
+
+/// A SQLSTATE as its five characters.
+pub fn sqlstate(code: PgSqlErrorCode) -> String {
+    // Each character takes six bits, the first one the lowest.
+    (0..5).map(|place| char::from(((code as u32 >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
 }

@@ -241,6 +241,11 @@ impl Mapping {
         })
     }
 
+    /// The slot that holds the message id.
+    pub fn message_id_slot(&self) -> usize {
+        self.message_id
+    }
+
     /// The column that holds the message id, by index into the columns given to [`Mapping::check`].
     pub fn message_id_column(&self) -> usize {
         self.columns[self.message_id]
