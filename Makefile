@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .NOTPARALLEL:
-.PHONY: help setup build install uninstall demo demo-stop test regress regress-accept clean
+.PHONY: help setup build install uninstall demo demo-stop test regress regress-accept bench clean
 
 PG_CONFIG ?=
 DESTDIR ?=
@@ -65,6 +65,10 @@ regress: setup build ## only pg_regress and the isolation tests
 
 regress-accept: setup build ## the same, and take the results as the expected ones
 	@scripts/with-cluster.sh -- scripts/regress.sh --accept
+
+bench: setup build ## what metering costs, as ratios (LONG=1: ten million rows too)
+	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/bulk.sh
+	@scripts/with-cluster.sh -- bench/charging.sh
 
 clean: demo-stop ## stop the demo, remove everything built
 	rm -rf target

@@ -119,13 +119,12 @@ CREATE TABLE talkmeter.charge (
     reason text,
     posted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (tenant, charge_id),
-    UNIQUE (tenant, reverses),
     CHECK ((tier = 'pack') = (pack_id IS NOT NULL)),
     CHECK (tier = 'overage' OR amount = 0)
 );
 REVOKE ALL ON talkmeter.charge FROM PUBLIC;
 CREATE INDEX charge_part ON talkmeter.charge (tenant, conversation, part);
-CREATE INDEX charge_period ON talkmeter.charge (tenant, period_start);
+CREATE UNIQUE INDEX charge_reverses ON talkmeter.charge (tenant, reverses) WHERE reverses IS NOT NULL;
 COMMENT ON TABLE talkmeter.charge IS 'The ledger: one row per billed unit, and one per unit taken back';
 COMMENT ON COLUMN talkmeter.charge.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.charge.charge_id IS 'Counts within the tenant without gaps, in the order of the ledger';

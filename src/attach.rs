@@ -246,7 +246,9 @@ fn preview(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> V
         for row in 0..rows.count() {
             let value = |(slot, reader): (usize, &Reader)| {
                 let (datum, is_null) = rows.datum(row, slot + 1);
-                reader.read(datum, is_null)
+                // SAFETY: the readers were made for the columns that were selected, and the rows live as long as the
+                // connection.
+                unsafe { reader.read(datum, is_null) }
             };
             let values: Vec<Value> = readers.iter().enumerate().map(value).collect();
             shown.extend(events(mapping, &values, latest));

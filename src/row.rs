@@ -24,8 +24,12 @@ impl Reader {
         Reader { number, base_type, timezone, is_enum }
     }
 
-    /// The value of a datum of this column. What a text points to is copied: the row goes away with the next one.
-    pub fn read(&self, datum: pg_sys::Datum, is_null: bool) -> Value<'static> {
+    /// The value of a datum of this column.
+    ///
+    /// # Safety
+    /// The datum must come from a row of the table that this reader was made for, and text is borrowed from it: neither
+    /// the row nor the current memory context may go away while the value is used.
+    pub unsafe fn read<'r>(&self, datum: pg_sys::Datum, is_null: bool) -> Value<'r> {
         if is_null {
             return Value::Null;
         }
@@ -35,15 +39,15 @@ impl Reader {
         // SAFETY: the column is of the type that is matched; a table whose column changed its type is mapped anew.
         unsafe {
             match self.base_type {
-                pg_sys::TEXTOID | pg_sys::VARCHAROID => Value::Text(Cow::Owned(text(datum))),
-                pg_sys::BPCHAROID => Value::Text(Cow::Owned(text(datum).trim_end_matches(' ').to_owned())),
+                pg_sys::TEXTOID | pg_sys::VARCHAROID => Value::Text(Cow::Borrowed(text(datum))),
+                pg_sys::BPCHAROID => Value::Text(Cow::Borrowed(text(datum).trim_end_matches(' '))),
                 pg_sys::UUIDOID => Value::Text(Cow::Owned(output(pg_sys::F_UUID_OUT, datum))),
                 pg_sys::INT2OID => Value::Integer(i64::from(datum.value() as i16)),
                 pg_sys::INT4OID => Value::Integer(i64::from(datum.value() as i32)),
                 pg_sys::INT8OID => Value::Integer(datum.value() as i64),
                 pg_sys::BOOLOID => Value::Boolean(datum.value() as u8 != 0),
                 pg_sys::NUMERICOID => number(datum),
-                pg_sys::JSONOID => json(&text(datum)),
+                pg_sys::JSONOID => json(text(datum)),
                 pg_sys::JSONBOID => json(&output(pg_sys::F_JSONB_OUT, datum)),
                 pg_sys::TIMESTAMPTZOID => Value::Time(Timestamp::from(datum.value() as i64).finite()),
                 pg_sys::TIMESTAMPOID => Value::Time(self.instant(datum)),
@@ -67,9 +71,12 @@ impl Reader {
     }
 }
 
-/// SAFETY: the datum must be of a type that is stored as text is.
-unsafe fn text(datum: pg_sys::Datum) -> String {
-    unsafe { String::from_datum(datum, false) }.expect("not null")
+/// SAFETY: the datum must be of a type that is stored as text is, and live as long as the result is used.
+unsafe fn text<'r>(datum: pg_sys::Datum) -> &'r str {
+    unsafe {
+        let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        pgrx::text_to_rust_str(text).expect("the database is encoded in UTF8")
+    }
 }
 
 /// What one of the server's own output functions writes; the function must belong to the datum's type.
@@ -96,8 +103,8 @@ fn json(text: &str) -> Value<'static> {
 }
 
 /// Reads the rows that a statement inserted, in the order of their insertion, and gives `each` the values of `readers`.
-/// Memory that reading a row takes is given back before the next.
-pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value<'static>])) {
+/// A value is good until the next row.
+pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl for<'r> FnMut(&[Value<'r>])) {
     let store = trigger.tg_newtable;
     let last = readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
     let mut memory = PgMemoryContexts::new("talkmeter row");
@@ -115,15 +122,14 @@ pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut e
             if last > 0 {
                 pg_sys::slot_getsomeattrs(slot, last);
             }
-            let values: Vec<Value> = memory.switch_to(|_| {
+            memory.switch_to(|_| {
                 let read = |reader: &Reader| {
                     let index = reader.number as usize - 1;
                     reader.read(*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
                 };
-                readers.iter().map(read).collect()
+                each(&readers.iter().map(read).collect::<Vec<_>>());
             });
             memory.reset();
-            each(&values);
         }
         pg_sys::ExecDropSingleTupleTableSlot(slot);
         pg_sys::tuplestore_select_read_pointer(store, 0);

@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 
 /// Does `work` in a subtransaction. If it fails, the subtransaction is rolled back and the error returned; whether to
 /// go on is the caller's decision.
-pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, CaughtError> {
+pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, Box<CaughtError>> {
     // SAFETY: as in the server's own procedural languages: memory context and resource owner are put back after the
     // subtransaction ended either way. The server allows one to begin within a commit's callbacks.
     unsafe {
@@ -15,7 +15,8 @@ pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, CaughtError> {
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
         let work = AssertUnwindSafe(|| Ok(work()));
-        let result = PgTryBuilder::new(work).catch_others(Err).catch_rust_panic(Err).execute();
+        let caught = |error| Err(Box::new(error));
+        let result = PgTryBuilder::new(work).catch_others(caught).catch_rust_panic(caught).execute();
         match result {
             Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
             Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
