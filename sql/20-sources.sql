@@ -5,6 +5,7 @@ CREATE TABLE talkmeter.source (
     relation regclass NOT NULL UNIQUE,
     relation_oid oid NOT NULL,
     relation_name text NOT NULL,
+    members regclass[] NOT NULL,
     policy text NOT NULL,
     default_plan text COLLATE "C" REFERENCES talkmeter.plan (name),
     mapping jsonb NOT NULL,
@@ -22,6 +23,8 @@ COMMENT ON COLUMN talkmeter.source.relation IS 'The table; dumped by name';
 COMMENT ON COLUMN talkmeter.source.relation_oid IS
     'The table''s oid when it was attached: differs after a restore, where column numbers mean nothing any more';
 COMMENT ON COLUMN talkmeter.source.relation_name IS 'The table''s schema and name when it was attached, quoted: tells a rename';
+COMMENT ON COLUMN talkmeter.source.members IS
+    'The table and its partitions when it was attached: a partition taken out since still has the trigger, and takes rows';
 COMMENT ON COLUMN talkmeter.source.policy IS 'Policy of parts that a row of this table opens; "name@version" pins a version';
 COMMENT ON COLUMN talkmeter.source.default_plan IS 'Plan of a tenant first charged through this table; null: its units wait';
 COMMENT ON COLUMN talkmeter.source.mapping IS 'How a row becomes events, as it was given to attach';

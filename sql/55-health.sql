@@ -42,6 +42,16 @@ CREATE FUNCTION talkmeter.health()
             SELECT FROM pg_trigger AS t
             WHERE t.tgrelid = m.relid AND t.tgfoid = 'talkmeter.on_insert'::regproc)
         UNION ALL
+        SELECT 'partition_taken_out', m.relid::text,
+            'It was a partition when its table was attached; inserts into it are not metered any more.',
+            format('DROP TRIGGER talkmeter_insert ON %s;', m.relid)
+        FROM attached AS a
+        CROSS JOIN LATERAL unnest(a.members) AS m (relid)
+        WHERE a.found IS NOT NULL AND m.relid::oid NOT IN (SELECT relid FROM member)
+            AND EXISTS (
+                SELECT FROM pg_trigger AS t
+                WHERE t.tgrelid = m.relid AND t.tgfoid = 'talkmeter.on_insert'::regproc)
+        UNION ALL
         SELECT 'trigger_disabled', t.tgrelid::regclass::text,
             CASE t.tgenabled WHEN 'R' THEN 'Inserts into it are metered in replica role only.'
                 ELSE 'Inserts into it are not metered.' END,

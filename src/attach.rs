@@ -6,7 +6,7 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Failure, failure, required};
 use crate::offers;
 use crate::relation::{self, Relation, TableColumn, statement};
-use crate::rights::as_owner;
+use crate::rights::{self, as_owner};
 use crate::row::Reader;
 use crate::sql::{Connection, arg, connected};
 use pgrx::JsonB;
@@ -80,7 +80,10 @@ fn attach(
 
 /// The facts of a table that the caller may attach, or an error that says why not.
 fn owned_table(source: pg_sys::Oid) -> Relation {
-    let relation = connected(|connection| relation::facts(connection, source)).unwrap_or_else(|| {
+    let caller = rights::caller();
+    // Asked under a pinned path: a function of the caller's must not answer who owns the table.
+    let facts = as_owner(|| connected(|connection| relation::facts(connection, source, caller)));
+    let relation = facts.unwrap_or_else(|| {
         failure(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("there is no relation of oid {source}")).raise()
     });
     let wrong = |what: &str| {
@@ -122,15 +125,7 @@ fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, 
     let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
     let checked = Mapping::check(mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
     if let Some(zone) = &checked.timezone {
-        connected(|connection| {
-            if connection.run("SELECT FROM pg_timezone_names AS z WHERE z.name = $1", &[arg(zone.as_str())]).count()
-                == 0
-            {
-                failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("time zone \"{zone}\" is not known"))
-                    .hint("See pg_timezone_names for those that are.")
-                    .raise();
-            }
-        });
+        known_zone(zone);
     }
     let id = &columns[checked.message_id_column()].seen.name;
     if !as_owner(|| connected(|connection| relation::is_unique(connection, source, id, &relation.partition_key))) {
@@ -145,6 +140,16 @@ fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, 
         .raise();
     }
     checked
+}
+
+const ZONE: &str = "SELECT FROM pg_timezone_names AS z WHERE z.name = $1";
+
+fn known_zone(zone: &str) {
+    if as_owner(|| connected(|connection| connection.run(ZONE, &[arg(zone)]).count())) == 0 {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("time zone \"{zone}\" is not known"))
+            .hint("See pg_timezone_names for those that are.")
+            .raise();
+    }
 }
 
 const ATTACHED: &str = "
@@ -176,14 +181,14 @@ fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
 
 const RECORD: &str = "
     INSERT INTO talkmeter.source AS s (source_id, relation, relation_oid, relation_name, policy, default_plan,
-        mapping, columns, strict, starts_at, attached_at, attached_by)
+        mapping, columns, strict, starts_at, attached_at, attached_by, members)
     SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass, $1::oid, $9, $2,
-        $3, $4, $5, $6, $7, $8, session_user
+        $3, $4, $5, $6, $7, $8, session_user, $10::text[]::regclass[]
     ON CONFLICT (relation) DO UPDATE
-    SET relation_oid = excluded.relation_oid, relation_name = excluded.relation_name, policy = excluded.policy, default_plan = excluded.default_plan,
-        mapping = excluded.mapping, columns = excluded.columns, strict = excluded.strict,
-        starts_at = excluded.starts_at, attached_at = excluded.attached_at, attached_by = excluded.attached_by,
-        detached_at = NULL";
+    SET relation_oid = excluded.relation_oid, relation_name = excluded.relation_name, policy = excluded.policy,
+        default_plan = excluded.default_plan, mapping = excluded.mapping, columns = excluded.columns,
+        strict = excluded.strict, starts_at = excluded.starts_at, attached_at = excluded.attached_at,
+        attached_by = excluded.attached_by, members = excluded.members, detached_at = NULL";
 
 #[allow(clippy::too_many_arguments)]
 fn record(
@@ -215,6 +220,7 @@ fn record(
             arg(Timestamp::from(starts_at)),
             arg(Timestamp::from(now)),
             arg(relation.name.as_str()),
+            arg(relation.members.clone()),
         ],
     );
 }
@@ -286,7 +292,10 @@ const TRIGGERED: &str = "
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_trigger AS g ON g.tgrelid = c.oid
-    WHERE c.oid IN (SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t)
+    WHERE c.oid IN (
+            SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t
+            UNION ALL SELECT m::oid FROM talkmeter.source AS s CROSS JOIN unnest(s.members) AS m
+            WHERE s.relation = $1::oid::regclass)
         AND g.tgfoid = 'talkmeter.on_insert'::regproc AND NOT g.tgisinternal AND g.tgname = 'talkmeter_insert'
     ORDER BY c.oid";
 

@@ -29,7 +29,7 @@ thread_local! {
 #[derive(Default)]
 struct Cache {
     /// By the table on which a trigger fires: the attached one or a partition of it.
-    by_relation: HashMap<pg_sys::Oid, Option<Rc<Source>>>,
+    by_relation: HashMap<pg_sys::Oid, Standing>,
     by_id: HashMap<i32, Option<Rc<Source>>>,
     policies: Option<Rc<Policies>>,
 }
@@ -101,8 +101,19 @@ impl Policies {
 
 /// Asks the server to tell us of changes.
 pub fn watch_catalog() {
-    // SAFETY: registered once per session, while the library is loaded; the callback only sets a flag.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), pg_sys::Datum::from(0usize)) };
+    // SAFETY: registered once per session, while the library is loaded; the callbacks only set a flag.
+    unsafe {
+        let nothing = pg_sys::Datum::from(0usize);
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), nothing);
+        let enums = pg_sys::SysCacheIdentifier::ENUMOID as i32;
+        pg_sys::CacheRegisterSyscacheCallback(enums, Some(on_enum_changed), nothing);
+    }
+}
+
+/// A label that a mapping names may have another name now, of which the tables that use it say nothing.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_enum_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    STALE.set(true);
 }
 
 #[pg_guard]
@@ -140,14 +151,34 @@ fn with_fresh<R>(read: impl FnOnce(&Cache) -> R) -> R {
     CACHE.with_borrow(read)
 }
 
-/// The source whose trigger fired on a table, or `None` if neither the table nor one above it is attached.
-pub fn source_of(relation: pg_sys::Oid) -> Option<Rc<Source>> {
+/// What a table is on which our trigger fires.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// It is attached, or a partition of a table that is.
+    Attached(Rc<Source>),
+    /// It was a partition when its table was attached, and kept the trigger when it was taken out.
+    Former,
+    Unknown,
+}
+
+/// What the table is on which our trigger fired.
+pub fn standing(relation: pg_sys::Oid) -> Standing {
     if let Some(known) = with_fresh(|cache| cache.by_relation.get(&relation).cloned()) {
         return known;
     }
     watch(relation);
-    let found =
-        as_owner(|| connected(|connection| load(connection, &connection.run(BY_RELATION, &[arg(relation)]), relation)));
+    let found = as_owner(|| {
+        connected(|connection| {
+            watch(own_table(connection));
+            if let Some(source) = load(connection, &connection.run(BY_RELATION, &[arg(relation)]), relation) {
+                return Standing::Attached(source);
+            }
+            match connection.run(FORMER, &[arg(relation)]).count() {
+                0 => Standing::Unknown,
+                _ => Standing::Former,
+            }
+        })
+    });
     CACHE.with_borrow_mut(|cache| cache.by_relation.insert(relation, found.clone()));
     found
 }
@@ -191,6 +222,8 @@ const BY_RELATION: &str = "
         SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a
     ) AND s.detached_at IS NULL
     LIMIT 1";
+
+const FORMER: &str = "SELECT FROM talkmeter.source AS s WHERE $1::oid::regclass = ANY (s.members)";
 
 const BY_ID: &str = "
     SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,

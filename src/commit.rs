@@ -6,7 +6,7 @@ use crate::ledger::{self, Unit, Units};
 use crate::parts::{BATCH, Batch, Key, Refused};
 use crate::quarantine::{self, Entry};
 use crate::queue::{self, Chunk, Noted, NotedEvent, Taken};
-use crate::rights::as_owner;
+use crate::rights::{as_owner, writing};
 use crate::settings;
 use crate::sql::{Connection, connected};
 use crate::subtransaction::{attempt, code, message, sqlstate};
@@ -72,21 +72,23 @@ fn flush() {
 /// Folds all that was noted, draws the charges, and writes quarantine. An error of our own is not the application's: its
 /// rows go to quarantine instead, unless one comes from a strict source (SPEC 4.4).
 pub fn work() {
-    if queue::is_empty() {
-        return;
+    if !queue::is_empty() {
+        writing(|| meter_or_set_aside(&queue::take()));
     }
-    let taken = queue::take();
+}
+
+fn meter_or_set_aside(taken: &Taken) {
     if !settings::ENABLED.get() {
         let off = "talkmeter.enabled was off when the transaction committed.";
-        as_owner(|| set_aside(&taken, "disabled", off));
+        as_owner(|| set_aside(taken, "disabled", off));
         return;
     }
-    if let Err(error) = attempt(|| as_owner(|| meter(&taken))) {
-        if passes(code(&error)) || as_owner(|| any_strict(&taken)) {
+    if let Err(error) = attempt(|| as_owner(|| meter(taken))) {
+        if passes(code(&error)) || as_owner(|| any_strict(taken)) {
             error.rethrow();
         }
         let detail = format!("{}: {}", sqlstate(code(&error)), message(&error));
-        let rows = as_owner(|| set_aside(&taken, "internal_error", &detail));
+        let rows = as_owner(|| set_aside(taken, "internal_error", &detail));
         failure(code(&error), format!("talkmeter could not meter this transaction: {}", message(&error)))
             .detail(format!("{rows} rows were put into talkmeter.quarantine; the transaction itself is not affected."))
             .warn();

@@ -1,6 +1,6 @@
 //! What happens when the application inserts rows into an attached table? Their events are noted, nothing more.
 
-use crate::cache::{self, Reading, Source};
+use crate::cache::{self, Reading, Source, Standing};
 use crate::clock;
 use crate::error::failure;
 use crate::quarantine::{self, Entry};
@@ -43,9 +43,10 @@ pub unsafe extern "C-unwind" fn on_insert(call: pg_sys::FunctionCallInfo) -> pg_
         .hint("Let talkmeter.attach create the trigger.")
         .raise();
     }
-    match cache::source_of(relation.rd_id) {
-        Some(source) => note(data, &source),
-        None => failure(
+    match cache::standing(relation.rd_id) {
+        Standing::Attached(source) => note(data, &source),
+        Standing::Former => {}
+        Standing::Unknown => failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table \"{}\" is not attached to talkmeter", name(relation)),
         )

@@ -15,11 +15,14 @@ thread_local! {
     static QUEUE: RefCell<Queue> = RefCell::default();
 }
 
+/// A subtransaction, and where its records begin.
+type Mark = (pg_sys::SubTransactionId, u64);
+
 #[derive(Clone)]
 struct Queue {
     records: Spool,
     /// For each subtransaction that has records: its id and where they begin.
-    marks: Vec<(pg_sys::SubTransactionId, u64)>,
+    marks: Vec<Mark>,
     /// What was taken early, inside a subtransaction: if that is rolled back, so is the folding, but not the rows that were
     /// inserted before it.
     taken: Vec<(pg_sys::SubTransactionId, Rc<Queue>)>,
@@ -91,14 +94,21 @@ pub fn forget(subtransaction: pg_sys::SubTransactionId) {
 /// A subtransaction was released: its records now are its parent's.
 pub fn relabel(subtransaction: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     QUEUE.with_borrow_mut(|queue| {
-        for (taker, _) in queue.taken.iter_mut().filter(|(taker, _)| *taker == subtransaction) {
-            *taker = parent;
+        for (taker, taken) in &mut queue.taken {
+            if *taker == subtransaction {
+                *taker = parent;
+            }
+            relabel_marks(&mut Rc::make_mut(taken).marks, subtransaction, parent);
         }
-        let Some((_, start)) = queue.marks.pop_if(|(marked, _)| *marked == subtransaction) else { return };
-        if queue.marks.last().is_none_or(|(below, _)| *below != parent) {
-            queue.marks.push((parent, start));
-        }
+        relabel_marks(&mut queue.marks, subtransaction, parent);
     });
+}
+
+fn relabel_marks(marks: &mut Vec<Mark>, subtransaction: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    let Some((_, start)) = marks.pop_if(|(marked, _)| *marked == subtransaction) else { return };
+    if marks.last().is_none_or(|(below, _)| *below != parent) {
+        marks.push((parent, start));
+    }
 }
 
 /// The transaction will commit, and everything is folded: files are given back.

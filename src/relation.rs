@@ -45,7 +45,7 @@ pub struct Relation {
 const RELATION: &str = "
     SELECT format('%I.%I', CASE WHEN c.relpersistence = 't' THEN 'pg_temp' ELSE n.nspname END, c.relname), c.relkind::text, c.relpersistence = 't',
         n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'talkmeter'),
-        pg_has_role(c.relowner, 'USAGE'),
+        pg_has_role($2, c.relowner, 'USAGE'),
         (SELECT array_agg(format('%I.%I', mn.nspname, m.relname) ORDER BY t.level, m.oid)
          FROM pg_partition_tree(c.oid) AS t
          JOIN pg_class AS m ON m.oid = t.relid
@@ -60,9 +60,9 @@ const RELATION: &str = "
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = $1";
 
-/// The facts of a relation, or `None` if there is none of that oid.
-pub fn facts(connection: &Connection, oid: pg_sys::Oid) -> Option<Relation> {
-    let rows = connection.run(RELATION, &[arg(oid)]);
+/// The facts of a relation as they concern `caller`, or `None` if there is none of that oid.
+pub fn facts(connection: &Connection, oid: pg_sys::Oid, caller: pg_sys::Oid) -> Option<Relation> {
+    let rows = connection.run(RELATION, &[arg(oid), arg(caller)]);
     if rows.count() == 0 {
         return None;
     }

@@ -6,12 +6,13 @@ use std::ffi::CStr;
 /// Settings under which our statements are planned and run. The path is pinned so that no object of a caller's can
 /// stand in for one of the system. Plans are kept and made when tables may be empty, so only those that stay good are
 /// allowed: index look-ups in nested loops. The penalties that forbid the others would set off the compiler of jit.
-const SETTINGS: [(&CStr, &CStr); 5] = [
+const SETTINGS: [(&CStr, &CStr); 6] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"enable_seqscan", c"off"),
     (c"enable_hashjoin", c"off"),
     (c"enable_mergejoin", c"off"),
     (c"jit", c"off"),
+    (c"quote_all_identifiers", c"off"),
 ];
 
 /// Puts the caller's rights and settings back, also when an error passes by.
@@ -56,6 +57,27 @@ pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
         }
         restore
     };
+    work()
+}
+
+/// The role with whose rights the caller runs.
+pub fn caller() -> pg_sys::Oid {
+    // SAFETY: reads a variable of this session's.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Does `work` although the transaction may have become read-only since it inserted its rows: what they cost belongs to
+/// them.
+pub fn writing<R>(work: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: puts back this session's own variable.
+            unsafe { pg_sys::XactReadOnly = self.0 };
+        }
+    }
+    // SAFETY: reads and sets this session's own variable; a queue is filled only where writing was allowed.
+    let _restore = unsafe { Restore(std::mem::replace(&mut *(&raw mut pg_sys::XactReadOnly), false)) };
     work()
 }
 
