@@ -1,0 +1,439 @@
+//! What do the tests share? A database for each, a message table, the sample data, a comparison that shows differences.
+
+use flate2::read::GzDecoder;
+use postgres::error::SqlState;
+use postgres::{Client, Config, NoTls, SimpleQueryMessage, ToStatement};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, Once};
+use std::time::{Duration, SystemTime};
+
+const HOW_TO_RUN: &str = "These tests need the private server that this starts:
+    make build && scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off \\
+        -c shared_buffers=256MB -- cargo test --locked --release -p talkmeter-tests";
+
+/// A variable that with-cluster.sh sets. TALKMETER_DIR is asked for too: PGHOST alone may be anybody's server.
+pub fn variable(name: &str) -> String {
+    match (std::env::var("TALKMETER_DIR"), std::env::var(name)) {
+        (Ok(_), Ok(value)) => value,
+        _ => panic!("{HOW_TO_RUN}"),
+    }
+}
+
+/// A program of the private server, such as `psql`. PGHOST and so on tell it where to connect.
+pub fn program(name: &str) -> Command {
+    Command::new(PathBuf::from(variable("TALKMETER_BIN")).join(name))
+}
+
+// --- Databases ---
+
+/// A database with the extension in it, of this test alone; dropped with its roles at the end.
+pub struct Database {
+    name: String,
+    roles: Mutex<Vec<String>>,
+}
+
+const TEMPLATE: &str = "talkmeter_template";
+
+impl Database {
+    /// A new database; `name` is only for whoever reads the server's log.
+    pub fn fresh(name: &str) -> Database {
+        static MADE: Once = Once::new();
+        let mut administrator = administration();
+        MADE.call_once(make_template);
+        Database::copy_of(TEMPLATE, name, &mut administrator)
+    }
+
+    /// A new database without the extension.
+    pub fn empty(name: &str) -> Database {
+        Database::copy_of("template0", name, &mut administration())
+    }
+
+    fn copy_of(template: &str, name: &str, administrator: &mut Session) -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{name}_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        administrator.run(&format!("CREATE DATABASE {name} TEMPLATE {template}"));
+        Database { name, roles: Mutex::default() }
+    }
+
+    /// A new database with the table `messages` attached.
+    pub fn with_messages(name: &str, policy: &str, default_plan: Option<&str>) -> Database {
+        let database = Database::fresh(name);
+        let mut session = database.connect();
+        create_messages(&mut session);
+        attach(&mut session, "messages", policy, default_plan, &messages_mapping());
+        database
+    }
+
+    /// Its name on the server.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A session of the superuser's, or why there can be none now.
+    pub fn try_connect(&self) -> Result<Session, postgres::Error> {
+        Ok(Session { client: config(&self.name, &variable("PGUSER")).connect(NoTls)? })
+    }
+
+    /// A session of the superuser's, in UTC.
+    pub fn connect(&self) -> Session {
+        Session::open(&self.name, &variable("PGUSER"))
+    }
+
+    /// A session of a role that [`Database::role`] made.
+    pub fn connect_as(&self, role: &str) -> Session {
+        Session::open(&self.name, role)
+    }
+
+    /// A new role without any right, and its name. Roles are the cluster's, so the name holds the database's.
+    pub fn role(&self, name: &str) -> String {
+        let role = format!("{name}_{}", self.name);
+        administration().run(&format!("CREATE ROLE {role} LOGIN"));
+        self.roles.lock().expect("no other test").push(role.clone());
+        role
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // A panic here would hide that of the test; with-cluster.sh removes what is left.
+        let Ok(mut client) = config(&variable("PGDATABASE"), &variable("PGUSER")).connect(NoTls) else { return };
+        let _ = client.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        for role in self.roles.lock().expect("no other test").iter() {
+            let _ = client.batch_execute(&format!("DROP ROLE {role}"));
+        }
+    }
+}
+
+/// Makes the database of which all others are copies. Test executables may run at once, so only one of them makes it,
+/// and it gets its name when it is complete.
+fn make_template() {
+    let mut session = administration();
+    session.run("SELECT pg_advisory_lock(hashtext('talkmeter_template'))");
+    if session.lines(&format!("SELECT datname FROM pg_database WHERE datname = '{TEMPLATE}'")).is_empty() {
+        session.run("DROP DATABASE IF EXISTS talkmeter_template_new");
+        session.run("CREATE DATABASE talkmeter_template_new TEMPLATE template0");
+        Session::open("talkmeter_template_new", &variable("PGUSER")).run("CREATE EXTENSION talkmeter");
+        session.run(&format!("ALTER DATABASE talkmeter_template_new RENAME TO {TEMPLATE}"));
+    }
+}
+
+fn administration() -> Session {
+    Session::open(&variable("PGDATABASE"), &variable("PGUSER"))
+}
+
+fn config(database: &str, user: &str) -> Config {
+    let mut config = Config::new();
+    config.host(&variable("PGHOST")).port(variable("PGPORT").parse().expect("PGPORT is a number"));
+    config.dbname(database).user(user).options("-c TimeZone=UTC");
+    config
+}
+
+// --- Sessions ---
+
+/// A connection whose errors stop the test with the statement that caused them.
+pub struct Session {
+    pub client: Client,
+}
+
+impl Session {
+    fn open(database: &str, user: &str) -> Session {
+        let client = config(database, user).connect(NoTls);
+        Session { client: client.unwrap_or_else(|error| panic!("connect to {database} as {user}: {error}")) }
+    }
+
+    /// Runs statements, several in one transaction unless they say otherwise.
+    pub fn run(&mut self, sql: &str) {
+        self.client.batch_execute(sql).unwrap_or_else(|error| panic!("{}\n{}", said(&error), shortened(sql)));
+    }
+
+    /// Runs statements of which one must fail, and returns its SQLSTATE.
+    pub fn refused(&mut self, sql: &str) -> SqlState {
+        match self.client.batch_execute(sql) {
+            Ok(()) => panic!("this should have failed:\n{}", shortened(sql)),
+            Err(error) => error.code().unwrap_or_else(|| panic!("{error}")).clone(),
+        }
+    }
+
+    /// The rows of a query as `psql -At` shows them: columns set apart by `|`, null as nothing.
+    pub fn lines(&mut self, sql: &str) -> Vec<String> {
+        let messages =
+            self.client.simple_query(sql).unwrap_or_else(|error| panic!("{}\n{}", said(&error), shortened(sql)));
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.map(|row| {
+            let fields: Vec<&str> = (0..row.len()).map(|column| row.get(column).unwrap_or_default()).collect();
+            fields.join("|")
+        })
+        .collect()
+    }
+
+    /// The only row of a query.
+    pub fn line(&mut self, sql: &str) -> String {
+        let mut lines = self.lines(sql);
+        assert_eq!(lines.len(), 1, "rows of:\n{}", shortened(sql));
+        lines.remove(0)
+    }
+
+    /// Gives a COPY FROM STDIN its data.
+    pub fn copy_in(&mut self, copy: &(impl ToStatement + ?Sized), data: &[u8]) {
+        let copied = self.client.copy_in(copy).and_then(|mut writer| {
+            writer.write_all(data).expect("the server reads on");
+            writer.finish()
+        });
+        copied.unwrap_or_else(|error| panic!("COPY: {}", said(&error)));
+    }
+
+    /// The server process of this session.
+    pub fn pid(&mut self) -> i32 {
+        self.line("SELECT pg_backend_pid()").parse().expect("a number")
+    }
+
+    /// Waits until that server process waits for a lock that somebody else holds.
+    pub fn wait_until_blocked(&mut self, pid: i32) {
+        let started = SystemTime::now();
+        while self.line(&format!("SELECT cardinality(pg_blocking_pids({pid})) > 0")) != "t" {
+            assert!(started.elapsed().is_ok_and(|waited| waited < Duration::from_secs(60)), "nobody blocks {pid}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Ends what time has ended by `as_of`, and says how many parts that were.
+    pub fn sweep(&mut self, as_of: &str) -> u64 {
+        self.line(&format!("SELECT talkmeter.sweep('{as_of}')")).parse().expect("a count")
+    }
+}
+
+fn said(error: &postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("{} {error}", error.code().code()),
+        None => error.to_string(),
+    }
+}
+
+fn shortened(sql: &str) -> String {
+    sql.chars().take(1_000).collect()
+}
+
+/// A text as a literal of SQL.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+// --- Message tables ---
+
+/// Creates the table `messages`, whose column `kind` holds the kind of event itself.
+pub fn create_messages(session: &mut Session) {
+    session.run(
+        "CREATE TABLE messages (
+             id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+             tenant_id text,
+             conversation_id text,
+             created_at timestamptz DEFAULT clock_timestamp(),
+             kind text,
+             excluded boolean NOT NULL DEFAULT false
+         )",
+    );
+}
+
+/// The mapping of `messages`. A row of kind `exchange` is a customer message and the AI's reply; one of kind `visit` is
+/// these two and a close.
+pub fn messages_mapping() -> String {
+    let own: Vec<String> = [
+        "customer_message",
+        "ai_reply",
+        "staff_reply",
+        "note",
+        "system_message",
+        "error",
+        "close",
+        "resolve",
+        "escalate",
+        "new_topic",
+        "reopen",
+    ]
+    .iter()
+    .map(|kind| format!(r#"{{"when": {{"kind": "{kind}"}}, "kind": "{kind}"}}"#))
+    .collect();
+    format!(
+        r#"{{"kinds": [{},
+             {{"when": {{"kind": "exchange"}}, "kind": ["customer_message", "ai_reply"]}},
+             {{"when": {{"kind": "visit"}}, "kind": ["customer_message", "ai_reply", "close"]}}],
+           "excluded": [{{"when": {{"excluded": true}}, "because": "test"}}]}}"#,
+        own.join(", ")
+    )
+}
+
+/// Attaches a table.
+pub fn attach(session: &mut Session, table: &str, policy: &str, default_plan: Option<&str>, mapping: &str) {
+    let default_plan = default_plan.map_or("NULL".to_owned(), quoted);
+    let mapping = quoted(mapping);
+    session.run(&format!(
+        "SELECT talkmeter.attach('{table}', policy => '{policy}', default_plan => {default_plan}, mapping => {mapping})"
+    ));
+}
+
+/// Inserts rows into `messages` by one statement. The story is of times with kinds, on 2026-03-01 unless they name
+/// a day: `"10:00 customer_message, 10:01 ai_reply"`.
+pub fn tell(session: &mut Session, tenant: &str, conversation: &str, story: &str) {
+    let row = |event: &str| {
+        let (time, kind) = event.trim().rsplit_once(' ').expect("a time and a kind");
+        let day = if time.contains('-') { "" } else { "2026-03-01 " };
+        format!("({}, {}, '{day}{time}+00', '{kind}')", quoted(tenant), quoted(conversation))
+    };
+    let rows: Vec<String> = story.split(',').map(row).collect();
+    session.run(&format!(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind) VALUES {}",
+        rows.join(", ")
+    ));
+}
+
+/// What metering has left in any table of talkmeter's: each that is not empty, with its number of rows.
+pub fn traces(session: &mut Session) -> Vec<String> {
+    let tables = session.lines(
+        "SELECT relname FROM pg_class
+         WHERE relnamespace = 'talkmeter'::regnamespace AND relkind = 'r'
+             AND relname NOT IN ('policy', 'plan', 'pack_offer', 'source')",
+    );
+    let count = |table| format!("SELECT '{table}', count(*) FROM talkmeter.{table} HAVING count(*) > 0");
+    let counts: Vec<String> = tables.iter().map(count).collect();
+    session.lines(&format!("{} ORDER BY 1", counts.join(" UNION ALL ")))
+}
+
+// --- Sample data ---
+
+/// The text of a file of data/, heading included.
+pub fn text(file: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data").join(file);
+    let mut text = String::new();
+    let read = File::open(&path).and_then(|file| GzDecoder::new(file).read_to_string(&mut text));
+    read.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text
+}
+
+/// The rows of a file of data/.
+pub fn records(file: &str) -> Vec<csv::StringRecord> {
+    csv::Reader::from_reader(text(file).as_bytes()).records().map(|row| row.expect("a row")).collect()
+}
+
+/// The rows of a file of data/expected/, as [`Session::lines`] gives rows.
+pub fn expected(file: &str) -> Vec<String> {
+    let shown = |record: &csv::StringRecord| record.iter().collect::<Vec<_>>().join("|");
+    records(&format!("expected/{file}")).iter().map(shown).collect()
+}
+
+/// Creates the table `irc_support` of the file of that name, and attaches it.
+pub fn attach_irc_support(session: &mut Session, policy: &str, default_plan: Option<&str>) {
+    session.run(
+        "CREATE TABLE irc_support (
+             id bigint PRIMARY KEY,
+             tenant_id text NOT NULL,
+             conversation_id text NOT NULL,
+             created_at timestamptz NOT NULL,
+             sender text NOT NULL,
+             event text NOT NULL,
+             author bigint
+         )",
+    );
+    let mapping = r#"{
+        "customer": "author",
+        "kinds": [ {"when": {"event": "close"},              "kind": "close"},
+                   {"when": {"event": ["join", "notice"]},   "kind": "system_message"},
+                   {"when": {"sender": "customer"},          "kind": "customer_message"},
+                   {"when": {"sender": "ai"},                "kind": "ai_reply"},
+                   {"when": {"sender": "staff"},             "kind": "staff_reply"} ]
+    }"#;
+    attach(session, "irc_support", policy, default_plan, mapping);
+}
+
+/// Copies rows of a file of data/ into a table, so many per transaction.
+pub fn copy_batches(session: &mut Session, table: &str, text: &str, rows_per_transaction: usize) {
+    let heading = text.lines().next().expect("a heading");
+    let copy = session.client.prepare(&format!("COPY {table} ({heading}) FROM STDIN (FORMAT csv)")).expect("a COPY");
+    let rows: Vec<&str> = text.lines().skip(1).collect();
+    for batch in rows.chunks(rows_per_transaction) {
+        let mut data = batch.join("\n");
+        data.push('\n');
+        session.copy_in(&copy, data.as_bytes());
+    }
+}
+
+/// A time as the expected files show it: UTC, microseconds in six digits or not at all.
+fn shown_time(column: &str) -> String {
+    format!("replace(to_char({column}, 'YYYY-MM-DD HH24:MI:SS.US') || '+00', '.000000+00', '+00') AS {column}")
+}
+
+/// The parts of some conversations in the columns and the order of the expected files.
+pub fn parts(session: &mut Session, condition: &str) -> Vec<String> {
+    session.lines(&format!(
+        r#"SELECT tenant, conversation, part, {}, {}, {}, {}, end_reason, message_count, turn_count, ai_replies,
+               staff_replies, billable, not_billable_because, {}
+           FROM talkmeter.parts AS p
+           WHERE {condition}
+           ORDER BY p.tenant COLLATE "C", p.conversation COLLATE "C", p.part"#,
+        shown_time("started_at"),
+        shown_time("first_ai_reply_at"),
+        shown_time("last_activity_at"),
+        shown_time("ended_at"),
+        shown_time("charged_at"),
+    ))
+}
+
+/// Fails unless both hold the same rows in the same order, and shows the first that differ.
+pub fn assert_same_rows(found: &[String], expected: &[String]) {
+    const SHOWN: usize = 5;
+    if found == expected {
+        return;
+    }
+    let (here, there) = (found.iter().collect::<BTreeSet<_>>(), expected.iter().collect::<BTreeSet<_>>());
+    let mut message = format!("{} rows found, {} expected", found.len(), expected.len());
+    for (what, one, other) in [("expected", &there, &here), ("found", &here, &there)] {
+        let only: Vec<_> = one.difference(other).collect();
+        message += &format!("\n{} rows only {what}, the first of them:", only.len());
+        for row in only.iter().take(SHOWN) {
+            message += &format!("\n  {row}");
+        }
+    }
+    if let Some(place) = found.iter().zip(expected).position(|(found, expected)| found != expected) {
+        message += &format!(
+            "\nfirst different at row {}:\n  found    {}\n  expected {}",
+            place + 1,
+            found[place],
+            expected[place]
+        );
+    }
+    panic!("{message}");
+}
+
+// --- Randomness ---
+
+/// A source of numbers that a seed repeats.
+pub struct Random(u64);
+
+impl Random {
+    /// From TALKMETER_SEED, else from the clock; also the seed, to be shown when a test fails.
+    pub fn seeded() -> (Random, u64) {
+        let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_micros() as u64;
+        let seed = std::env::var("TALKMETER_SEED").map_or_else(|_| clock(), |seed| seed.parse().expect("a number"));
+        (Random::new(seed), seed)
+    }
+
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// A number below `bound` (splitmix64).
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+}

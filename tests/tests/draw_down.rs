@@ -1,0 +1,343 @@
+//! Which tier pays for each unit, and what does that cost (SPEC 4.2, 4.3, 6)?
+
+use postgres::error::SqlState;
+use std::collections::BTreeMap;
+use talkmeter_tests::{
+    Database, Session, assert_same_rows, attach, attach_irc_support, copy_batches, create_messages, expected,
+    messages_mapping, records, tell, text,
+};
+
+// --- The sample data ---
+
+fn draw_down(rows_per_transaction: usize) {
+    let database = Database::fresh("draw_down");
+    let mut session = database.connect();
+    session.run(
+        r#"SELECT talkmeter.define_plan('{"name": "sample", "included": 100, "overage_rate": 0.04, "currency": "USD"}');
+           SELECT talkmeter.define_pack('{"name": "sample/50", "size": 50, "price": 5, "currency": "USD",
+               "valid_for": "90 days"}')"#,
+    );
+    attach_irc_support(&mut session, "agent_red", Some("sample"));
+    let mut first_rows = BTreeMap::new();
+    for row in records("irc_support.csv.gz") {
+        let first = first_rows.entry(row[1].to_owned()).or_insert_with(|| row[3].to_owned());
+        if row[3] < **first {
+            *first = row[3].to_owned();
+        }
+    }
+    for (tenant, first) in first_rows {
+        session.run(&format!(
+            "SELECT talkmeter.buy_pack('{tenant}', 'sample/50', purchased_at => at)
+             FROM date_trunc('month', '{first}'::timestamptz) AS period_start,
+                 unnest(ARRAY[period_start, period_start + interval '720 hours']) AS at"
+        ));
+    }
+    copy_batches(&mut session, "irc_support", &text("irc_support.csv.gz"), rows_per_transaction);
+    let wanted = expected("draw_down.csv.gz");
+    let charged = session.lines(
+        r#"SELECT tenant, period_start, count(*), count(*) FILTER (WHERE tier = 'included'),
+               count(*) FILTER (WHERE tier = 'pack'), count(*) FILTER (WHERE tier = 'overage'), round(sum(amount), 2)
+           FROM talkmeter.charges
+           GROUP BY tenant, period_start
+           ORDER BY tenant COLLATE "C", period_start"#,
+    );
+    assert_same_rows(&charged, &wanted);
+    let counted = session.lines(
+        r#"SELECT tenant, period_start, included_used + pack_used + overage_units, included_used, pack_used,
+               overage_units, round(overage_amount, 2)
+           FROM talkmeter.period
+           ORDER BY tenant COLLATE "C", period_start"#,
+    );
+    assert_same_rows(&counted, &wanted);
+    let other_than_charged = session.lines(
+        "SELECT tenant, pack_id, size - remaining, drawn
+         FROM talkmeter.packs, LATERAL (
+             SELECT count(*) AS drawn FROM talkmeter.charges AS c
+             WHERE c.tenant = packs.tenant AND c.pack_id = packs.pack_id) AS c
+         WHERE size - remaining <> drawn",
+    );
+    assert_eq!(other_than_charged, [""; 0]);
+}
+
+#[test]
+fn charges_of_the_sample_data_by_one_copy() {
+    draw_down(usize::MAX);
+}
+
+#[test]
+fn charges_of_the_sample_data_in_batches_of_1000() {
+    draw_down(1_000);
+}
+
+// --- The worked examples of SPEC 6 ---
+
+/// The tiers of a tenant's charges with count, amount and periods.
+fn tiers(session: &mut Session, tenant: &str) -> Vec<String> {
+    session.lines(&format!(
+        "SELECT tier, count(*), sum(amount), count(DISTINCT period_start)
+         FROM talkmeter.charges WHERE tenant = '{tenant}' GROUP BY tier ORDER BY tier"
+    ))
+}
+
+/// Answered conversations of the current month, a row each, and what they were charged, used and left.
+fn worked_example(conversations: u32, packs: u32) -> (Vec<String>, String, String) {
+    let database = Database::with_messages("example", "agent_red", Some("agent_red/starter"));
+    let mut session = database.connect();
+    for _ in 0..packs {
+        session.run("SELECT talkmeter.buy_pack('acme', 'agent_red/1000', purchased_at => date_trunc('month', now()))");
+    }
+    session.run(&format!(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'acme', 'c' || n, date_trunc('month', now()), 'exchange' FROM generate_series(1, {conversations}) AS n"
+    ));
+    let usage = session.line(
+        "SELECT plan, period_start = date_trunc('month', now()),
+             period_end = date_trunc('month', now()) + interval '1 month', used, included, included_used,
+             included_remaining, pack_balance, pack_used, overage_units, overage_rate,
+             estimated_overage, currency
+         FROM talkmeter.usage WHERE tenant = 'acme'",
+    );
+    (tiers(&mut session, "acme"), usage, session.line("SELECT talkmeter.balance('acme')"))
+}
+
+#[test]
+fn worked_example_of_800_on_starter_is_800_included() {
+    let (tiers, usage, balance) = worked_example(800, 0);
+    assert_eq!(tiers, ["included|800|0|1"]);
+    assert_eq!(usage, "agent_red/starter|t|t|800|1000|800|200|0|0|0|0.04|0.00|USD");
+    assert_eq!(balance, "200");
+}
+
+#[test]
+fn worked_example_of_1200_with_a_pack_is_1000_included_and_200_of_the_pack() {
+    let (tiers, usage, balance) = worked_example(1_200, 1);
+    assert_eq!(tiers, ["included|1000|0|1", "pack|200|0|1"]);
+    assert_eq!(usage, "agent_red/starter|t|t|1200|1000|1000|0|800|200|0|0.04|0.00|USD");
+    assert_eq!(balance, "800");
+}
+
+#[test]
+fn worked_example_of_1500_without_packs_is_500_overage_for_20_dollars() {
+    let (tiers, usage, balance) = worked_example(1_500, 0);
+    assert_eq!(tiers, ["included|1000|0|1", "overage|500|20.00|1"]);
+    assert_eq!(usage, "agent_red/starter|t|t|1500|1000|1000|0|0|0|500|0.04|20.00|USD");
+    assert_eq!(balance, "0");
+}
+
+// --- Tiers ---
+
+/// A database with a plan that includes two units and one that includes none, and a pack of one unit.
+fn small_offers(default_plan: Option<&str>) -> (Database, Session) {
+    let database = Database::fresh("tiers");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run(
+        r#"SELECT talkmeter.define_plan('{"name": "two", "included": 2, "overage_rate": 0.125, "currency": "EUR"}');
+           SELECT talkmeter.define_plan('{"name": "none", "included": 0, "overage_rate": 1, "currency": "EUR"}');
+           SELECT talkmeter.define_pack('{"name": "one", "size": 1, "price": 1, "currency": "EUR",
+               "valid_for": "90 days"}')"#,
+    );
+    attach(&mut session, "messages", "lutingenie", default_plan, &messages_mapping());
+    (database, session)
+}
+
+/// A new conversation that is answered at `at`.
+fn answer(session: &mut Session, at: &str) {
+    let next = session.line("SELECT count(*) FROM messages");
+    tell(session, "acme", &format!("c{next}"), &format!("{at} exchange"));
+}
+
+/// Charges in ledger order.
+fn ledger(session: &mut Session) -> Vec<String> {
+    session
+        .lines("SELECT charge_id, tier, pack_id, amount, plan FROM talkmeter.charges WHERE tenant = 'acme' ORDER BY 1")
+}
+
+#[test]
+fn the_allowance_pays_n_units_and_overage_the_next() {
+    let (_database, mut session) = small_offers(Some("two"));
+    answer(&mut session, "2026-03-01 00:00");
+    answer(&mut session, "2026-03-31 23:59:59.999999");
+    assert_eq!(ledger(&mut session), ["1|included||0|two", "2|included||0|two"]);
+    answer(&mut session, "2026-03-15 12:00");
+    assert_eq!(ledger(&mut session)[2..], ["3|overage||0.125|two"]);
+    answer(&mut session, "2026-04-01 00:00");
+    answer(&mut session, "2026-02-28 23:59:59.999999");
+    assert_eq!(ledger(&mut session)[3..], ["4|included||0|two", "5|included||0|two"]);
+    let periods = session.lines("SELECT period_start, count(*) FROM talkmeter.charges GROUP BY 1 ORDER BY 1");
+    assert_eq!(periods, ["2026-02-01 00:00:00+00|1", "2026-03-01 00:00:00+00|3", "2026-04-01 00:00:00+00|1"]);
+}
+
+#[test]
+fn a_pack_pays_from_its_purchase_to_the_microsecond_before_it_expires() {
+    for (at, paid) in [
+        ("2026-01-10 11:59:59.999999", "overage"),
+        ("2026-01-10 12:00:00", "pack"),
+        // 90 times 24 hours later.
+        ("2026-04-10 11:59:59.999999", "pack"),
+        ("2026-04-10 12:00:00", "overage"),
+    ] {
+        let (_database, mut session) = small_offers(Some("none"));
+        session.run("SELECT talkmeter.buy_pack('acme', 'one', purchased_at => '2026-01-10 12:00+00')");
+        answer(&mut session, at);
+        assert_eq!(session.line("SELECT tier FROM talkmeter.charges"), paid, "at {at}");
+    }
+}
+
+#[test]
+fn the_oldest_pack_pays_first_and_none_goes_below_zero() {
+    let (_database, mut session) = small_offers(Some("none"));
+    session.run(
+        "SELECT talkmeter.buy_pack('acme', 'one', purchased_at => at::timestamptz)
+         FROM unnest(ARRAY['2026-02-01', '2026-01-01', '2026-02-01']) WITH ORDINALITY AS bought (at, place)
+         ORDER BY place",
+    );
+    for _ in 0..4 {
+        answer(&mut session, "2026-03-01 10:00");
+    }
+    assert_eq!(ledger(&mut session), ["1|pack|2|0|none", "2|pack|1|0|none", "3|pack|3|0|none", "4|overage||1|none"]);
+    assert_eq!(session.lines("SELECT remaining FROM talkmeter.packs"), ["0"; 3]);
+}
+
+#[test]
+fn a_pack_bought_late_does_not_reach_back() {
+    let (_database, mut session) = small_offers(Some("none"));
+    answer(&mut session, "2026-03-01 10:00");
+    session.run("SELECT talkmeter.buy_pack('acme', 'one', purchased_at => '2026-03-01 11:00+00')");
+    answer(&mut session, "2026-03-01 10:59:59.999999");
+    answer(&mut session, "2026-03-01 11:00");
+    assert_eq!(ledger(&mut session), ["1|overage||1|none", "2|overage||1|none", "3|pack|1|0|none"]);
+}
+
+#[test]
+fn one_purchase_key_is_one_purchase() {
+    let (_database, mut session) = small_offers(Some("none"));
+    let buy = |tenant: &str| format!("SELECT talkmeter.buy_pack('{tenant}', 'one', purchase_key => 'order 7')");
+    assert_eq!(session.line(&buy("acme")), "1");
+    assert_eq!(session.line(&buy("acme")), "1");
+    assert_eq!(session.line(&buy("other")), "1");
+    assert_eq!(
+        session.lines("SELECT tenant, pack_id, remaining FROM talkmeter.packs ORDER BY 1"),
+        ["acme|1|1", "other|1|1"]
+    );
+    session.run(
+        r#"SELECT talkmeter.define_pack('{"name": "else", "size": 1, "price": 1, "currency": "EUR",
+               "valid_for": "1 day"}')"#,
+    );
+    let code = session.refused("SELECT talkmeter.buy_pack('acme', 'else', purchase_key => 'order 7')");
+    assert_eq!(code, SqlState::UNIQUE_VIOLATION);
+    // Without a key each call is a purchase.
+    session.run("SELECT talkmeter.buy_pack('acme', 'one'), talkmeter.buy_pack('acme', 'one')");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.packs WHERE tenant = 'acme'"), "3");
+}
+
+#[test]
+fn two_buyers_with_one_purchase_key_at_once_make_one_purchase() {
+    let (database, mut first) = small_offers(Some("none"));
+    let mut second = database.connect();
+    let buy = "SELECT talkmeter.buy_pack('acme', 'one', purchase_key => 'order 7')";
+    let pid = second.pid();
+    first.run("BEGIN");
+    assert_eq!(first.line(buy), "1");
+    let bought = std::thread::spawn(move || second.line(buy));
+    first.wait_until_blocked(pid);
+    first.run("COMMIT");
+    assert_eq!(bought.join().expect("the second buyer"), "1");
+    assert_eq!(first.line("SELECT count(*) FROM talkmeter.packs"), "1");
+}
+
+// --- Plans ---
+
+#[test]
+fn units_without_a_plan_wait_and_subscribe_posts_those_since_in_the_order_of_their_instants() {
+    let (_database, mut session) = small_offers(None);
+    for at in ["2026-03-04 10:00", "2026-03-02 10:00", "2026-03-03 10:00", "2026-03-01 10:00"] {
+        answer(&mut session, at);
+    }
+    assert_eq!(ledger(&mut session), [""; 0]);
+    let waiting =
+        "SELECT conversation, part, charged_at, policy, policy_version FROM talkmeter.unplanned ORDER BY charged_at";
+    assert_eq!(session.lines(waiting).len(), 4);
+    session.run("SELECT talkmeter.subscribe('acme', 'two', since => '2026-03-02 10:00+00', anchor_day => 1)");
+    assert_eq!(session.lines(waiting), ["c3|1|2026-03-01 10:00:00+00|lutingenie|1"]);
+    let posted = session.lines("SELECT charge_id, conversation, tier FROM talkmeter.charges ORDER BY 1");
+    assert_eq!(posted, ["1|c1|included", "2|c2|included", "3|c0|overage"]);
+    // A unit of before the first subscription still waits; a later one with an earlier `since` takes it.
+    answer(&mut session, "2026-02-01 10:00");
+    assert_eq!(session.lines(waiting).len(), 2);
+    session.run("SELECT talkmeter.subscribe('acme', 'none', since => '2026-01-01', anchor_day => 1)");
+    assert_eq!(session.lines(waiting), [""; 0]);
+    assert_eq!(ledger(&mut session)[3..], ["4|overage||1|none", "5|overage||1|none"]);
+}
+
+#[test]
+fn default_plan_subscribes_a_tenant_by_its_first_charge() {
+    let (_database, mut session) = small_offers(Some("two"));
+    tell(&mut session, "acme", "unanswered", "10:00 customer_message");
+    let subscriptions = "SELECT tenant, since, plan, timezone, anchor_day FROM talkmeter.subscription ORDER BY tenant";
+    assert_eq!(session.lines(subscriptions), [""; 0]);
+    answer(&mut session, "2026-03-01 10:00");
+    assert_eq!(session.lines(subscriptions), ["acme|-infinity|two|UTC|1"]);
+    // Who has chosen a plan keeps it, also for units of before it: they wait.
+    session.run("SELECT talkmeter.subscribe('other', 'none', since => '2026-03-01')");
+    tell(&mut session, "other", "c1", "10:00 exchange");
+    tell(&mut session, "other", "c2", "2026-02-01 10:00 exchange");
+    assert_eq!(session.lines("SELECT plan FROM talkmeter.charges WHERE tenant = 'other'"), ["none"]);
+    assert_eq!(session.lines("SELECT conversation FROM talkmeter.unplanned"), ["c2"]);
+}
+
+#[test]
+fn a_second_subscribe_replaces_the_first_from_its_since() {
+    let (_database, mut session) = small_offers(None);
+    session.run(
+        "SELECT talkmeter.subscribe('acme', 'two', since => '2026-01-01', anchor_day => 1);
+         SELECT talkmeter.subscribe('acme', 'none', since => '2026-03-10 12:00+00', anchor_day => 1)",
+    );
+    for at in ["2026-03-10 12:00", "2026-03-10 11:59:59.999999"] {
+        answer(&mut session, at);
+    }
+    assert_eq!(ledger(&mut session), ["1|overage||1|none", "2|included||0|two"]);
+}
+
+// --- Policies of tenants ---
+
+#[test]
+fn a_policy_of_the_subscription_goes_before_that_of_the_source() {
+    let (_database, mut session) = small_offers(None);
+    session.run("SELECT talkmeter.subscribe('acme', 'two', since => '2026-03-01 12:00+00', policy => 'ai_resolution')");
+    tell(&mut session, "acme", "before", "11:59:59.999999 exchange");
+    tell(&mut session, "acme", "after", "12:00 exchange");
+    tell(&mut session, "other", "c", "12:00 exchange");
+    let policies =
+        session.lines("SELECT tenant, conversation, policy, policy_version FROM talkmeter.parts ORDER BY 1, 2");
+    assert_eq!(policies, ["acme|after|ai_resolution|1", "acme|before|lutingenie|1", "other|c|lutingenie|1"]);
+}
+
+#[test]
+fn a_pinned_version_stays_where_the_name_moves_on() {
+    let (_database, mut session) = small_offers(None);
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "agent_red", "label": "2.0.0",
+               "effective_from": "2026-03-01T12:00:00Z", "starts_on": ["customer_message"], "ends_on": ["close"],
+               "charge_on": "first_ai_reply"}');
+           SELECT talkmeter.subscribe('pinned', 'two', since => '2026-01-01', policy => 'agent_red@1');
+           SELECT talkmeter.subscribe('named', 'two', since => '2026-01-01', policy => 'agent_red')"#,
+    );
+    for tenant in ["pinned", "named"] {
+        tell(&mut session, tenant, "test_1", "11:59:59.999999 exchange");
+        tell(&mut session, tenant, "test_2", "12:00 exchange");
+    }
+    let judged = session
+        .lines("SELECT tenant, conversation, policy, policy_version, billable FROM talkmeter.parts ORDER BY 1, 2");
+    assert_eq!(
+        judged,
+        [
+            "named|test_1|agent_red|1|f",
+            "named|test_2|agent_red|2|t",
+            "pinned|test_1|agent_red|1|f",
+            "pinned|test_2|agent_red|1|f"
+        ]
+    );
+    let code = session.refused("SELECT talkmeter.subscribe('acme', 'two', policy => 'agent_red@9')");
+    assert_eq!(code, SqlState::UNDEFINED_OBJECT);
+}

@@ -1,0 +1,357 @@
+//! Do rows of SQL meet the rules of parts and verdicts, of time that passes and of events that come late (SPEC 3)?
+
+use postgres::error::SqlState;
+use talkmeter_tests::{Database, Session, tell, traces};
+
+const PLAN: Option<&str> = Some("agent_red/starter");
+
+fn metered(policy: &str) -> (Database, Session) {
+    let database = Database::with_messages("rules", policy, PLAN);
+    let session = database.connect();
+    (database, session)
+}
+
+/// A database in which the conversation `c` of `acme` has had these events, swept.
+fn told(policy: &str, story: &str) -> (Database, Session) {
+    let (database, mut session) = metered(policy);
+    tell(&mut session, "acme", "c", story);
+    session.sweep("2026-04-01");
+    (database, session)
+}
+
+/// Start, end, reason of the end, billable and reason against of each part, times of 2026-03-01 without the day.
+fn outcomes(session: &mut Session) -> Vec<String> {
+    let lines = session.lines(
+        "SELECT conversation, part, started_at, ended_at, end_reason, billable, not_billable_because
+         FROM talkmeter.parts ORDER BY 1, 2",
+    );
+    lines.iter().map(|line| line.replace("2026-03-01 ", "").replace("+00", "")).collect()
+}
+
+/// How many units were charged.
+fn charges(session: &mut Session) -> String {
+    session.line("SELECT count(*) FROM talkmeter.charges")
+}
+
+// --- Ends ---
+
+#[test]
+fn the_50th_turn_ends_the_part_and_the_next_customer_message_opens_another() {
+    let (_database, mut session) = metered("agent_red");
+    let turn = |n: u32| format!("10:00:{n:02} customer_message, 10:00:{n:02} customer_message, 10:00:{n:02} ai_reply");
+    let turns: Vec<String> = (1..=49).map(turn).collect();
+    tell(&mut session, "acme", "c", &turns.join(", "));
+    let turns = "SELECT part, status, turn_count, end_reason FROM talkmeter.parts ORDER BY part";
+    // The clock on the wall is long past these parts, so they show as ended; no sweep has ended them.
+    assert_eq!(session.lines(turns), ["1|ended|49|idle"]);
+    tell(&mut session, "acme", "c", &turn(50));
+    assert_eq!(session.lines(turns), ["1|ended|50|turn_limit"]);
+    tell(&mut session, "acme", "c", "10:01 ai_reply, 10:02 staff_reply, 10:03 customer_message, 10:04 ai_reply");
+    assert_eq!(session.lines(turns), ["1|ended|50|turn_limit", "2|ended|1|idle"]);
+    let counted = session.line("SELECT string_agg(message_count::text, ' ' ORDER BY part) FROM talkmeter.parts");
+    assert_eq!(counted, "150 2");
+    assert_eq!(outcomes(&mut session)[0], "c|1|10:00:01|10:00:50|turn_limit|t|");
+    assert_eq!(charges(&mut session), "2");
+}
+
+#[test]
+fn a_gap_of_exactly_the_idle_timeout_continues_the_part() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:30 ai_reply");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|11:00:00|idle|t|"]);
+}
+
+#[test]
+fn a_gap_a_microsecond_longer_than_the_idle_timeout_ends_the_part() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:30:00.000001 ai_reply");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:30:00|idle|f|no_ai_reply"]);
+}
+
+#[test]
+fn three_quiet_hours_end_a_part_in_triage() {
+    let (_database, mut session) =
+        told("ai_resolution", "10:00 customer_message, 12:59:59.999999 ai_reply, 15:59:59.999999 customer_message");
+    let outcomes = outcomes(&mut session);
+    assert_eq!(
+        outcomes,
+        [
+            "c|1|10:00:00|15:59:59.999999|quiet_review|t|",
+            "c|2|15:59:59.999999|18:59:59.999999|quiet_review|f|no_ai_reply"
+        ]
+    );
+}
+
+// --- Reasons against ---
+
+/// A conversation whose id starts with `prefix` is recorded and not charged; ids that only look like it are.
+fn is_never_charged(prefix: &str) {
+    let (_database, mut session) = metered("agent_red");
+    tell(&mut session, "acme", &format!("{prefix}1"), "10:00 exchange");
+    tell(&mut session, "acme", prefix, "10:00 exchange");
+    let recorded = session.lines("SELECT billable, not_billable_because FROM talkmeter.parts");
+    assert_eq!(recorded, ["f|excluded_prefix", "f|excluded_prefix"]);
+    assert_eq!(charges(&mut session), "0");
+    let capital = prefix[..1].to_uppercase() + &prefix[1..];
+    let wildcard = prefix.replace('_', "X");
+    for alike in [capital, wildcard, format!(" {prefix}"), format!("x{prefix}"), prefix.replace('_', "")] {
+        tell(&mut session, "acme", &format!("{alike}1"), "10:00 exchange");
+    }
+    assert_eq!(charges(&mut session), "5");
+}
+
+#[test]
+fn prefix_test_is_never_charged() {
+    is_never_charged("test_");
+}
+
+#[test]
+fn prefix_admin_is_never_charged() {
+    is_never_charged("admin_");
+}
+
+#[test]
+fn prefix_health_is_never_charged() {
+    is_never_charged("health_");
+}
+
+#[test]
+fn prefix_system_is_never_charged() {
+    is_never_charged("system_");
+}
+
+/// The only part is not billed for this reason, and nothing is charged.
+fn is_not_billed_because(reason: &str, session: &mut Session) {
+    let judged = session.lines("SELECT billable, not_billable_because, charged_at FROM talkmeter.parts");
+    assert_eq!(judged, [format!("f|{reason}|")]);
+    assert_eq!(charges(session), "0");
+}
+
+#[test]
+fn an_excluded_row_makes_the_part_excluded() {
+    let (_database, mut session) = metered("lutingenie");
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind, excluded) VALUES
+             ('acme', 'c', '2026-03-01 10:00+00', 'customer_message', false),
+             ('acme', 'c', '2026-03-01 10:01+00', 'note', true),
+             ('acme', 'c', '2026-03-01 10:02+00', 'ai_reply', false)",
+    );
+    is_not_billed_because("excluded", &mut session);
+}
+
+#[test]
+fn a_row_excluded_only_after_the_charge_leaves_the_part_billed() {
+    let (_database, mut session) = metered("lutingenie");
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind, excluded) VALUES
+             ('acme', 'c', '2026-03-01 10:00+00', 'exchange', false),
+             ('acme', 'c', '2026-03-01 10:01+00', 'customer_message', true)",
+    );
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:31:00|idle|t|"]);
+    assert_eq!(charges(&mut session), "1");
+}
+
+#[test]
+fn a_visible_staff_reply_makes_an_ai_resolution_part_staff_replied() {
+    let (_database, mut session) =
+        told("ai_resolution", "10:00 exchange, 10:01 staff_reply, 10:02 ai_reply, 10:03 resolve");
+    is_not_billed_because("staff_replied", &mut session);
+}
+
+#[test]
+fn a_note_of_staff_is_no_reply() {
+    let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:01 note, 10:02 close");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:02:00|close|t|"]);
+    assert_eq!(session.lines("SELECT charged_at FROM talkmeter.charges"), ["2026-03-01 10:02:00+00"]);
+}
+
+#[test]
+fn an_error_before_the_reply_waives_an_agent_red_part() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 error, 10:02 ai_reply");
+    is_not_billed_because("error_before_reply", &mut session);
+}
+
+#[test]
+fn an_error_before_the_reply_leaves_a_lutingenie_part_billed_at_the_reply() {
+    let (_database, mut session) = told("lutingenie", "10:00 customer_message, 10:01 error, 10:02 ai_reply");
+    assert_eq!(session.lines("SELECT charged_at FROM talkmeter.charges"), ["2026-03-01 10:02:00+00"]);
+}
+
+#[test]
+fn an_error_after_the_reply_waives_nothing() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:01 error");
+    assert_eq!(charges(&mut session), "1");
+}
+
+#[test]
+fn a_part_without_an_ai_reply_is_not_billed() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 staff_reply, 10:02 close");
+    is_not_billed_because("no_ai_reply", &mut session);
+}
+
+#[test]
+fn of_several_reasons_the_first_in_the_order_of_the_rules_is_given() {
+    let (_database, mut session) = metered("agent_red");
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "all", "starts_on": ["customer_message"], "ends_on": ["close"],
+               "charge_on": "close", "staff_reply_blocks": true, "error_before_reply_waives": true,
+               "exclude_prefixes": ["test_"], "effective_from": "2000-01-01"}');
+           SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01', policy => 'all')"#,
+    );
+    // Each conversation has one reason less than the one before.
+    for (conversation, excluded, story) in [
+        ("test_1", true, ["error", "staff_reply"]),
+        ("c2", true, ["error", "staff_reply"]),
+        ("c3", false, ["error", "staff_reply"]),
+        ("c4", false, ["error", "note"]),
+        ("c5", false, ["note", "note"]),
+    ] {
+        session.run(&format!(
+            "INSERT INTO messages (tenant_id, conversation_id, created_at, kind, excluded)
+             SELECT 'acme', '{conversation}', '2026-03-01', kind, {excluded}
+             FROM unnest('{{customer_message,{},close}}'::text[]) WITH ORDINALITY AS told (kind, place) ORDER BY place",
+            story.join(",")
+        ));
+    }
+    let reasons = session
+        .lines("SELECT not_billable_because FROM talkmeter.parts ORDER BY conversation <> 'test_1', conversation");
+    assert_eq!(reasons, ["excluded_prefix", "excluded", "staff_replied", "error_before_reply", "no_ai_reply"]);
+}
+
+// --- Time that passes ---
+
+#[test]
+fn parts_show_time_that_has_passed_before_any_sweep_while_charges_do_not() {
+    let (_database, mut session) = metered("ai_resolution");
+    tell(&mut session, "acme", "answered", "10:00 exchange");
+    tell(&mut session, "acme", "unanswered", "10:00 customer_message");
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         VALUES ('acme', 'young', clock_timestamp() - interval '1 hour', 'exchange')",
+    );
+    let shown = "SELECT conversation, status, ended_at, end_reason, billable, not_billable_because, charged_at
+                 FROM talkmeter.parts ORDER BY conversation";
+    let passed = [
+        "answered|ended|2026-03-01 13:00:00+00|quiet_review|t||2026-03-01 13:00:00+00",
+        "unanswered|ended|2026-03-01 13:00:00+00|quiet_review|f|no_ai_reply|",
+        "young|open|||f||",
+    ];
+    assert_eq!(session.lines(shown), passed);
+    assert_eq!(charges(&mut session), "0");
+    assert_eq!(session.line("SELECT talkmeter.sweep()"), "2");
+    assert_eq!(session.lines(shown), passed);
+    assert_eq!(session.lines("SELECT conversation FROM talkmeter.charges"), ["answered"]);
+}
+
+#[test]
+fn a_sweep_ends_what_is_due_by_its_instant_and_nothing_later() {
+    let (_database, mut session) = metered("ai_resolution");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(session.sweep("2026-03-01 12:59:59.999999+00"), 0);
+    assert_eq!(session.sweep("2026-03-01 13:00+00"), 1);
+    assert_eq!(session.sweep("2026-03-01 13:00+00"), 0);
+}
+
+#[test]
+fn unevaluated_lists_a_staffed_part_that_nobody_closes() {
+    let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:01 staff_reply");
+    tell(&mut session, "acme", "in triage", "10:00 exchange");
+    let unevaluated = "SELECT conversation, part, staff_replies FROM talkmeter.unevaluated";
+    assert_eq!(session.lines(unevaluated), ["c|1|1"]);
+    assert_eq!(session.lines("SELECT status FROM talkmeter.parts WHERE conversation = 'c'"), ["open"]);
+    tell(&mut session, "acme", "c", "2026-03-09 10:00 close");
+    assert_eq!(session.lines(unevaluated), [""; 0]);
+    let closed = session.line("SELECT ended_at, not_billable_because FROM talkmeter.parts WHERE conversation = 'c'");
+    assert_eq!(closed, "2026-03-09 10:00:00+00|staff_replied");
+}
+
+#[test]
+fn a_sweep_into_the_future_is_refused() {
+    let (_database, mut session) = metered("agent_red");
+    for as_of in ["now() + interval '6 minutes'", "now() + interval '1 year'", "'infinity'", "'-infinity'"] {
+        let code = session.refused(&format!("SELECT talkmeter.sweep({as_of})"));
+        assert_eq!(code, SqlState::DATETIME_FIELD_OVERFLOW, "{as_of}");
+    }
+    // talkmeter.max_future is five minutes.
+    assert_eq!(session.line("SELECT talkmeter.sweep(now() + interval '4 minutes')"), "0");
+}
+
+// --- Late events ---
+
+/// Everything that metering has recorded, but for quarantine.
+fn recorded(session: &mut Session) -> Vec<String> {
+    let mut all = Vec::new();
+    for table in ["part", "charge", "conversation", "period", "account", "pack", "unplanned_unit"] {
+        all.extend(session.lines(&format!("SELECT '{table}', t FROM talkmeter.{table} AS t ORDER BY t")));
+    }
+    all
+}
+
+#[test]
+fn a_late_event_is_quarantined_and_nothing_else_changes() {
+    let (_database, mut session) = metered("agent_red");
+    tell(&mut session, "acme", "c", "10:00 customer_message, 10:10 ai_reply");
+    let before = recorded(&mut session);
+    for late in ["10:05 error", "09:59 exchange", "10:09:59.999999 close"] {
+        tell(&mut session, "acme", "c", late);
+    }
+    assert_eq!(recorded(&mut session), before);
+    let quarantined = session.lines(
+        "SELECT source, message_id, tenant, conversation, occurred_at, reason
+         FROM talkmeter.quarantine ORDER BY message_id",
+    );
+    assert_eq!(
+        quarantined,
+        [
+            "messages|3|acme|c|2026-03-01 10:05:00+00|late",
+            "messages|4|acme|c|2026-03-01 09:59:00+00|late",
+            "messages|5|acme|c|2026-03-01 10:09:59.999999+00|late"
+        ]
+    );
+    // At the same instant the id decides.
+    session.run("INSERT INTO messages VALUES (0, 'acme', 'c', '2026-03-01 10:10+00', 'note', false)");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "4");
+    tell(&mut session, "acme", "c", "10:10 ai_reply");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "4");
+}
+
+#[test]
+fn late_rows_among_others_of_one_statement_are_quarantined_alone() {
+    let (_database, mut session) = metered("agent_red");
+    tell(&mut session, "acme", "c", "10:00 customer_message, 10:10 ai_reply");
+    tell(&mut session, "acme", "c", "10:20 customer_message, 10:05 customer_message, 10:15 ai_reply");
+    assert_eq!(session.lines("SELECT message_id, reason FROM talkmeter.quarantine"), ["4|late"]);
+    assert_eq!(session.line("SELECT message_count FROM talkmeter.parts"), "4");
+}
+
+#[test]
+fn an_event_of_before_an_end_that_a_sweep_recorded_is_late() {
+    let (_database, mut session) = metered("agent_red");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(session.sweep("2026-03-01 12:00+00"), 1);
+    let before = recorded(&mut session);
+    // Between last activity and end; the end itself, which exactly 30 minutes would have moved.
+    for late in ["10:15 customer_message", "10:30 customer_message"] {
+        tell(&mut session, "acme", "c", late);
+    }
+    assert_eq!(recorded(&mut session), before);
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["late", "late"]);
+    // After the end, although before the instant of the sweep, is in time.
+    tell(&mut session, "acme", "c", "10:30:00.000001 exchange");
+    assert_eq!(outcomes(&mut session)[1..], ["c|2|10:30:00.000001|11:00:00.000001|idle|t|"]);
+}
+
+#[test]
+fn an_event_at_the_end_of_a_quiet_review_that_a_sweep_recorded_opens_the_next_part() {
+    let (_database, mut session) = metered("ai_resolution");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(session.sweep("2026-03-01 13:00+00"), 1);
+    tell(&mut session, "acme", "c", "12:59:59.999999 note");
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["late"]);
+    tell(&mut session, "acme", "c", "13:00 exchange");
+    assert_eq!(outcomes(&mut session)[1..], ["c|2|13:00:00|16:00:00|quiet_review|t|"]);
+}
+
+#[test]
+fn an_event_without_effect_leaves_no_part() {
+    let (_database, mut session) = told("agent_red", "10:00 ai_reply, 10:01 staff_reply, 10:02 close, 10:03 note");
+    assert_eq!(traces(&mut session), ["conversation|1", "conversation_lock|1"]);
+}
