@@ -61,10 +61,10 @@ test: setup build ## every test, on private servers
 	@scripts/test.sh
 
 regress: setup build ## only pg_regress and the isolation tests
-	@scripts/with-cluster.sh -- scripts/regress.sh
+	@scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh
 
 regress-accept: setup build ## the same, and take the results as the expected ones
-	@scripts/with-cluster.sh -- scripts/regress.sh --accept
+	@scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh --accept
 
 bench: setup build ## what metering costs, as ratios (LONG=1: ten million rows too)
 	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/bulk.sh

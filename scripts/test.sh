@@ -18,7 +18,7 @@ step() {
 step "engine: the rules, without a server" \
     cargo test --locked -p talkmeter-engine
 step "regress: what a DBA sees" \
-    scripts/with-cluster.sh -- scripts/regress.sh
+    scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh
 # Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
 step "server: concurrency, crashes, dump and restore, big loads" \
     scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off -c shared_buffers=256MB \

@@ -223,7 +223,10 @@ const BY_RELATION: &str = "
     ) AND s.detached_at IS NULL
     LIMIT 1";
 
-const FORMER: &str = "SELECT FROM talkmeter.source AS s WHERE $1::oid::regclass = ANY (s.members)";
+// A table that was detached lost its trigger, so one that fires there was not put there by us.
+const FORMER: &str = "
+    SELECT FROM talkmeter.source AS s
+    WHERE $1::oid::regclass = ANY (s.members) AND s.relation <> $1::oid::regclass AND s.detached_at IS NULL";
 
 const BY_ID: &str = "
     SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
