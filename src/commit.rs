@@ -6,7 +6,7 @@ use crate::ledger::{self, Unit, Units};
 use crate::parts::{BATCH, Batch, Key, Refused};
 use crate::quarantine::{self, Entry};
 use crate::queue::{self, Chunk, Noted, NotedEvent, Taken};
-use crate::rights::{as_owner, writing};
+use crate::rights::{self, as_owner, writing};
 use crate::settings;
 use crate::sql::{Connection, connected};
 use crate::subtransaction::{attempt, code, message, sqlstate};
@@ -72,7 +72,8 @@ fn flush() {
 /// Folds all that was noted, draws the charges, and writes quarantine. An error of our own is not the application's: its
 /// rows go to quarantine instead, unless one comes from a strict source (SPEC 4.4).
 pub fn work() {
-    if !queue::is_empty() {
+    // Dropped in the transaction that inserted the rows: there is nothing left to meter them for.
+    if !queue::is_empty() && rights::is_installed() {
         writing(|| meter_or_set_aside(&queue::take()));
     }
 }

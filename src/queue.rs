@@ -98,7 +98,10 @@ pub fn relabel(subtransaction: pg_sys::SubTransactionId, parent: pg_sys::SubTran
             if *taker == subtransaction {
                 *taker = parent;
             }
-            relabel_marks(&mut Rc::make_mut(taken).marks, subtransaction, parent);
+            // Not for every release: while the records are being folded, this copies them.
+            if taken.marks.last().is_some_and(|(marked, _)| *marked == subtransaction) {
+                relabel_marks(&mut Rc::make_mut(taken).marks, subtransaction, parent);
+            }
         }
         relabel_marks(&mut queue.marks, subtransaction, parent);
     });

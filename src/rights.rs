@@ -81,6 +81,12 @@ pub fn writing<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// Whether the extension is installed, as this transaction sees it.
+pub fn is_installed() -> bool {
+    // SAFETY: a look-up in the server's cache of the catalog, of a constant name.
+    unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), true) != pg_sys::InvalidOid }
+}
+
 /// Who owns the schema `talkmeter`: the role that created the extension.
 fn owner() -> pg_sys::Oid {
     // SAFETY: a look-up in the server's cache of the catalog; the tuple is read before it is released.

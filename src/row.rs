@@ -119,6 +119,7 @@ pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut e
         pg_sys::tuplestore_rescan(store);
         let slot = pg_sys::MakeSingleTupleTableSlot((*trigger.tg_relation).rd_att, &pg_sys::TTSOpsMinimalTuple);
         while pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
+            pgrx::check_for_interrupts!();
             if last > 0 {
                 pg_sys::slot_getsomeattrs(slot, last);
             }

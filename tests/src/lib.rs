@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 const HOW_TO_RUN: &str = "These tests need the private server that this starts:
@@ -82,6 +82,17 @@ impl Database {
     /// A session of the superuser's, in UTC.
     pub fn connect(&self) -> Session {
         Session::open(&self.name, &variable("PGUSER"))
+    }
+
+    /// A session of the superuser's, and the warnings and notices that it was sent.
+    pub fn connect_heard(&self) -> (Session, Arc<Mutex<Vec<String>>>) {
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let hearing = Arc::clone(&heard);
+        let mut config = config(&self.name, &variable("PGUSER"));
+        config.notice_callback(move |notice| {
+            hearing.lock().expect("no other thread").push(format!("{}: {}", notice.severity(), notice.message()));
+        });
+        (Session { client: config.connect(NoTls).expect("a connection") }, heard)
     }
 
     /// A session of a role that [`Database::role`] made.
