@@ -396,6 +396,15 @@ fn a_transaction_that_truncates_the_table_commits() {
     commits_after("TRUNCATE messages");
 }
 
+#[test]
+fn a_transaction_that_drops_the_extension_commits() {
+    let (_database, mut session) = metered();
+    session.run("BEGIN");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    session.run("SELECT talkmeter.detach('messages'); DROP EXTENSION talkmeter; COMMIT");
+    assert_eq!(session.line("SELECT count(*) FROM messages"), "1");
+}
+
 // --- Isolation and concurrency ---
 
 #[test]
