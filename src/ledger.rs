@@ -4,7 +4,8 @@ use crate::clock::Timestamp;
 use crate::locks;
 use crate::rights::as_owner;
 use crate::spool::{Sorted, Spool};
-use crate::sql::{Arg, Connection, arg, connected};
+use crate::sql::{Connection, OverRows, arg, column, connected};
+use crate::{insert_rows, over_rows};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -168,45 +169,50 @@ fn draw(connection: &Connection, tenant: &str, books: Option<Books>, mut units: 
 }
 
 // OFFSET 0 makes each look-up a subquery that is run per tenant, by the key: see `parts` for why.
-const READ_ACCOUNTS: &str = "
-    SELECT a.tenant, a.last_charge_id, a.last_subscription_id
-    FROM unnest($1::text[]) AS wanted (tenant)
-    CROSS JOIN LATERAL (SELECT * FROM talkmeter.account AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS a";
+const READ_ACCOUNTS: OverRows = over_rows!(
+    "SELECT a.tenant, a.last_charge_id, a.last_subscription_id FROM",
+    [1 tenant text],
+    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.account AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS a"
+);
 
-const READ_SUBSCRIPTIONS: &str = "
-    SELECT s.tenant, s.since, s.anchor_day, p.name, p.included, p.overage_rate::text, p.currency
-    FROM unnest($1::text[]) AS wanted (tenant)
-    CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
+const READ_SUBSCRIPTIONS: OverRows = over_rows!(
+    "SELECT s.tenant, s.since, s.anchor_day, p.name, p.included, p.overage_rate::text, p.currency FROM",
+    [1 tenant text],
+    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
     JOIN talkmeter.plan AS p ON p.name = s.plan
-    ORDER BY s.tenant, s.subscription_id";
+    ORDER BY s.tenant, s.subscription_id"
+);
 
-const READ_PERIODS: &str = "
-    SELECT p.tenant, p.period_start, p.period_end, p.included_used, p.pack_used, p.overage_units,
+const READ_PERIODS: OverRows = over_rows!(
+    "SELECT p.tenant, p.period_start, p.period_end, p.included_used, p.pack_used, p.overage_units,
         p.overage_amount::text
-    FROM unnest($1::text[]) AS wanted (tenant)
-    CROSS JOIN LATERAL (
+    FROM",
+    [1 tenant text],
+    "CROSS JOIN LATERAL (
         SELECT * FROM talkmeter.period AS own
         WHERE own.tenant = wanted.tenant AND own.period_start <= $3 AND own.period_end > $2 OFFSET 0
-    ) AS p";
+    ) AS p"
+);
 
-const READ_PACKS: &str = "
-    SELECT p.tenant, p.pack_id, p.remaining, p.purchased_at, p.expires_at
-    FROM unnest($1::text[]) AS wanted (tenant)
-    CROSS JOIN LATERAL (
+const READ_PACKS: OverRows = over_rows!(
+    "SELECT p.tenant, p.pack_id, p.remaining, p.purchased_at, p.expires_at FROM",
+    [1 tenant text],
+    "CROSS JOIN LATERAL (
         SELECT * FROM talkmeter.pack AS own WHERE own.tenant = wanted.tenant AND own.remaining > 0 OFFSET 0
     ) AS p
-    ORDER BY p.tenant, p.purchased_at, p.pack_id";
+    ORDER BY p.tenant, p.purchased_at, p.pack_id"
+);
 
 /// The books of tenants, with the periods that hold any instant from `earliest` to `latest`.
 fn read(connection: &Connection, tenants: &[&str], earliest: Instant, latest: Instant) -> BTreeMap<String, Books> {
     let mut all: BTreeMap<String, Books> = BTreeMap::new();
-    let rows = connection.run(READ_ACCOUNTS, &[arg(tenants.to_vec())]);
+    let rows = connection.run_over(&READ_ACCOUNTS, tenants.len(), &[column(tenants, |tenant| *tenant)]);
     for row in 0..rows.count() {
         let books = all.entry(rows.value(row, 1)).or_default();
         books.last_charge_id = rows.value(row, 2);
         books.last_subscription_id = rows.value(row, 3);
     }
-    let rows = connection.run(READ_SUBSCRIPTIONS, &[arg(tenants.to_vec())]);
+    let rows = connection.run_over(&READ_SUBSCRIPTIONS, tenants.len(), &[column(tenants, |tenant| *tenant)]);
     for row in 0..rows.count() {
         all.entry(rows.value(row, 1)).or_default().account.subscriptions.push(Subscription {
             since: rows.value::<Timestamp>(row, 2).bound(),
@@ -219,8 +225,8 @@ fn read(connection: &Connection, tenants: &[&str], earliest: Instant, latest: In
             },
         });
     }
-    let bounds = [arg(tenants.to_vec()), arg(Timestamp::from(earliest)), arg(Timestamp::from(latest))];
-    let rows = connection.run(READ_PERIODS, &bounds);
+    let bounds = [column(tenants, |tenant| *tenant), arg(Timestamp::from(earliest)), arg(Timestamp::from(latest))];
+    let rows = connection.run_over(&READ_PERIODS, tenants.len(), &bounds);
     for row in 0..rows.count() {
         let time = |column| rows.value::<Timestamp>(row, column).bound();
         let period = Period { start: time(2), end: time(3) };
@@ -233,7 +239,7 @@ fn read(connection: &Connection, tenants: &[&str], earliest: Instant, latest: In
         };
         all.entry(rows.value(row, 1)).or_default().account.used.insert(period, usage);
     }
-    let rows = connection.run(READ_PACKS, &[arg(tenants.to_vec())]);
+    let rows = connection.run_over(&READ_PACKS, tenants.len(), &[column(tenants, |tenant| *tenant)]);
     for row in 0..rows.count() {
         let time = |column| rows.value::<Timestamp>(row, column).bound();
         all.entry(rows.value(row, 1)).or_default().account.packs.push(Pack {
@@ -301,30 +307,29 @@ fn write_account(connection: &Connection, tenant: &str, before: &Account, books:
     }
 }
 
-const WRITE_CHARGES: &str = "
-    INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start,
+const WRITE_CHARGES: OverRows = over_rows!(
+    "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start,
         posted_period_start, tier, pack_id, amount, currency, plan, policy, policy_version)
-    SELECT u.tenant, u.charge_id, u.conversation, u.part, u.charged_at, u.period_start, u.period_start, u.tier,
-        u.pack_id, u.amount::numeric, u.currency, u.plan, u.policy, u.policy_version
-    FROM unnest($1::text[], $2::int8[], $3::text[], $4::int4[], $5::timestamptz[], $6::timestamptz[], $7::text[],
-            $8::int8[], $9::text[], $10::text[], $11::text[], $12::text[], $13::int4[])
-        AS u (tenant, charge_id, conversation, part, charged_at, period_start, tier, pack_id, amount, currency, plan,
-            policy, policy_version)";
+    SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_start, tier, pack_id,
+        amount::numeric, currency, plan, policy, policy_version
+    FROM",
+    [
+        1 tenant text, 2 charge_id int8, 3 conversation text, 4 part int4, 5 charged_at timestamptz,
+        6 period_start timestamptz, 7 tier text, 8 pack_id int8, 9 amount text, 10 currency text, 11 plan text,
+        12 policy text, 13 policy_version int4
+    ],
+    ""
+);
 
 fn write_charges(connection: &Connection, charges: Vec<Charge>) {
     for batch in charges.chunks(BATCH) {
-        fn column<'a, T>(batch: &'a [Charge], field: impl Fn(&'a Charge) -> T) -> Arg
-        where
-            Vec<T>: pgrx::IntoDatum,
-        {
-            arg(batch.iter().map(field).collect::<Vec<T>>())
-        }
         let pack = |charge: &Charge| match charge.tier {
             Tier::Pack(id) => Some(id),
             _ => None,
         };
-        connection.run(
-            WRITE_CHARGES,
+        connection.run_over(
+            &WRITE_CHARGES,
+            batch.len(),
             &[
                 column(batch, |charge| charge.unit.tenant.as_str()),
                 column(batch, |charge| charge.charge_id),
@@ -344,21 +349,24 @@ fn write_charges(connection: &Connection, charges: Vec<Charge>) {
     }
 }
 
-const WRITE_WAITING: &str = "
-    INSERT INTO talkmeter.unplanned_unit (tenant, conversation, part, charged_at, policy, policy_version)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::int4[], $4::timestamptz[], $5::text[], $6::int4[])";
+const WRITE_WAITING: OverRows = insert_rows!(
+    "talkmeter.unplanned_unit",
+    [1 tenant text, 2 conversation text, 3 part int4, 4 charged_at timestamptz, 5 policy text, 6 policy_version int4],
+    ""
+);
 
 fn write_waiting(connection: &Connection, units: &[Unit]) {
     for batch in units.chunks(BATCH) {
-        connection.run(
-            WRITE_WAITING,
+        connection.run_over(
+            &WRITE_WAITING,
+            batch.len(),
             &[
-                arg(batch.iter().map(|unit| unit.tenant.as_str()).collect::<Vec<_>>()),
-                arg(batch.iter().map(|unit| unit.conversation.as_str()).collect::<Vec<_>>()),
-                arg(batch.iter().map(|unit| unit.part).collect::<Vec<_>>()),
-                arg(batch.iter().map(|unit| Timestamp::from(unit.at)).collect::<Vec<_>>()),
-                arg(batch.iter().map(|unit| unit.policy.as_str()).collect::<Vec<_>>()),
-                arg(batch.iter().map(|unit| unit.policy_version).collect::<Vec<_>>()),
+                column(batch, |unit| unit.tenant.as_str()),
+                column(batch, |unit| unit.conversation.as_str()),
+                column(batch, |unit| unit.part),
+                column(batch, |unit| Timestamp::from(unit.at)),
+                column(batch, |unit| unit.policy.as_str()),
+                column(batch, |unit| unit.policy_version),
             ],
         );
     }

@@ -4,7 +4,8 @@ use crate::cache::{self, Source};
 use crate::clock::Timestamp;
 use crate::ledger::Unit;
 use crate::locks;
-use crate::sql::{Connection, Rows, arg};
+use crate::sql::{Connection, OverRows, Rows, column};
+use crate::{insert_rows, over_rows};
 use std::collections::HashMap;
 use std::sync::Arc;
 use talkmeter_engine::event::Event;
@@ -55,10 +56,8 @@ pub struct Batch<'c, 'a> {
 impl<'c, 'a> Batch<'c, 'a> {
     /// Locks the conversations, given in key order, each once, and then reads their state.
     pub fn lock(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
-        let tenants: Vec<&str> = keys.iter().map(|key| key.0).collect();
-        let ids: Vec<&str> = keys.iter().map(|key| key.1).collect();
-        locks::conversations(connection, &tenants, &ids);
-        let rows = connection.run(READ, &[arg(tenants), arg(ids)]);
+        locks::conversations(connection, keys);
+        let rows = connection.run_over(&READ, keys.len(), &[column(keys, |key| key.0), column(keys, |key| key.1)]);
         assert_eq!(rows.count(), keys.len(), "every conversation has one state");
         let conversations = keys.iter().enumerate().map(|(row, key)| read(&rows, row, *key)).collect();
         Batch { connection, conversations, subscribed: None, units: Vec::new() }
@@ -153,15 +152,16 @@ fn needs_policy(state: &Conversation, event: &Event) -> bool {
     }
 }
 
-const SUBSCRIBED_POLICIES: &str = "
-    SELECT s.tenant, s.since, s.policy
-    FROM unnest($1::text[]) AS wanted (tenant)
-    CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
-    ORDER BY s.tenant, s.subscription_id";
+const SUBSCRIBED_POLICIES: OverRows = over_rows!(
+    "SELECT s.tenant, s.since, s.policy FROM",
+    [1 tenant text],
+    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
+    ORDER BY s.tenant, s.subscription_id"
+);
 
 fn subscribed_policies(connection: &Connection, mut tenants: Vec<&str>) -> HashMap<String, Vec<Pin>> {
     tenants.dedup();
-    let rows = connection.run(SUBSCRIBED_POLICIES, &[arg(tenants)]);
+    let rows = connection.run_over(&SUBSCRIBED_POLICIES, tenants.len(), &[column(&tenants, |tenant| *tenant)]);
     let mut pins: HashMap<String, Vec<Pin>> = HashMap::new();
     for row in 0..rows.count() {
         let since = rows.value::<Timestamp>(row, 2).bound();
@@ -179,12 +179,13 @@ fn policy_at(pins: Option<&Vec<Pin>>, at: Instant, source: &Source) -> Option<Ar
 
 // Each look-up is a subquery with a limit, which the planner must run per conversation: left to itself it would, while the
 // tables are empty, choose to read them whole, and the plan is kept.
-const READ: &str = "
-    SELECT c.highest_part, c.last_event, p.part, p.source_id, p.policy, p.policy_version, p.started_at,
+const READ: OverRows = over_rows!(
+    "SELECT c.highest_part, c.last_event, p.part, p.source_id, p.policy, p.policy_version, p.started_at,
         p.first_ai_reply_at, p.last_activity_at, p.event_count, p.message_count, p.turn_count, p.ai_replies,
         p.staff_replies, p.customer_waits, p.excluded, p.error_before_reply, p.charged_at, p.not_billable_because
-    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (tenant, conversation, place)
-    LEFT JOIN LATERAL (
+    FROM",
+    [1 tenant text, 2 conversation text],
+    "LEFT JOIN LATERAL (
         SELECT * FROM talkmeter.conversation AS own
         WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation LIMIT 1
     ) AS c ON true
@@ -192,7 +193,8 @@ const READ: &str = "
         SELECT * FROM talkmeter.part AS own
         WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND own.ended_at IS NULL LIMIT 1
     ) AS p ON true
-    ORDER BY wanted.place";
+    ORDER BY wanted.place"
+);
 
 fn read<'a>(rows: &Rows, row: usize, (tenant, id): Key<'a>) -> Folding<'a> {
     let open = rows.get::<i32>(row, 3).map(|number| read_part(rows, row, number));
@@ -233,22 +235,24 @@ fn read_part(rows: &Rows, row: usize, number: i32) -> Part {
     }
 }
 
-const WRITE_CONVERSATIONS: &str = "
-    INSERT INTO talkmeter.conversation AS c (tenant, conversation, highest_part, last_event)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::int4[], $4::bytea[])
-    ON CONFLICT (tenant, conversation) DO UPDATE
-    SET highest_part = excluded.highest_part, last_event = excluded.last_event";
+const WRITE_CONVERSATIONS: OverRows = insert_rows!(
+    "talkmeter.conversation",
+    [1 tenant text, 2 conversation text, 3 highest_part int4, 4 last_event bytea],
+    "ON CONFLICT (tenant, conversation) DO UPDATE
+    SET highest_part = excluded.highest_part, last_event = excluded.last_event"
+);
 
-const WRITE_PARTS: &str = "
-    INSERT INTO talkmeter.part AS p (tenant, conversation, part, source_id, policy, policy_version, started_at,
-        first_ai_reply_at, last_activity_at, ended_at, end_reason, event_count, message_count, turn_count, ai_replies,
-        staff_replies, customer_waits, excluded, error_before_reply, charged_at, not_billable_because, timed, due_at,
-        due_end, due_reason, due_because)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::int4[], $4::int4[], $5::text[], $6::int4[], $7::timestamptz[],
-        $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::int8[], $13::int8[], $14::int4[],
-        $15::int8[], $16::int8[], $17::bool[], $18::bool[], $19::bool[], $20::timestamptz[], $21::text[], $22::bool[],
-        $23::timestamptz[], $24::timestamptz[], $25::text[], $26::text[])
-    ON CONFLICT (tenant, conversation, part) DO UPDATE
+const WRITE_PARTS: OverRows = insert_rows!(
+    "talkmeter.part",
+    [
+        1 tenant text, 2 conversation text, 3 part int4, 4 source_id int4, 5 policy text, 6 policy_version int4,
+        7 started_at timestamptz, 8 first_ai_reply_at timestamptz, 9 last_activity_at timestamptz,
+        10 ended_at timestamptz, 11 end_reason text, 12 event_count int8, 13 message_count int8, 14 turn_count int4,
+        15 ai_replies int8, 16 staff_replies int8, 17 customer_waits bool, 18 excluded bool,
+        19 error_before_reply bool, 20 charged_at timestamptz, 21 not_billable_because text, 22 timed bool,
+        23 due_at timestamptz, 24 due_end timestamptz, 25 due_reason text, 26 due_because text
+    ],
+    "ON CONFLICT (tenant, conversation, part) DO UPDATE
     SET first_ai_reply_at = excluded.first_ai_reply_at, last_activity_at = excluded.last_activity_at,
         ended_at = excluded.ended_at, end_reason = excluded.end_reason, event_count = excluded.event_count,
         message_count = excluded.message_count, turn_count = excluded.turn_count, ai_replies = excluded.ai_replies,
@@ -256,16 +260,18 @@ const WRITE_PARTS: &str = "
         excluded = excluded.excluded, error_before_reply = excluded.error_before_reply,
         charged_at = excluded.charged_at, not_billable_because = excluded.not_billable_because,
         timed = excluded.timed, due_at = excluded.due_at, due_end = excluded.due_end,
-        due_reason = excluded.due_reason, due_because = excluded.due_because";
+        due_reason = excluded.due_reason, due_because = excluded.due_because"
+);
 
 fn write(connection: &Connection, changed: &[&Folding]) {
-    connection.run(
-        WRITE_CONVERSATIONS,
+    connection.run_over(
+        &WRITE_CONVERSATIONS,
+        changed.len(),
         &[
-            arg(changed.iter().map(|folding| folding.tenant).collect::<Vec<_>>()),
-            arg(changed.iter().map(|folding| folding.id).collect::<Vec<_>>()),
-            arg(changed.iter().map(|folding| folding.state.highest).collect::<Vec<_>>()),
-            arg(changed.iter().map(|folding| folding.last_event.as_slice()).collect::<Vec<_>>()),
+            column(changed, |folding| folding.tenant),
+            column(changed, |folding| folding.id),
+            column(changed, |folding| folding.state.highest),
+            column(changed, |folding| folding.last_event.as_slice()),
         ],
     );
     // What has ended comes before what is open: a conversation has one open part at a time, by a unique index.
@@ -315,19 +321,14 @@ fn against(verdict: Verdict) -> Option<Reason> {
 }
 
 fn write_parts(connection: &Connection, lines: &[Line]) {
-    fn column<'a, T>(lines: &'a [Line<'a>], field: impl Fn(&'a Line<'a>) -> T) -> crate::sql::Arg
-    where
-        Vec<T>: pgrx::IntoDatum,
-    {
-        arg(lines.iter().map(field).collect::<Vec<T>>())
-    }
     let charged_at = |part: &Part| match part.verdict {
         Some(Verdict::Billable(at)) => Some(Timestamp::from(at)),
         _ => None,
     };
     let time = |time: Option<Instant>| time.map(Timestamp::from);
-    connection.run(
-        WRITE_PARTS,
+    connection.run_over(
+        &WRITE_PARTS,
+        lines.len(),
         &[
             column(lines, |line| line.folding.tenant),
             column(lines, |line| line.folding.id),

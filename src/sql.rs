@@ -23,6 +23,57 @@ pub fn arg<T: IntoDatum>(value: T) -> Arg {
     Arg { oid: T::type_oid(), datum: value.into_datum() }
 }
 
+/// A parameter from a field of rows: the value of the only row, or an array of all. For [`Connection::run_over`].
+pub fn column<'r, R, T>(rows: &'r [R], field: impl Fn(&'r R) -> T) -> Arg
+where
+    T: IntoDatum,
+    Vec<T>: IntoDatum,
+{
+    match rows {
+        [only] => arg(field(only)),
+        _ => arg(rows.iter().map(field).collect::<Vec<T>>()),
+    }
+}
+
+/// A statement over rows that are given as parameters: see [`over_rows`].
+pub struct OverRows {
+    pub one: &'static str,
+    pub many: &'static str,
+}
+
+/// A statement of a head, the rows `wanted` with these columns and their `place` from 1 on, and a tail. A single row, which
+/// is what an application mostly inserts, comes as it is and not as arrays: that halves what the statement costs.
+#[macro_export]
+macro_rules! over_rows {
+    ($head:expr, [$n:literal $name:ident $type:ident $(, $more_n:literal $more_name:ident $more_type:ident)* $(,)?], $tail:expr) => {
+        $crate::sql::OverRows {
+            one: concat!(
+                $head, " (SELECT $", $n, "::", stringify!($type), $(", $", $more_n, "::", stringify!($more_type),)*
+                ", 1::int8) AS wanted (", stringify!($name), $(", ", stringify!($more_name),)* ", place) ", $tail
+            ),
+            many: concat!(
+                $head, " unnest($", $n, "::", stringify!($type), "[]", $(", $", $more_n, "::", stringify!($more_type), "[]",)*
+                ") WITH ORDINALITY AS wanted (", stringify!($name), $(", ", stringify!($more_name),)* ", place) ", $tail
+            ),
+        }
+    };
+}
+
+/// An INSERT of rows with these columns into a table, with a tail.
+#[macro_export]
+macro_rules! insert_rows {
+    ($table:literal, [$n:literal $name:ident $type:ident $(, $more_n:literal $more_name:ident $more_type:ident)* $(,)?], $tail:literal) => {
+        $crate::over_rows!(
+            concat!(
+                "INSERT INTO ", $table, " (", stringify!($name), $(", ", stringify!($more_name),)*
+                ") SELECT ", stringify!($name), $(", ", stringify!($more_name),)* " FROM"
+            ),
+            [$n $name $type $(, $more_n $more_name $more_type)*],
+            $tail
+        )
+    };
+}
+
 /// The connection to the server's SQL interface; parameters and results live as long as it.
 pub struct Connection(PhantomData<*const ()>);
 
@@ -62,6 +113,11 @@ impl Connection {
             check(result, statement);
             self.result()
         }
+    }
+
+    /// Runs a statement over `count` rows, whose parameters are made by [`column`].
+    pub fn run_over(&self, statement: &OverRows, count: usize, args: &[Arg]) -> Rows<'_> {
+        self.run(if count == 1 { statement.one } else { statement.many }, args)
     }
 
     /// Runs a statement that was put together for one occasion (see [`crate::relation`], which quotes names), with the
