@@ -8,6 +8,7 @@ COMMENT ON TABLE talkmeter.tenant_lock IS 'One row per tenant, never updated: wh
 COMMENT ON COLUMN talkmeter.tenant_lock.tenant IS 'The merchant who is billed';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.tenant_lock', '');
 
+-- Updated with each charge: half a page is room for HOT updates until vacuum comes by. So are period and pack below.
 CREATE TABLE talkmeter.account (
     tenant text COLLATE "C" PRIMARY KEY,
     last_charge_id bigint NOT NULL DEFAULT 0,

@@ -1,6 +1,6 @@
 -- What is not as it should be?
 
-CREATE FUNCTION talkmeter.health()
+CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unswept_for interval DEFAULT '15 minutes')
     RETURNS TABLE (problem text, object text, detail text, hint text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
@@ -90,7 +90,7 @@ CREATE FUNCTION talkmeter.health()
         FROM (
             SELECT count(*) AS parts, min(due_at) AS oldest
             FROM talkmeter.part
-            WHERE ended_at IS NULL AND timed AND due_at < statement_timestamp() - interval '15 minutes'
+            WHERE ended_at IS NULL AND timed AND due_at < statement_timestamp() - unswept_for
         ) AS p
         WHERE p.parts > 0
         UNION ALL
@@ -100,12 +100,14 @@ CREATE FUNCTION talkmeter.health()
             format('COMMIT PREPARED %1$L; or ROLLBACK PREPARED %1$L;', x.gid)
         FROM pg_prepared_xacts AS x
         WHERE x.database = current_database()
-            AND x.prepared < statement_timestamp() - interval '5 minutes'
+            AND x.prepared <= statement_timestamp() - prepared_for
             AND EXISTS (
-                SELECT FROM pg_locks AS l
-                WHERE l.virtualtransaction = '-1/' || x.transaction::text
-                    AND l.relation = 'talkmeter.conversation_lock'::regclass)
+                -- A prepared transaction has no process; its locks share a virtual transaction with that on its own id.
+                SELECT FROM pg_locks AS own
+                JOIN pg_locks AS held USING (virtualtransaction)
+                WHERE own.transactionid = x.transaction AND own.pid IS NULL AND held.pid IS NULL
+                    AND held.relation = 'talkmeter.conversation_lock'::regclass)
     $$;
-REVOKE ALL ON FUNCTION talkmeter.health() FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.health() IS
-    'Everything that is not as it should be, one row each, with what to do; no rows: all is well';
+REVOKE ALL ON FUNCTION talkmeter.health(interval, interval) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.health(interval, interval) IS
+    'Everything that is not as it should be, one row each, with what to do; no rows: all is well. A prepared transaction is reported after prepared_for, a due part after unswept_for';

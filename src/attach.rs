@@ -302,6 +302,10 @@ const TRIGGERED: &str = "
 /// Stops metering a table; what was metered stays.
 #[pg_extern(sql = false)]
 fn detach(source: pg_sys::Oid) {
+    // A table that was dropped has no owner to ask and no trigger to drop: what is left is to forget it.
+    if as_owner(|| connected(|connection| detach_dropped(connection, source))) {
+        return;
+    }
     let relation = owned_table(source);
     as_owner(|| {
         connected(|connection| {
@@ -323,4 +327,13 @@ fn detach(source: pg_sys::Oid) {
             cache::announce_change(connection);
         })
     });
+}
+
+const DETACH_DROPPED: &str = "
+    UPDATE talkmeter.source AS s SET detached_at = clock_timestamp()
+    WHERE s.relation = $1::oid::regclass AND s.detached_at IS NULL
+        AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = $1)";
+
+fn detach_dropped(connection: &Connection, source: pg_sys::Oid) -> bool {
+    connection.run(DETACH_DROPPED, &[arg(source)]).count() > 0
 }

@@ -1,0 +1,157 @@
+//! Does `talkmeter.health()` name everything that is not as it should be, and nothing else?
+
+use talkmeter_tests::{Database, Session, tell};
+
+fn metered() -> (Database, Session) {
+    let database = Database::with_messages("health", "agent_red", Some("agent_red/starter"));
+    let session = database.connect();
+    (database, session)
+}
+
+fn problems(session: &mut Session) -> Vec<String> {
+    session.lines("SELECT problem, object FROM talkmeter.health() ORDER BY problem, object")
+}
+
+#[test]
+fn all_is_well_where_messages_are_metered_and_swept() {
+    let (_database, mut session) = metered();
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    session.run("SELECT talkmeter.sweep()");
+    assert_eq!(problems(&mut session), [""; 0]);
+}
+
+#[test]
+fn metering_that_is_off_is_named_and_its_gap_is_kept_when_it_is_on_again() {
+    let (_database, mut session) = metered();
+    session.run("SET talkmeter.enabled = off");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(problems(&mut session), ["gap|public.messages", "metering_off|talkmeter.enabled"]);
+    session.run("SET talkmeter.enabled = on");
+    assert_eq!(problems(&mut session), ["gap|public.messages"]);
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.parts"), "0");
+    assert_eq!(
+        session.line(
+            "SELECT count(*) FROM messages AS m JOIN talkmeter.quarantine AS q ON q.message_id = m.id::text
+            WHERE q.reason = 'disabled'"
+        ),
+        session.line("SELECT count(*) FROM messages"),
+    );
+}
+
+#[test]
+fn metering_that_is_switched_off_in_a_transaction_under_way_stops_at_once() {
+    let (_database, mut session) = metered();
+    session.run("BEGIN");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    session.run("SET LOCAL talkmeter.enabled = off; COMMIT");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.parts"), "0");
+    assert_eq!(session.lines("SELECT DISTINCT reason FROM talkmeter.quarantine"), ["disabled"]);
+}
+
+#[test]
+fn a_strict_source_takes_rows_while_metering_is_off() {
+    let database = Database::fresh("health");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE messages (id bigint PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz)",
+    );
+    session
+        .run("SELECT talkmeter.attach('messages', 'agent_red', '{\"kinds\": [{\"kind\": \"note\"}]}', strict => true)");
+    session.run("SET talkmeter.enabled = off; INSERT INTO messages VALUES (1, 'acme', 'c', now())");
+    assert_eq!(session.lines("SELECT message_id, reason FROM talkmeter.quarantine"), ["1|disabled"]);
+}
+
+#[test]
+fn a_trigger_that_is_disabled_or_missing_is_named() {
+    let (_database, mut session) = metered();
+    session.run("ALTER TABLE messages DISABLE TRIGGER talkmeter_insert");
+    assert_eq!(problems(&mut session), ["trigger_disabled|public.messages"]);
+    session.run("ALTER TABLE messages ENABLE REPLICA TRIGGER talkmeter_insert");
+    assert_eq!(problems(&mut session), ["trigger_disabled|public.messages"]);
+    session.run("ALTER TABLE messages ENABLE ALWAYS TRIGGER talkmeter_insert");
+    assert_eq!(problems(&mut session), [""; 0]);
+    session.run("DROP TRIGGER talkmeter_insert ON messages");
+    assert_eq!(problems(&mut session), ["trigger_missing|public.messages"]);
+}
+
+#[test]
+fn a_renamed_a_swapped_and_a_dropped_table_are_told_apart() {
+    let (_database, mut session) = metered();
+    session.run("ALTER TABLE messages RENAME TO old_messages");
+    assert_eq!(problems(&mut session), ["table_renamed|public.messages"]);
+    session.run("CREATE TABLE messages (LIKE old_messages)");
+    assert_eq!(problems(&mut session), ["table_swapped|public.messages"]);
+    session.run("DROP TABLE old_messages");
+    assert_eq!(problems(&mut session), ["table_dropped|public.messages"]);
+}
+
+#[test]
+fn the_hint_of_a_dropped_table_ends_its_problem() {
+    let (_database, mut session) = metered();
+    session.run("DROP TABLE messages");
+    let hint = session.line("SELECT hint FROM talkmeter.health()");
+    session.run(&hint);
+    assert_eq!(problems(&mut session), [""; 0]);
+}
+
+#[test]
+fn a_mapping_broken_by_a_dropped_column_is_named_and_a_renamed_column_is_followed() {
+    let (_database, mut session) = metered();
+    session.run("ALTER TABLE messages RENAME COLUMN tenant_id TO account_id");
+    assert_eq!(problems(&mut session), [""; 0]);
+    session.run("ALTER TABLE messages DROP COLUMN account_id");
+    assert_eq!(problems(&mut session), ["mapping_broken|public.messages"]);
+}
+
+#[test]
+fn a_partition_that_was_taken_out_is_named_and_its_hint_ends_the_problem() {
+    let database = Database::fresh("health");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE messages (id bigint, tenant_id text, conversation_id text, created_at timestamptz,
+        PRIMARY KEY (id, tenant_id)) PARTITION BY LIST (tenant_id)",
+    );
+    session.run("CREATE TABLE leaf PARTITION OF messages FOR VALUES IN ('a')");
+    session.run("SELECT talkmeter.attach('messages', 'agent_red', '{\"kinds\": [{\"kind\": \"note\"}]}')");
+    assert_eq!(problems(&mut session), [""; 0]);
+    session.run("ALTER TABLE messages DETACH PARTITION leaf");
+    assert_eq!(problems(&mut session), ["partition_taken_out|public.leaf"]);
+    let hint = session.line("SELECT hint FROM talkmeter.health()");
+    session.run(&hint);
+    assert_eq!(problems(&mut session), [""; 0]);
+}
+
+#[test]
+fn quarantine_is_named_by_table_and_reason_with_its_growth() {
+    let (_database, mut session) = metered();
+    tell(&mut session, "acme", "c", "10:00 customer_message");
+    tell(&mut session, "acme", "c", "09:00 customer_message");
+    let detail = session.line("SELECT detail FROM talkmeter.health() WHERE problem = 'quarantine'");
+    assert!(
+        detail.starts_with("1 rows could not be metered: late.") && detail.ends_with("1 came in the last 24 hours."),
+        "{detail}"
+    );
+}
+
+#[test]
+fn parts_that_no_sweep_has_ended_for_long_are_named() {
+    let (_database, mut session) = metered();
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(problems(&mut session), ["sweep_stale|talkmeter.part"]);
+    session.run("SELECT talkmeter.sweep()");
+    assert_eq!(problems(&mut session), [""; 0]);
+}
+
+#[test]
+fn a_prepared_transaction_that_holds_conversations_is_named() {
+    let (database, mut session) = metered();
+    session.run("BEGIN");
+    tell(&mut session, "acme", "d", "10:00 customer_message");
+    session.run("PREPARE TRANSACTION 'held'");
+    let named = "SELECT problem, object FROM talkmeter.health(prepared_for => '0 seconds') WHERE problem = 'transaction_prepared'";
+    assert_eq!(session.lines(named), ["transaction_prepared|held"]);
+    assert_eq!(session.lines("SELECT problem FROM talkmeter.health() WHERE problem = 'transaction_prepared'"), [""; 0]);
+    session.run("COMMIT PREPARED 'held'");
+    assert_eq!(session.lines(named), [""; 0]);
+    drop(database);
+}
