@@ -1,0 +1,88 @@
+//! Does one large COPY cost bounded memory, and what does it cost in time?
+//!
+//! A million rows; with TALKMETER_LONG set, ten million after them.
+
+use std::fs::{File, read_to_string};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use talkmeter_tests::{Database, Session};
+
+/// Private memory that metering may take above the bare COPY, in kB, however many rows there are.
+const BOUND: u64 = 64 * 1024;
+
+const TABLE: &str =
+    "(id bigint PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz, sender text, body text)";
+const MAPPING: &str = r#"{"kinds": [{"when": {"sender": "user"}, "kind": "customer_message"},
+    {"when": {"sender": "bot"}, "kind": "ai_reply"}]}"#;
+
+/// A stream of messages in time order: 1,000 conversations at a time, 20 messages each, over 200 tenants.
+fn write_rows(path: &PathBuf, rows: u64) {
+    let mut file = BufWriter::new(File::create(path).expect("a file beside the server"));
+    for i in 0..rows {
+        let (round, slot) = (i / 20_000, i % 1_000);
+        let (conversation, sender) = (round * 1_000 + slot, if i / 1_000 % 2 == 0 { "user" } else { "bot" });
+        let time = format!(
+            "2026-01-{:02} {:02}:{:02}:{:02}+00",
+            1 + i / 8_640_000,
+            i / 360_000 % 24,
+            i / 6_000 % 60,
+            i / 100 % 60
+        );
+        writeln!(file, "{i},tenant-{},conversation-{conversation},{time},{sender},what was written", slot % 200)
+            .expect("written");
+    }
+    file.flush().expect("written");
+}
+
+/// Seconds that a COPY takes, and the largest private memory in kB of the process that runs it.
+fn timed_copy(session: &mut Session, table: &str, path: &PathBuf) -> (f64, u64) {
+    let status = format!("/proc/{}/status", session.pid());
+    let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let text = read_to_string(&status).unwrap_or_default();
+                let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+                let now = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kb| kb.parse().ok());
+                peak.fetch_max(now.unwrap_or(0), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let start = Instant::now();
+        session.run(&format!("COPY {table} FROM '{}' WITH (FORMAT csv)", path.display()));
+        done.store(true, Ordering::Relaxed);
+        (start.elapsed().as_secs_f64(), peak.load(Ordering::Relaxed))
+    })
+}
+
+fn copy_of(rows: u64) {
+    let directory = std::env::var("TALKMETER_DIR").expect("scripts/with-cluster.sh sets it");
+    let path = PathBuf::from(directory).join(format!("bulk-{rows}.csv"));
+    write_rows(&path, rows);
+    let database = Database::fresh("bulk");
+    let mut session = database.connect();
+    session.run(&format!("CREATE TABLE bare {TABLE}; CREATE TABLE metered {TABLE}"));
+    session.run(&format!("SELECT talkmeter.attach('metered', 'agent_red', '{MAPPING}', 'agent_red/starter')"));
+    let (bare, low) = timed_copy(&mut database.connect(), "bare", &path);
+    let (metered, high) = timed_copy(&mut database.connect(), "metered", &path);
+    println!(
+        "COPY of {rows} rows: bare {bare:.1} s, metered {metered:.1} s, ratio {:.2}; {} MB of private memory above the bare one",
+        metered / bare,
+        high.saturating_sub(low) / 1024,
+    );
+    assert_eq!(session.line("SELECT sum(message_count) FROM talkmeter.part"), rows.to_string());
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantined"), "0");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.charge"), (rows / 20).to_string());
+    std::fs::remove_file(&path).expect("removed");
+    assert!(high <= low + BOUND, "{high} kB, {low} kB without metering");
+}
+
+#[test]
+fn a_copy_of_many_rows_takes_bounded_memory_and_meters_every_row() {
+    copy_of(1_000_000);
+    if std::env::var_os("TALKMETER_LONG").is_some() {
+        copy_of(10_000_000);
+    }
+}
