@@ -4,7 +4,7 @@
 
 use std::fs::{File, read_to_string};
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use talkmeter_tests::{Database, Session};
@@ -18,7 +18,7 @@ const MAPPING: &str = r#"{"kinds": [{"when": {"sender": "user"}, "kind": "custom
     {"when": {"sender": "bot"}, "kind": "ai_reply"}]}"#;
 
 /// A stream of messages in time order: 1,000 conversations at a time, 20 messages each, over 200 tenants.
-fn write_rows(path: &PathBuf, rows: u64) {
+fn write_rows(path: &Path, rows: u64) {
     let mut file = BufWriter::new(File::create(path).expect("a file beside the server"));
     for i in 0..rows {
         let (round, slot) = (i / 20_000, i % 1_000);
@@ -37,7 +37,7 @@ fn write_rows(path: &PathBuf, rows: u64) {
 }
 
 /// Seconds that a COPY takes, and the largest private memory in kB of the process that runs it.
-fn timed_copy(session: &mut Session, table: &str, path: &PathBuf) -> (f64, u64) {
+fn timed_copy(session: &mut Session, table: &str, path: &Path) -> (f64, u64) {
     let status = format!("/proc/{}/status", session.pid());
     let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
