@@ -19,6 +19,12 @@ step "engine: the rules, without a server" \
     cargo test --locked -p talkmeter-engine
 step "regress: what a DBA sees" \
     scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh
+# Optional, because it is a Python package: looks for objects that a search path could bend.
+if command -v pgspot >/dev/null; then
+    step "pgspot: the install script" pgspot target/talkmeter--*.sql
+else
+    printf '\npgspot: not installed, so the install script is not checked with it\n'
+fi
 # Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
 step "server: concurrency, crashes, dump and restore, big loads" \
     scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off -c shared_buffers=256MB \

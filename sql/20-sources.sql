@@ -1,9 +1,20 @@
 -- Which tables of the application are metered, and which of their rows could not be.
 
+CREATE FUNCTION talkmeter.origin_of(relation regclass) RETURNS text
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT pg_catalog.concat_ws('/', c.system_identifier, d.oid, relation::oid)
+        FROM pg_control_system() AS c
+        JOIN pg_database AS d ON d.datname = current_database()
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.origin_of(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.origin_of(regclass) IS
+    'Which table of which database of which server: differs after a restore, where column numbers mean nothing any more';
+
 CREATE TABLE talkmeter.source (
     source_id integer PRIMARY KEY,
     relation regclass NOT NULL UNIQUE,
-    relation_oid oid NOT NULL,
+    relation_origin text NOT NULL,
     relation_name text NOT NULL,
     members regclass[] NOT NULL,
     policy text NOT NULL,
@@ -20,15 +31,16 @@ REVOKE ALL ON talkmeter.source FROM PUBLIC;
 COMMENT ON TABLE talkmeter.source IS 'Message tables of the application that are, or once were, attached';
 COMMENT ON COLUMN talkmeter.source.source_id IS 'Counts the tables in the order of their first attach; orders rows of one instant';
 COMMENT ON COLUMN talkmeter.source.relation IS 'The table; dumped by name';
-COMMENT ON COLUMN talkmeter.source.relation_oid IS
-    'The table''s oid when it was attached: differs after a restore, where column numbers mean nothing any more';
+COMMENT ON COLUMN talkmeter.source.relation_origin IS
+    'The table''s origin_of when its columns were recorded';
 COMMENT ON COLUMN talkmeter.source.relation_name IS 'The table''s schema and name when it was attached, quoted: tells a rename';
 COMMENT ON COLUMN talkmeter.source.members IS
     'The table and its partitions when it was attached: a partition taken out since still has the trigger, and takes rows';
 COMMENT ON COLUMN talkmeter.source.policy IS 'Policy of parts that a row of this table opens; "name@version" pins a version';
 COMMENT ON COLUMN talkmeter.source.default_plan IS 'Plan of a tenant first charged through this table; null: its units wait';
 COMMENT ON COLUMN talkmeter.source.mapping IS 'How a row becomes events, as it was given to attach';
-COMMENT ON COLUMN talkmeter.source.columns IS 'The columns that the mapping names: number, type and name at attach';
+COMMENT ON COLUMN talkmeter.source.columns IS
+    'The columns that the mapping names: number, type and name at attach, brought up to date by the sweep';
 COMMENT ON COLUMN talkmeter.source.strict IS 'A row that cannot be metered raises an error instead of going to quarantine';
 COMMENT ON COLUMN talkmeter.source.starts_at IS
     'Rows of before are no events: -infinity if the table was empty at attach, else the attach instant';

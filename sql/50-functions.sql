@@ -6,6 +6,29 @@ REVOKE ALL ON FUNCTION talkmeter.on_insert() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.on_insert() IS
     'Trigger of attached tables: notes the events of inserted rows. Refuses tables that attach does not know';
 
+CREATE FUNCTION talkmeter.refuse_restore_with_triggers() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+        BEGIN
+            IF EXISTS (
+                SELECT FROM pg_trigger AS t
+                WHERE t.tgfoid = 'talkmeter.on_insert'::regproc AND t.tgenabled <> 'D'
+                    AND t.tgrelid IN (SELECT NEW.relation UNION ALL SELECT p.relid FROM pg_partition_tree(NEW.relation) AS p)
+            ) THEN
+                RAISE EXCEPTION 'the table % has a trigger of talkmeter''s already', NEW.relation
+                    USING ERRCODE = 'object_not_in_prerequisite_state',
+                        DETAIL = 'Its rows would be metered again while they are restored.',
+                        HINT = 'Restore schema and data in one pass, or the data with --disable-triggers.';
+            END IF;
+            RETURN NEW;
+        END
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.refuse_restore_with_triggers() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.refuse_restore_with_triggers() IS
+    'Trigger of talkmeter.source: a restore of data alone, with triggers on, would meter old messages again';
+CREATE TRIGGER refuse_restore_with_triggers BEFORE INSERT ON talkmeter.source
+    FOR EACH ROW EXECUTE FUNCTION talkmeter.refuse_restore_with_triggers();
+
 CREATE FUNCTION talkmeter.attach(source regclass, policy text, mapping jsonb, default_plan text DEFAULT NULL,
         dry_run boolean DEFAULT false, strict boolean DEFAULT false)
     RETURNS TABLE (message_id text, tenant text, conversation text, occurred_at timestamptz, kind text, excluded text)

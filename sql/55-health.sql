@@ -69,7 +69,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         WHERE a.found IS NOT NULL AND NOT EXISTS (
             SELECT FROM pg_attribute AS c
             WHERE c.attrelid = a.found AND NOT c.attisdropped AND format_type(c.atttypid, NULL) = kept.type
-                AND CASE WHEN a.found = a.relation_oid THEN c.attnum = kept.number ELSE c.attname = kept.name END)
+                AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END)
         UNION ALL
         SELECT CASE WHEN q.reason = 'disabled' THEN 'gap' ELSE 'quarantine' END,
             COALESCE(s.relation::text, 'source ' || q.source_id),

@@ -180,12 +180,13 @@ fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
 }
 
 const RECORD: &str = "
-    INSERT INTO talkmeter.source AS s (source_id, relation, relation_oid, relation_name, policy, default_plan,
+    INSERT INTO talkmeter.source AS s (source_id, relation, relation_origin, relation_name, policy, default_plan,
         mapping, columns, strict, starts_at, attached_at, attached_by, members)
-    SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass, $1::oid, $9, $2,
+    SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass,
+        talkmeter.origin_of($1::oid::regclass), $9, $2,
         $3, $4, $5, $6, $7, $8, session_user, $10::text[]::regclass[]
     ON CONFLICT (relation) DO UPDATE
-    SET relation_oid = excluded.relation_oid, relation_name = excluded.relation_name, policy = excluded.policy,
+    SET relation_origin = excluded.relation_origin, relation_name = excluded.relation_name, policy = excluded.policy,
         default_plan = excluded.default_plan, mapping = excluded.mapping, columns = excluded.columns,
         strict = excluded.strict, starts_at = excluded.starts_at, attached_at = excluded.attached_at,
         attached_by = excluded.attached_by, members = excluded.members, detached_at = NULL";
@@ -202,9 +203,8 @@ fn record(
     strict: bool,
 ) {
     connection.run("LOCK TABLE talkmeter.source IN SHARE ROW EXCLUSIVE MODE", &[]);
-    let empty = statement(&["SELECT NOT EXISTS (SELECT FROM ", &relation.name, ")"]);
     let now = clock::now();
-    let starts_at = match connection.run_once(&empty, false, &[]).value::<bool>(0, 1) {
+    let starts_at = match relation::is_empty(connection, source) {
         true => Instant::BEGINNING,
         false => now,
     };

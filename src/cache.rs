@@ -216,7 +216,7 @@ pub fn policies() -> Rc<Policies> {
 
 const BY_RELATION: &str = "
     SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
-        s.columns, s.relation_oid
+        s.columns, s.relation_origin = talkmeter.origin_of(s.relation)
     FROM talkmeter.source AS s
     WHERE s.relation IN (
         SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a
@@ -230,7 +230,7 @@ const FORMER: &str = "
 
 const BY_ID: &str = "
     SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
-        s.columns, s.relation_oid
+        s.columns, s.relation_origin = talkmeter.origin_of(s.relation)
     FROM talkmeter.source AS s
     WHERE s.source_id = $1";
 
@@ -242,7 +242,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: pg_sys::Oid) -> Option<R
     let JsonB(mapping) = rows.value(0, 6);
     let JsonB(recorded) = rows.value(0, 7);
     let recorded: Vec<Recorded> = serde_json::from_value(recorded).expect("columns as attach wrote them");
-    let same_table = rows.value::<pg_sys::Oid>(0, 8) == attached;
+    let same_table = rows.value::<bool>(0, 8);
     watch(attached);
     watch(own_table(connection));
     let columns = relation::columns(connection, attached);
@@ -259,7 +259,10 @@ fn load(connection: &Connection, rows: &Rows, fires_on: pg_sys::Oid) -> Option<R
 /// A column as it was when the table was attached. The type is kept by name, because oids do not survive a restore.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recorded {
+    /// Its name when the table was attached or, later, when it was last swept.
     name: String,
+    /// The name by which the mapping speaks of it.
+    mapped: String,
     number: i16,
     #[serde(rename = "type")]
     type_name: String,
@@ -270,6 +273,7 @@ impl Recorded {
     pub fn of(column: &TableColumn, message_id: bool) -> Recorded {
         Recorded {
             name: column.seen.name.clone(),
+            mapped: column.seen.name.clone(),
             number: column.number,
             type_name: column.plain_type.clone(),
             message_id,
@@ -284,6 +288,33 @@ impl Recorded {
             false => column.seen.name == self.name,
         };
         columns.iter().find(is_it).filter(|column| column.plain_type == self.type_name)
+    }
+}
+
+// Within the table that was attached the numbers hold, and the names are brought up to date; in a restored one the names
+// hold, and oid and numbers are. A mapping that is broken is left as it is.
+const RECORD_ANEW: &str = "
+    UPDATE talkmeter.source AS s SET columns = now.columns, relation_origin = now.origin
+    FROM (
+        SELECT o.source_id, talkmeter.origin_of(o.relation) AS origin, jsonb_agg(jsonb_build_object('name', a.attname, 'mapped', kept.mapped,
+            'number', a.attnum, 'type', kept.type, 'message_id', kept.message_id) ORDER BY kept.place) AS columns
+        FROM talkmeter.source AS o
+        CROSS JOIN LATERAL ROWS FROM (jsonb_to_recordset(o.columns)
+            AS (name text, mapped text, number int2, type text, message_id bool)) WITH ORDINALITY
+            AS kept (name, mapped, number, type, message_id, place)
+        LEFT JOIN pg_attribute AS a
+            ON a.attrelid = o.relation AND NOT a.attisdropped AND format_type(a.atttypid, NULL) = kept.type
+            AND CASE WHEN o.relation_origin = talkmeter.origin_of(o.relation) THEN a.attnum = kept.number ELSE a.attname = kept.name END
+        WHERE o.detached_at IS NULL
+        GROUP BY o.source_id
+        HAVING bool_and(a.attnum IS NOT NULL)
+    ) AS now
+    WHERE s.source_id = now.source_id AND (s.columns <> now.columns OR s.relation_origin <> now.origin)";
+
+/// Brings what is recorded of the columns up to date, so that a dump of today follows the renames of before.
+pub fn record_columns_anew(connection: &Connection) {
+    if connection.run(RECORD_ANEW, &[]).count() > 0 {
+        announce_change(connection);
     }
 }
 
@@ -311,8 +342,10 @@ fn reading(
     }
     if broken.is_none() {
         // The mapping speaks of the columns by the names that they had.
-        let columns: Vec<_> =
-            readable.iter().map(|(column, found)| Column { name: column.name.clone(), ..found.seen.clone() }).collect();
+        let columns: Vec<_> = readable
+            .iter()
+            .map(|(column, found)| Column { name: column.mapped.clone(), ..found.seen.clone() })
+            .collect();
         match Mapping::check(mapping, &columns) {
             Ok(mapping) => {
                 let reader = |index: &usize| readable[*index].1.reader(mapping.timezone.clone());

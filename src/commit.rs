@@ -74,7 +74,9 @@ fn flush() {
 pub fn work() {
     // Dropped in the transaction that inserted the rows: there is nothing left to meter them for.
     if !queue::is_empty() && rights::is_installed() {
-        writing(|| meter_or_set_aside(&queue::take()));
+        let taken = queue::take();
+        writing(|| meter_or_set_aside(&taken));
+        taken.done();
     }
 }
 

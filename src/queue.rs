@@ -135,15 +135,16 @@ pub fn is_empty() -> bool {
 
 /// Takes all that was noted, until the transaction ends or, inside a savepoint, that is rolled back.
 pub fn take() -> Taken {
-    // SAFETY: reads the transaction state; there is one.
-    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    // SAFETY: both read the transaction state; there is one.
+    let (subtransaction, level) =
+        unsafe { (pg_sys::GetCurrentSubTransactionId(), pg_sys::GetCurrentTransactionNestLevel()) };
     let mut queue = QUEUE.take();
-    let taken = std::mem::take(&mut queue.taken);
+    let mut taken = std::mem::take(&mut queue.taken);
     let queue = Rc::new(queue);
-    QUEUE.with_borrow_mut(|emptied| {
-        emptied.taken = taken;
-        emptied.taken.push((subtransaction, Rc::clone(&queue)));
-    });
+    if level > 1 {
+        taken.push((subtransaction, Rc::clone(&queue)));
+    }
+    QUEUE.with_borrow_mut(|emptied| emptied.taken = taken);
     Taken(queue)
 }
 
@@ -151,6 +152,13 @@ pub fn take() -> Taken {
 pub struct Taken(Rc<Queue>);
 
 impl Taken {
+    /// They are folded. Outside of every savepoint nothing can undo that, so their file is given back.
+    pub fn done(self) {
+        if let Ok(mut queue) = Rc::try_unwrap(self.0) {
+            queue.records.close();
+        }
+    }
+
     /// The records in the order in which they are folded, to be read with [`Chunk::next`].
     pub fn sorted(&self) -> Sorted<'_> {
         self.0.records.sorted()

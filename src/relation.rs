@@ -148,6 +148,35 @@ pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, column: &str, partit
     connection.run(UNIQUE, &[arg(oid), arg(column), arg(partition_key.to_vec())]).value(0, 1)
 }
 
+const STORED: &str = "
+    SELECT c.oid FROM pg_class AS c
+    WHERE c.oid IN (SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t) AND c.relkind = 'r'";
+
+/// Whether a table and its partitions hold no row. They are scanned without a query: planning one would run functions of
+/// the table's owner, those of index predicates and statistics, with our rights; and a query of the caller's could be
+/// blinded by row security.
+pub fn is_empty(connection: &Connection, oid: pg_sys::Oid) -> bool {
+    let rows = connection.run(STORED, &[arg(oid)]);
+    (0..rows.count()).all(|row| holds_no_row(rows.value(row, 1)))
+}
+
+fn holds_no_row(table: pg_sys::Oid) -> bool {
+    // SAFETY: the table is an ordinary one, is locked by the caller, and what is opened is closed in reverse order; on an
+    // error the server does that.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+        let scan = pg_sys::table_beginscan(relation, snapshot, 0, std::ptr::null_mut());
+        let found = pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
+        pg_sys::table_endscan(scan);
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        !found
+    }
+}
+
 /// A column's name as SQL.
 pub fn quoted(column: &str) -> String {
     pgrx::spi::quote_identifier(column)

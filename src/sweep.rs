@@ -1,5 +1,6 @@
 //! What has time ended (SPEC 3.6)?
 
+use crate::cache;
 use crate::clock::{self, Timestamp};
 use crate::commit;
 use crate::error::failure;
@@ -27,6 +28,7 @@ fn sweep(as_of: TimestampWithTimeZone) -> i64 {
     // What this transaction inserted counts before time does.
     commit::work();
     as_owner(|| {
+        connected(cache::record_columns_anew);
         let mut ended = 0;
         let mut units = Units::default();
         let mut after = None;
