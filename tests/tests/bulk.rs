@@ -36,8 +36,8 @@ fn write_rows(path: &Path, rows: u64) {
     file.flush().expect("written");
 }
 
-/// Seconds that a COPY takes, and the largest private memory in kB of the process that runs it.
-fn timed_copy(session: &mut Session, table: &str, path: &Path) -> (f64, u64) {
+/// Seconds that a statement takes, and the largest private memory in kB of the process that runs it.
+fn timed(session: &mut Session, statement: &str) -> (f64, u64) {
     let status = format!("/proc/{}/status", session.pid());
     let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -51,7 +51,7 @@ fn timed_copy(session: &mut Session, table: &str, path: &Path) -> (f64, u64) {
             }
         });
         let start = Instant::now();
-        session.run(&format!("COPY {table} FROM '{}' WITH (FORMAT csv)", path.display()));
+        session.run(statement);
         done.store(true, Ordering::Relaxed);
         (start.elapsed().as_secs_f64(), peak.load(Ordering::Relaxed))
     })
@@ -65,8 +65,9 @@ fn copy_of(rows: u64) {
     let mut session = database.connect();
     session.run(&format!("CREATE TABLE bare {TABLE}; CREATE TABLE metered {TABLE}"));
     session.run(&format!("SELECT talkmeter.attach('metered', 'agent_red', '{MAPPING}', 'agent_red/starter')"));
-    let (bare, low) = timed_copy(&mut database.connect(), "bare", &path);
-    let (metered, high) = timed_copy(&mut database.connect(), "metered", &path);
+    let copy = |table: &str| format!("COPY {table} FROM '{}' WITH (FORMAT csv)", path.display());
+    let (bare, low) = timed(&mut database.connect(), &copy("bare"));
+    let (metered, high) = timed(&mut database.connect(), &copy("metered"));
     println!(
         "COPY of {rows} rows: bare {bare:.1} s, metered {metered:.1} s, ratio {:.2}; {} MB of private memory above the bare one",
         metered / bare,
@@ -85,4 +86,21 @@ fn a_copy_of_many_rows_takes_bounded_memory_and_meters_every_row() {
     if std::env::var_os("TALKMETER_LONG").is_some() {
         copy_of(10_000_000);
     }
+}
+
+#[test]
+fn a_transaction_that_flushes_often_gives_the_memory_of_each_flush_back() {
+    let database = Database::with_messages("bulk", "agent_red", None);
+    let loops = |flush: &str| {
+        format!(
+            "DO $$ BEGIN FOR i IN 1..20 LOOP
+                 INSERT INTO messages (tenant_id, conversation_id, kind)
+                 SELECT 'acme', i || repeat('x', 400) || j, 'note' FROM generate_series(1, 8000) AS j;
+                 {flush}
+             END LOOP; END $$"
+        )
+    };
+    let (_, once) = timed(&mut database.connect(), &loops(""));
+    let (_, often) = timed(&mut database.connect(), &loops("PERFORM talkmeter.flush();"));
+    assert!(often <= once + BOUND, "{often} kB with flushes, {once} kB without");
 }

@@ -1,0 +1,317 @@
+//! Does a dump bring back the same bill, and does nothing of it get metered a second time?
+
+use postgres::error::SqlState;
+use std::io::Write;
+use std::process::Stdio;
+use std::thread;
+use talkmeter_tests::{
+    Database, Session, assert_same_rows, attach, create_messages, messages_mapping, program, tell, traces,
+};
+
+// --- A database to dump ---
+
+/// A database whose tables hold something of everything that can be dumped. Its message tables lie in schemas that a
+/// dump loads before and after `talkmeter`, their columns get other numbers when they are restored, and there are
+/// messages of before they were attached.
+fn original() -> Database {
+    let database = Database::fresh("original");
+    let mut session = database.connect();
+    session.run(
+        r#"CREATE SEQUENCE ids;
+           CREATE TABLE messages (gone int, id bigint PRIMARY KEY, tenant_id text, also_gone text, conversation_id text,
+               created_at timestamptz, kind text, excluded boolean);
+           ALTER TABLE messages DROP gone, DROP also_gone;
+           CREATE SCHEMA zebra;
+           CREATE TABLE zebra.messages (gone int, id bigint, tenant_id text, conversation_id text,
+               created_at timestamptz, kind text, excluded boolean, PRIMARY KEY (id, tenant_id))
+               PARTITION BY LIST (tenant_id);
+           CREATE TABLE zebra.small PARTITION OF zebra.messages FOR VALUES IN ('small');
+           CREATE TABLE zebra.others (excluded boolean, kind text, created_at timestamptz, unused int,
+               conversation_id text, tenant_id text NOT NULL, id bigint NOT NULL, gone int);
+           ALTER TABLE zebra.others DROP unused;
+           ALTER TABLE zebra.messages ATTACH PARTITION zebra.others DEFAULT;
+           ALTER TABLE zebra.messages DROP gone;
+           CREATE TABLE former (LIKE messages INCLUDING INDEXES);
+           SELECT talkmeter.define_policy('{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+               "charge_on": "close"}');
+           SELECT talkmeter.define_policy('{"name": "agent_red", "label": "2.0.0", "starts_on": ["customer_message"],
+               "ends_on": ["close"], "charge_on": "first_ai_reply", "effective_from": "2026-01-01T00:00:00Z"}');
+           SELECT talkmeter.define_plan('{"name": "two", "included": 2, "overage_rate": 0.125, "currency": "EUR"}');
+           SELECT talkmeter.define_pack(
+               '{"name": "one", "size": 1, "price": 1, "currency": "EUR", "valid_for": "90 days"}');
+           SELECT talkmeter.subscribe('small', 'two', since => '2026-01-01', anchor_day => 15, policy => 'agent_red@1');
+           SELECT talkmeter.buy_pack('small', 'one', 'order 1', '2026-02-01 00:00+00')"#,
+    );
+    for (table, policy) in [("messages", "lutingenie"), ("zebra.messages", "own"), ("former", "agent_red")] {
+        say(&mut session, table, "small", "of before", "10:00 exchange");
+        attach(&mut session, table, policy, None, &messages_mapping());
+        for (number, conversation) in ["a", "b", "c", "d", "test_e"].iter().enumerate() {
+            let story = format!("1{number}:00 exchange, 1{number}:01 unheard_of, 1{number}:02 close");
+            say(&mut session, table, "small", &format!("{conversation} of {table}"), &story);
+        }
+        say(&mut session, table, "planless", table, "10:00 visit");
+        say(&mut session, table, "small", &format!("open in {table}"), "now exchange, now staff_reply");
+    }
+    session.run("SELECT talkmeter.detach('former'); SELECT talkmeter.sweep()");
+    let tiers = "SELECT string_agg(DISTINCT tier, ' ' ORDER BY tier) FROM talkmeter.charges";
+    assert_eq!(session.line(tiers), "included overage pack");
+    assert_eq!(session.lines("SELECT DISTINCT problem FROM talkmeter.health()"), ["quarantine"]);
+    for relation in ["unplanned", "packs", "parts WHERE status = 'open' AND charged_at IS NOT NULL", "quarantine"] {
+        assert!(!session.lines(&format!("SELECT 1 FROM talkmeter.{relation}")).is_empty(), "{relation}");
+    }
+    database
+}
+
+/// Inserts rows into a table as [`tell`] does, ids counted on; the time may be `now`.
+fn say(session: &mut Session, table: &str, tenant: &str, conversation: &str, story: &str) {
+    let rows: Vec<String> = story
+        .split(", ")
+        .map(|event| {
+            let (time, kind) = event.split_once(' ').expect("a time and a kind");
+            let time = if time == "now" { "clock_timestamp()".to_owned() } else { format!("'2026-03-01 {time}+00'") };
+            format!("(nextval('ids'), '{tenant}', '{conversation}', {time}, '{kind}')")
+        })
+        .collect();
+    session.run(&format!(
+        "INSERT INTO {table} (id, tenant_id, conversation_id, created_at, kind) VALUES {}",
+        rows.join(", ")
+    ));
+}
+
+// --- Dump and restore ---
+
+/// Runs a program of the server's with some input and returns its output, or its complaint if it fails.
+fn run(name: &str, arguments: &[&str], options: &str, input: &[u8]) -> Result<Vec<u8>, String> {
+    let mut command = program(name);
+    command.args(arguments).env("PGOPTIONS", options);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let output = thread::scope(|scope| {
+        // A program that stops reads no further.
+        scope.spawn(move || stdin.write_all(input).is_ok());
+        child.wait_with_output().expect("the program ends")
+    });
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn dump(database: &Database, arguments: &[&str]) -> Vec<u8> {
+    run("pg_dump", &[&["-d", database.name()], arguments].concat(), "", b"").expect("a dump")
+}
+
+/// Runs a script up to its first error.
+fn psql(database: &Database, options: &str, script: &[u8]) -> Result<(), String> {
+    run("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database.name()], options, script).map(drop)
+}
+
+fn pg_restore(database: &Database, arguments: &[&str], dump: &[u8]) -> Result<(), String> {
+    run("pg_restore", &[&["-d", database.name()], arguments].concat(), "", dump).map(drop)
+}
+
+/// Every row of every table and view of talkmeter's, and all that it has to tell of its health.
+fn contents(session: &mut Session) -> Vec<String> {
+    let relations = session
+        .lines("SELECT relname FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace AND relkind IN ('r', 'v')");
+    assert!(relations.len() > 20);
+    let all = relations.iter().map(|relation| format!("SELECT '{relation}', t::text FROM talkmeter.{relation} AS t"));
+    let health = "SELECT 'health()', t::text FROM talkmeter.health() AS t".to_owned();
+    session.lines(&format!("{} ORDER BY 1, 2", all.chain([health]).collect::<Vec<_>>().join(" UNION ALL ")))
+}
+
+/// The restored database says what the original says, and goes on from there.
+fn assert_brought_back(original: &Database, restored: &Database) {
+    let mut session = restored.connect();
+    assert_same_rows(&contents(&mut session), &contents(&mut original.connect()));
+    assert_goes_on(&mut session, "messages", "open in messages");
+    assert_goes_on(&mut session, "zebra.messages", "open in zebra.messages");
+    assert_goes_on(&mut session, "zebra.small", "open in zebra.messages");
+    // What was detached stays so.
+    let before = traces(&mut session);
+    say(&mut session, "former", "small", "after", "now exchange");
+    assert_eq!(traces(&mut session), before);
+}
+
+/// The next message of an open part is counted in it, and a new part is charged once, under the next number.
+fn assert_goes_on(session: &mut Session, table: &str, open: &str) {
+    let last = "SELECT max(charge_id) FROM talkmeter.charges WHERE tenant = 'small'";
+    let counted = format!("SELECT message_count FROM talkmeter.parts WHERE conversation = '{open}'");
+    let before = (session.line(last), session.line(&counted));
+    let next = |number: &str| (number.parse::<i64>().expect("a number") + 1).to_string();
+    say(session, table, "small", open, "now ai_reply");
+    assert_eq!((session.line(last), session.line(&counted)), (before.0.clone(), next(&before.1)), "{table}");
+    let new = format!("new in {table}");
+    say(session, table, "small", &new, "now exchange");
+    assert_eq!(session.line(last), next(&before.0), "{table}");
+    let charged = session.lines(&format!("SELECT charge_id FROM talkmeter.charges WHERE conversation = '{new}'"));
+    assert_eq!(charged, [next(&before.0)], "{table}");
+}
+
+// --- In one pass ---
+
+#[test]
+fn a_plain_dump_brings_everything_back() {
+    let original = original();
+    let restored = Database::empty("restored");
+    psql(&restored, "", &dump(&original, &[])).expect("a restore without error");
+    assert_brought_back(&original, &restored);
+}
+
+#[test]
+fn a_custom_dump_brings_everything_back() {
+    let original = original();
+    let restored = Database::empty("restored");
+    pg_restore(&restored, &[], &dump(&original, &["-Fc"])).expect("a restore without error");
+    // The dump of a restored database is as good.
+    let again = Database::empty("again");
+    pg_restore(&again, &[], &dump(&restored, &["-Fc"])).expect("a restore without error");
+    assert_brought_back(&original, &restored);
+    assert_brought_back(&original, &again);
+}
+
+#[test]
+fn what_is_shipped_is_not_dumped() {
+    let database = Database::fresh("untouched");
+    let dumped = String::from_utf8(dump(&database, &["--data-only"])).expect("text");
+    let rows: Vec<_> = dumped.lines().filter(|line| line.contains("agent_red")).collect();
+    assert_eq!(rows, [""; 0]);
+}
+
+#[test]
+fn every_table_is_dumped() {
+    let database = Database::fresh("extconfig");
+    let mut session = database.connect();
+    let left_out = session.lines(
+        "SELECT c.oid::regclass FROM pg_class AS c
+         WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind IN ('r', 'p', 'S') AND NOT EXISTS (
+             SELECT FROM pg_extension AS e WHERE e.extname = 'talkmeter' AND c.oid = ANY (e.extconfig))",
+    );
+    assert_eq!(left_out, [""; 0]);
+}
+
+/// A database whose table was attached, then changed, and then swept, restored from a dump.
+fn restored_after(change: &str) -> (Database, Session) {
+    let original = Database::with_messages("original", "lutingenie", Some("agent_red/starter"));
+    original.connect().run(change);
+    original.connect().run("SELECT talkmeter.sweep()");
+    let restored = Database::empty("restored");
+    psql(&restored, "", &dump(&original, &[])).expect("a restore without error");
+    let session = restored.connect();
+    (restored, session)
+}
+
+#[test]
+fn a_renamed_column_is_followed_into_the_restored_database() {
+    let (_database, mut session) = restored_after("ALTER TABLE messages RENAME kind TO event");
+    session.run("INSERT INTO messages (tenant_id, conversation_id, event) VALUES ('acme', 'c', 'exchange')");
+    assert_eq!(session.lines("SELECT reason, detail FROM talkmeter.quarantine"), [""; 0]);
+    assert_eq!(session.lines("SELECT conversation, message_count FROM talkmeter.parts"), ["c|2"]);
+}
+
+#[test]
+fn a_new_column_does_not_stand_in_for_a_renamed_one_in_the_restored_database() {
+    let (_database, mut session) =
+        restored_after("ALTER TABLE messages RENAME kind TO event; ALTER TABLE messages ADD kind text");
+    session
+        .run("INSERT INTO messages (tenant_id, conversation_id, event, kind) VALUES ('acme', 'c', 'note', 'exchange')");
+    assert_eq!(session.lines("SELECT conversation, message_count FROM talkmeter.parts"), [""; 0]);
+}
+
+// --- Schema first, data later ---
+
+/// A database that has the tables and triggers of the original's, and no rows.
+fn with_schema_of(original: &Database) -> Database {
+    let restored = Database::empty("restored");
+    psql(&restored, "", &dump(original, &["--schema-only"])).expect("a schema without error");
+    restored
+}
+
+#[test]
+fn data_loaded_with_triggers_disabled_is_not_metered_again() {
+    let original = original();
+    let restored = with_schema_of(&original);
+    psql(&restored, "", &dump(&original, &["--data-only", "--disable-triggers"])).expect("data without error");
+    assert_brought_back(&original, &restored);
+    let restored = with_schema_of(&original);
+    let custom = dump(&original, &["-Fc"]);
+    pg_restore(&restored, &["--data-only", "--disable-triggers"], &custom).expect("data without error");
+    assert_brought_back(&original, &restored);
+}
+
+#[test]
+fn data_loaded_in_replica_role_is_not_metered_again() {
+    let original = original();
+    let restored = with_schema_of(&original);
+    psql(&restored, "-c session_replication_role=replica", &dump(&original, &["--data-only"]))
+        .expect("data without error");
+    assert_brought_back(&original, &restored);
+}
+
+/// Data of a message table in a schema, loaded while its triggers are on, is refused.
+fn data_loaded_with_triggers_on_is_refused(schema: &str) {
+    let original = Database::fresh("original");
+    let mut session = original.connect();
+    session.run(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}"));
+    create_messages(&mut session);
+    tell(&mut session, "acme", "of before", "10:00 exchange");
+    attach(&mut session, "messages", "lutingenie", Some("agent_red/starter"), &messages_mapping());
+    tell(&mut session, "acme", "c", "10:00 exchange");
+
+    let restored = with_schema_of(&original);
+    let complaint = psql(&restored, "", &dump(&original, &["--data-only"])).expect_err("data with triggers on");
+    assert!(complaint.contains("talkmeter"), "{complaint}");
+    // One that goes on after an error complains in the end, and has billed nothing that was not dumped.
+    let restored = with_schema_of(&original);
+    let complaint =
+        pg_restore(&restored, &["--data-only"], &dump(&original, &["-Fc"])).expect_err("data with triggers on");
+    assert!(complaint.contains("talkmeter"), "{complaint}");
+    assert_eq!(restored.connect().lines("SELECT conversation FROM talkmeter.charges"), ["c"]);
+}
+
+#[test]
+fn data_loaded_before_that_of_talkmeter_with_triggers_on_is_refused() {
+    data_loaded_with_triggers_on_is_refused("public");
+}
+
+#[test]
+fn data_loaded_after_that_of_talkmeter_with_triggers_on_is_refused() {
+    data_loaded_with_triggers_on_is_refused("zebra");
+}
+
+// --- DROP EXTENSION ---
+
+#[test]
+fn the_extension_is_not_dropped_while_a_table_is_attached() {
+    let database = Database::with_messages("attached", "lutingenie", None);
+    let mut session = database.connect();
+    assert_eq!(session.refused("DROP EXTENSION talkmeter"), SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(session.lines("SELECT conversation FROM talkmeter.parts"), ["c"]);
+}
+
+#[test]
+fn the_extension_is_dropped_without_a_trace_and_can_be_created_again() {
+    let database = Database::fresh("dropped");
+    let mut session = database.connect();
+    let catalogs =
+        "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_type),
+        (SELECT count(*) FROM pg_namespace), (SELECT count(*) FROM pg_trigger), (SELECT count(*) FROM pg_depend)";
+    session.run("DROP EXTENSION talkmeter");
+    create_messages(&mut session);
+    let before = session.line(catalogs);
+    session.run("CREATE EXTENSION talkmeter");
+    // A session that meters before and after, as an application's does.
+    let mut application = database.connect();
+    attach(&mut session, "messages", "lutingenie", None, &messages_mapping());
+    tell(&mut application, "acme", "first", "10:00 exchange");
+    session.run("SELECT talkmeter.detach('messages'); DROP EXTENSION talkmeter");
+    assert_eq!(session.line(catalogs), before);
+    tell(&mut application, "acme", "between", "10:00 exchange");
+    assert_eq!(session.lines("SELECT conversation_id FROM messages ORDER BY id"), ["first", "between"]);
+    session.run("CREATE EXTENSION talkmeter");
+    attach(&mut session, "messages", "lutingenie", None, &messages_mapping());
+    tell(&mut application, "acme", "second", "10:00 exchange");
+    assert_eq!(session.lines("SELECT conversation FROM talkmeter.parts"), ["second"]);
+}

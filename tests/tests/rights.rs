@@ -1,0 +1,346 @@
+//! Who may do what, and does talkmeter ever lend its rights to anybody's code?
+
+use postgres::error::SqlState;
+use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, quoted, tell, traces};
+
+const PLAN: Option<&str> = Some("agent_red/starter");
+const EXCHANGES: &str = r#"{"kinds": [{"kind": ["customer_message", "ai_reply"]}]}"#;
+
+fn metered() -> (Database, Session) {
+    let database = Database::with_messages("rights", "lutingenie", PLAN);
+    let session = database.connect();
+    (database, session)
+}
+
+/// A role that may create schemas, and attach and detach tables that it owns.
+fn clerk(database: &Database, session: &mut Session) -> String {
+    let clerk = database.role("clerk");
+    session.run(&format!(
+        "GRANT CREATE ON DATABASE {} TO {clerk};
+         GRANT USAGE ON SCHEMA talkmeter TO {clerk};
+         GRANT EXECUTE ON FUNCTION talkmeter.attach, talkmeter.detach TO {clerk}",
+        database.name()
+    ));
+    clerk
+}
+
+/// The conversations that were metered, with messages counted.
+fn counted(session: &mut Session) -> Vec<String> {
+    session.lines("SELECT tenant, conversation, message_count FROM talkmeter.parts ORDER BY 1, 2, part")
+}
+
+// --- What is granted ---
+
+#[test]
+fn nothing_is_granted_to_public() {
+    let database = Database::fresh("public");
+    let mut session = database.connect();
+    let granted = session.lines(
+        "SELECT object, privilege_type
+         FROM (
+             SELECT oid::regprocedure::text AS object, coalesce(proacl, acldefault('f', proowner)) AS acl
+             FROM pg_proc WHERE pronamespace = 'talkmeter'::regnamespace
+             UNION ALL
+             SELECT oid::regclass::text, coalesce(relacl, acldefault('r', relowner))
+             FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace
+             UNION ALL
+             SELECT attrelid::regclass || '.' || attname, attacl
+             FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+             WHERE c.relnamespace = 'talkmeter'::regnamespace
+             UNION ALL
+             SELECT nspname, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace WHERE nspname = 'talkmeter'
+         ) AS all_objects, aclexplode(acl)
+         WHERE grantee = 0",
+    );
+    assert_eq!(granted, [""; 0]);
+}
+
+#[test]
+fn an_application_gets_no_right_on_anything_of_talkmeter() {
+    let (database, mut session) = metered();
+    let app = database.role("app");
+    session.run(&format!("GRANT INSERT ON messages TO {app}"));
+    tell(&mut database.connect_as(&app), "acme", "c", "10:00 exchange");
+    assert_eq!(counted(&mut session), ["acme|c|2"]);
+    let rights = session.lines(&format!(
+        "SELECT 'schema' WHERE has_schema_privilege('{app}', 'talkmeter', 'USAGE, CREATE')
+         UNION ALL
+         SELECT oid::regprocedure::text FROM pg_proc
+         WHERE pronamespace = 'talkmeter'::regnamespace AND has_function_privilege('{app}', oid, 'EXECUTE')
+         UNION ALL
+         SELECT oid::regclass::text FROM pg_class
+         WHERE relnamespace = 'talkmeter'::regnamespace AND relkind IN ('r', 'v')
+             AND has_table_privilege('{app}', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')"
+    ));
+    assert_eq!(rights, [""; 0]);
+}
+
+#[test]
+fn a_function_with_its_owners_rights_has_a_path_of_its_own() {
+    let database = Database::fresh("definers");
+    let without = database.connect().lines(
+        "SELECT oid::regprocedure FROM pg_proc
+         WHERE pronamespace = 'talkmeter'::regnamespace AND prosecdef
+             AND NOT 'search_path=pg_catalog, pg_temp' = ANY (coalesce(proconfig, '{}'))",
+    );
+    assert_eq!(without, [""; 0]);
+}
+
+#[test]
+fn an_extension_does_not_adopt_what_somebody_made_before_it() {
+    let database = Database::fresh("adopted");
+    let mut session = database.connect();
+    let clerk = database.role("clerk");
+    session.run(&format!("DROP EXTENSION talkmeter; GRANT CREATE ON DATABASE {} TO {clerk}", database.name()));
+    let mut early = database.connect_as(&clerk);
+    assert_eq!(early.refused("CREATE EXTENSION talkmeter"), SqlState::INSUFFICIENT_PRIVILEGE);
+    early.run("CREATE SCHEMA talkmeter");
+    assert_eq!(session.refused("CREATE EXTENSION talkmeter"), SqlState::DUPLICATE_SCHEMA);
+}
+
+#[test]
+fn nobody_but_a_superuser_switches_metering_off() {
+    let (database, mut session) = metered();
+    let app = database.role("app");
+    session.run(&format!("GRANT INSERT ON messages TO {app}"));
+    // Also before the library is loaded, when the server does not know yet whose setting it is.
+    let mut inserter = database.connect_as(&app);
+    inserter.run("SET talkmeter.enabled = off");
+    tell(&mut inserter, "acme", "first", "10:00 exchange");
+    for setting in ["talkmeter.enabled = off", "talkmeter.max_future = 86400", "session_replication_role = replica"] {
+        assert_eq!(inserter.refused(&format!("SET {setting}")), SqlState::INSUFFICIENT_PRIVILEGE);
+        let code = inserter.refused(&format!("ALTER ROLE {app} SET {setting}"));
+        assert_eq!(code, SqlState::INSUFFICIENT_PRIVILEGE, "{setting}");
+    }
+    tell(&mut inserter, "acme", "second", "10:00 exchange");
+    assert_eq!(counted(&mut session), ["acme|first|2", "acme|second|2"]);
+}
+
+// --- Whose rights an insert has ---
+
+#[test]
+fn a_message_is_metered_whatever_role_inserts_it() {
+    let (database, mut session) = metered();
+    let (owner, app, caller) = (database.role("owner"), database.role("app"), database.role("caller"));
+    session.run(&format!(
+        "ALTER TABLE messages OWNER TO {owner};
+         GRANT INSERT ON messages TO {app};
+         GRANT {app} TO {caller};
+         CREATE FUNCTION say(conversation text) RETURNS void SECURITY DEFINER SET search_path = public LANGUAGE sql
+             AS $$ INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('acme', conversation, 'exchange') $$;
+         ALTER FUNCTION say OWNER TO {app}"
+    ));
+    let insert = |name: &str| {
+        format!("INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('acme', '{name}', 'exchange')")
+    };
+    let mut session = database.connect_as(&caller);
+    session.run("SELECT say('by a definer')");
+    session.run(&format!("SET ROLE {app}; {}; RESET ROLE", insert("by a role")));
+    // At commit the role is another again than at the insert.
+    session.run(&format!("BEGIN; SET LOCAL ROLE {app}; {}; RESET ROLE; COMMIT", insert("by a local role")));
+    assert_eq!(session.line("SELECT current_user, session_user"), format!("{caller}|{caller}"));
+    let mut session = database.connect();
+    session
+        .run(&format!("SET SESSION AUTHORIZATION {app}; {}; RESET SESSION AUTHORIZATION", insert("by authorization")));
+    session.run(&format!("BEGIN; SET LOCAL ROLE {owner}; {}; COMMIT", insert("by the owner")));
+    let names = ["by a definer", "by a local role", "by a role", "by authorization", "by the owner"];
+    assert_eq!(counted(&mut session), names.map(|name| format!("acme|{name}|2")));
+}
+
+#[test]
+fn row_security_hides_nothing_from_the_meter() {
+    let database = Database::fresh("row_security");
+    let mut session = database.connect();
+    let (clerk, app) = (clerk(&database, &mut session), database.role("app"));
+    create_messages(&mut session);
+    session.run(&format!(
+        "ALTER TABLE messages OWNER TO {clerk};
+         INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('hidden', 'c', 'exchange');
+         ALTER TABLE messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+         CREATE POLICY readers ON messages FOR SELECT USING (tenant_id = 'acme');
+         CREATE POLICY writers ON messages FOR INSERT WITH CHECK (tenant_id = 'acme');
+         GRANT INSERT ON messages TO {app}"
+    ));
+    let mut owner = database.connect_as(&clerk);
+    attach(&mut owner, "messages", "lutingenie", PLAN, &messages_mapping());
+    // The row that the owner does not see is one of before the start all the same.
+    assert_eq!(session.line("SELECT starts_at > '-infinity' FROM talkmeter.sources"), "t");
+    let mut inserter = database.connect_as(&app);
+    tell(&mut inserter, "acme", "c", "10:00 exchange, 10:01 unheard_of");
+    assert_eq!(
+        inserter.refused("INSERT INTO messages (tenant_id) VALUES ('hidden')"),
+        SqlState::INSUFFICIENT_PRIVILEGE
+    );
+    assert_eq!(counted(&mut session), ["acme|c|2"]);
+    assert_eq!(session.lines("SELECT tenant, reason FROM talkmeter.quarantine"), ["acme|no_kind"]);
+}
+
+#[test]
+fn a_dry_run_reads_as_its_caller() {
+    let database = Database::fresh("dry_run");
+    let mut session = database.connect();
+    let clerk = clerk(&database, &mut session);
+    create_messages(&mut session);
+    let shown = format!(
+        "SELECT DISTINCT tenant FROM talkmeter.attach('messages', 'lutingenie', {}, dry_run => true)",
+        quoted(&messages_mapping())
+    );
+    session.run(&format!(
+        "ALTER TABLE messages OWNER TO {clerk};
+         INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('acme', 'c', 'note'), ('hidden', 'c', 'note');
+         ALTER TABLE messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+         CREATE POLICY readers ON messages USING (tenant_id = 'acme')"
+    ));
+    let mut owner = database.connect_as(&clerk);
+    assert_eq!(owner.lines(&shown), ["acme"]);
+    owner.run(&format!("REVOKE SELECT ON messages FROM {clerk}"));
+    assert_eq!(owner.refused(&shown), SqlState::INSUFFICIENT_PRIVILEGE);
+}
+
+#[test]
+fn a_tenant_meets_nothing_of_another_that_has_the_same_ids() {
+    let database = Database::fresh("same_ids");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE messages (id bigint, tenant_id text, conversation_id text, created_at timestamptz DEFAULT now(),
+             PRIMARY KEY (id, tenant_id)) PARTITION BY LIST (tenant_id);
+         CREATE TABLE a PARTITION OF messages FOR VALUES IN ('a');
+         CREATE TABLE b PARTITION OF messages FOR VALUES IN ('b')",
+    );
+    attach(&mut session, "messages", "lutingenie", PLAN, EXCHANGES);
+    for table in ["b", "a", "messages"] {
+        let tenant = if table == "a" { "a" } else { "b" };
+        let id = if table == "messages" { 2 } else { 1 };
+        session.run(&format!("INSERT INTO {table} VALUES ({id}, '{tenant}', 'c')"));
+    }
+    assert_eq!(session.refused("INSERT INTO a VALUES (1, 'a', 'c')"), SqlState::UNIQUE_VIOLATION);
+    for tenant in ["a", "b"] {
+        session.run(&format!("SELECT talkmeter.buy_pack('{tenant}', 'agent_red/1000', 'key')"));
+    }
+    let billed = "SELECT tenant, message_count, charge_id, k.pack_id
+        FROM talkmeter.parts JOIN talkmeter.charges USING (tenant) JOIN talkmeter.packs AS k USING (tenant) ORDER BY 1";
+    assert_eq!(session.lines(billed), ["a|2|1|1", "b|4|1|1"]);
+}
+
+#[test]
+fn no_unique_key_spans_tenants() {
+    let database = Database::fresh("keys");
+    let spans = database.connect().lines(
+        "SELECT i.indexrelid::regclass FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid
+             JOIN pg_attribute AS first ON first.attrelid = c.oid AND first.attnum = i.indkey[0]
+         WHERE c.relnamespace = 'talkmeter'::regnamespace AND i.indisunique AND first.attname <> 'tenant'
+             AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'tenant')
+             AND first.atttypid <> 'uuid'::regtype",
+    );
+    assert_eq!(spans, [""; 0]);
+}
+
+// --- Who may attach ---
+
+#[test]
+fn to_attach_a_table_one_must_own_it() {
+    let database = Database::fresh("ownership");
+    let mut session = database.connect();
+    let clerk = clerk(&database, &mut session);
+    let columns = "id bigint PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz";
+    session.run(&format!(
+        "CREATE TABLE ordinary ({columns});
+         CREATE TABLE attached ({columns});
+         CREATE TABLE parted ({columns}) PARTITION BY RANGE (id);
+         CREATE TABLE a_partition PARTITION OF parted DEFAULT;
+         CREATE TABLE heir () INHERITS (ordinary);
+         CREATE UNLOGGED TABLE unlogged ({columns});
+         CREATE VIEW a_view AS SELECT * FROM ordinary;
+         CREATE MATERIALIZED VIEW kept AS SELECT * FROM ordinary;
+         CREATE SEQUENCE counter;
+         CREATE TYPE pair AS (a integer, b integer);
+         CREATE FOREIGN DATA WRAPPER none;
+         CREATE SERVER nowhere FOREIGN DATA WRAPPER none;
+         CREATE FOREIGN TABLE remote (id bigint) SERVER nowhere;
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO {clerk}"
+    ));
+    attach(&mut session, "attached", "lutingenie", PLAN, EXCHANGES);
+    let others = ["ordinary", "parted", "a_partition", "heir", "unlogged", "attached"];
+    let not_tables =
+        ["a_view", "kept", "counter", "pair", "remote", "ordinary_pkey", "pg_catalog.pg_class", "talkmeter.charge"];
+    let mut caller = database.connect_as(&clerk);
+    for (relation, code) in (others.map(|table| (table, SqlState::INSUFFICIENT_PRIVILEGE)).into_iter())
+        .chain(not_tables.map(|relation| (relation, SqlState::WRONG_OBJECT_TYPE)))
+    {
+        for dry_run in [true, false] {
+            let attach = format!(
+                "SELECT talkmeter.attach('{relation}'::regclass, 'lutingenie', '{EXCHANGES}', dry_run => {dry_run})"
+            );
+            assert_eq!(caller.refused(&attach), code, "{relation}");
+        }
+        assert_eq!(caller.refused(&format!("SELECT talkmeter.detach('{relation}'::regclass)")), code, "{relation}");
+    }
+    assert_eq!(session.lines("SELECT source FROM talkmeter.sources"), ["attached"]);
+    let triggers = "SELECT DISTINCT tgrelid::regclass FROM pg_trigger WHERE tgfoid = 'talkmeter.on_insert'::regproc";
+    assert_eq!(session.lines(triggers), ["attached"]);
+}
+
+#[test]
+fn to_attach_a_table_one_needs_execute_and_to_be_its_owner_or_a_member_of_it() {
+    let (database, mut session) = metered();
+    let (owner, member, guest) = (database.role("owner"), database.role("member"), database.role("guest"));
+    session.run(&format!(
+        "SELECT talkmeter.detach('messages');
+         ALTER TABLE messages OWNER TO {owner};
+         GRANT {owner} TO {member}, {guest};
+         ALTER ROLE {guest} NOINHERIT"
+    ));
+    let attach = format!("SELECT talkmeter.attach('messages', 'lutingenie', {})", quoted(&messages_mapping()));
+    let detach = "SELECT talkmeter.detach('messages')";
+    for role in [&owner, &member, &guest] {
+        for call in [attach.as_str(), detach] {
+            assert_eq!(database.connect_as(role).refused(call), SqlState::INSUFFICIENT_PRIVILEGE, "{role}");
+        }
+    }
+    session.run("GRANT USAGE ON SCHEMA talkmeter TO PUBLIC");
+    assert_eq!(database.connect_as(&owner).refused(&attach), SqlState::INSUFFICIENT_PRIVILEGE);
+    session.run("GRANT EXECUTE ON FUNCTION talkmeter.attach, talkmeter.detach TO PUBLIC");
+    for role in [&owner, &member] {
+        database.connect_as(role).run(&format!("{attach}; {detach}"));
+    }
+    // Who must say SET ROLE to have the owner's rights must say it here too.
+    let mut guest = database.connect_as(&guest);
+    assert_eq!(guest.refused(&attach), SqlState::INSUFFICIENT_PRIVILEGE);
+    guest.run(&format!("SET ROLE {owner}; {attach}; {detach}"));
+}
+
+// --- The trigger function ---
+
+#[test]
+fn a_trigger_on_a_table_that_is_not_attached_is_refused() {
+    let (database, mut session) = metered();
+    let mallory = clerk(&database, &mut session);
+    session.run(&format!(
+        "CREATE TABLE forged (LIKE messages INCLUDING ALL);
+         INSERT INTO forged (tenant_id, conversation_id, kind) VALUES ('acme', 'forged', 'exchange');
+         ALTER TABLE forged OWNER TO {mallory}"
+    ));
+    let by_statement = "REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()";
+    let by_row = "FOR EACH ROW EXECUTE FUNCTION talkmeter.on_insert()";
+    let code =
+        database.connect_as(&mallory).refused(&format!("CREATE TRIGGER forgery AFTER INSERT ON forged {by_statement}"));
+    assert_eq!(code, SqlState::INSUFFICIENT_PRIVILEGE);
+    let insert = "INSERT INTO forged (tenant_id, conversation_id, kind) VALUES ('acme', 'c', 'exchange')";
+    for (trigger, statement) in [
+        (format!("AFTER INSERT ON forged {by_statement}"), insert),
+        (format!("AFTER INSERT ON forged {by_row}"), insert),
+        (format!("BEFORE INSERT ON forged {by_row}"), insert),
+        ("BEFORE INSERT ON forged EXECUTE FUNCTION talkmeter.on_insert()".to_owned(), insert),
+        (format!("AFTER UPDATE ON forged {by_statement}"), "UPDATE forged SET kind = 'note'"),
+        (format!("AFTER UPDATE ON forged {by_row}"), "UPDATE forged SET kind = 'note'"),
+        (format!("AFTER DELETE ON forged {by_row}"), "DELETE FROM forged"),
+        ("AFTER TRUNCATE ON forged EXECUTE FUNCTION talkmeter.on_insert()".to_owned(), "TRUNCATE forged"),
+    ] {
+        session.run(&format!("CREATE TRIGGER forgery {trigger}"));
+        let refused = [SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, SqlState::E_R_I_E_TRIGGER_PROTOCOL_VIOLATED];
+        assert!(refused.contains(&session.refused(statement)), "{trigger}");
+        session.run("DROP TRIGGER forgery ON forged");
+    }
+    assert_eq!(session.refused("SELECT talkmeter.on_insert()"), SqlState::FEATURE_NOT_SUPPORTED);
+    assert_eq!(traces(&mut session), [""; 0]);
+}
