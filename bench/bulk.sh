@@ -21,7 +21,7 @@ write_rows() {
 }
 
 fresh_database() {
-    sql -c 'DROP DATABASE IF EXISTS bulk' -c 'CREATE DATABASE bulk'
+    sql -c 'SET client_min_messages = warning' -c 'DROP DATABASE IF EXISTS bulk' -c 'CREATE DATABASE bulk'
     sql -d bulk <<'SQL'
 CREATE EXTENSION talkmeter;
 CREATE TABLE bare (id bigint PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz, sender text, body text);
@@ -64,7 +64,6 @@ measure() {
         metered+=("$time") metered_memory+=("$memory")
     done
     rm -f "$file"
-    printf '%s\n' "${bare[@]}" | median >"$TALKMETER_DIR/bare"
     awk -v rows="$rows" -v bare="$(printf '%s\n' "${bare[@]}" | median)" -v metered="$(printf '%s\n' "${metered[@]}" | median)" \
         -v low="$(printf '%s\n' "${bare_memory[@]}" | median)" -v high="$(printf '%s\n' "${metered_memory[@]}" | median)" \
         'BEGIN { printf "COPY of %d rows: bare %.1f s, metered %.1f s, ratio %.2f; private memory %.0f MB, %.0f MB above the bare one\n",
