@@ -60,7 +60,7 @@ fn attach(
         connected(|connection| {
             // Waits for inserts under way, which would otherwise be neither before the start nor metered.
             let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
-            connection.run_once(&lock, false, &[]);
+            connection.run_once(&lock, false);
             not_attached_twice(connection, source, &relation);
             let recorded = recorded(&checked, &columns);
             record(connection, source, &relation, policy, default_plan, mapping, recorded, strict);
@@ -70,7 +70,7 @@ fn attach(
                     member,
                     " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()",
                 ]);
-                connection.run_once(&create, false, &[]);
+                connection.run_once(&create, false);
             }
             cache::announce_change(connection);
         })
@@ -247,7 +247,7 @@ fn preview(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> V
         mapping.columns.iter().map(|index| columns[*index].reader(mapping.timezone.clone())).collect();
     let latest = clock::latest();
     connected(|connection| {
-        let rows = connection.run_once(&select, true, &[]);
+        let rows = connection.run_once(&select, true);
         let mut shown = Vec::new();
         for row in 0..rows.count() {
             let value = |(slot, reader): (usize, &Reader)| {
@@ -310,7 +310,7 @@ fn detach(source: pg_sys::Oid) {
     as_owner(|| {
         connected(|connection| {
             let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
-            connection.run_once(&lock, false, &[]);
+            connection.run_once(&lock, false);
             if connection.run(DETACH, &[arg(source)]).count() == 0 {
                 failure(
                     PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -322,7 +322,7 @@ fn detach(source: pg_sys::Oid) {
             let rows = connection.run(TRIGGERED, &[arg(source)]);
             for row in 0..rows.count() {
                 let member: String = rows.value(row, 1);
-                connection.run_once(&statement(&["DROP TRIGGER talkmeter_insert ON ", &member]), false, &[]);
+                connection.run_once(&statement(&["DROP TRIGGER talkmeter_insert ON ", &member]), false);
             }
             cache::announce_change(connection);
         })

@@ -169,7 +169,6 @@ pub fn standing(relation: pg_sys::Oid) -> Standing {
     watch(relation);
     let found = as_owner(|| {
         connected(|connection| {
-            watch(own_table(connection));
             if let Some(source) = load(connection, &connection.run(BY_RELATION, &[arg(relation)]), relation) {
                 return Standing::Attached(source);
             }
@@ -235,6 +234,7 @@ const BY_ID: &str = "
     WHERE s.source_id = $1";
 
 fn load(connection: &Connection, rows: &Rows, fires_on: pg_sys::Oid) -> Option<Rc<Source>> {
+    watch(own_table(connection));
     if rows.count() == 0 {
         return None;
     }
@@ -244,7 +244,6 @@ fn load(connection: &Connection, rows: &Rows, fires_on: pg_sys::Oid) -> Option<R
     let recorded: Vec<Recorded> = serde_json::from_value(recorded).expect("columns as attach wrote them");
     let same_table = rows.value::<bool>(0, 8);
     watch(attached);
-    watch(own_table(connection));
     let columns = relation::columns(connection, attached);
     let fired = if fires_on == attached { columns.clone() } else { relation::columns(connection, fires_on) };
     Some(Rc::new(Source {

@@ -50,16 +50,14 @@ unsafe extern "C-unwind" fn on_subtransaction(
 }
 
 fn work_at_commit() {
-    if queue::is_empty() {
-        queue::close();
-        return;
+    if !queue::is_empty() {
+        // SAFETY: a commit has no active snapshot, and statements need one to be planned; pushed and popped in pairs. On
+        // an error the transaction's abort drops it.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        work();
+        // SAFETY: pops the snapshot pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
     }
-    // SAFETY: a commit has no active snapshot, and statements need one to be planned; pushed and popped in pairs. On an
-    // error the transaction's abort drops it.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-    work();
-    // SAFETY: pops the snapshot pushed above.
-    unsafe { pg_sys::PopActiveSnapshot() };
     queue::close();
 }
 
@@ -123,22 +121,17 @@ fn passes(code: PgSqlErrorCode) -> bool {
 }
 
 fn any_strict(taken: &Taken) -> bool {
-    let mut found = false;
-    each_event(taken, |_, source, _| found |= cache::source(source).is_some_and(|source| source.strict));
-    found
-}
-
-/// Gives each event with its source and its place among the events of that conversation.
-fn each_event(taken: &Taken, mut each: impl FnMut(&NotedEvent, i32, OrderKey)) {
+    let is_strict = |record: Noted| match record {
+        Noted::Event(event) => cache::source(order(&event).source()).is_some_and(|source| source.strict),
+        Noted::Refused(_) => false,
+    };
     let mut sorted = taken.sorted();
     while let Some(chunk) = Chunk::next(&mut sorted) {
-        for record in chunk.records() {
-            if let Noted::Event(event) = record {
-                let order = order(&event);
-                each(&event, order.source(), order);
-            }
+        if chunk.records().any(is_strict) {
+            return true;
         }
     }
+    false
 }
 
 /// Puts all rows of the transaction into quarantine and returns how many they are.
@@ -200,7 +193,9 @@ fn fold(chunk: &Chunk, units: &mut Units) {
         let billable = connected(|connection| fold_batch(connection, &keys, batch, &mut refused));
         billable.iter().for_each(|unit| units.push(unit));
     }
-    connected(|connection| quarantine::write(connection, refused));
+    if !refused.is_empty() {
+        connected(|connection| quarantine::write(connection, refused));
+    }
 }
 
 /// The conversations of the next batch, its events, and the events after it.

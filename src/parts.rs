@@ -22,7 +22,7 @@ pub const BATCH: usize = 500;
 pub type Key<'a> = (&'a str, &'a str);
 
 /// A conversation on its way from one state to the next.
-pub struct Folding<'a> {
+struct Folding<'a> {
     tenant: &'a str,
     id: &'a str,
     state: Conversation,
@@ -47,10 +47,10 @@ type Pin = (Instant, Option<String>);
 /// A batch of conversations that this transaction has locked.
 pub struct Batch<'c, 'a> {
     connection: &'c Connection,
-    pub conversations: Vec<Folding<'a>>,
+    conversations: Vec<Folding<'a>>,
     /// The policies that subscriptions name, read when the first part may open.
     subscribed: Option<HashMap<String, Vec<Pin>>>,
-    pub units: Vec<Unit>,
+    units: Vec<Unit>,
 }
 
 impl<'c, 'a> Batch<'c, 'a> {
@@ -111,11 +111,13 @@ impl<'c, 'a> Batch<'c, 'a> {
         if let Some(source) = opened {
             folding.opened_by = Some(source.id);
         }
+        // The newest part was opened by this event's source; one before it, by its own.
+        let (newest, opened_by) = (folding.state.highest, folding.opened_by);
+        let source_of = |part: i32| if part == newest { opened_by } else { before };
         for effect in effects {
             match effect {
                 Effect::Charged { part, at, policy } => {
-                    // The newest part was opened by this event's source; one before it, by its own.
-                    let source = if part == folding.state.highest { folding.opened_by } else { before };
+                    let source = source_of(part);
                     self.units.push(Unit {
                         tenant: folding.tenant.to_owned(),
                         conversation: folding.id.to_owned(),
@@ -127,7 +129,7 @@ impl<'c, 'a> Batch<'c, 'a> {
                     });
                 }
                 Effect::Ended(part) => {
-                    let source = if part.number == folding.state.highest { folding.opened_by } else { before };
+                    let source = source_of(part.number);
                     folding.ended.push((part, source));
                 }
             }

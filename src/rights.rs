@@ -77,7 +77,11 @@ pub fn writing<R>(work: impl FnOnce() -> R) -> R {
         }
     }
     // SAFETY: reads and sets this session's own variable; a queue is filled only where writing was allowed.
-    let _restore = unsafe { Restore(std::mem::replace(&mut *(&raw mut pg_sys::XactReadOnly), false)) };
+    let _restore = unsafe {
+        let restore = Restore(pg_sys::XactReadOnly);
+        pg_sys::XactReadOnly = false;
+        restore
+    };
     work()
 }
 

@@ -123,12 +123,18 @@ impl Spool {
             position += 4 + record.len() as u64;
             each(&record);
         }
+        self.in_memory().for_each(each);
+    }
+
+    /// The records that are not in the file.
+    fn in_memory(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.memory.as_slice();
-        while let Some((length, after)) = rest.split_first_chunk() {
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk()?;
             let (record, after) = after.split_at(u32::from_ne_bytes(*length) as usize);
-            each(record);
             rest = after;
-        }
+            Some(record)
+        })
     }
 
     /// The records in the order of their bytes.
@@ -136,13 +142,7 @@ impl Spool {
         if self.spilled > 0 {
             return Sorted::Spilled(Sort::of(self));
         }
-        let mut records = Vec::new();
-        let mut rest = self.memory.as_slice();
-        while let Some((length, after)) = rest.split_first_chunk() {
-            let (record, after) = after.split_at(u32::from_ne_bytes(*length) as usize);
-            records.push(record);
-            rest = after;
-        }
+        let mut records: Vec<&[u8]> = self.in_memory().collect();
         records.sort_unstable();
         Sorted::InMemory(records.into_iter())
     }

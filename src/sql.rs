@@ -122,24 +122,11 @@ impl Connection {
 
     /// Runs a statement that was put together for one occasion (see [`crate::relation`], which quotes names), with the
     /// caller's snapshot and, if `read_only`, without a transaction id.
-    pub fn run_once(&self, statement: &str, read_only: bool, args: &[Arg]) -> Rows<'_> {
+    pub fn run_once(&self, statement: &str, read_only: bool) -> Rows<'_> {
         let text = CString::new(statement).expect("SQL without zero bytes");
-        let mut oids: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
-        let mut values: Vec<pg_sys::Datum> =
-            args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0usize))).collect();
-        let nulls: Vec<u8> = args.iter().map(|arg| if arg.datum.is_some() { b' ' } else { b'n' }).collect();
-        // SAFETY: as in `run`; the server copies the text and the parameters.
+        // SAFETY: the server copies the text.
         unsafe {
-            let result = pg_sys::SPI_execute_with_args(
-                text.as_ptr(),
-                args.len() as i32,
-                oids.as_mut_ptr(),
-                values.as_mut_ptr(),
-                nulls.as_ptr().cast(),
-                read_only,
-                0,
-            );
-            check(result, statement);
+            check(pg_sys::SPI_execute(text.as_ptr(), read_only, 0), statement);
             self.result()
         }
     }
