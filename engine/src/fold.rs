@@ -50,6 +50,12 @@ pub struct Timeout {
 pub struct Part {
     /// Its number within the conversation, counted from 1 in the order found.
     pub number: i32,
+    /// The source whose row opened it; if a mark did, that of the part before.
+    pub source: Option<i32>,
+    /// The place of the event that opened it: the bytes of an [`crate::order::OrderKey`].
+    pub first_event: Vec<u8>,
+    /// The place of the last event that it counted.
+    pub last_event: Vec<u8>,
     /// The version in force when it opened; it is judged by no other.
     pub policy: Arc<Policy>,
     pub started_at: Instant,
@@ -73,10 +79,13 @@ pub struct Part {
 }
 
 impl Part {
-    fn open(number: i32, policy: Arc<Policy>, at: Instant) -> Part {
+    fn open(number: i32, opening: Opening, place: &[u8], at: Instant) -> Part {
         Part {
             number,
-            policy,
+            source: opening.source,
+            first_event: place.to_vec(),
+            last_event: place.to_vec(),
+            policy: opening.policy,
             started_at: at,
             first_ai_reply_at: None,
             last_activity_at: at,
@@ -94,7 +103,7 @@ impl Part {
     }
 
     /// The end that an event at `at` finds: idle and quiet review, whichever is earlier, `idle` if equal (SPEC 3.1, 1).
-    fn ended_by(&self, at: Instant) -> Option<End> {
+    pub(crate) fn ended_by(&self, at: Instant) -> Option<End> {
         let gap = at.since(self.last_activity_at);
         let idle = self.policy.idle_timeout.filter(|timeout| gap > *timeout);
         let quiet = self.quiet_review_after().filter(|timeout| gap >= *timeout);
@@ -135,13 +144,23 @@ impl Part {
         End { at: self.last_activity_at.plus(timeout), reason }
     }
 
+    /// The instant at which it is charged, if it is judged billable.
+    pub fn charge_instant(&self) -> Option<Instant> {
+        match self.verdict {
+            Some(Verdict::Billable(at)) => Some(at),
+            _ => None,
+        }
+    }
+
     /// The verdict that this part gets if it ends now, on what it has counted.
     pub fn verdict_if_ended(&self, conversation: &str, at: Instant) -> Verdict {
         self.verdict.unwrap_or_else(|| judge(self, &self.policy, conversation, at))
     }
 
-    fn count(&mut self, event: &Event, conversation: &str) {
+    fn count(&mut self, event: &Event, place: &[u8], conversation: &str) {
         self.event_count += 1;
+        self.last_event.clear();
+        self.last_event.extend_from_slice(place);
         self.excluded |= event.excluded;
         if event.kind.is_activity() {
             self.message_count += 1;
@@ -176,11 +195,19 @@ impl Part {
     }
 }
 
+/// What a part opens under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    pub policy: Arc<Policy>,
+    /// See [`Part::source`].
+    pub source: Option<i32>,
+}
+
 /// What a step did beyond moving the open part on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A part became billable: one unit, charged at this instant.
-    Charged { part: i32, at: Instant, policy: Arc<Policy> },
+    Charged { part: i32, at: Instant, policy: Arc<Policy>, source: Option<i32> },
     /// A part ended, and this is its final state.
     Ended(Part),
 }
@@ -194,31 +221,33 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Folds the next event. `id` is the conversation's id, for the prefix rule; `opener` names the policy under which a
-    /// part would open at this event and is asked only while none is open. If it fails, nothing has changed.
+    /// Folds the next event, whose order key is `place`. `id` is the conversation's id, for the prefix rule; `opener` names
+    /// the policy under which a part would open at this event and is asked only while none is open. If it fails, nothing
+    /// has changed.
     pub fn step<E>(
         &mut self,
         id: &str,
+        place: &[u8],
         event: &Event,
-        opener: impl FnOnce() -> Result<Arc<Policy>, E>,
+        opener: impl FnOnce() -> Result<Opening, E>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), E> {
         let ended = self.open.as_ref().and_then(|part| part.ended_by(event.at));
-        let policy = match (&self.open, ended) {
+        let opening = match (&self.open, ended) {
             (Some(_), None) => None,
             _ => Some(opener()?),
         };
         if let Some(end) = ended {
             self.finish(end, id, effects);
         }
-        if let Some(policy) = policy {
-            if !policy.starts_on.contains(&event.kind) {
+        if let Some(opening) = opening {
+            if !opening.policy.starts_on.contains(&event.kind) {
                 return Ok(());
             }
             self.highest += 1;
-            self.open = Some(Part::open(self.highest, policy, event.at));
+            self.open = Some(Part::open(self.highest, opening, place, event.at));
         }
-        self.count(event, id, effects);
+        self.count(event, place, id, effects);
         Ok(())
     }
 
@@ -231,12 +260,12 @@ impl Conversation {
         timeout.is_some()
     }
 
-    fn count(&mut self, event: &Event, id: &str, effects: &mut Vec<Effect>) {
+    fn count(&mut self, event: &Event, place: &[u8], id: &str, effects: &mut Vec<Effect>) {
         let Some(part) = self.open.as_mut() else { return };
         let judged = part.verdict.is_some();
-        part.count(event, id);
-        if let (false, Some(Verdict::Billable(at))) = (judged, part.verdict) {
-            effects.push(Effect::Charged { part: part.number, at, policy: Arc::clone(&part.policy) });
+        part.count(event, place, id);
+        if !judged {
+            effects.extend(charged(part));
         }
         let turns_used_up = part.policy.turn_limit.is_some_and(|limit| part.turn_count >= limit);
         let reason = match part.policy.ends_on.contains(&event.kind) {
@@ -251,9 +280,14 @@ impl Conversation {
         let Some(mut part) = self.open.take() else { return };
         let judged = part.verdict.is_some();
         part.finish(end, id);
-        if let (false, Some(Verdict::Billable(at))) = (judged, part.verdict) {
-            effects.push(Effect::Charged { part: part.number, at, policy: Arc::clone(&part.policy) });
+        if !judged {
+            effects.extend(charged(&part));
         }
         effects.push(Effect::Ended(part));
     }
+}
+
+fn charged(part: &Part) -> Option<Effect> {
+    let at = part.charge_instant()?;
+    Some(Effect::Charged { part: part.number, at, policy: Arc::clone(&part.policy), source: part.source })
 }

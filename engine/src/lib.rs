@@ -14,4 +14,5 @@ pub mod near;
 pub mod order;
 pub mod period;
 pub mod policy;
+pub mod refold;
 pub mod verdict;

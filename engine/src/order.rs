@@ -88,8 +88,7 @@ impl OrderKey {
 
     /// When the event happened.
     pub fn at(&self) -> Instant {
-        let bytes: [u8; 8] = self.0[..8].try_into().expect("a key starts with eight bytes of time");
-        Instant(i64::from_be_bytes(bytes) ^ i64::MIN)
+        time_of(&self.0)
     }
 
     /// The source of the row; 0 for a mark.
@@ -111,6 +110,22 @@ impl OrderKey {
             _ => None,
         }
     }
+}
+
+/// The time of a key, or of a floor.
+pub fn time_of(place: &[u8]) -> Instant {
+    let bytes: [u8; 8] = place[..8].try_into().expect("a key starts with eight bytes of time");
+    Instant(i64::from_be_bytes(bytes) ^ i64::MIN)
+}
+
+/// The instant of a floor, or `None` if these bytes are the key of an event.
+pub fn floor_of(place: &[u8]) -> Option<Instant> {
+    (place.len() == 8).then(|| time_of(place))
+}
+
+/// Whether a key is that of a mark.
+pub fn is_mark(place: &[u8]) -> bool {
+    place.get(8).is_some_and(|class| *class != ROW)
 }
 
 fn flipped(number: i64) -> [u8; 8] {

@@ -9,7 +9,7 @@ use common::{
 use std::convert::Infallible;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Conversation, Effect, EndReason, Part};
+use talkmeter_engine::fold::{Conversation, Effect, EndReason, Opening, Part};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::verdict::{Reason, Verdict};
@@ -456,15 +456,15 @@ fn a_part_is_judged_by_the_policy_version_in_force_when_it_opened() {
 #[test]
 fn a_charge_names_the_policy_of_its_part() {
     let charged = folded(&lutingenie(), [customer(0), ai(1)]).effects;
-    assert_eq!(charged, [Effect::Charged { part: 1, at: Instant(1), policy: lutingenie() }]);
+    assert_eq!(charged, [Effect::Charged { part: 1, at: Instant(1), policy: lutingenie(), source: None }]);
 }
 
 #[test]
 fn nobody_is_asked_for_a_policy_while_a_part_is_open() {
     let Folding { mut state, mut effects, .. } = folded(&agent_red(), [customer(0)]);
     for event in [customer(1), ai(2), reopen(3), event(Kind::Note, 4), close(5)] {
-        let opener = || -> Result<Arc<Policy>, Infallible> { unreachable!("a part is open") };
-        state.step(ID, &event, opener, &mut effects).expect("no error");
+        let opener = || -> Result<Opening, Infallible> { unreachable!("a part is open") };
+        state.step(ID, &common::place(&event), &event, opener, &mut effects).expect("no error");
     }
     assert_eq!(state.open, None);
 }
@@ -475,7 +475,8 @@ fn an_opener_that_fails_leaves_the_state_unchanged() {
     let ended_by_time = folded(&agent_red(), [customer(0)]);
     for Folding { mut state, mut effects, .. } in [nothing_open, ended_by_time] {
         let before = (state.clone(), effects.clone());
-        let answer = state.step(ID, &customer(HOUR), || Err("no policy"), &mut effects);
+        let answer =
+            state.step(ID, &common::place(&customer(HOUR)), &customer(HOUR), || Err("no policy"), &mut effects);
         assert_eq!(answer, Err("no policy"));
         assert_eq!((state, effects), before);
     }

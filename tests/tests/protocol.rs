@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant as Clock};
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Conversation, Effect, Part};
+use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
 use talkmeter_engine::instant::{Instant, SECOND};
 use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::policy::{ChargeOn, Policy};
@@ -213,8 +213,8 @@ fn the_parts_are_those_of_folding_in_order(session: &mut Session) {
         let (state, effects) = folding.entry(conversation).or_default();
         for kind in kinds(kind) {
             let event = Event { at: instant(at), kind, excluded: false };
-            let opener = || Ok::<_, Infallible>(Arc::clone(&policy));
-            let Ok(()) = state.step(conversation, &event, opener, effects);
+            let opener = || Ok::<_, Infallible>(Opening { policy: Arc::clone(&policy), source: None });
+            let Ok(()) = state.step(conversation, &[], &event, opener, effects);
         }
     }
     let mut wanted = Vec::new();

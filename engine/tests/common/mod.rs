@@ -7,8 +7,9 @@ pub mod data;
 use std::convert::Infallible;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Conversation, Effect, Part};
+use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
 use talkmeter_engine::instant::{Instant, SECOND};
+use talkmeter_engine::order::{MessageId, OrderKey};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 
 pub const MINUTE: i64 = 60 * SECOND;
@@ -92,6 +93,16 @@ pub fn flagged(event: Event) -> Event {
     Event { excluded: true, ..event }
 }
 
+/// A part that opens under a policy, whatever row opens it.
+pub fn opening(policy: &Arc<Policy>) -> Opening {
+    Opening { policy: Arc::clone(policy), source: None }
+}
+
+/// A place for an event among others, of which the rules of parts only want that it is there.
+pub fn place(event: &Event) -> Vec<u8> {
+    OrderKey::row(event.at, 1, &MessageId::Integer(event.kind as i64), 0).as_bytes().to_vec()
+}
+
 /// A conversation being folded, with all that folding it gave.
 pub struct Folding<'a> {
     pub id: &'a str,
@@ -115,8 +126,8 @@ impl<'a> Folding<'a> {
 
     /// One event, at which `policy` is the one in force.
     pub fn step(&mut self, event: &Event, policy: &Arc<Policy>) {
-        let opener = || Ok::<_, Infallible>(Arc::clone(policy));
-        self.state.step(self.id, event, opener, &mut self.effects).expect("the policy is known");
+        let opener = || Ok::<_, Infallible>(opening(policy));
+        self.state.step(self.id, &place(event), event, opener, &mut self.effects).expect("the policy is known");
     }
 
     pub fn pass_time(&mut self, now: Instant) -> bool {

@@ -1,0 +1,281 @@
+//! What do the parts become when an event comes late, is changed or has gone (SPEC 3.5)?
+//!
+//! A conversation is folded again over the events that are there now, from a point before which nothing can have
+//! changed ([`restart`]). [`refold`] keeps the parts that lost rows, refuses what is late for them, and lets each part
+//! keep the number by which its charge is known.
+
+use crate::event::Event;
+use crate::fold::{Conversation, Effect, EndReason, Opening, Part};
+use crate::instant::Instant;
+use crate::order::{self, OrderKey};
+use crate::policy::ChargeOn;
+use std::collections::BTreeMap;
+
+/// An event with its place among those of its conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The bytes of its [`OrderKey`].
+    pub place: Vec<u8>,
+    pub event: Event,
+}
+
+/// What one commit did to the events of a conversation, by their places.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Additions less removals; 0 where an event only became another one.
+    net: BTreeMap<Vec<u8>, i64>,
+}
+
+impl Changes {
+    /// An event that was not there before.
+    pub fn add(&mut self, place: &[u8]) {
+        *self.net.entry(place.to_vec()).or_default() += 1;
+    }
+
+    /// An event that was there before and was changed away.
+    pub fn remove(&mut self, place: &[u8]) {
+        *self.net.entry(place.to_vec()).or_default() -= 1;
+    }
+
+    /// An event that is to be looked at again.
+    pub fn touch(&mut self, place: &[u8]) {
+        self.net.entry(place.to_vec()).or_default();
+    }
+
+    /// An event whose row was deleted. If it was also added, it never was; else what it was metered as stays, and so it
+    /// changes nothing. Call it after [`Changes::add`] and [`Changes::remove`].
+    pub fn delete(&mut self, place: &[u8]) {
+        if self.is_new(place) {
+            self.remove(place);
+        }
+    }
+
+    /// The first place at which anything changed.
+    pub fn earliest(&self) -> Option<&[u8]> {
+        self.net.keys().next().map(Vec::as_slice)
+    }
+
+    fn is_new(&self, place: &[u8]) -> bool {
+        self.net.get(place).is_some_and(|net| *net > 0)
+    }
+
+    /// How many events from `first` to `last` were changed away.
+    fn gone(&self, first: &[u8], last: &[u8]) -> i64 {
+        if first > last {
+            return 0;
+        }
+        self.net.range(first.to_vec()..=last.to_vec()).filter(|(_, net)| **net < 0).count() as i64
+    }
+}
+
+/// Where to begin again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// The first part, by index, that is folded again; those before it stay.
+    pub part: usize,
+    /// The place of the first event that is folded again.
+    pub place: Vec<u8>,
+}
+
+impl Restart {
+    /// The time of that place: no earlier event is needed.
+    pub fn since(&self) -> Instant {
+        order::time_of(&self.place)
+    }
+}
+
+/// Where to begin again after a change at `earliest`: at the start of the part that it may concern, or at the change
+/// itself if no part was open there. `parts` are in the order of time; older ones may be left out if at least one of
+/// them begins before `earliest`.
+pub fn restart(parts: &[Part], earliest: &[u8]) -> Restart {
+    let after = parts.partition_point(|part| part.first_event.as_slice() < earliest);
+    match parts[..after].last() {
+        Some(part) if !is_over(part, earliest) => Restart { part: after - 1, place: part.first_event.clone() },
+        _ => Restart { part: after, place: earliest.to_vec() },
+    }
+}
+
+/// Whether a part has ended before that place, and would have whatever is there.
+fn is_over(part: &Part, place: &[u8]) -> bool {
+    let Some(end) = part.end.filter(|_| part.last_event.as_slice() < place) else { return false };
+    match end.reason {
+        EndReason::TurnLimit | EndReason::Event(_) => true,
+        EndReason::Idle | EndReason::QuietReview => part.ended_by(order::time_of(place)) == Some(end),
+    }
+}
+
+/// A conversation as it was folded before.
+#[derive(Clone, Debug)]
+pub struct Before<'a> {
+    /// The conversation's id, for the prefix rule.
+    pub id: &'a str,
+    /// The part before those that are folded again.
+    pub previous: Option<&'a Part>,
+    /// The parts that are folded again, in the order of time.
+    pub parts: &'a [Part],
+    /// The highest part number ever used.
+    pub highest: i32,
+    /// The instant up to which time has ended parts, if it has.
+    pub passed: Option<Instant>,
+}
+
+/// A conversation as it is folded now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct After {
+    /// The parts in the place of [`Before::parts`], in the order of time.
+    pub parts: Vec<Part>,
+    /// Parts whose numbers are used no more.
+    pub retired: Vec<Part>,
+    pub highest: i32,
+    /// Places of new events that came too late for a part that has lost rows.
+    pub sealed: Vec<Vec<u8>>,
+    /// Places of events that no known policy could judge.
+    pub unjudged: Vec<Vec<u8>>,
+}
+
+/// Folds again. `log` holds, in order, the events that are there now from the place of [`restart`] on; `opener` answers
+/// what a part opens under at an event, given the policy and source of the part before; `standing` gives the lowest
+/// standing charge of each part number, and is asked only if numbers are in question.
+pub fn refold(
+    before: &Before,
+    mut log: Vec<Placed>,
+    changes: &Changes,
+    mut opener: impl FnMut(&Placed, Option<&Opening>) -> Option<Opening>,
+    standing: impl FnOnce() -> BTreeMap<i32, i64>,
+) -> After {
+    let mut after = After { highest: before.highest, ..After::default() };
+    let mut state = Conversation::default();
+    let mut kept = 0;
+    if let Some(last) = last_sealed(before.parts, &log, changes) {
+        let part = &before.parts[last];
+        let sealed = |placed: &&Placed| changes.is_new(&placed.place) && placed.event.at <= part.last_activity_at;
+        after.sealed = log.iter().filter(sealed).map(|placed| placed.place.clone()).collect();
+        state.open = reopened(part, &mut log, changes);
+        kept = if state.open.is_some() { last } else { last + 1 };
+        log.retain(|placed| {
+            placed.event.at > part.last_activity_at
+                || (placed.place > part.last_event && !changes.is_new(&placed.place))
+        });
+    }
+    let mut effects = Vec::new();
+    let previous = before.parts[..kept].last().or(before.previous).map(opening_of);
+    for placed in &log {
+        let previous = match order::is_mark(&placed.place) {
+            true => state.open.as_ref().or_else(|| last_ended(&effects)).map(opening_of).or_else(|| previous.clone()),
+            false => None,
+        };
+        let opener = || opener(placed, previous.as_ref()).ok_or(());
+        if state.step(before.id, &placed.place, &placed.event, opener, &mut effects).is_err() {
+            after.unjudged.push(placed.place.clone());
+        }
+    }
+    if let Some(passed) = before.passed {
+        state.pass_time(before.id, passed, &mut effects);
+    }
+    let ended = effects.into_iter().filter_map(|effect| match effect {
+        Effect::Ended(part) => Some(part),
+        Effect::Charged { .. } => None,
+    });
+    let mut parts: Vec<Part> = ended.chain(state.open).collect();
+    after.retired = number(&before.parts[kept..], &mut parts, &mut after.highest, standing);
+    after.parts = [before.parts[..kept].to_vec(), parts].concat();
+    after
+}
+
+fn opening_of(part: &Part) -> Opening {
+    Opening { policy: part.policy.clone(), source: part.source }
+}
+
+fn last_ended(effects: &[Effect]) -> Option<&Part> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::Ended(part) => Some(part),
+        Effect::Charged { .. } => None,
+    })
+}
+
+/// The last part, by index, of whose events not all are there any more, unless by a change.
+fn last_sealed(parts: &[Part], log: &[Placed], changes: &Changes) -> Option<usize> {
+    parts.iter().rposition(|part| found(part, &part.first_event, log, changes) < part.event_count)
+}
+
+/// How many of the events that a part counted, from a place on, can still be accounted for.
+fn found(part: &Part, from: &[u8], log: &[Placed], changes: &Changes) -> i64 {
+    let begin = log.partition_point(|placed| placed.place.as_slice() < from);
+    let end = log.partition_point(|placed| placed.place <= part.last_event).max(begin);
+    let old = log[begin..end].iter().filter(|placed| !changes.is_new(&placed.place)).count() as i64;
+    old + changes.gone(from, &part.last_event)
+}
+
+/// A part that has lost rows, as it was at its last activity: what came after can be folded on it. `None` if it ended
+/// there.
+fn reopened(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Part> {
+    if part.end.is_some_and(|end| end.at <= part.last_activity_at) {
+        return None;
+    }
+    if let Some(EndReason::Event(kind)) = part.end.map(|end| end.reason) {
+        // The end stands although its row may be deleted.
+        let at = log.partition_point(|placed| placed.place < part.last_event);
+        if log.get(at).is_none_or(|placed| placed.place != part.last_event)
+            && changes.gone(&part.last_event, &part.last_event) == 0
+        {
+            let event = Event { at: order::time_of(&part.last_event), kind, excluded: false };
+            log.insert(at, Placed { place: part.last_event.clone(), event });
+        }
+    }
+    let resume = OrderKey::floor(part.last_activity_at.plus(1)).to_vec();
+    let folded_again = found(part, &resume, log, changes);
+    let judged_at_reply = part.policy.charge_on == ChargeOn::FirstAiReply && part.first_ai_reply_at.is_some();
+    Some(Part {
+        end: None,
+        event_count: part.event_count - folded_again,
+        last_event: resume.min(part.last_event.clone()),
+        verdict: part.verdict.filter(|_| judged_at_reply),
+        ..part.clone()
+    })
+}
+
+/// Gives the parts their numbers and returns the stored ones whose number nobody took. In the order of time each takes
+/// that of an untaken stored part which it overlaps: the one whose standing charge is the oldest, else the earliest; else
+/// the next number never used.
+fn number(
+    stored: &[Part],
+    parts: &mut [Part],
+    highest: &mut i32,
+    standing: impl FnOnce() -> BTreeMap<i32, i64>,
+) -> Vec<Part> {
+    let same_starts = stored.len() <= parts.len()
+        && stored.iter().zip(parts.iter()).all(|(stored, part)| stored.first_event == part.first_event);
+    if same_starts {
+        for (index, part) in parts.iter_mut().enumerate() {
+            part.number = stored.get(index).map_or_else(|| next(highest), |stored| stored.number);
+        }
+        return Vec::new();
+    }
+    let standing = standing();
+    let mut untaken: Vec<&Part> = stored.iter().collect();
+    for part in parts.iter_mut() {
+        let overlapping = untaken.iter().enumerate().filter(|(_, stored)| overlap(stored, part));
+        let best =
+            overlapping.min_by_key(|(place, stored)| (*standing.get(&stored.number).unwrap_or(&i64::MAX), *place));
+        part.number = match best.map(|(place, _)| place) {
+            Some(place) => untaken.remove(place).number,
+            None => next(highest),
+        };
+    }
+    untaken.into_iter().cloned().collect()
+}
+
+fn next(highest: &mut i32) -> i32 {
+    *highest += 1;
+    *highest
+}
+
+/// Whether two parts share an instant; one that ends where the other begins does not.
+fn overlap(a: &Part, b: &Part) -> bool {
+    a.started_at == b.started_at || (a.started_at < extent(b) && b.started_at < extent(a))
+}
+
+/// Where a part ends, or will if nothing more happens.
+fn extent(part: &Part) -> Instant {
+    part.end.or(part.timeout().map(|timeout| timeout.end)).map_or(Instant::LATEST, |end| end.at)
+}
