@@ -13,11 +13,12 @@ COMMENT ON FUNCTION talkmeter.origin_of(regclass) IS
 
 CREATE TABLE talkmeter.source (
     source_id integer PRIMARY KEY,
-    relation regclass NOT NULL UNIQUE,
+    role text NOT NULL CHECK (role IN ('messages', 'status')),
+    relation regclass NOT NULL,
     relation_origin text NOT NULL,
     relation_name text NOT NULL,
     members regclass[] NOT NULL,
-    policy text NOT NULL,
+    policy text CHECK ((policy IS NOT NULL) = (role = 'messages')),
     default_plan text COLLATE "C" REFERENCES talkmeter.plan (name),
     mapping jsonb NOT NULL,
     columns jsonb NOT NULL,
@@ -25,18 +26,21 @@ CREATE TABLE talkmeter.source (
     starts_at timestamptz NOT NULL,
     attached_at timestamptz NOT NULL,
     attached_by name NOT NULL,
-    detached_at timestamptz
+    detached_at timestamptz,
+    UNIQUE (relation, role)
 );
 REVOKE ALL ON talkmeter.source FROM PUBLIC;
-COMMENT ON TABLE talkmeter.source IS 'Message tables of the application that are, or once were, attached';
+COMMENT ON TABLE talkmeter.source IS 'Tables of the application that are, or once were, attached';
 COMMENT ON COLUMN talkmeter.source.source_id IS 'Counts the tables in the order of their first attach; orders rows of one instant';
+COMMENT ON COLUMN talkmeter.source.role IS
+    'messages: its rows are events; status: a change of its status column makes a mark';
 COMMENT ON COLUMN talkmeter.source.relation IS 'The table; dumped by name';
 COMMENT ON COLUMN talkmeter.source.relation_origin IS
     'The table''s origin_of when its columns were recorded';
 COMMENT ON COLUMN talkmeter.source.relation_name IS 'The table''s schema and name when it was attached, quoted: tells a rename';
 COMMENT ON COLUMN talkmeter.source.members IS
     'The table and its partitions when it was attached: a partition taken out since still has the trigger, and takes rows';
-COMMENT ON COLUMN talkmeter.source.policy IS 'Policy of parts that a row of this table opens; "name@version" pins a version';
+COMMENT ON COLUMN talkmeter.source.policy IS 'Policy of parts that a row of this table opens; "name@version" pins a version; null for a status table';
 COMMENT ON COLUMN talkmeter.source.default_plan IS 'Plan of a tenant first charged through this table; null: its units wait';
 COMMENT ON COLUMN talkmeter.source.mapping IS 'How a row becomes events, as it was given to attach';
 COMMENT ON COLUMN talkmeter.source.columns IS
@@ -57,19 +61,24 @@ CREATE TABLE talkmeter.quarantined (
     conversation text COLLATE "C",
     occurred_at timestamptz,
     reason text NOT NULL CHECK (reason IN ('null_key', 'no_kind', 'time_out_of_range', 'future', 'unknown_policy',
-        'mapping_broken', 'internal_error', 'key_too_long', 'sealed', 'late', 'disabled')),
+        'mapping_broken', 'internal_error', 'key_too_long', 'sealed', 'disabled')),
     detail text,
+    mark_kind text,
     quarantined_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 REVOKE ALL ON talkmeter.quarantined FROM PUBLIC;
+CREATE INDEX quarantined_message ON talkmeter.quarantined (source_id, message_id);
+CREATE INDEX quarantined_future ON talkmeter.quarantined (occurred_at) WHERE reason = 'future';
 COMMENT ON TABLE talkmeter.quarantined IS 'Rows that could not be metered; the rows themselves are in the application''s table';
 COMMENT ON COLUMN talkmeter.quarantined.quarantine_id IS 'Names the entry';
-COMMENT ON COLUMN talkmeter.quarantined.source_id IS 'The attached table';
-COMMENT ON COLUMN talkmeter.quarantined.message_id IS 'The row''s message id; null if it has none or could not be read';
+COMMENT ON COLUMN talkmeter.quarantined.source_id IS 'The attached table; 0 for a mark that was made by function';
+COMMENT ON COLUMN talkmeter.quarantined.message_id IS
+    'The row''s message id, or the number of the mark; null if it has none or could not be read';
 COMMENT ON COLUMN talkmeter.quarantined.tenant IS 'The row''s tenant, if it could be read';
 COMMENT ON COLUMN talkmeter.quarantined.conversation IS 'The row''s conversation, if it could be read';
 COMMENT ON COLUMN talkmeter.quarantined.occurred_at IS 'The row''s time, if it has one that can be metered';
 COMMENT ON COLUMN talkmeter.quarantined.reason IS 'Why it could not be metered';
 COMMENT ON COLUMN talkmeter.quarantined.detail IS 'What went wrong, where the reason does not say it all';
+COMMENT ON COLUMN talkmeter.quarantined.mark_kind IS 'The kind of a mark that waits here to be made; null for a row';
 COMMENT ON COLUMN talkmeter.quarantined.quarantined_at IS 'When it was put here';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.quarantined', '');

@@ -19,6 +19,7 @@ CREATE TABLE talkmeter.conversation (
     conversation text COLLATE "C" NOT NULL,
     highest_part integer NOT NULL CHECK (highest_part >= 0),
     last_event bytea NOT NULL,
+    last_mark bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant, conversation)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 REVOKE ALL ON talkmeter.conversation FROM PUBLIC;
@@ -28,6 +29,7 @@ COMMENT ON COLUMN talkmeter.conversation.conversation IS 'The application''s con
 COMMENT ON COLUMN talkmeter.conversation.highest_part IS 'The highest part number ever used';
 COMMENT ON COLUMN talkmeter.conversation.last_event IS
     'Order key of the last event folded, or of the instant up to which time has ended its parts: an event is late if its key is not greater';
+COMMENT ON COLUMN talkmeter.conversation.last_mark IS 'The number of the last mark';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.conversation', '');
 
 CREATE TABLE talkmeter.part (
@@ -35,6 +37,8 @@ CREATE TABLE talkmeter.part (
     conversation text COLLATE "C" NOT NULL,
     part integer NOT NULL CHECK (part > 0),
     source_id integer,
+    first_event bytea NOT NULL,
+    last_event bytea NOT NULL,
     policy text COLLATE "C" NOT NULL,
     policy_version integer NOT NULL,
     started_at timestamptz NOT NULL,
@@ -69,8 +73,10 @@ CREATE INDEX part_timed ON talkmeter.part (tenant, conversation) WHERE ended_at 
 COMMENT ON TABLE talkmeter.part IS 'The metered interactions of each conversation; read them through the view parts';
 COMMENT ON COLUMN talkmeter.part.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.part.conversation IS 'The application''s conversation id, unique within the tenant';
-COMMENT ON COLUMN talkmeter.part.part IS 'Number within the conversation, in the order found';
-COMMENT ON COLUMN talkmeter.part.source_id IS 'The attached table whose row opened it';
+COMMENT ON COLUMN talkmeter.part.part IS 'Number within the conversation, in the order found; a name that charges know it by';
+COMMENT ON COLUMN talkmeter.part.source_id IS 'The attached table whose row opened it; if a mark did, that of the part before';
+COMMENT ON COLUMN talkmeter.part.first_event IS 'Order key of the event that opened it';
+COMMENT ON COLUMN talkmeter.part.last_event IS 'Order key of the last event that it counted';
 COMMENT ON COLUMN talkmeter.part.policy IS 'The policy by which it is judged';
 COMMENT ON COLUMN talkmeter.part.policy_version IS 'The version in force when it opened';
 COMMENT ON COLUMN talkmeter.part.started_at IS 'Time of the event that opened it';
@@ -78,7 +84,7 @@ COMMENT ON COLUMN talkmeter.part.first_ai_reply_at IS 'Time of its first AI repl
 COMMENT ON COLUMN talkmeter.part.last_activity_at IS 'Time of its last activity, or of its opening if that was none';
 COMMENT ON COLUMN talkmeter.part.ended_at IS 'When it ended, by its own rule and not by when that was noticed; null while open';
 COMMENT ON COLUMN talkmeter.part.end_reason IS 'idle, quiet_review, turn_limit or the kind of the event that ended it';
-COMMENT ON COLUMN talkmeter.part.event_count IS 'Events of every kind that it counted';
+COMMENT ON COLUMN talkmeter.part.event_count IS 'Events of every kind that it counted: if fewer are found later, it has lost rows and is sealed';
 COMMENT ON COLUMN talkmeter.part.message_count IS 'Activities that it counted';
 COMMENT ON COLUMN talkmeter.part.turn_count IS 'Complete turns: an AI reply after at least one customer message';
 COMMENT ON COLUMN talkmeter.part.ai_replies IS 'AI replies that it counted';
@@ -94,3 +100,26 @@ COMMENT ON COLUMN talkmeter.part.due_end IS 'The end that will be recorded then'
 COMMENT ON COLUMN talkmeter.part.due_reason IS 'The end reason that will be recorded then';
 COMMENT ON COLUMN talkmeter.part.due_because IS 'The reason against that will be recorded then; null: billable';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.part', '');
+
+-- Append-only.
+CREATE TABLE talkmeter.marked (
+    tenant text COLLATE "C" NOT NULL,
+    conversation text COLLATE "C" NOT NULL,
+    mark bigint NOT NULL CHECK (mark > 0),
+    kind text NOT NULL CHECK (kind IN ('note', 'system_message', 'error', 'close', 'resolve', 'escalate', 'new_topic',
+        'reopen')),
+    occurred_at timestamptz NOT NULL,
+    marked_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    marked_by name NOT NULL DEFAULT SESSION_USER,
+    PRIMARY KEY (tenant, conversation, mark)
+);
+REVOKE ALL ON talkmeter.marked FROM PUBLIC;
+COMMENT ON TABLE talkmeter.marked IS 'Events for which the application has no row of a message: those of mark and of status tables';
+COMMENT ON COLUMN talkmeter.marked.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.marked.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.marked.mark IS 'Counts within the conversation, in the order in which they were made';
+COMMENT ON COLUMN talkmeter.marked.kind IS 'The kind of the event';
+COMMENT ON COLUMN talkmeter.marked.occurred_at IS 'When it happened';
+COMMENT ON COLUMN talkmeter.marked.marked_at IS 'When it was recorded';
+COMMENT ON COLUMN talkmeter.marked.marked_by IS 'Who recorded it';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.marked', '');

@@ -108,6 +108,7 @@ CREATE TABLE talkmeter.charge (
     part integer NOT NULL,
     charged_at timestamptz NOT NULL,
     period_start timestamptz NOT NULL,
+    period_end timestamptz NOT NULL,
     posted_period_start timestamptz NOT NULL,
     tier text NOT NULL CHECK (tier IN ('included', 'pack', 'overage')),
     pack_id bigint,
@@ -120,6 +121,7 @@ CREATE TABLE talkmeter.charge (
     reason text,
     posted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (tenant, charge_id),
+    CHECK ((reverses IS NULL) = (reason IS NULL)),
     CHECK ((tier = 'pack') = (pack_id IS NOT NULL)),
     CHECK (tier = 'overage' OR amount = 0)
 );
@@ -133,6 +135,7 @@ COMMENT ON COLUMN talkmeter.charge.conversation IS 'The conversation of the part
 COMMENT ON COLUMN talkmeter.charge.part IS 'The part that is billed';
 COMMENT ON COLUMN talkmeter.charge.charged_at IS 'Its charge instant';
 COMMENT ON COLUMN talkmeter.charge.period_start IS 'The period of the charge instant, whose allowance pays';
+COMMENT ON COLUMN talkmeter.charge.period_end IS 'First instant after that period';
 COMMENT ON COLUMN talkmeter.charge.posted_period_start IS 'The period whose statement lists it';
 COMMENT ON COLUMN talkmeter.charge.tier IS 'Who paid: included, pack or overage';
 COMMENT ON COLUMN talkmeter.charge.pack_id IS 'The pack that paid';
@@ -142,7 +145,8 @@ COMMENT ON COLUMN talkmeter.charge.plan IS 'The plan in force at the charge inst
 COMMENT ON COLUMN talkmeter.charge.policy IS 'The policy by which the part was judged';
 COMMENT ON COLUMN talkmeter.charge.policy_version IS 'Its version';
 COMMENT ON COLUMN talkmeter.charge.reverses IS 'The charge_id taken back; null for a charge';
-COMMENT ON COLUMN talkmeter.charge.reason IS 'Why it was taken back';
+COMMENT ON COLUMN talkmeter.charge.reason IS
+    'Why it was taken back: refold if a late or changed event changed the part; null for a charge';
 COMMENT ON COLUMN talkmeter.charge.posted_at IS 'When the row was written';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.charge', '');
 

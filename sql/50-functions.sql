@@ -6,13 +6,41 @@ REVOKE ALL ON FUNCTION talkmeter.on_insert() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.on_insert() IS
     'Trigger of attached tables: notes the events of inserted rows. Refuses tables that attach does not know';
 
+CREATE FUNCTION talkmeter.on_update() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'on_update';
+REVOKE ALL ON FUNCTION talkmeter.on_update() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.on_update() IS
+    'Trigger of attached tables: notes the events of rows before and after a change of a mapped column';
+
+CREATE FUNCTION talkmeter.on_delete() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'on_delete';
+REVOKE ALL ON FUNCTION talkmeter.on_delete() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.on_delete() IS
+    'Trigger of attached tables: forgets the events of rows that the same transaction had inserted; what was metered stays';
+
+CREATE FUNCTION talkmeter.on_truncate() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'on_truncate';
+REVOKE ALL ON FUNCTION talkmeter.on_truncate() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.on_truncate() IS
+    'Trigger of attached tables: forgets the events of rows that the same transaction had inserted; what was metered stays';
+
+CREATE FUNCTION talkmeter.on_status_insert() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'on_status_insert';
+REVOKE ALL ON FUNCTION talkmeter.on_status_insert() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.on_status_insert() IS 'Trigger of status tables: marks conversations that are inserted as ended';
+
+CREATE FUNCTION talkmeter.on_status_update() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'on_status_update';
+REVOKE ALL ON FUNCTION talkmeter.on_status_update() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.on_status_update() IS 'Trigger of status tables: marks conversations whose status has changed';
+
 CREATE FUNCTION talkmeter.refuse_restore_with_triggers() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
         BEGIN
             IF EXISTS (
                 SELECT FROM pg_trigger AS t
-                WHERE t.tgfoid = 'talkmeter.on_insert'::regproc AND t.tgenabled <> 'D'
+                WHERE t.tgfoid IN ('talkmeter.on_insert'::regproc, 'talkmeter.on_status_insert'::regproc) AND t.tgenabled <> 'D'
                     AND t.tgrelid IN (SELECT NEW.relation UNION ALL SELECT p.relid FROM pg_partition_tree(NEW.relation) AS p)
             ) THEN
                 RAISE EXCEPTION 'the table % has a trigger of talkmeter''s already', NEW.relation
@@ -42,6 +70,27 @@ CREATE FUNCTION talkmeter.detach(source regclass) RETURNS void
 REVOKE ALL ON FUNCTION talkmeter.detach(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.detach(regclass) IS
     'Stops metering a table; what was metered stays. Needs ownership of the table';
+
+CREATE FUNCTION talkmeter.attach_status(source regclass, mapping jsonb)
+    RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'attach_status_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.attach_status(regclass, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.attach_status(regclass, jsonb) IS
+    'From now on marks a conversation when its status column changes. Mapping: "status" (an object from value to kind), "column" (that of the status), "tenant", "conversation", "occurred_at". Needs ownership of the table';
+
+CREATE FUNCTION talkmeter.mark(tenant text, conversation text, kind text,
+        at timestamptz DEFAULT pg_catalog.clock_timestamp())
+    RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mark_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.mark(text, text, text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.mark(text, text, text, timestamptz) IS
+    'Records an event for which the application has no row: any kind but customer_message, ai_reply and staff_reply. It counts when the transaction commits';
+
+CREATE FUNCTION talkmeter.retry_quarantine() RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_quarantine_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.retry_quarantine() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.retry_quarantine() IS
+    'Meters the rows of quarantine that can now be metered, and returns how many left it';
 
 CREATE FUNCTION talkmeter.flush() RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'flush_wrapper';

@@ -1,7 +1,7 @@
 //! How does a table of the application's come to be metered, and how does that end (SPEC 2)?
 
 use crate::account::known_policy;
-use crate::cache::{self, Recorded};
+use crate::cache::{self, Recorded, Role};
 use crate::clock::{self, Timestamp};
 use crate::error::{Failure, failure, required};
 use crate::offers;
@@ -14,6 +14,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Column, Mapping, Reading, Value};
+use talkmeter_engine::status;
 
 /// Rows that a dry run shows.
 const SHOWN: &str = "20";
@@ -56,26 +57,106 @@ fn attach(
     if dry_run {
         return TableIterator::new(preview(&relation, &checked, &columns));
     }
+    let how = How { role: Role::Messages, policy: Some(policy), default_plan, strict };
+    meter(source, &relation, &checked, &columns, mapping, &how);
+    if !as_owner(|| connected(|connection| is_indexed(connection, source, &checked, &columns))) {
+        warn_of_missing_index(&relation, &checked, &columns);
+    }
+    TableIterator::new(Vec::new())
+}
+
+/// From now on marks a conversation when its status column changes.
+#[pg_extern(sql = false)]
+fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<JsonB>) {
+    let source = required(source, "source");
+    let JsonB(mapping) = required(mapping, "mapping");
+    let relation = owned_table(source);
+    must_be_utf8();
+    let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
+    let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
+    let checked = status::check(&mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
+    if let Some(zone) = &checked.timezone {
+        known_zone(zone);
+    }
+    let how = How { role: Role::Status, policy: None, default_plan: None, strict: false };
+    meter(source, &relation, &checked, &columns, mapping, &how);
+}
+
+/// How a table is attached, besides its mapping.
+struct How<'a> {
+    role: Role,
+    policy: Option<&'a str>,
+    default_plan: Option<&'a str>,
+    strict: bool,
+}
+
+/// A trigger of an attached table: its name, when it fires, and what it calls.
+type Trigger = (&'static str, &'static str, &'static str);
+
+const OF_MESSAGES: [Trigger; 4] = [
+    ("talkmeter_insert", " AFTER INSERT ON ", " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()"),
+    ("talkmeter_update", " AFTER UPDATE ON ", " REFERENCING OLD TABLE AS talkmeter_old NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_update()"),
+    ("talkmeter_delete", " AFTER DELETE ON ", " REFERENCING OLD TABLE AS talkmeter_old FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_delete()"),
+    ("talkmeter_truncate", " AFTER TRUNCATE ON ", " FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_truncate()"),
+];
+
+const OF_STATUS: [Trigger; 2] = [
+    ("talkmeter_status_insert", " AFTER INSERT ON ", " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_insert()"),
+    ("talkmeter_status_update", " AFTER UPDATE ON ", " REFERENCING OLD TABLE AS talkmeter_old NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_update()"),
+];
+
+fn meter(
+    source: pg_sys::Oid,
+    relation: &Relation,
+    checked: &Mapping,
+    columns: &[TableColumn],
+    mapping: serde_json::Value,
+    how: &How,
+) {
+    let triggers: &[Trigger] = match how.role {
+        Role::Messages => &OF_MESSAGES,
+        Role::Status => &OF_STATUS,
+    };
     as_owner(|| {
         connected(|connection| {
             // Waits for inserts under way, which would otherwise be neither before the start nor metered.
             let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
             connection.run_once(&lock, false);
-            not_attached_twice(connection, source, &relation);
-            let recorded = recorded(&checked, &columns);
-            record(connection, source, &relation, policy, default_plan, mapping, recorded, strict);
+            not_attached_twice(connection, source, relation, how.role);
+            record(connection, source, relation, mapping, recorded(checked, columns), how);
             for member in &relation.members {
-                let create = statement(&[
-                    "CREATE TRIGGER talkmeter_insert AFTER INSERT ON ",
-                    member,
-                    " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()",
-                ]);
-                connection.run_once(&create, false);
+                for (name, fires, calls) in triggers {
+                    connection.run_once(&statement(&["CREATE TRIGGER ", name, fires, member, calls]), false);
+                }
             }
             cache::announce_change(connection);
         })
     });
-    TableIterator::new(Vec::new())
+}
+
+/// The names of the columns that hold the tenant, if one does, and the conversation.
+fn keys<'a>(mapping: &Mapping, columns: &'a [TableColumn]) -> (Option<&'a str>, &'a str) {
+    let name = |index: usize| columns[index].seen.name.as_str();
+    (mapping.tenant_column().ok().map(name), name(mapping.conversation_column()))
+}
+
+fn is_indexed(connection: &Connection, source: pg_sys::Oid, mapping: &Mapping, columns: &[TableColumn]) -> bool {
+    let (tenant, conversation) = keys(mapping, columns);
+    relation::is_indexed(connection, source, conversation, tenant)
+}
+
+/// A late row makes us read its conversation: without an index, the whole table.
+fn warn_of_missing_index(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) {
+    let (tenant, conversation) = keys(mapping, columns);
+    let time = mapping.occurred_at_column().map(|index| columns[index].seen.name.as_str());
+    let names: Vec<String> = tenant.into_iter().chain([conversation]).chain(time).map(relation::quoted).collect();
+    failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("no index finds the rows of one conversation in {}", relation.name),
+    )
+    .detail("When a row is late or changed, its conversation is read again: without an index, by reading the whole table.")
+    .hint(format!("CREATE INDEX ON {} ({});", relation.name, names.join(", ")))
+    .warn();
 }
 
 /// The facts of a table that the caller may attach, or an error that says why not.
@@ -117,11 +198,7 @@ fn owned_table(source: pg_sys::Oid) -> Relation {
 }
 
 fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, columns: &[TableColumn]) -> Mapping {
-    // SAFETY: reads a variable of this database's.
-    if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
-        failure(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "talkmeter needs a database whose encoding is UTF8")
-            .raise();
-    }
+    must_be_utf8();
     let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
     let checked = Mapping::check(mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
     if let Some(zone) = &checked.timezone {
@@ -142,6 +219,14 @@ fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, 
     checked
 }
 
+fn must_be_utf8() {
+    // SAFETY: reads a variable of this database's.
+    if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
+        failure(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "talkmeter needs a database whose encoding is UTF8")
+            .raise();
+    }
+}
+
 const ZONE: &str = "SELECT FROM pg_timezone_names AS z WHERE z.name = $1";
 
 fn known_zone(zone: &str) {
@@ -155,13 +240,13 @@ fn known_zone(zone: &str) {
 const ATTACHED: &str = "
     SELECT s.relation::text
     FROM talkmeter.source AS s
-    WHERE s.detached_at IS NULL AND (
+    WHERE s.detached_at IS NULL AND s.role = $2 AND (
         s.relation IN (SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a)
         OR s.relation IN (SELECT t.relid FROM pg_partition_tree($1) AS t))
     LIMIT 1";
 
-fn not_attached_twice(connection: &Connection, source: pg_sys::Oid, relation: &Relation) {
-    let rows = connection.run(ATTACHED, &[arg(source)]);
+fn not_attached_twice(connection: &Connection, source: pg_sys::Oid, relation: &Relation, role: Role) {
+    let rows = connection.run(ATTACHED, &[arg(source), arg(role.name())]);
     if rows.count() > 0 {
         failure(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("table {} is attached already", relation.name))
             .detail(format!("It is metered through {}.", rows.value::<String>(0, 1)))
@@ -181,26 +266,23 @@ fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
 
 const RECORD: &str = "
     INSERT INTO talkmeter.source AS s (source_id, relation, relation_origin, relation_name, policy, default_plan,
-        mapping, columns, strict, starts_at, attached_at, attached_by, members)
+        mapping, columns, strict, starts_at, attached_at, attached_by, members, role)
     SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass,
         talkmeter.origin_of($1::oid::regclass), $9, $2,
-        $3, $4, $5, $6, $7, $8, session_user, $10::text[]::regclass[]
-    ON CONFLICT (relation) DO UPDATE
+        $3, $4, $5, $6, $7, $8, session_user, $10::text[]::regclass[], $11
+    ON CONFLICT (relation, role) DO UPDATE
     SET relation_origin = excluded.relation_origin, relation_name = excluded.relation_name, policy = excluded.policy,
         default_plan = excluded.default_plan, mapping = excluded.mapping, columns = excluded.columns,
         strict = excluded.strict, starts_at = excluded.starts_at, attached_at = excluded.attached_at,
         attached_by = excluded.attached_by, members = excluded.members, detached_at = NULL";
 
-#[allow(clippy::too_many_arguments)]
 fn record(
     connection: &Connection,
     source: pg_sys::Oid,
     relation: &Relation,
-    policy: &str,
-    default_plan: Option<&str>,
     mapping: serde_json::Value,
     recorded: JsonB,
-    strict: bool,
+    how: &How,
 ) {
     connection.run("LOCK TABLE talkmeter.source IN SHARE ROW EXCLUSIVE MODE", &[]);
     let now = clock::now();
@@ -212,15 +294,16 @@ fn record(
         RECORD,
         &[
             arg(source),
-            arg(policy),
-            arg(default_plan),
+            arg(how.policy),
+            arg(how.default_plan),
             arg(JsonB(mapping)),
             arg(recorded),
-            arg(strict),
+            arg(how.strict),
             arg(Timestamp::from(starts_at)),
             arg(Timestamp::from(now)),
             arg(relation.name.as_str()),
             arg(relation.members.clone()),
+            arg(how.role.name()),
         ],
     );
 }
@@ -229,7 +312,8 @@ fn record(
 fn preview(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<Shown> {
     let column = |index: &usize| relation::quoted(&columns[*index].seen.name);
     let names: Vec<String> = mapping.columns.iter().map(column).collect();
-    let time = relation::quoted(&columns[mapping.occurred_at_column()].seen.name);
+    let time = mapping.occurred_at_column().expect("a message has a time");
+    let time = relation::quoted(&columns[time].seen.name);
     let id = relation::quoted(&columns[mapping.message_id_column()].seen.name);
     let select = statement(&[
         "SELECT ",
@@ -288,7 +372,7 @@ const DETACH: &str = "
     WHERE s.relation = $1::oid::regclass AND s.detached_at IS NULL";
 
 const TRIGGERED: &str = "
-    SELECT format('%I.%I', n.nspname, c.relname)
+    SELECT format('%I', g.tgname), format('%I.%I', n.nspname, c.relname)
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_trigger AS g ON g.tgrelid = c.oid
@@ -296,8 +380,10 @@ const TRIGGERED: &str = "
             SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t
             UNION ALL SELECT m::oid FROM talkmeter.source AS s CROSS JOIN unnest(s.members) AS m
             WHERE s.relation = $1::oid::regclass)
-        AND g.tgfoid = 'talkmeter.on_insert'::regproc AND NOT g.tgisinternal AND g.tgname = 'talkmeter_insert'
-    ORDER BY c.oid";
+        AND NOT g.tgisinternal AND g.tgname LIKE 'talkmeter\\_%' AND g.tgfoid IN (
+            SELECT p.oid FROM pg_proc AS p
+            WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prorettype = 'trigger'::regtype)
+    ORDER BY c.oid, g.tgname";
 
 /// Stops metering a table; what was metered stays.
 #[pg_extern(sql = false)]
@@ -321,8 +407,8 @@ fn detach(source: pg_sys::Oid) {
             }
             let rows = connection.run(TRIGGERED, &[arg(source)]);
             for row in 0..rows.count() {
-                let member: String = rows.value(row, 1);
-                connection.run_once(&statement(&["DROP TRIGGER talkmeter_insert ON ", &member]), false);
+                let (name, member): (String, String) = (rows.value(row, 1), rows.value(row, 2));
+                connection.run_once(&statement(&["DROP TRIGGER ", &name, " ON ", &member]), false);
             }
             cache::announce_change(connection);
         })

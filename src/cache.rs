@@ -1,6 +1,7 @@
 //! What does this session remember of sources and policies? Nothing that a change elsewhere would not make it forget.
 
 use crate::clock::Timestamp;
+use crate::history::History;
 use crate::relation::{self, TableColumn};
 use crate::rights::as_owner;
 use crate::row::Reader;
@@ -17,6 +18,7 @@ use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Column, Mapping};
 use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::status;
 
 thread_local! {
     static CACHE: RefCell<Cache> = RefCell::default();
@@ -29,19 +31,52 @@ thread_local! {
 #[derive(Default)]
 struct Cache {
     /// By the table on which a trigger fires: the attached one or a partition of it.
-    by_relation: HashMap<pg_sys::Oid, Standing>,
+    by_relation: HashMap<(pg_sys::Oid, Role), Standing>,
     by_id: HashMap<i32, Option<Rc<Source>>>,
+    /// Every attached message table.
+    attached: Option<Rc<[Rc<Source>]>>,
     policies: Option<Rc<Policies>>,
+}
+
+/// What a table is attached for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Its rows are events.
+    Messages,
+    /// Changes of its status column make marks.
+    Status,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Messages => "messages",
+            Role::Status => "status",
+        }
+    }
 }
 
 /// An attached table, or one of its partitions.
 #[derive(Debug)]
 pub struct Source {
     pub id: i32,
+    /// Empty for a status table.
     pub policy: String,
     pub default_plan: Option<String>,
     pub strict: bool,
+    /// Rows of before are no events.
+    pub starts_at: Instant,
     pub reading: Reading,
+    /// How its rows are read later; `None` if they cannot be, or if it is no message table.
+    pub history: Option<History>,
+}
+
+impl Source {
+    /// Why a row of before the start is no event.
+    pub fn start_in_words(&self) -> String {
+        let start = self.starts_at.calendar().map(|start| start.to_rfc3339()).unwrap_or_default();
+        format!("The table held rows when it was attached, so only rows at or after {start} are events.")
+    }
 }
 
 /// How the rows of a source are read.
@@ -54,6 +89,14 @@ pub enum Reading {
 }
 
 impl Reading {
+    /// The numbers of the columns that decide what a row is to the meter.
+    pub fn columns(&self) -> Vec<i16> {
+        match self {
+            Reading::Whole { readers, .. } => readers.iter().map(|reader| reader.number).collect(),
+            Reading::Broken { message_id, .. } => message_id.iter().map(|reader| reader.number).collect(),
+        }
+    }
+
     /// How to read the message id alone, if it can be read.
     pub fn message_id(&self) -> Option<&Reader> {
         match self {
@@ -106,13 +149,15 @@ pub fn watch_catalog() {
         let nothing = pg_sys::Datum::from(0usize);
         pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), nothing);
         let enums = pg_sys::SysCacheIdentifier::ENUMOID as i32;
-        pg_sys::CacheRegisterSyscacheCallback(enums, Some(on_enum_changed), nothing);
+        pg_sys::CacheRegisterSyscacheCallback(enums, Some(on_name_changed), nothing);
+        let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as i32;
+        pg_sys::CacheRegisterSyscacheCallback(schemas, Some(on_name_changed), nothing);
     }
 }
 
-/// A label that a mapping names may have another name now, of which the tables that use it say nothing.
+/// A label that a mapping names, or the schema of a table, may have another name now, of which the tables say nothing.
 #[pg_guard]
-unsafe extern "C-unwind" fn on_enum_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+unsafe extern "C-unwind" fn on_name_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
     STALE.set(true);
 }
 
@@ -162,23 +207,24 @@ pub enum Standing {
 }
 
 /// What the table is on which our trigger fired.
-pub fn standing(relation: pg_sys::Oid) -> Standing {
-    if let Some(known) = with_fresh(|cache| cache.by_relation.get(&relation).cloned()) {
+pub fn standing(relation: pg_sys::Oid, role: Role) -> Standing {
+    if let Some(known) = with_fresh(|cache| cache.by_relation.get(&(relation, role)).cloned()) {
         return known;
     }
     watch(relation);
     let found = as_owner(|| {
         connected(|connection| {
-            if let Some(source) = load(connection, &connection.run(BY_RELATION, &[arg(relation)]), relation) {
+            let args = [arg(relation), arg(role.name())];
+            if let Some(source) = load(connection, &connection.run(BY_RELATION, &args), Some(relation)) {
                 return Standing::Attached(source);
             }
-            match connection.run(FORMER, &[arg(relation)]).count() {
+            match connection.run(FORMER, &args).count() {
                 0 => Standing::Unknown,
                 _ => Standing::Former,
             }
         })
     });
-    CACHE.with_borrow_mut(|cache| cache.by_relation.insert(relation, found.clone()));
+    CACHE.with_borrow_mut(|cache| cache.by_relation.insert((relation, role), found.clone()));
     found
 }
 
@@ -187,14 +233,25 @@ pub fn source(id: i32) -> Option<Rc<Source>> {
     if let Some(known) = with_fresh(|cache| cache.by_id.get(&id).cloned()) {
         return known;
     }
-    let found = as_owner(|| {
+    let found = as_owner(|| connected(|connection| load(connection, &connection.run(BY_ID, &[arg(id)]), None)));
+    CACHE.with_borrow_mut(|cache| cache.by_id.insert(id, found.clone()));
+    found
+}
+
+/// Every attached message table that is still there.
+pub fn attached() -> Rc<[Rc<Source>]> {
+    if let Some(known) = with_fresh(|cache| cache.attached.clone()) {
+        return known;
+    }
+    let ids: Vec<i32> = as_owner(|| {
         connected(|connection| {
-            let rows = connection.run(BY_ID, &[arg(id)]);
-            let relation = if rows.count() > 0 { rows.value(0, 2) } else { pg_sys::InvalidOid };
-            load(connection, &rows, relation)
+            watch(own_table(connection));
+            let rows = connection.run(ATTACHED, &[]);
+            (0..rows.count()).map(|row| rows.value(row, 1)).collect()
         })
     });
-    CACHE.with_borrow_mut(|cache| cache.by_id.insert(id, found.clone()));
+    let found: Rc<[Rc<Source>]> = ids.into_iter().filter_map(source).collect();
+    CACHE.with_borrow_mut(|cache| cache.attached = Some(Rc::clone(&found)));
     found
 }
 
@@ -213,27 +270,42 @@ pub fn policies() -> Rc<Policies> {
     found
 }
 
-const BY_RELATION: &str = "
-    SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
-        s.columns, s.relation_origin = talkmeter.origin_of(s.relation)
-    FROM talkmeter.source AS s
-    WHERE s.relation IN (
+macro_rules! select_source {
+    ($tail:literal) => {
+        concat!(
+            "SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
+                s.columns, s.relation_origin = talkmeter.origin_of(s.relation), s.role, s.starts_at,
+                s.detached_at IS NULL
+            FROM talkmeter.source AS s ",
+            $tail
+        )
+    };
+}
+
+const BY_RELATION: &str = select_source!(
+    "WHERE s.relation IN (
         SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a
-    ) AND s.detached_at IS NULL
-    LIMIT 1";
+    ) AND s.role = $2 AND s.detached_at IS NULL
+    LIMIT 1"
+);
+
+const BY_ID: &str = select_source!("WHERE s.source_id = $1");
 
 // A table that was detached lost its trigger, so one that fires there was not put there by us.
 const FORMER: &str = "
     SELECT FROM talkmeter.source AS s
-    WHERE $1::oid::regclass = ANY (s.members) AND s.relation <> $1::oid::regclass AND s.detached_at IS NULL";
+    WHERE $1::oid::regclass = ANY (s.members) AND s.relation <> $1::oid::regclass AND s.role = $2
+        AND s.detached_at IS NULL";
 
-const BY_ID: &str = "
-    SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
-        s.columns, s.relation_origin = talkmeter.origin_of(s.relation)
+const ATTACHED: &str = "
+    SELECT s.source_id
     FROM talkmeter.source AS s
-    WHERE s.source_id = $1";
+    JOIN pg_class AS c ON c.oid = s.relation
+    WHERE s.role = 'messages' AND s.detached_at IS NULL
+    ORDER BY s.source_id";
 
-fn load(connection: &Connection, rows: &Rows, fires_on: pg_sys::Oid) -> Option<Rc<Source>> {
+/// The source of a row of `select_source`, read as it comes from `fires_on`, or from the attached table itself.
+fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> Option<Rc<Source>> {
     watch(own_table(connection));
     if rows.count() == 0 {
         return None;
@@ -243,15 +315,30 @@ fn load(connection: &Connection, rows: &Rows, fires_on: pg_sys::Oid) -> Option<R
     let JsonB(recorded) = rows.value(0, 7);
     let recorded: Vec<Recorded> = serde_json::from_value(recorded).expect("columns as attach wrote them");
     let same_table = rows.value::<bool>(0, 8);
+    let role = match rows.value::<String>(0, 9).as_str() {
+        "status" => Role::Status,
+        _ => Role::Messages,
+    };
     watch(attached);
     let columns = relation::columns(connection, attached);
-    let fired = if fires_on == attached { columns.clone() } else { relation::columns(connection, fires_on) };
+    let fired = match fires_on.filter(|fires_on| *fires_on != attached) {
+        Some(fires_on) => relation::columns(connection, fires_on),
+        None => columns.clone(),
+    };
+    let reading = reading(role, &mapping, &recorded, same_table, &columns, &fired);
+    let is_attached = fires_on.is_none() && role == Role::Messages && rows.value::<bool>(0, 11);
+    let history = match &reading {
+        Reading::Whole { mapping, readers } if is_attached => History::of(connection, attached, mapping, readers, &columns),
+        _ => None,
+    };
     Some(Rc::new(Source {
         id: rows.value(0, 1),
-        policy: rows.value(0, 3),
+        policy: rows.get(0, 3).unwrap_or_default(),
         default_plan: rows.get(0, 4),
         strict: rows.value(0, 5),
-        reading: reading(&mapping, &recorded, same_table, &columns, &fired),
+        starts_at: rows.value::<Timestamp>(0, 10).bound(),
+        reading,
+        history,
     }))
 }
 
@@ -319,6 +406,7 @@ pub fn record_columns_anew(connection: &Connection) {
 
 /// How to read the rows of the table `fired`, which is the attached one or a partition of it.
 fn reading(
+    role: Role,
     mapping: &Json,
     recorded: &[Recorded],
     same_table: bool,
@@ -345,7 +433,11 @@ fn reading(
             .iter()
             .map(|(column, found)| Column { name: column.mapped.clone(), ..found.seen.clone() })
             .collect();
-        match Mapping::check(mapping, &columns) {
+        let checked = match role {
+            Role::Messages => Mapping::check(mapping, &columns),
+            Role::Status => status::check(mapping, &columns),
+        };
+        match checked {
             Ok(mapping) => {
                 let reader = |index: &usize| readable[*index].1.reader(mapping.timezone.clone());
                 let readers = mapping.columns.iter().map(reader).collect();

@@ -1,19 +1,24 @@
-//! What does a commit do? It folds what the transaction inserted, draws the charges and writes both, in key order.
+//! What does a commit do? It folds what the transaction did to messages, draws the charges and writes both, in key order.
 
 use crate::cache;
 use crate::error::failure;
-use crate::ledger::{self, Unit, Units};
-use crate::parts::{BATCH, Batch, Key, Refused};
+use crate::ledger::{self, Posting, Postings};
+use crate::parts::{BATCH, Batch, Key, Mark, write_marks};
 use crate::quarantine::{self, Entry};
-use crate::queue::{self, Chunk, Noted, NotedEvent, Taken};
+use crate::queue::{self, Aside, Chunk, Noted, NotedEvent, Operation, RowName, Taken};
+use crate::refold::{self, Findings, Late, fold_again};
 use crate::rights::{self, as_owner, writing};
 use crate::settings;
 use crate::sql::{Connection, connected};
 use crate::subtransaction::{attempt, code, message, sqlstate};
 use pgrx::prelude::*;
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ffi::c_void;
 use talkmeter_engine::event::Event;
-use talkmeter_engine::order::OrderKey;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order::{self, MessageId, OrderKey};
+use talkmeter_engine::refold::Changes;
 
 /// Asks the server to call us when transactions and subtransactions end.
 pub fn watch_transactions() {
@@ -96,15 +101,28 @@ fn meter_or_set_aside(taken: &Taken) {
     }
 }
 
-/// Conversations in key order, then tenants.
+/// What quarantine loses and gains, then conversations in key order, then tenants.
 fn meter(taken: &Taken) {
-    let mut units = Units::default();
+    let mut work = Work { has_changes: taken.has_changes(), ..Work::default() };
     let mut sorted = taken.sorted();
-    while let Some(chunk) = Chunk::next(&mut sorted) {
-        fold(&chunk, &mut units);
+    let mut chunk = Chunk::default();
+    while chunk.fill(&mut sorted) {
+        let mut count = chunk.whole();
+        if count == 0 {
+            // One conversation fills the chunk. Events in order can be folded bit by bit; folding again needs them all.
+            if work.needs_all(&chunk) {
+                chunk.complete(&mut sorted);
+            }
+            count = match chunk.whole() {
+                0 => chunk.len(),
+                whole => whole,
+            };
+        }
+        work.fold(&chunk, count);
+        chunk.forget(count);
         pgrx::check_for_interrupts!();
     }
-    ledger::post(units);
+    ledger::post(work.postings);
 }
 
 /// Whether an error is for the application to see: it retries a conflict, and it or its DBA asked for an end.
@@ -122,127 +140,256 @@ fn passes(code: PgSqlErrorCode) -> bool {
 
 fn any_strict(taken: &Taken) -> bool {
     let is_strict = |record: Noted| match record {
-        Noted::Event(event) => cache::source(order(&event).source()).is_some_and(|source| source.strict),
-        Noted::Refused(_) => false,
+        Noted::Event(event) => cache::source(order::source_of(event.place)).is_some_and(|source| source.strict),
+        Noted::Aside(_) | Noted::Truncated(_) => false,
     };
     let mut sorted = taken.sorted();
-    while let Some(chunk) = Chunk::next(&mut sorted) {
-        if chunk.records().any(is_strict) {
+    let mut chunk = Chunk::default();
+    while chunk.fill(&mut sorted) {
+        if chunk.records(chunk.len()).any(is_strict) {
             return true;
         }
+        chunk.forget(chunk.len());
     }
     false
 }
 
-/// Puts all rows of the transaction into quarantine and returns how many they are.
+/// Puts all rows and marks of the transaction into quarantine and returns how many they are.
 fn set_aside(taken: &Taken, reason: &'static str, detail: &str) -> usize {
     let mut rows = 0;
     let mut sorted = taken.sorted();
-    while let Some(chunk) = Chunk::next(&mut sorted) {
+    let mut chunk = Chunk::default();
+    while chunk.fill(&mut sorted) {
         let mut entries: Vec<Entry> = Vec::new();
-        for record in chunk.records() {
+        for record in chunk.records(chunk.len()) {
             match record {
-                Noted::Refused(entry) => entries.push(entry),
-                Noted::Event(event) => add(&mut entries, entry(&event, reason, detail.to_owned())),
+                Noted::Aside(Aside::Refused(entry)) => entries.push(entry),
+                Noted::Event(event) => match event.operation {
+                    Operation::Add | Operation::Touch => {
+                        let place = key(event.place);
+                        let entry = Entry::of(event.tenant, event.conversation, &place, reason, detail.to_owned());
+                        quarantine::add(&mut entries, entry);
+                    }
+                    Operation::Mark => {
+                        let place = key(event.place);
+                        let entry = Entry::of(event.tenant, event.conversation, &place, reason, detail.to_owned());
+                        entries.push(Entry { message: None, mark: Some(event.kind), ..entry });
+                    }
+                    Operation::Remove | Operation::Delete => {}
+                },
+                Noted::Aside(Aside::Left(_)) | Noted::Truncated(_) => {}
             }
         }
         rows += entries.len();
-        connected(|connection| quarantine::write(connection, entries));
+        connected(|connection| quarantine::write(connection, &entries));
+        chunk.forget(chunk.len());
     }
     rows
 }
 
-fn order(event: &NotedEvent) -> OrderKey {
-    OrderKey::from_bytes(event.order).expect("an order key was written")
+fn key(place: &[u8]) -> OrderKey {
+    OrderKey::from_bytes(place).expect("an order key was written")
 }
 
-fn entry(event: &NotedEvent, reason: &'static str, detail: String) -> Entry {
-    let order = order(event);
-    Entry {
-        source: order.source(),
-        message: order.message().map(|message| message.text()),
-        tenant: Some(event.tenant.to_owned()),
-        conversation: Some(event.conversation.to_owned()),
-        at: Some(order.at()),
-        reason: reason.into(),
-        detail: Some(detail),
+/// What one commit has to do, and what it has found out on the way.
+#[derive(Default)]
+struct Work {
+    /// Something other than inserts was noted.
+    has_changes: bool,
+    /// Sources all of whose rows were taken away.
+    truncated: HashSet<i32>,
+    /// Rows that were in quarantine before they were changed: what they were before was no event.
+    held_before: HashSet<(i32, String, Instant)>,
+    postings: Postings,
+}
+
+impl Work {
+    /// Whether all events of the one conversation in the chunk must be known before any is folded.
+    fn needs_all(&self, chunk: &Chunk) -> bool {
+        let first = chunk.records(1).next();
+        let Some(Noted::Event(event)) = first else { return false };
+        self.has_changes
+            || connected(|connection| {
+                let batch = Batch::lock(connection, &[(event.tenant, event.conversation)]);
+                event.place <= batch.conversations[0].last_event.as_slice()
+            })
     }
-}
 
-/// Adds an entry, but a row that is several events only once.
-fn add(entries: &mut Vec<Entry>, entry: Entry) {
-    let same_row = |last: &Entry| (last.source, &last.message, last.at) == (entry.source, &entry.message, entry.at);
-    if !entries.last().is_some_and(same_row) {
-        entries.push(entry);
-    }
-}
-
-fn fold(chunk: &Chunk, units: &mut Units) {
-    let mut refused = Vec::new();
-    let mut events = Vec::new();
-    for record in chunk.records() {
-        match record {
-            Noted::Refused(entry) => refused.push(entry),
-            Noted::Event(event) => events.push(event),
+    fn fold(&mut self, chunk: &Chunk, count: usize) {
+        let mut asides = Vec::new();
+        let mut events = Vec::new();
+        for record in chunk.records(count) {
+            match record {
+                Noted::Aside(aside) => asides.push(aside),
+                Noted::Truncated(source) => {
+                    self.truncated.insert(source);
+                }
+                Noted::Event(event) => events.push(event),
+            }
+        }
+        if !asides.is_empty() {
+            connected(|connection| self.set_aside(connection, asides));
+        }
+        let conversations: Vec<&[NotedEvent]> = events.chunk_by(|a, b| conversation(a) == conversation(b)).collect();
+        for batch in conversations.chunks(BATCH) {
+            let postings = connected(|connection| self.fold_batch(connection, batch));
+            postings.iter().for_each(|posting| self.postings.push(posting));
         }
     }
-    let mut rest = events.as_slice();
-    while !rest.is_empty() {
-        let (keys, batch);
-        (keys, batch, rest) = split(rest);
-        let billable = connected(|connection| fold_batch(connection, &keys, batch, &mut refused));
-        billable.iter().for_each(|unit| units.push(unit));
+
+    /// In the order of their calls: a row may have come and gone several times.
+    fn set_aside(&mut self, connection: &Connection, asides: Vec<Aside>) {
+        let (mut refused, mut left) = (Vec::new(), Vec::new());
+        for aside in asides {
+            match aside {
+                Aside::Refused(entry) => {
+                    self.leave(connection, &mut left);
+                    refused.push(entry);
+                }
+                Aside::Left(row) => {
+                    write_refused(connection, &mut refused);
+                    left.push(row);
+                }
+            }
+        }
+        self.leave(connection, &mut left);
+        write_refused(connection, &mut refused);
     }
+
+    fn leave(&mut self, connection: &Connection, rows: &mut Vec<RowName>) {
+        let rows = std::mem::take(rows);
+        if rows.is_empty() {
+            return;
+        }
+        let left = quarantine::leave(connection, &rows).into_iter();
+        let name = |row: &RowName| Some((row.source, row.message.clone()?, row.at?));
+        self.held_before.extend(left.filter_map(name));
+    }
+
+    fn fold_batch(&self, connection: &Connection, conversations: &[&[NotedEvent]]) -> Vec<Posting> {
+        let keys: Vec<Key> = conversations.iter().map(|events| conversation(&events[0])).collect();
+        let mut batch = Batch::lock(connection, &keys);
+        let numbered = number_marks(&mut batch, conversations);
+        let mut findings = Findings::default();
+        let mut late = Vec::new();
+        for (index, events) in numbered.iter().enumerate() {
+            if self.is_in_order(events, &batch.conversations[index].last_event) {
+                for event in events {
+                    step(&mut batch, index, event, &mut findings.refused);
+                }
+            } else {
+                late.push(self.late(index, events));
+            }
+        }
+        fold_again(&mut batch, late, &mut findings);
+        if let Some(entry) = findings.refused.iter().find(|entry| is_strict(entry)) {
+            quarantine::raise(entry);
+        }
+        if !findings.released.is_empty() {
+            quarantine::leave(connection, &findings.released);
+        }
+        write_refused(connection, &mut findings.refused);
+        batch.write()
+    }
+
+    fn is_in_order(&self, events: &[NumberedEvent], last_event: &[u8]) -> bool {
+        let only_added = |event: &NumberedEvent| {
+            event.operation == Operation::Add && !self.truncated.contains(&order::source_of(&event.place))
+        };
+        events.first().is_some_and(|first| *first.place > *last_event) && events.iter().all(only_added)
+    }
+
+    fn late(&self, conversation: usize, events: &[NumberedEvent]) -> Late {
+        let mut changes = Changes::default();
+        let mut new = Vec::new();
+        for event in events {
+            match event.operation {
+                Operation::Add | Operation::Mark => changes.add(&event.place),
+                Operation::Remove if self.was_held(&event.place) => changes.touch(&event.place),
+                Operation::Remove => changes.remove(&event.place),
+                Operation::Delete => changes.delete(&event.place),
+                Operation::Touch => changes.touch(&event.place),
+            }
+            if matches!(event.operation, Operation::Add | Operation::Touch) {
+                new.push(event.place.to_vec());
+            }
+        }
+        Late { conversation, changes, new }
+    }
+
+    fn was_held(&self, place: &[u8]) -> bool {
+        if self.held_before.is_empty() {
+            return false;
+        }
+        let place = key(place);
+        place.message().is_some_and(|message| self.held_before.contains(&(place.source(), message.text(), place.at())))
+    }
+}
+
+fn conversation<'a>(event: &NotedEvent<'a>) -> Key<'a> {
+    (event.tenant, event.conversation)
+}
+
+/// An event whose mark, if it is one, has its number.
+struct NumberedEvent<'a> {
+    place: Cow<'a, [u8]>,
+    operation: Operation,
+    event: Event,
+}
+
+/// Gives marks their numbers, in the order of their calls, and records them.
+fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>]]) -> Vec<Vec<NumberedEvent<'a>>> {
+    let mut marks = Vec::new();
+    let mut numbered = Vec::new();
+    for (index, events) in conversations.iter().enumerate() {
+        let folding = &mut batch.conversations[index];
+        let mut calls: Vec<&[u8]> =
+            events.iter().filter(|event| event.operation == Operation::Mark).map(|event| event.place).collect();
+        calls.sort_unstable_by_key(|place| call(place));
+        let own = events.iter().map(|noted| {
+            let at = order::time_of(noted.place);
+            let event = Event { at, kind: noted.kind, excluded: noted.excluded };
+            let position = calls.iter().position(|place| noted.operation == Operation::Mark && *place == noted.place);
+            let Some(position) = position else {
+                return NumberedEvent { place: Cow::Borrowed(noted.place), operation: noted.operation, event };
+            };
+            let number = folding.last_mark + 1 + position as i64;
+            marks.push(Mark { key: (folding.tenant, folding.id), number, kind: noted.kind, at });
+            let place = OrderKey::mark(at, noted.kind, number).as_bytes().to_vec();
+            NumberedEvent { place: Cow::Owned(place), operation: Operation::Add, event }
+        });
+        numbered.push(own.collect());
+        folding.last_mark += calls.len() as i64;
+        folding.changed |= !calls.is_empty();
+    }
+    if !marks.is_empty() {
+        write_marks(batch.connection, &marks);
+    }
+    numbered
+}
+
+/// The number of the call that a mark without a number was made by.
+fn call(place: &[u8]) -> i64 {
+    match key(place).message() {
+        Some(MessageId::Integer(call)) => call,
+        _ => 0,
+    }
+}
+
+fn step(batch: &mut Batch, conversation: usize, event: &NumberedEvent, refused: &mut Vec<Entry>) {
+    if batch.step(conversation, &event.place, &event.event).is_err() {
+        let folding = &batch.conversations[conversation];
+        quarantine::add(refused, refold::unjudged(folding.tenant, folding.id, &event.place));
+    }
+}
+
+fn is_strict(entry: &Entry) -> bool {
+    cache::source(entry.source).is_some_and(|source| source.strict)
+}
+
+fn write_refused(connection: &Connection, refused: &mut Vec<Entry>) {
     if !refused.is_empty() {
-        connected(|connection| quarantine::write(connection, refused));
+        quarantine::write(connection, refused);
+        refused.clear();
     }
-}
-
-/// The conversations of the next batch, its events, and the events after it.
-fn split<'e, 'a>(events: &'e [NotedEvent<'a>]) -> (Vec<Key<'a>>, &'e [NotedEvent<'a>], &'e [NotedEvent<'a>]) {
-    let mut keys: Vec<Key> = Vec::new();
-    for (index, event) in events.iter().enumerate() {
-        let key = (event.tenant, event.conversation);
-        if keys.last() == Some(&key) {
-            continue;
-        }
-        if keys.len() == BATCH {
-            return (keys, &events[..index], &events[index..]);
-        }
-        keys.push(key);
-    }
-    (keys, events, &[])
-}
-
-fn fold_batch(connection: &Connection, keys: &[Key], events: &[NotedEvent], refused: &mut Vec<Entry>) -> Vec<Unit> {
-    let mut batch = Batch::lock(connection, keys);
-    let mut conversation = 0;
-    for event in events {
-        if (event.tenant, event.conversation) != keys[conversation] {
-            conversation += 1;
-        }
-        step(&mut batch, conversation, event, refused);
-    }
-    batch.write()
-}
-
-fn step(batch: &mut Batch, conversation: usize, noted: &NotedEvent, refused: &mut Vec<Entry>) {
-    let order = order(noted);
-    let source = cache::source(order.source()).expect("a source is never deleted");
-    let event = Event { at: order.at(), kind: noted.kind, excluded: noted.excluded };
-    let entry = match batch.step(conversation, noted.order, event, &source) {
-        Ok(()) => return,
-        Err(Refused::Late) => {
-            let detail = "An event of this conversation that is not earlier is folded already.";
-            entry(noted, "late", detail.into())
-        }
-        Err(Refused::UnknownPolicy) => {
-            let detail = format!("No version of policy \"{}\" was in force at its time.", source.policy);
-            entry(noted, "unknown_policy", detail)
-        }
-    };
-    if source.strict {
-        quarantine::raise(&entry);
-    }
-    add(refused, entry);
 }

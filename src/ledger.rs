@@ -29,6 +29,8 @@ pub struct Unit {
     pub policy_version: i32,
     /// The plan to which its source subscribes a tenant that has none.
     pub default_plan: Option<String>,
+    /// The part may have a charge that stands: then it is not charged again.
+    pub unless_standing: bool,
 }
 
 impl Unit {
@@ -38,44 +40,108 @@ impl Unit {
     }
 }
 
-/// Billable units on their way to the ledger: there may be more than memory should hold.
-#[derive(Default)]
-pub struct Units(Spool);
+/// A part that was folded again: its charge, if it has one, is taken back unless it is the one that is wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settle {
+    tenant: String,
+    conversation: String,
+    part: i32,
+    wanted: Option<Wanted>,
+}
 
-impl Units {
-    /// The bytes of a record are ordered as [`Unit::order`] is; no text holds a zero byte.
-    pub fn push(&mut self, unit: &Unit) {
+/// What makes a charge the wanted one, besides the period of its instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Wanted {
+    at: Instant,
+    policy: String,
+    policy_version: i32,
+}
+
+impl Settle {
+    /// The postings by which a part comes to have the charge that is wanted, or none.
+    pub fn of(tenant: &str, conversation: &str, part: i32, wanted: Option<Unit>) -> Vec<Posting> {
+        let settle = Settle {
+            tenant: tenant.to_owned(),
+            conversation: conversation.to_owned(),
+            part,
+            wanted: wanted.as_ref().map(|unit| Wanted {
+                at: unit.at,
+                policy: unit.policy.clone(),
+                policy_version: unit.policy_version,
+            }),
+        };
+        let charge = wanted.map(|unit| Posting::Charge(Unit { unless_standing: true, ..unit }));
+        [Some(Posting::Settle(settle)), charge].into_iter().flatten().collect()
+    }
+}
+
+/// Something that a commit posts to the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Posting {
+    Charge(Unit),
+    Settle(Settle),
+}
+
+impl Posting {
+    fn tenant(&self) -> &str {
+        match self {
+            Posting::Charge(unit) => &unit.tenant,
+            Posting::Settle(settle) => &settle.tenant,
+        }
+    }
+
+    fn part(&self) -> PartKey<'_> {
+        match self {
+            Posting::Charge(unit) => (&unit.tenant, &unit.conversation, unit.part),
+            Posting::Settle(settle) => (&settle.tenant, &settle.conversation, settle.part),
+        }
+    }
+}
+
+/// Postings on their way to the ledger: there may be more than memory should hold.
+#[derive(Default)]
+pub struct Postings(Spool);
+
+impl Postings {
+    /// The bytes of a record are ordered by tenant, and then as [`Unit::order`] is; what is taken back comes before all
+    /// that is drawn. No text holds a zero byte.
+    pub fn push(&mut self, posting: &Posting) {
+        let at = match posting {
+            Posting::Charge(unit) => unit.at,
+            Posting::Settle(_) => Instant::BEGINNING,
+        };
+        let (tenant, conversation, part) = posting.part();
         self.0.push(&[
-            unit.tenant.as_bytes(),
+            tenant.as_bytes(),
             &[0],
-            &OrderKey::floor(unit.at),
-            unit.conversation.as_bytes(),
+            &OrderKey::floor(at),
+            conversation.as_bytes(),
             &[0],
-            &unit.part.to_be_bytes(),
-            &serde_json::to_vec(unit).expect("plain data"),
+            &part.to_be_bytes(),
+            &serde_json::to_vec(posting).expect("plain data"),
         ]);
     }
 }
 
-/// Reads the next units, up to as many as are posted at once.
-fn next(sorted: &mut Sorted) -> Vec<Unit> {
-    let mut units = Vec::new();
+/// Reads the next postings, up to as many as are posted at once.
+fn next(sorted: &mut Sorted) -> Vec<Posting> {
+    let mut postings = Vec::new();
     let mut record = Vec::new();
-    while units.len() < BATCH && sorted.append_next(&mut record) {
-        units.push(read_unit(&record).expect("a unit was written"));
+    while postings.len() < BATCH && sorted.append_next(&mut record) {
+        postings.push(read_posting(&record).expect("a posting was written"));
         record.clear();
     }
-    units
+    postings
 }
 
-fn read_unit(record: &[u8]) -> Option<Unit> {
+fn read_posting(record: &[u8]) -> Option<Posting> {
     let after_text = |bytes: &'_ [u8]| bytes.iter().position(|byte| *byte == 0).map(|end| end + 1);
     let conversation = after_text(record)? + size_of::<i64>();
     let part = conversation + after_text(&record[conversation..])?;
     serde_json::from_slice(&record[part + size_of::<i32>()..]).ok()
 }
 
-/// A unit with who pays for it.
+/// A unit with who pays for it, or a charge that is taken back.
 struct Charge {
     unit: Unit,
     charge_id: i64,
@@ -84,7 +150,24 @@ struct Charge {
     amount: Decimal,
     currency: String,
     plan: String,
+    /// The charge that is taken back.
+    reverses: Option<i64>,
 }
+
+/// A charge that is not taken back.
+struct Standing {
+    charge_id: i64,
+    at: Instant,
+    period: Period,
+    tier: Tier,
+    amount: Decimal,
+    currency: String,
+    plan: String,
+    policy: String,
+    policy_version: i32,
+}
+
+type PartKey<'a> = (&'a str, &'a str, i32);
 
 /// A tenant's account with the counters that its rows are numbered by.
 #[derive(Default)]
@@ -94,55 +177,143 @@ struct Books {
     last_subscription_id: i64,
 }
 
-/// Draws and writes the charges of one commit. Call it with the owner's rights.
-pub fn post(mut units: Units) {
-    let mut sorted = units.0.sorted();
+/// Posts what one commit has found. Call it with the owner's rights.
+pub fn post(mut postings: Postings) {
+    let mut sorted = postings.0.sorted();
     loop {
         let some = next(&mut sorted);
         if some.is_empty() {
             break;
         }
-        let groups: Vec<&[Unit]> = some.chunk_by(|a, b| a.tenant == b.tenant).collect();
+        let groups: Vec<&[Posting]> = some.chunk_by(|a, b| a.tenant() == b.tenant()).collect();
         connected(|connection| post_tenants(connection, &groups));
         pgrx::check_for_interrupts!();
     }
     drop(sorted);
-    units.0.close();
+    postings.0.close();
 }
 
-fn post_tenants(connection: &Connection, groups: &[&[Unit]]) {
-    let tenants: Vec<&str> = groups.iter().map(|units| units[0].tenant.as_str()).collect();
-    // Units come in the order of their tenants, so from one call to the next tenants are locked in key order too.
+fn post_tenants(connection: &Connection, groups: &[&[Posting]]) {
+    let tenants: Vec<&str> = groups.iter().map(|postings| postings[0].tenant()).collect();
+    // Postings come in the order of their tenants, so from one call to the next tenants are locked in key order too.
     locks::tenants(connection, &tenants);
-    let earliest = groups.iter().flat_map(|units| units.first()).map(|unit| unit.at).min().expect("units");
-    let latest = groups.iter().flat_map(|units| units.last()).map(|unit| unit.at).max().expect("units");
-    let mut books = read(connection, &tenants, earliest, latest);
+    let mut standing = standing(connection, groups);
+    let mut books = read(connection, &tenants, &needed(groups, &standing));
     let mut charges = Vec::new();
-    for units in groups {
-        let tenant = units[0].tenant.as_str();
-        let own = books.remove(tenant).unwrap_or_default();
+    for postings in groups {
+        let tenant = postings[0].tenant();
+        let mut own = books.remove(tenant).unwrap_or_default();
+        let before = own.account.clone();
+        let taken_back = take_back(&mut own, postings, &mut standing);
+        let is_changed = !taken_back.is_empty();
+        charges.extend(taken_back);
+        let units: Vec<Unit> = postings.iter().filter_map(|posting| to_draw(posting, &standing)).cloned().collect();
         let default_plan = units.iter().find_map(|unit| unit.default_plan.clone());
         match default_plan.filter(|_| own.account.subscriptions.is_empty()) {
             Some(plan) => {
                 let opening = Opening { since: Instant::BEGINNING, plan, anchor_day: 1, policy: None };
                 subscribe(connection, tenant, &opening, own.last_subscription_id);
-                let units = units.iter().cloned().chain(waiting(connection, tenant, opening.since)).collect();
-                charges.extend(draw(connection, tenant, None, units));
+                let units = units.into_iter().chain(waiting(connection, tenant, opening.since)).collect();
+                charges.extend(draw_anew(connection, tenant, units));
             }
-            None => charges.extend(draw(connection, tenant, Some(own), units.to_vec())),
+            None => {
+                let (drawn, waiting) = draw(&mut own, units);
+                write_waiting(connection, &waiting);
+                if is_changed || !drawn.is_empty() {
+                    write_account(connection, tenant, &before, &own);
+                }
+                charges.extend(drawn);
+            }
         }
     }
     write_charges(connection, charges);
 }
 
-/// Draws units, all of one tenant, and writes its account; returns the charges, not yet written. The books are read if
-/// they are not given.
-fn draw(connection: &Connection, tenant: &str, books: Option<Books>, mut units: Vec<Unit>) -> Vec<Charge> {
-    units.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
-    let (Some(first), Some(last)) = (units.first(), units.last()) else { return Vec::new() };
-    let mut books =
-        books.unwrap_or_else(|| read(connection, &[tenant], first.at, last.at).remove(tenant).unwrap_or_default());
+/// What posting needs of the books.
+fn needed(groups: &[&[Posting]], standing: &BTreeMap<PartKey, Standing>) -> Needed {
+    let units = groups.iter().flat_map(|postings| postings.iter()).filter_map(|posting| match posting {
+        Posting::Charge(unit) => Some(unit.at),
+        Posting::Settle(_) => None,
+    });
+    let instants: Vec<Instant> = units.chain(standing.values().map(|charge| charge.at)).collect();
+    let packs = standing.values().filter_map(|charge| match charge.tier {
+        Tier::Pack(id) => Some(id),
+        _ => None,
+    });
+    Needed {
+        first: instants.iter().copied().min().unwrap_or(Instant::LATEST),
+        last: instants.iter().copied().max().unwrap_or(Instant::LATEST),
+        packs: packs.collect(),
+    }
+}
+
+/// Takes back what does not stand any more, in the order of the ledger. What still stands is left in `standing`.
+fn take_back<'a>(books: &mut Books, postings: &'a [Posting], standing: &mut BTreeMap<PartKey<'a>, Standing>) -> Vec<Charge> {
+    let mut fallen = Vec::new();
+    for posting in postings {
+        let Posting::Settle(settle) = posting else { continue };
+        let Some(charge) = standing.get(&posting.part()) else { continue };
+        let stands = settle.wanted.as_ref().is_some_and(|wanted| {
+            (&wanted.policy, wanted.policy_version) == (&charge.policy, charge.policy_version)
+                && books.account.period_at(wanted.at) == Some(charge.period)
+        });
+        if !stands {
+            fallen.extend(standing.remove(&posting.part()).map(|charge| (posting.part(), charge)));
+        }
+    }
+    fallen.sort_unstable_by_key(|(_, charge)| charge.charge_id);
+    let reversal = |((tenant, conversation, part), charge): (PartKey, Standing)| {
+        books.account.give_back(charge.period, charge.tier, charge.amount);
+        books.last_charge_id += 1;
+        Charge {
+            unit: Unit {
+                tenant: tenant.to_owned(),
+                conversation: conversation.to_owned(),
+                part,
+                at: charge.at,
+                policy: charge.policy,
+                policy_version: charge.policy_version,
+                default_plan: None,
+                unless_standing: false,
+            },
+            charge_id: books.last_charge_id,
+            period: charge.period,
+            tier: charge.tier,
+            amount: -charge.amount,
+            currency: charge.currency,
+            plan: charge.plan,
+            reverses: Some(charge.charge_id),
+        }
+    };
+    fallen.into_iter().map(reversal).collect()
+}
+
+fn to_draw<'a>(posting: &'a Posting, standing: &BTreeMap<PartKey, Standing>) -> Option<&'a Unit> {
+    match posting {
+        Posting::Charge(unit) if unit.unless_standing && standing.contains_key(&posting.part()) => None,
+        Posting::Charge(unit) => Some(unit),
+        Posting::Settle(_) => None,
+    }
+}
+
+/// Draws units, all of one tenant, and writes its account; returns the charges, not yet written.
+fn draw_anew(connection: &Connection, tenant: &str, units: Vec<Unit>) -> Vec<Charge> {
+    let instants = || units.iter().map(|unit| unit.at);
+    let (Some(first), Some(last)) = (instants().min(), instants().max()) else { return Vec::new() };
+    let needed = Needed { first, last, packs: Vec::new() };
+    let mut books = read(connection, &[tenant], &needed).remove(tenant).unwrap_or_default();
     let before = books.account.clone();
+    let (charges, waiting) = draw(&mut books, units);
+    write_waiting(connection, &waiting);
+    if !charges.is_empty() {
+        write_account(connection, tenant, &before, &books);
+    }
+    charges
+}
+
+/// Draws units, all of one tenant, and returns their charges, and the units at whose instants no plan was in force.
+fn draw(books: &mut Books, mut units: Vec<Unit>) -> (Vec<Charge>, Vec<Unit>) {
+    units.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
     let (mut charges, mut waiting) = (Vec::new(), Vec::new());
     for unit in units {
         match books.account.draw(unit.at) {
@@ -155,17 +326,77 @@ fn draw(connection: &Connection, tenant: &str, books: Option<Books>, mut units: 
                     amount: drawn.amount,
                     currency: drawn.plan.currency.clone(),
                     plan: drawn.plan.name.clone(),
+                    reverses: None,
                     unit,
                 });
             }
             None => waiting.push(unit),
         }
     }
-    write_waiting(connection, &waiting);
-    if !charges.is_empty() {
-        write_account(connection, tenant, &before, &books);
+    (charges, waiting)
+}
+
+const STANDING: OverRows = over_rows!(
+    "SELECT wanted.place, c.charge_id, c.charged_at, c.period_start, c.period_end, c.tier, c.pack_id, c.amount::text,
+        c.currency, c.plan, c.policy, c.policy_version
+    FROM",
+    [1 tenant text, 2 conversation text, 3 part int4],
+    "CROSS JOIN LATERAL (
+        SELECT * FROM talkmeter.charge AS own
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND own.part = wanted.part
+            AND own.reverses IS NULL
+        OFFSET 0
+    ) AS c
+    WHERE NOT EXISTS (SELECT FROM talkmeter.charge AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id)"
+);
+
+const FORGET_WAITING: OverRows = over_rows!(
+    "DELETE FROM talkmeter.unplanned_unit AS u USING",
+    [1 tenant text, 2 conversation text, 3 part int4],
+    "WHERE u.tenant = wanted.tenant AND u.conversation = wanted.conversation AND u.part = wanted.part"
+);
+
+/// The standing charges of parts that were folded again. Units of theirs that wait are forgotten: those that are still
+/// wanted are among the postings.
+fn standing<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> BTreeMap<PartKey<'a>, Standing> {
+    let postings = || groups.iter().flat_map(|postings| postings.iter());
+    let is_settle = |posting: &&Posting| matches!(posting, Posting::Settle(_));
+    let may_stand = |posting: &&Posting| is_settle(posting) || matches!(posting, Posting::Charge(unit) if unit.unless_standing);
+    let settled: Vec<PartKey> = postings().filter(is_settle).map(Posting::part).collect();
+    let mut keys: Vec<PartKey> = postings().filter(may_stand).map(Posting::part).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    if keys.is_empty() {
+        return BTreeMap::new();
     }
-    charges
+    let by_part = |keys: &[PartKey]| {
+        [column(keys, |key| key.0.to_owned()), column(keys, |key| key.1.to_owned()), column(keys, |key| key.2)]
+    };
+    if !settled.is_empty() {
+        connection.run_over(&FORGET_WAITING, settled.len(), &by_part(&settled));
+    }
+    let rows = connection.run_over(&STANDING, keys.len(), &by_part(&keys));
+    let standing = |row| {
+        let time = |column| rows.value::<Timestamp>(row, column).bound();
+        let tier = match rows.get(row, 7) {
+            Some(pack) => Tier::Pack(pack),
+            None if rows.value::<String>(row, 6) == Tier::Included.name() => Tier::Included,
+            None => Tier::Overage,
+        };
+        let charge = Standing {
+            charge_id: rows.value(row, 2),
+            at: time(3),
+            period: Period { start: time(4), end: time(5) },
+            tier,
+            amount: decimal(rows.value(row, 8)),
+            currency: rows.value(row, 9),
+            plan: rows.value(row, 10),
+            policy: rows.value(row, 11),
+            policy_version: rows.value(row, 12),
+        };
+        (keys[rows.value::<i64>(row, 1) as usize - 1], charge)
+    };
+    (0..rows.count()).map(standing).collect()
 }
 
 // OFFSET 0 makes each look-up a subquery that is run per tenant, by the key: see `parts` for why.
@@ -198,13 +429,23 @@ const READ_PACKS: OverRows = over_rows!(
     "SELECT p.tenant, p.pack_id, p.remaining, p.purchased_at, p.expires_at FROM",
     [1 tenant text],
     "CROSS JOIN LATERAL (
-        SELECT * FROM talkmeter.pack AS own WHERE own.tenant = wanted.tenant AND own.remaining > 0 OFFSET 0
+        SELECT * FROM talkmeter.pack AS own
+        WHERE own.tenant = wanted.tenant AND (own.remaining > 0 OR own.pack_id = ANY ($2)) OFFSET 0
     ) AS p
     ORDER BY p.tenant, p.purchased_at, p.pack_id"
 );
 
-/// The books of tenants, with the periods that hold any instant from `earliest` to `latest`.
-fn read(connection: &Connection, tenants: &[&str], earliest: Instant, latest: Instant) -> BTreeMap<String, Books> {
+/// What the books are to hold.
+struct Needed {
+    /// Periods that hold any instant from the first to the last.
+    first: Instant,
+    last: Instant,
+    /// Packs, by their ids, even if they are empty.
+    packs: Vec<i64>,
+}
+
+/// The books of tenants.
+fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTreeMap<String, Books> {
     let mut all: BTreeMap<String, Books> = BTreeMap::new();
     let rows = connection.run_over(&READ_ACCOUNTS, tenants.len(), &[column(tenants, |tenant| *tenant)]);
     for row in 0..rows.count() {
@@ -225,7 +466,7 @@ fn read(connection: &Connection, tenants: &[&str], earliest: Instant, latest: In
             },
         });
     }
-    let bounds = [column(tenants, |tenant| *tenant), arg(Timestamp::from(earliest)), arg(Timestamp::from(latest))];
+    let bounds = [column(tenants, |tenant| *tenant), arg(Timestamp::from(needed.first)), arg(Timestamp::from(needed.last))];
     let rows = connection.run_over(&READ_PERIODS, tenants.len(), &bounds);
     for row in 0..rows.count() {
         let time = |column| rows.value::<Timestamp>(row, column).bound();
@@ -239,7 +480,8 @@ fn read(connection: &Connection, tenants: &[&str], earliest: Instant, latest: In
         };
         all.entry(rows.value(row, 1)).or_default().account.used.insert(period, usage);
     }
-    let rows = connection.run_over(&READ_PACKS, tenants.len(), &[column(tenants, |tenant| *tenant)]);
+    let packs = [column(tenants, |tenant| *tenant), arg(needed.packs.clone())];
+    let rows = connection.run_over(&READ_PACKS, tenants.len(), &packs);
     for row in 0..rows.count() {
         let time = |column| rows.value::<Timestamp>(row, column).bound();
         all.entry(rows.value(row, 1)).or_default().account.packs.push(Pack {
@@ -308,15 +550,16 @@ fn write_account(connection: &Connection, tenant: &str, before: &Account, books:
 }
 
 const WRITE_CHARGES: OverRows = over_rows!(
-    "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start,
-        posted_period_start, tier, pack_id, amount, currency, plan, policy, policy_version)
-    SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_start, tier, pack_id,
-        amount::numeric, currency, plan, policy, policy_version
+    "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
+        posted_period_start, tier, pack_id, amount, currency, plan, policy, policy_version, reverses, reason)
+    SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, period_start, tier, pack_id,
+        amount::numeric, currency, plan, policy, policy_version, reverses,
+        CASE WHEN reverses IS NOT NULL THEN 'refold' END
     FROM",
     [
         1 tenant text, 2 charge_id int8, 3 conversation text, 4 part int4, 5 charged_at timestamptz,
         6 period_start timestamptz, 7 tier text, 8 pack_id int8, 9 amount text, 10 currency text, 11 plan text,
-        12 policy text, 13 policy_version int4
+        12 policy text, 13 policy_version int4, 14 period_end timestamptz, 15 reverses int8
     ],
     ""
 );
@@ -344,6 +587,8 @@ fn write_charges(connection: &Connection, charges: Vec<Charge>) {
                 column(batch, |charge| charge.plan.as_str()),
                 column(batch, |charge| charge.unit.policy.as_str()),
                 column(batch, |charge| charge.unit.policy_version),
+                column(batch, |charge| Timestamp::from(charge.period.end)),
+                column(batch, |charge| charge.reverses),
             ],
         );
     }
@@ -389,6 +634,7 @@ fn waiting(connection: &Connection, tenant: &str, since: Instant) -> Vec<Unit> {
             policy: rows.value(row, 4),
             policy_version: rows.value(row, 5),
             default_plan: None,
+            unless_standing: false,
         })
         .collect()
 }
@@ -432,10 +678,11 @@ pub fn open_subscription(tenant: &str, opening: &Opening) -> i64 {
     as_owner(|| {
         connected(|connection| {
             locks::tenants(connection, &[tenant]);
-            let books = read(connection, &[tenant], opening.since, opening.since).remove(tenant).unwrap_or_default();
+            let needed = Needed { first: opening.since, last: opening.since, packs: Vec::new() };
+            let books = read(connection, &[tenant], &needed).remove(tenant).unwrap_or_default();
             let id = subscribe(connection, tenant, opening, books.last_subscription_id);
             let units = waiting(connection, tenant, opening.since);
-            let charges = draw(connection, tenant, None, units);
+            let charges = draw_anew(connection, tenant, units);
             write_charges(connection, charges);
             id
         })

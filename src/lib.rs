@@ -1,7 +1,8 @@
 //! talkmeter in PostgreSQL: where the rules of `talkmeter-engine` meet tables, transactions and people.
 //!
 //! A message travels: `ingest` (row to event) → `queue` (until the commit) → `commit` → `parts` (fold) → `ledger`
-//! (who pays). `attach`, `account`, `offers` and `sweep` are what people call; the rest is how Postgres is spoken to.
+//! (who pays). One that is late, changed or gone goes by `refold`, which reads the conversation's `history`. `attach`,
+//! `mark`, `account`, `offers`, `retry` and `sweep` are what people call; the rest is how Postgres is spoken to.
 
 use pgrx::prelude::*;
 
@@ -11,14 +12,18 @@ mod cache;
 mod clock;
 mod commit;
 mod error;
+mod history;
 mod ingest;
 mod ledger;
 mod locks;
+mod mark;
 mod offers;
 mod parts;
 mod quarantine;
 mod queue;
+mod refold;
 mod relation;
+mod retry;
 mod rights;
 mod row;
 mod settings;
@@ -26,6 +31,7 @@ mod spool;
 mod sql;
 mod subtransaction;
 mod sweep;
+mod trigger;
 
 pgrx::pg_module_magic!(name, version);
 

@@ -1,49 +1,182 @@
-//! Where does a row go that cannot be metered (SPEC 3.7)?
+//! Where does a row go that cannot be metered, and how does it leave again (SPEC 3.7)?
 
 use crate::clock::Timestamp;
 use crate::error::failure;
-use crate::sql::{Connection, arg};
+use crate::queue::RowName;
+use crate::sql::{Connection, Rows, arg};
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order::OrderKey;
 
 /// A row that could not be metered, as far as it could be read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Entry {
+    /// The attached table; 0 for a mark that was made by function.
     pub source: i32,
+    /// The id of the row, or the number of a mark that has one.
     pub message: Option<String>,
     pub tenant: Option<String>,
     pub conversation: Option<String>,
     pub at: Option<Instant>,
     pub reason: Cow<'static, str>,
     pub detail: Option<String>,
+    /// The kind of a mark that is still to be made.
+    pub mark: Option<Kind>,
+}
+
+impl Entry {
+    /// The entry of an event of which all is known.
+    pub fn of(tenant: &str, conversation: &str, place: &OrderKey, reason: &'static str, detail: String) -> Entry {
+        Entry {
+            source: place.source(),
+            message: place.message().map(|message| message.text()),
+            tenant: Some(tenant.to_owned()),
+            conversation: Some(conversation.to_owned()),
+            at: Some(place.at()),
+            reason: reason.into(),
+            detail: Some(detail),
+            mark: None,
+        }
+    }
+
+    /// Whether both are of one row.
+    pub fn same_row(&self, other: &Entry) -> bool {
+        let name = |entry: &Entry| (entry.source, entry.message.clone(), entry.at, entry.mark);
+        name(self) == name(other)
+    }
+}
+
+/// Adds an entry, but a row that is several events only once.
+pub fn add(entries: &mut Vec<Entry>, entry: Entry) {
+    if !entries.last().is_some_and(|last| last.same_row(&entry)) {
+        entries.push(entry);
+    }
 }
 
 /// Entries written by one statement.
 const BATCH: usize = 1_000;
 
+// An entry for the same row says what was the matter before.
+const REPLACE: &str = "
+    DELETE FROM talkmeter.quarantined AS q
+    USING unnest($1::int4[], $2::text[], $3::timestamptz[]) AS row (source_id, message_id, occurred_at)
+    WHERE q.source_id = row.source_id AND q.message_id = row.message_id AND q.mark_kind IS NULL
+        AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)";
+
 const WRITE: &str = "
-    INSERT INTO talkmeter.quarantined (source_id, message_id, tenant, conversation, occurred_at, reason, detail)
-    SELECT * FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[])";
+    INSERT INTO talkmeter.quarantined (source_id, message_id, tenant, conversation, occurred_at, reason, detail, mark_kind)
+    SELECT * FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[],
+        $8::text[])";
 
 /// Writes the entries.
-pub fn write(connection: &Connection, entries: Vec<Entry>) {
+pub fn write(connection: &Connection, entries: &[Entry]) {
     for batch in entries.chunks(BATCH) {
         let texts = |field: fn(&Entry) -> Option<&str>| arg(batch.iter().map(field).collect::<Vec<_>>());
+        let sources = || arg(batch.iter().map(|entry| entry.source).collect::<Vec<_>>());
+        let messages = || texts(|entry| entry.message.as_deref());
+        let times = || arg(batch.iter().map(|entry| entry.at.map(Timestamp::from)).collect::<Vec<_>>());
+        if batch.iter().any(|entry| entry.message.is_some() && entry.mark.is_none()) {
+            connection.run(REPLACE, &[sources(), messages(), times()]);
+        }
         connection.run(
             WRITE,
             &[
-                arg(batch.iter().map(|entry| entry.source).collect::<Vec<_>>()),
-                texts(|entry| entry.message.as_deref()),
+                sources(),
+                messages(),
                 texts(|entry| entry.tenant.as_deref()),
                 texts(|entry| entry.conversation.as_deref()),
-                arg(batch.iter().map(|entry| entry.at.map(Timestamp::from)).collect::<Vec<_>>()),
+                times(),
                 texts(|entry| Some(&*entry.reason)),
                 texts(|entry| entry.detail.as_deref()),
+                texts(|entry| entry.mark.map(Kind::name)),
             ],
         );
     }
+}
+
+const LEAVE: &str = "
+    DELETE FROM talkmeter.quarantined AS q
+    USING unnest($1::int4[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
+        AS row (source_id, message_id, occurred_at, place)
+    WHERE q.source_id = row.source_id AND q.message_id = row.message_id
+        AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)
+    RETURNING row.place";
+
+const LEAVE_NAMELESS: &str = "
+    DELETE FROM talkmeter.quarantined AS q
+    WHERE q.quarantine_id = (
+        SELECT o.quarantine_id
+        FROM talkmeter.quarantined AS o
+        WHERE o.source_id = $1 AND o.message_id IS NULL AND o.tenant IS NOT DISTINCT FROM $2
+            AND o.conversation IS NOT DISTINCT FROM $3 AND o.occurred_at IS NOT DISTINCT FROM $4
+        LIMIT 1)";
+
+/// Takes rows out that are what they were no more, and returns those that were in it by their name.
+pub fn leave<'r>(connection: &Connection, rows: &'r [RowName]) -> Vec<&'r RowName> {
+    let mut left = Vec::new();
+    for batch in rows.chunks(BATCH) {
+        let found = connection.run(
+            LEAVE,
+            &[
+                arg(batch.iter().map(|row| row.source).collect::<Vec<_>>()),
+                arg(batch.iter().map(|row| row.message.as_deref()).collect::<Vec<_>>()),
+                arg(batch.iter().map(|row| row.at.map(Timestamp::from)).collect::<Vec<_>>()),
+            ],
+        );
+        left.extend((0..found.count()).map(|index| &batch[found.value::<i64>(index, 1) as usize - 1]));
+        for row in batch.iter().filter(|row| row.message.is_none()) {
+            let (tenant, conversation) = (row.tenant.as_deref(), row.conversation.as_deref());
+            let at = row.at.map(Timestamp::from);
+            connection.run(LEAVE_NAMELESS, &[arg(row.source), arg(tenant), arg(conversation), arg(at)]);
+        }
+    }
+    left
+}
+
+const OCCUPIED: &str = "
+    SELECT s.source_id
+    FROM unnest($1::int4[]) AS s (source_id)
+    WHERE EXISTS (SELECT FROM talkmeter.quarantined AS q WHERE q.source_id = s.source_id)";
+
+/// Those of the sources of which any row is in quarantine.
+pub fn occupied(connection: &Connection, sources: Vec<i32>) -> Vec<i32> {
+    let rows = connection.run(OCCUPIED, &[arg(sources)]);
+    (0..rows.count()).map(|row| rows.value(row, 1)).collect()
+}
+
+/// What quarantine has to say of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is no event.
+    Back,
+    /// It is an event that no known policy could judge.
+    Unjudged,
+}
+
+const HELD: &str = "
+    SELECT row.place, bool_or(q.reason <> 'unknown_policy')
+    FROM unnest($1::int4[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
+        AS row (source_id, message_id, occurred_at, place)
+    JOIN talkmeter.quarantined AS q ON q.source_id = row.source_id AND q.message_id = row.message_id
+        AND (q.occurred_at IS NULL OR q.occurred_at = row.occurred_at)
+    GROUP BY row.place";
+
+/// Of rows that can be read, those that are in quarantine, by their index.
+pub fn held(connection: &Connection, places: &[&OrderKey]) -> Vec<(usize, Held)> {
+    let texts = |place: &&OrderKey| place.message().map(|message| message.text());
+    let rows: Rows = connection.run(
+        HELD,
+        &[
+            arg(places.iter().map(|place| place.source()).collect::<Vec<_>>()),
+            arg(places.iter().map(texts).collect::<Vec<_>>()),
+            arg(places.iter().map(|place| Timestamp::from(place.at())).collect::<Vec<_>>()),
+        ],
+    );
+    let held = |row| if rows.value::<bool>(row, 2) { Held::Back } else { Held::Unjudged };
+    (0..rows.count()).map(|row| (rows.value::<i64>(row, 1) as usize - 1, held(row))).collect()
 }
 
 /// Raises the error that a strict source wants instead of an entry.

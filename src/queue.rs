@@ -1,4 +1,4 @@
-//! What has this transaction inserted that is not yet folded?
+//! What has this transaction done to messages that is not yet folded?
 //!
 //! Records are appended in time, so those of a subtransaction are always the last ones: a rolled back savepoint takes them
 //! with it.
@@ -6,13 +6,17 @@
 use crate::quarantine::Entry;
 use crate::spool::{Sorted, Spool};
 use pgrx::prelude::*;
-use std::cell::RefCell;
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use talkmeter_engine::event::Kind;
+use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::OrderKey;
 
 thread_local! {
     static QUEUE: RefCell<Queue> = RefCell::default();
+    /// Counts the records that must be taken in the order of their calls.
+    static CALLS: Cell<i64> = const { Cell::new(0) };
 }
 
 /// A subtransaction, and where its records begin.
@@ -21,6 +25,8 @@ type Mark = (pg_sys::SubTransactionId, u64);
 #[derive(Clone)]
 struct Queue {
     records: Spool,
+    /// Something other than an insert was noted.
+    has_changes: bool,
     /// For each subtransaction that has records: its id and where they begin.
     marks: Vec<Mark>,
     /// What was taken early, inside a subtransaction: if that is rolled back, so is the folding, but not the rows that were
@@ -30,13 +36,35 @@ struct Queue {
 
 impl Default for Queue {
     fn default() -> Queue {
-        Queue { records: Spool::of_transaction(), marks: Vec::new(), taken: Vec::new() }
+        Queue { records: Spool::of_transaction(), has_changes: false, marks: Vec::new(), taken: Vec::new() }
     }
 }
 
-/// The first byte of a record: rows that go to quarantine come before events.
-const REFUSED: u8 = 0;
-const EVENT: u8 = 1;
+/// The first byte of a record: what concerns quarantine comes first, in the order of its calls.
+const ASIDE: u8 = 0;
+const TRUNCATED: u8 = 1;
+const EVENT: u8 = 2;
+
+/// What happened to an event. The order of these is that of the operations on one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Operation {
+    /// Its row was inserted, or changed into this.
+    Add,
+    /// Its row was changed into something else.
+    Remove,
+    /// Its row was deleted.
+    Delete,
+    /// It is a mark, which has no number yet: that of its key is the order of the calls.
+    Mark,
+    /// It is a mark that has its number, or a row, to be looked at again.
+    Touch,
+}
+
+impl Operation {
+    const ALL: [Operation; 5] =
+        [Operation::Add, Operation::Remove, Operation::Delete, Operation::Mark, Operation::Touch];
+}
 
 /// What every event of a row shares.
 pub struct Message<'a> {
@@ -45,28 +73,66 @@ pub struct Message<'a> {
     pub excluded: bool,
 }
 
-/// Notes an event; it will be folded at commit.
+/// A row as quarantine knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RowName {
+    pub source: i32,
+    pub message: Option<String>,
+    pub tenant: Option<String>,
+    pub conversation: Option<String>,
+    pub at: Option<Instant>,
+}
+
+/// What concerns quarantine.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Aside {
+    /// A row was changed: if it was in quarantine, it is as it was no more.
+    Left(RowName),
+    /// A row, or a mark, goes to quarantine.
+    Refused(Entry),
+}
+
+/// Notes what happened to an event; it will be folded at commit.
 ///
 /// Tenant, conversation and order key stand one behind the other, the texts ended by a zero byte, which no text holds: so
 /// the bytes of records are ordered as their events are folded.
-pub fn push(message: &Message, order: &OrderKey, kind: Kind) {
-    append(&[
-        &[EVENT],
-        message.tenant.as_bytes(),
-        &[0],
-        message.conversation.as_bytes(),
-        &[0],
-        order.as_bytes(),
-        &[kind as u8, message.excluded as u8],
-    ]);
+pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
+    append(
+        &[
+            &[EVENT],
+            message.tenant.as_bytes(),
+            &[0],
+            message.conversation.as_bytes(),
+            &[0],
+            place,
+            &[operation as u8, kind as u8, message.excluded as u8],
+        ],
+        operation != Operation::Add,
+    );
 }
 
-/// Notes a row that goes to quarantine.
-pub fn refuse(entry: &Entry) {
-    append(&[&[REFUSED], &serde_json::to_vec(entry).expect("plain data")]);
+/// Notes a mark.
+pub fn mark(tenant: &str, conversation: &str, kind: Kind, at: Instant) {
+    let message = Message { tenant, conversation, excluded: false };
+    push(&message, OrderKey::mark(at, kind, next_call()).as_bytes(), kind, Operation::Mark);
 }
 
-fn append(parts: &[&[u8]]) {
+/// Notes a row that goes to quarantine, or one that may leave it.
+pub fn set_aside(aside: &Aside) {
+    let call = next_call().to_be_bytes();
+    append(&[&[ASIDE], &call, &serde_json::to_vec(aside).expect("plain data")], false);
+}
+
+/// Notes that all rows of a source were taken away.
+pub fn truncated(source: i32) {
+    append(&[&[TRUNCATED], &source.to_be_bytes()], true);
+}
+
+fn next_call() -> i64 {
+    CALLS.replace(CALLS.get() + 1)
+}
+
+fn append(parts: &[&[u8]], is_change: bool) {
     // SAFETY: reads the transaction state; there is one, a row is being inserted.
     let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     QUEUE.with_borrow_mut(|queue| {
@@ -74,6 +140,7 @@ fn append(parts: &[&[u8]]) {
             queue.marks.push((subtransaction, queue.records.end()));
         }
         queue.records.push(parts);
+        queue.has_changes |= is_change;
     });
 }
 
@@ -159,7 +226,12 @@ impl Taken {
         }
     }
 
-    /// The records in the order in which they are folded, to be read with [`Chunk::next`].
+    /// Whether anything but inserts is among the records.
+    pub fn has_changes(&self) -> bool {
+        self.0.has_changes
+    }
+
+    /// The records in the order in which they are folded, to be read with [`Chunk::fill`].
     pub fn sorted(&self) -> Sorted<'_> {
         self.0.records.sorted()
     }
@@ -167,7 +239,9 @@ impl Taken {
 
 /// A record as it is read back.
 pub enum Noted<'a> {
-    Refused(Entry),
+    Aside(Aside),
+    /// All rows of this source were taken away.
+    Truncated(i32),
     Event(NotedEvent<'a>),
 }
 
@@ -175,7 +249,8 @@ pub enum Noted<'a> {
 pub struct NotedEvent<'a> {
     pub tenant: &'a str,
     pub conversation: &'a str,
-    pub order: &'a [u8],
+    pub place: &'a [u8],
+    pub operation: Operation,
     pub kind: Kind,
     pub excluded: bool,
 }
@@ -185,45 +260,95 @@ pub struct NotedEvent<'a> {
 pub struct Chunk {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// There are no more records.
+    last: bool,
 }
 
 impl Chunk {
     const RECORDS: usize = 20_000;
     const BYTES: usize = 4 << 20;
 
-    /// Reads the next records; `None` if there are no more.
-    pub fn next(sorted: &mut Sorted) -> Option<Chunk> {
-        let mut chunk = Chunk::default();
-        while chunk.ends.len() < Self::RECORDS
-            && chunk.bytes.len() < Self::BYTES
-            && sorted.append_next(&mut chunk.bytes)
-        {
-            chunk.ends.push(chunk.bytes.len());
-        }
-        (!chunk.ends.is_empty()).then_some(chunk)
+    /// Reads on until the chunk is full, and says whether it holds any record.
+    pub fn fill(&mut self, sorted: &mut Sorted) -> bool {
+        while self.ends.len() < Self::RECORDS && self.bytes.len() < Self::BYTES && self.read_one(sorted) {}
+        !self.ends.is_empty()
     }
 
-    pub fn records(&self) -> impl Iterator<Item = Noted<'_>> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| read(&self.bytes[start..*end]))
+    /// Reads on until the conversation of the last record is complete, however long it is.
+    pub fn complete(&mut self, sorted: &mut Sorted) {
+        let Some(newest) = self.ends.len().checked_sub(1) else { return };
+        let conversation = self.conversation(newest).to_vec();
+        while self.conversation(self.ends.len() - 1) == conversation && self.read_one(sorted) {}
+    }
+
+    fn read_one(&mut self, sorted: &mut Sorted) -> bool {
+        self.last = self.last || !sorted.append_next(&mut self.bytes);
+        if !self.last {
+            self.ends.push(self.bytes.len());
+        }
+        !self.last
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// How many records there are without those of a conversation that may go on after them.
+    pub fn whole(&self) -> usize {
+        let Some(newest) = self.ends.len().checked_sub(1).filter(|_| !self.last) else { return self.ends.len() };
+        let conversation = self.conversation(newest);
+        (0..newest).rev().find(|index| self.conversation(*index) != conversation).map_or(0, |index| index + 1)
+    }
+
+    /// The bytes that name the conversation of a record, or the whole record if it has none.
+    fn conversation(&self, index: usize) -> &[u8] {
+        let record = self.record(index);
+        let mut zeros = record.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(place, _)| place);
+        match (record[0], zeros.nth(1)) {
+            (EVENT, Some(end)) => &record[..end],
+            _ => record,
+        }
+    }
+
+    fn record(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[index]]
+    }
+
+    pub fn records(&self, count: usize) -> impl Iterator<Item = Noted<'_>> {
+        (0..count).map(|index| read(self.record(index)))
+    }
+
+    /// Forgets the first records.
+    pub fn forget(&mut self, count: usize) {
+        let Some(end) = count.checked_sub(1).map(|last| self.ends[last]) else { return };
+        self.bytes.drain(..end);
+        self.ends.drain(..count);
+        self.ends.iter_mut().for_each(|other| *other -= end);
     }
 }
 
 fn read(record: &[u8]) -> Noted<'_> {
     let (tag, body) = record.split_first().expect("a record has a tag");
-    if *tag == REFUSED {
-        return Noted::Refused(serde_json::from_slice(body).expect("an entry was written"));
+    match *tag {
+        ASIDE => Noted::Aside(serde_json::from_slice(&body[size_of::<i64>()..]).expect("an aside was written")),
+        TRUNCATED => Noted::Truncated(i32::from_be_bytes(body.try_into().expect("a source was written"))),
+        _ => Noted::Event(read_event(body)),
     }
-    let (key, flags) = body.split_last_chunk::<2>().expect("an event ends with two flags");
+}
+
+fn read_event(body: &[u8]) -> NotedEvent<'_> {
+    let (key, flags) = body.split_last_chunk::<3>().expect("an event ends with three flags");
     let mut parts = key.splitn(3, |byte| *byte == 0);
     let mut part = || parts.next().expect("a key of three parts");
-    let (tenant, conversation, order) = (part(), part(), part());
+    let (tenant, conversation, place) = (part(), part(), part());
     let text = |bytes| std::str::from_utf8(bytes).expect("text was written");
-    Noted::Event(NotedEvent {
+    NotedEvent {
         tenant: text(tenant),
         conversation: text(conversation),
-        order,
-        kind: Kind::numbered(flags[0]).expect("a kind was written"),
-        excluded: flags[1] != 0,
-    })
+        place,
+        operation: Operation::ALL[usize::from(flags[0])],
+        kind: Kind::numbered(flags[1]).expect("a kind was written"),
+        excluded: flags[2] != 0,
+    }
 }

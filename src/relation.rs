@@ -33,6 +33,7 @@ pub struct Relation {
     pub temporary: bool,
     /// Of the system or of this extension.
     pub reserved: bool,
+    pub owner: pg_sys::Oid,
     /// The caller owns it or is a member of its owner.
     pub owned: bool,
     /// Itself and, if it is partitioned, every partition, each quoted.
@@ -55,7 +56,8 @@ const RELATION: &str = "
         (SELECT array_agg(a.attname::text)
          FROM pg_partitioned_table AS p
          JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[])
-         WHERE p.partrelid = c.oid)
+         WHERE p.partrelid = c.oid),
+        c.relowner
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = $1";
@@ -75,6 +77,7 @@ pub fn facts(connection: &Connection, oid: pg_sys::Oid, caller: pg_sys::Oid) -> 
         members: rows.get(0, 6).unwrap_or_else(|| vec![name.clone()]),
         has_foreign_partition: rows.value(0, 7),
         partition_key: rows.get(0, 8).unwrap_or_default(),
+        owner: rows.value(0, 9),
         name,
     })
 }
@@ -146,6 +149,23 @@ const UNIQUE: &str = "
 /// Whether a unique index holds the column, alone or with columns of the partition key.
 pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, column: &str, partition_key: &[String]) -> bool {
     connection.run(UNIQUE, &[arg(oid), arg(column), arg(partition_key.to_vec())]).value(0, 1)
+}
+
+const INDEXED: &str = "
+    SELECT EXISTS (
+        SELECT FROM pg_index AS i
+        JOIN pg_class AS c ON c.oid = i.indexrelid
+        JOIN pg_am AS m ON m.oid = c.relam
+        JOIN pg_attribute AS first ON first.attrelid = i.indrelid AND first.attnum = i.indkey[0]
+        LEFT JOIN pg_attribute AS second
+            ON second.attrelid = i.indrelid AND i.indnkeyatts > 1 AND second.attnum = i.indkey[1]
+        WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree'
+            AND (first.attname = $2 OR (first.attname = $3 AND second.attname = $2)))";
+
+/// Whether an index finds the rows of one conversation: its first column holds the conversation, or the tenant and its
+/// second one the conversation.
+pub fn is_indexed(connection: &Connection, oid: pg_sys::Oid, conversation: &str, tenant: Option<&str>) -> bool {
+    connection.run(INDEXED, &[arg(oid), arg(conversation), arg(tenant)]).value(0, 1)
 }
 
 const STORED: &str = "

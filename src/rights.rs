@@ -6,13 +6,15 @@ use std::ffi::CStr;
 /// Settings under which our statements are planned and run. The path is pinned so that no object of a caller's can
 /// stand in for one of the system. Plans are kept and made when tables may be empty, so only those that stay good are
 /// allowed: index look-ups in nested loops. The penalties that forbid the others would set off the compiler of jit.
-const SETTINGS: [(&CStr, &CStr); 6] = [
+const SETTINGS: [(&CStr, &CStr); 7] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"enable_seqscan", c"off"),
     (c"enable_hashjoin", c"off"),
     (c"enable_mergejoin", c"off"),
     (c"jit", c"off"),
     (c"quote_all_identifiers", c"off"),
+    // Rows that a policy would hide are an error, not missing.
+    (c"row_security", c"off"),
 ];
 
 /// Puts the caller's rights and settings back, also when an error passes by.
@@ -35,14 +37,24 @@ impl Drop for Restore {
 
 /// Does `work` with the rights of the extension's owner and under settings that no caller can bend.
 pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
-    let owner = owner();
+    as_role(owner(), 0, work)
+}
+
+/// Does `work`, which reads a table, with the rights of the table's owner: what the owner hung on the table, like functions
+/// of its indexes, runs with no more rights than the owner's, and cannot change the session.
+pub fn as_table_owner<R>(owner: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
+    as_role(owner, pg_sys::SECURITY_RESTRICTED_OPERATION, work)
+}
+
+fn as_role<R>(role: pg_sys::Oid, restriction: u32, work: impl FnOnce() -> R) -> R {
     let mut user = pg_sys::InvalidOid;
     let mut context = 0;
     // SAFETY: reads the current user, then opens a level of settings that `Restore` closes; every string is constant.
     let _restore = unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let restore = Restore { user, context, nesting: pg_sys::NewGUCNestLevel() };
-        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let context = context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | restriction) as i32;
+        pg_sys::SetUserIdAndSecContext(role, context);
         for (name, value) in SETTINGS {
             pg_sys::set_config_option(
                 name.as_ptr(),

@@ -102,37 +102,105 @@ fn json(text: &str) -> Value<'static> {
     Value::Json(serde_json::from_str(text).unwrap_or_else(|_| serde_json::Value::Array(Vec::new())))
 }
 
-/// Reads the rows that a statement inserted, in the order of their insertion, and gives `each` the values of `readers`.
+/// Reads the rows that a statement left new, in the order of their insertion, and gives `each` the values of `readers`.
 /// A value is good until the next row.
-pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl for<'r> FnMut(&[Value<'r>])) {
-    let store = trigger.tg_newtable;
-    let last = readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
-    let mut memory = PgMemoryContexts::new("talkmeter row");
-    // SAFETY: the store holds rows of the table's type and lives as long as the trigger call. We read it through a read
-    // pointer of our own, which may not be where another trigger left pointer 0. A datum is used before the next fetch.
-    unsafe {
-        if pg_sys::tuplestore_tuple_count(store) == 0 {
-            return;
-        }
-        let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
-        pg_sys::tuplestore_select_read_pointer(store, pointer);
-        pg_sys::tuplestore_rescan(store);
-        let slot = pg_sys::MakeSingleTupleTableSlot((*trigger.tg_relation).rd_att, &pg_sys::TTSOpsMinimalTuple);
-        while pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
-            pgrx::check_for_interrupts!();
-            if last > 0 {
-                pg_sys::slot_getsomeattrs(slot, last);
+pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value])) {
+    // SAFETY: the store is that of the trigger call.
+    let mut rows = unsafe { Rows::of(trigger, trigger.tg_newtable, readers) };
+    while rows.with_next(|row| each(row)).is_some() {}
+}
+
+/// Reads the rows that a statement deleted, as [`for_each_new_row`] does.
+pub fn for_each_old_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value])) {
+    // SAFETY: the store is that of the trigger call.
+    let mut rows = unsafe { Rows::of(trigger, trigger.tg_oldtable, readers) };
+    while rows.with_next(|row| each(row)).is_some() {}
+}
+
+/// Reads the rows that a statement updated, each as it was and as it is.
+pub fn for_each_changed_row(
+    trigger: &pg_sys::TriggerData,
+    readers: &[Reader],
+    mut each: impl FnMut(&[Value], &[Value]),
+) {
+    // SAFETY: both stores are those of the trigger call; the server puts each row's two versions into them together.
+    let (mut before, mut after) = unsafe {
+        (Rows::of(trigger, trigger.tg_oldtable, readers), Rows::of(trigger, trigger.tg_newtable, readers))
+    };
+    while before.with_next(|old| after.with_next(|new| each(old, new))).flatten().is_some() {}
+}
+
+/// The rows of a transition table.
+struct Rows<'a> {
+    store: *mut pg_sys::Tuplestorestate,
+    /// Its read pointer, or `None` if there is no row.
+    pointer: Option<i32>,
+    slot: *mut pg_sys::TupleTableSlot,
+    readers: &'a [Reader],
+    memory: PgMemoryContexts,
+}
+
+impl<'a> Rows<'a> {
+    /// SAFETY: the store must be one of the trigger's, and the trigger call must outlive the result.
+    unsafe fn of(
+        trigger: &pg_sys::TriggerData,
+        store: *mut pg_sys::Tuplestorestate,
+        readers: &'a [Reader],
+    ) -> Rows<'a> {
+        // SAFETY: we read through a read pointer of our own, which may not be where another trigger left pointer 0.
+        let (pointer, slot) = unsafe {
+            if pg_sys::tuplestore_tuple_count(store) == 0 {
+                (None, std::ptr::null_mut())
+            } else {
+                let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
+                pg_sys::tuplestore_select_read_pointer(store, pointer);
+                pg_sys::tuplestore_rescan(store);
+                let slot =
+                    pg_sys::MakeSingleTupleTableSlot((*trigger.tg_relation).rd_att, &pg_sys::TTSOpsMinimalTuple);
+                (Some(pointer), slot)
             }
-            memory.switch_to(|_| {
+        };
+        Rows { store, pointer, slot, readers, memory: PgMemoryContexts::new("talkmeter row") }
+    }
+
+    /// Gives `work` the values of the next row; `None` if there is none.
+    fn with_next<R>(&mut self, work: impl FnOnce(&[Value]) -> R) -> Option<R> {
+        let pointer = self.pointer?;
+        let last = self.readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
+        pgrx::check_for_interrupts!();
+        // SAFETY: the store holds rows of the table's type, the pointer and the slot are our own, and a datum is used before
+        // the next fetch from this store.
+        unsafe {
+            pg_sys::tuplestore_select_read_pointer(self.store, pointer);
+            if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) {
+                return None;
+            }
+            if last > 0 {
+                pg_sys::slot_getsomeattrs(self.slot, last);
+            }
+            let (slot, readers) = (self.slot, self.readers);
+            let answer = self.memory.switch_to(|_| {
                 let read = |reader: &Reader| {
                     let index = reader.number as usize - 1;
                     reader.read(*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
                 };
-                each(&readers.iter().map(read).collect::<Vec<_>>());
+                work(&readers.iter().map(read).collect::<Vec<_>>())
             });
-            memory.reset();
+            self.memory.reset();
+            Some(answer)
         }
-        pg_sys::ExecDropSingleTupleTableSlot(slot);
-        pg_sys::tuplestore_select_read_pointer(store, 0);
+    }
+}
+
+impl Drop for Rows<'_> {
+    fn drop(&mut self) {
+        // On an error the server frees what the trigger call holds.
+        if self.pointer.is_some() && !std::thread::panicking() {
+            // SAFETY: the slot is ours and dropped once; pointer 0 always exists.
+            unsafe {
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::tuplestore_select_read_pointer(self.store, 0);
+            }
+        }
     }
 }

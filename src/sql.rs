@@ -10,6 +10,8 @@ use std::marker::PhantomData;
 thread_local! {
     /// By the address of the statement's text, which is constant.
     static PLANS: RefCell<HashMap<*const u8, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+    /// By the text itself, of statements that were put together: as many as there are attached tables and names of theirs.
+    static COMPOSED: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
 }
 
 /// A parameter of a statement.
@@ -93,10 +95,24 @@ impl Connection {
     /// Runs a statement of ours with the newest snapshot, also at REPEATABLE READ: what is read after a lock must be
     /// what the lock protects.
     pub fn run(&self, statement: &'static str, args: &[Arg]) -> Rows<'_> {
+        self.execute(plan(statement, args), statement, args)
+    }
+
+    /// Runs, as [`Connection::run`] does, a statement that was put together (see [`crate::relation`], which quotes names).
+    pub fn run_composed(&self, statement: &str, args: &[Arg]) -> Rows<'_> {
+        let known = COMPOSED.with_borrow(|plans| plans.get(statement).copied());
+        let plan = known.unwrap_or_else(|| {
+            let plan = prepare(statement, args);
+            COMPOSED.with_borrow_mut(|plans| plans.insert(statement.to_owned(), plan));
+            plan
+        });
+        self.execute(plan, statement, args)
+    }
+
+    fn execute(&self, plan: pg_sys::SPIPlanPtr, statement: &str, args: &[Arg]) -> Rows<'_> {
         let mut values: Vec<pg_sys::Datum> =
             args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0usize))).collect();
         let nulls: Vec<u8> = args.iter().map(|arg| if arg.datum.is_some() { b' ' } else { b'n' }).collect();
-        let plan = plan(statement, args);
         // SAFETY: the plan was kept, values and nulls have one entry per parameter of the types it was prepared with,
         // and the server copies the snapshot.
         unsafe {
@@ -146,23 +162,24 @@ fn check(result: i32, statement: &str) {
 fn plan(statement: &'static str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
     let known = PLANS.with_borrow(|plans| plans.get(&statement.as_ptr()).copied());
     known.unwrap_or_else(|| {
-        let text = CString::new(statement).expect("SQL without zero bytes");
-        let mut oids: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
-        // SAFETY: the server copies text and types; a kept plan lives as long as the session, as this map does.
-        let plan = unsafe {
-            let plan = pg_sys::SPI_prepare_cursor(
-                text.as_ptr(),
-                oids.len() as i32,
-                oids.as_mut_ptr(),
-                pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
-            );
-            assert!(!plan.is_null(), "SPI could not prepare: {statement}");
-            pg_sys::SPI_keepplan(plan);
-            plan
-        };
+        let plan = prepare(statement, args);
         PLANS.with_borrow_mut(|plans| plans.insert(statement.as_ptr(), plan));
         plan
     })
+}
+
+/// A plan that is kept.
+fn prepare(statement: &str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
+    let text = CString::new(statement).expect("SQL without zero bytes");
+    let mut oids: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
+    // SAFETY: the server copies text and types; a kept plan lives as long as the session, as the map that holds it does.
+    unsafe {
+        let options = pg_sys::CURSOR_OPT_GENERIC_PLAN as i32;
+        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), oids.len() as i32, oids.as_mut_ptr(), options);
+        assert!(!plan.is_null(), "SPI could not prepare: {statement}");
+        pg_sys::SPI_keepplan(plan);
+        plan
+    }
 }
 
 impl Rows<'_> {

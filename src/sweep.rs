@@ -4,8 +4,9 @@ use crate::cache;
 use crate::clock::{self, Timestamp};
 use crate::commit;
 use crate::error::failure;
-use crate::ledger::{self, Units};
+use crate::ledger::{self, Postings};
 use crate::parts::{BATCH, Batch};
+use crate::retry;
 use crate::rights::as_owner;
 use crate::settings;
 use crate::sql::{Connection, arg, connected};
@@ -25,24 +26,25 @@ fn sweep(as_of: TimestampWithTimeZone) -> i64 {
             ))
             .raise(),
     };
-    // What this transaction inserted counts before time does.
+    // What this transaction inserted, and what has come due, counts before time does.
+    retry::future(as_of);
     commit::work();
     as_owner(|| {
         connected(cache::record_columns_anew);
         let mut ended = 0;
-        let mut units = Units::default();
+        let mut postings = Postings::default();
         let mut after = None;
         while let Some(keys) = connected(|connection| due(connection, as_of, after.as_ref())) {
             connected(|connection| {
                 let borrowed: Vec<_> = keys.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
                 let mut batch = Batch::lock(connection, &borrowed);
                 ended += (0..keys.len()).filter(|index| batch.pass_time(*index, as_of)).count() as i64;
-                batch.write().iter().for_each(|unit| units.push(unit));
+                batch.write().iter().for_each(|posting| postings.push(posting));
             });
             pgrx::check_for_interrupts!();
             after = keys.into_iter().last();
         }
-        ledger::post(units);
+        ledger::post(postings);
         ended
     })
 }

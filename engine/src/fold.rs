@@ -27,6 +27,12 @@ impl EndReason {
             EndReason::Event(kind) => kind.name(),
         }
     }
+
+    /// The reason of that name, if there is one.
+    pub fn named(name: &str) -> Option<EndReason> {
+        let by_rule = [EndReason::Idle, EndReason::QuietReview, EndReason::TurnLimit];
+        by_rule.into_iter().find(|reason| reason.name() == name).or_else(|| Kind::named(name).map(EndReason::Event))
+    }
 }
 
 /// The end of a part.

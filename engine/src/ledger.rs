@@ -104,6 +104,29 @@ impl Account {
         self.subscriptions.iter().rev().find(|subscription| subscription.since <= at)
     }
 
+    /// The billing month of an instant, if a plan is in force then.
+    pub fn period_at(&self, at: Instant) -> Option<Period> {
+        period_of(at, self.subscription_at(at)?.anchor_day)
+    }
+
+    /// Gives a unit back to the tier, the period and the pack that it came from; `amount` is what it had cost. The pack,
+    /// even if it is empty or expired, must be among [`Account::packs`].
+    pub fn give_back(&mut self, period: Period, tier: Tier, amount: Decimal) {
+        let used = self.used.entry(period).or_insert_with(|| Usage::unused(period));
+        match tier {
+            Tier::Included => used.included_used -= 1,
+            Tier::Pack(id) => {
+                used.pack_used -= 1;
+                let pack = self.packs.iter_mut().find(|pack| pack.id == id).expect("a pack that was drawn from");
+                pack.remaining += 1;
+            }
+            Tier::Overage => {
+                used.overage_units -= 1;
+                used.overage_amount -= amount;
+            }
+        }
+    }
+
     /// Draws the unit charged at `at`: allowance left in its period, else the oldest pack that pays, else overage.
     /// `None` if no plan is in force then: the unit waits outside the ledger.
     pub fn draw(&mut self, at: Instant) -> Option<Draw<'_>> {

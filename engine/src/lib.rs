@@ -15,4 +15,5 @@ pub mod order;
 pub mod period;
 pub mod policy;
 pub mod refold;
+pub mod status;
 pub mod verdict;

@@ -38,6 +38,20 @@ pub enum Class {
     Other,
 }
 
+impl Class {
+    /// Whether a column of this class can hold the key of that text.
+    pub fn can_hold(&self, key: &str) -> bool {
+        match self {
+            Class::Text => true,
+            Class::Uuid => canonical_uuid(key).as_deref() == Some(key),
+            Class::Integer { smallest, largest } => key
+                .parse()
+                .is_ok_and(|number: i64| (*smallest..=*largest).contains(&number) && number.to_string() == key),
+            _ => false,
+        }
+    }
+}
+
 /// A column of the table, as the mapping sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -124,20 +138,20 @@ impl Flaw {
         Flaw { kind, message, detail: None, hint: None }
     }
 
-    fn invalid(message: impl Into<String>) -> Flaw {
+    pub(crate) fn invalid(message: impl Into<String>) -> Flaw {
         Flaw::new(FlawKind::Invalid, message.into())
     }
 
-    fn wrong_type(message: impl Into<String>) -> Flaw {
+    pub(crate) fn wrong_type(message: impl Into<String>) -> Flaw {
         Flaw::new(FlawKind::WrongType, message.into())
     }
 
-    fn detail(mut self, detail: impl Into<String>) -> Flaw {
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Flaw {
         self.detail = Some(detail.into());
         self
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Flaw {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Flaw {
         self.hint = Some(hint.into());
         self
     }
@@ -145,14 +159,14 @@ impl Flaw {
 
 /// Where a key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Key {
+pub(crate) enum Key {
     Constant(String),
     /// The place of the column in [`Mapping::columns`].
     Slot(usize),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Wanted {
+pub(crate) enum Wanted {
     Null,
     Text(String),
     Integer(i64),
@@ -162,22 +176,22 @@ enum Wanted {
 
 /// One column compared with the values that satisfy it.
 #[derive(Clone, Debug, PartialEq)]
-struct Condition {
-    slot: usize,
+pub(crate) struct Condition {
+    pub(crate) slot: usize,
     /// Steps into a json column; empty for the column itself.
-    path: Vec<String>,
-    any_of: Vec<Wanted>,
+    pub(crate) path: Vec<String>,
+    pub(crate) any_of: Vec<Wanted>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct KindRule {
-    when: Vec<Condition>,
+pub(crate) struct KindRule {
+    pub(crate) when: Vec<Condition>,
     /// `None` is `ignore`.
-    kinds: Option<Vec<Kind>>,
+    pub(crate) kinds: Option<Vec<Kind>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct ExclusionRule {
+pub(crate) struct ExclusionRule {
     when: Vec<Condition>,
     because: String,
 }
@@ -191,12 +205,13 @@ pub struct Mapping {
     pub audit_columns: Vec<usize>,
     /// The zone of a `timestamp` column; the caller turns local time into instants.
     pub timezone: Option<String>,
-    tenant: Key,
-    conversation: usize,
-    message_id: usize,
-    occurred_at: usize,
-    kinds: Vec<KindRule>,
-    excluded: Vec<ExclusionRule>,
+    pub(crate) tenant: Key,
+    pub(crate) conversation: usize,
+    pub(crate) message_id: usize,
+    /// `None` if the rows have no time of their own.
+    pub(crate) occurred_at: Option<usize>,
+    pub(crate) kinds: Vec<KindRule>,
+    pub(crate) excluded: Vec<ExclusionRule>,
 }
 
 const KEYS: [&str; 11] = [
@@ -235,7 +250,7 @@ impl Mapping {
             tenant,
             conversation,
             message_id,
-            occurred_at,
+            occurred_at: Some(occurred_at),
             kinds,
             excluded,
         })
@@ -251,9 +266,22 @@ impl Mapping {
         self.columns[self.message_id]
     }
 
-    /// The column that holds the time, by index into the columns given to [`Mapping::check`].
-    pub fn occurred_at_column(&self) -> usize {
-        self.columns[self.occurred_at]
+    /// The column that holds the time, by index into the columns given to [`Mapping::check`], if there is one.
+    pub fn occurred_at_column(&self) -> Option<usize> {
+        self.occurred_at.map(|slot| self.columns[slot])
+    }
+
+    /// The column that holds the conversation, by index into the columns given to [`Mapping::check`].
+    pub fn conversation_column(&self) -> usize {
+        self.columns[self.conversation]
+    }
+
+    /// The column that holds the tenant, or the tenant of all rows.
+    pub fn tenant_column(&self) -> Result<usize, &str> {
+        match &self.tenant {
+            Key::Slot(slot) => Ok(self.columns[*slot]),
+            Key::Constant(tenant) => Err(tenant),
+        }
     }
 
     /// What a row is to the meter, or `None` if it is nothing. Arguments as of [`Mapping::read`].
@@ -273,14 +301,15 @@ impl Mapping {
         };
         let conversation = key_text(&row[self.conversation]);
         let message = message_id(&row[self.message_id]);
-        let time = match &row[self.occurred_at] {
-            Value::Time(time) => Some(time.filter(|at| at.in_range())),
+        let time = match self.occurred_at.map(|slot| &row[slot]) {
+            Some(Value::Time(time)) => Some(time.filter(|at| at.in_range())),
             _ => None,
         };
+        let has_time = self.occurred_at.is_none() || time.is_some();
         let too_long = |key: &Option<Cow<str>>| key.as_ref().is_some_and(|key| key.len() > LONGEST_KEY);
         let refusal = if ignored {
             None
-        } else if tenant.is_none() || conversation.is_none() || message.is_none() || time.is_none() {
+        } else if tenant.is_none() || conversation.is_none() || message.is_none() || !has_time {
             Some(Refusal::NullKey)
         } else if kinds.is_empty() {
             Some(Refusal::NoKind)
@@ -366,7 +395,7 @@ fn decimal(number: &serde_json::Number) -> Option<Decimal> {
     Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
 }
 
-fn only_known_keys(object: &Map<String, Json>, place: &str, known: &[&str]) -> Result<(), Flaw> {
+pub(crate) fn only_known_keys(object: &Map<String, Json>, place: &str, known: &[&str]) -> Result<(), Flaw> {
     match object.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => {
             Err(Flaw::invalid(format!("unknown key \"{key}\" in {place}")).hint(near::hint(key, known.iter().copied())))
@@ -376,24 +405,24 @@ fn only_known_keys(object: &Map<String, Json>, place: &str, known: &[&str]) -> R
 }
 
 /// Reads a mapping beside the columns of its table, collecting the columns that rows will be read from.
-struct Checker<'a> {
-    columns: &'a [Column],
-    slots: Vec<usize>,
+pub(crate) struct Checker<'a> {
+    pub(crate) columns: &'a [Column],
+    pub(crate) slots: Vec<usize>,
 }
 
 impl Checker<'_> {
-    fn find(&self, name: &str) -> Option<usize> {
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
 
-    fn column(&self, name: &str, wanted_by: &str) -> Result<usize, Flaw> {
+    pub(crate) fn column(&self, name: &str, wanted_by: &str) -> Result<usize, Flaw> {
         self.find(name).ok_or_else(|| {
             Flaw::new(FlawKind::UnknownColumn, format!("column \"{name}\" of {wanted_by} does not exist"))
                 .hint(near::hint(name, self.columns.iter().map(|column| column.name.as_str())))
         })
     }
 
-    fn slot(&mut self, column: usize) -> usize {
+    pub(crate) fn slot(&mut self, column: usize) -> usize {
         match self.slots.iter().position(|slot| *slot == column) {
             Some(slot) => slot,
             None => {
@@ -404,7 +433,7 @@ impl Checker<'_> {
     }
 
     /// The column that `key` names, or the one called `default`.
-    fn named_or(&self, mapping: &Map<String, Json>, key: &str, default: &str) -> Result<usize, Flaw> {
+    pub(crate) fn named_or(&self, mapping: &Map<String, Json>, key: &str, default: &str) -> Result<usize, Flaw> {
         match mapping.get(key) {
             Some(Json::String(name)) => self.column(name, &format!("\"{key}\"")),
             Some(_) => Err(Flaw::invalid(format!("\"{key}\" of the mapping is not the name of a column"))),
@@ -418,7 +447,7 @@ impl Checker<'_> {
         }
     }
 
-    fn tenant(&mut self, mapping: &Map<String, Json>) -> Result<Key, Flaw> {
+    pub(crate) fn tenant(&mut self, mapping: &Map<String, Json>) -> Result<Key, Flaw> {
         if let Some(Json::Object(object)) = mapping.get("tenant") {
             only_known_keys(object, "\"tenant\"", &["constant"])?;
             return match object.get("constant") {
@@ -431,7 +460,7 @@ impl Checker<'_> {
         Ok(Key::Slot(self.key(mapping, "tenant", "tenant_id")?))
     }
 
-    fn key(&mut self, mapping: &Map<String, Json>, key: &str, default: &str) -> Result<usize, Flaw> {
+    pub(crate) fn key(&mut self, mapping: &Map<String, Json>, key: &str, default: &str) -> Result<usize, Flaw> {
         let index = self.named_or(mapping, key, default)?;
         let column = &self.columns[index];
         if !matches!(column.class, Class::Text | Class::Uuid | Class::Integer { .. }) {
@@ -442,7 +471,7 @@ impl Checker<'_> {
         Ok(self.slot(index))
     }
 
-    fn occurred_at(&mut self, mapping: &Map<String, Json>) -> Result<(usize, Option<String>), Flaw> {
+    pub(crate) fn occurred_at(&mut self, mapping: &Map<String, Json>) -> Result<(usize, Option<String>), Flaw> {
         let index = self.named_or(mapping, "occurred_at", "created_at")?;
         let column = &self.columns[index];
         let timezone = match mapping.get("timezone") {
@@ -620,7 +649,7 @@ fn kinds_of(kind: Option<&Json>, place: &str) -> Result<Option<Vec<Kind>>, Flaw>
     Ok(Some(kinds))
 }
 
-fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &str) -> Result<Wanted, Flaw> {
+pub(crate) fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &str) -> Result<Wanted, Flaw> {
     let mismatch = |hint: &str| {
         Err(Flaw::wrong_type(format!("{scalar} of {place} cannot be compared with \"{name}\""))
             .detail(format!("Column \"{}\" is of type {}.", column.name, column.type_name))
@@ -667,7 +696,7 @@ fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &str) -> Resu
 }
 
 /// A uuid as Postgres prints it: lower case, with hyphens.
-fn canonical_uuid(text: &str) -> Option<String> {
+pub(crate) fn canonical_uuid(text: &str) -> Option<String> {
     let digits: String = text.chars().filter(|c| !matches!(c, '-' | '{' | '}')).collect::<String>().to_lowercase();
     if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

@@ -93,8 +93,7 @@ impl OrderKey {
 
     /// The source of the row; 0 for a mark.
     pub fn source(&self) -> i32 {
-        let bytes: [u8; 4] = self.0[9..13].try_into().expect("four bytes of source follow the class");
-        i32::from_be_bytes(bytes) ^ i32::MIN
+        source_of(&self.0)
     }
 
     /// The id of the message row, or the number of the call for a mark.
@@ -121,6 +120,12 @@ pub fn time_of(place: &[u8]) -> Instant {
 /// The instant of a floor, or `None` if these bytes are the key of an event.
 pub fn floor_of(place: &[u8]) -> Option<Instant> {
     (place.len() == 8).then(|| time_of(place))
+}
+
+/// The source of the row of a key; 0 for a mark.
+pub fn source_of(place: &[u8]) -> i32 {
+    let bytes: [u8; 4] = place[9..13].try_into().expect("four bytes of source follow the class");
+    i32::from_be_bytes(bytes) ^ i32::MIN
 }
 
 /// Whether a key is that of a mark.

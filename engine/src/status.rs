@@ -1,0 +1,106 @@
+//! Which mark does a change of a status column make (SPEC 2, "Status columns")?
+//!
+//! The mapping of a status table is one of messages in which each value of the column is a kind and every other value is
+//! nothing.
+
+use crate::event::Kind;
+use crate::mapping::{Checker, Class, Column, Condition, Flaw, KindRule, Mapping, only_known_keys, wanted_value};
+use crate::near;
+use serde_json::{Map, Value as Json};
+
+const KEYS: [&str; 6] = ["tenant", "conversation", "status", "column", "occurred_at", "timezone"];
+
+/// Checks the mapping of a status table against its columns. `"status"` says which kind each value means, `"column"` which
+/// column holds it (`status` if left out). `"tenant"` is `tenant_id` if left out, `"conversation"` is `conversation_id` or
+/// else `id`; without `"occurred_at"` the rows have no time.
+pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
+    let Json::Object(mapping) = mapping else {
+        return Err(Flaw::invalid("the mapping is not a json object"));
+    };
+    only_known_keys(mapping, "the mapping", &KEYS)?;
+    let mut checker = Checker { columns, slots: Vec::new() };
+    let tenant = checker.tenant(mapping)?;
+    let default = if checker.find("conversation_id").is_some() { "conversation_id" } else { "id" };
+    let conversation = checker.key(mapping, "conversation", default)?;
+    let (occurred_at, timezone) = match mapping.contains_key("occurred_at") {
+        true => checker.occurred_at(mapping).map(|(slot, timezone)| (Some(slot), timezone))?,
+        false => (None, None),
+    };
+    let kinds = kinds(&mut checker, mapping)?;
+    Ok(Mapping {
+        columns: checker.slots,
+        audit_columns: Vec::new(),
+        timezone,
+        tenant,
+        conversation,
+        message_id: conversation,
+        occurred_at,
+        kinds,
+        excluded: Vec::new(),
+    })
+}
+
+fn kinds(checker: &mut Checker, mapping: &Map<String, Json>) -> Result<Vec<KindRule>, Flaw> {
+    let Some(Json::Object(values)) =
+        mapping.get("status").filter(|values| values.as_object().is_some_and(|v| !v.is_empty()))
+    else {
+        return Err(Flaw::invalid("\"status\" of the mapping is not an object of at least one value")
+            .hint("For example: \"status\": {\"resolved\": \"resolve\", \"open\": \"reopen\"}."));
+    };
+    let index = checker.named_or(mapping, "column", "status")?;
+    let slot = checker.slot(index);
+    let mut rules = Vec::new();
+    for (value, kind) in values {
+        let wanted = wanted_value(
+            &scalar(value, &checker.columns[index].class),
+            "status",
+            &checker.columns[index],
+            "\"status\"",
+        )?;
+        let when = vec![Condition { slot, path: Vec::new(), any_of: vec![wanted] }];
+        rules.push(KindRule { when, kinds: Some(vec![mark(kind)?]) });
+    }
+    rules.push(KindRule { when: Vec::new(), kinds: None });
+    Ok(rules)
+}
+
+/// A key of an object is a string, whatever the column is.
+fn scalar(value: &str, class: &Class) -> Json {
+    match class {
+        Class::Integer { .. } | Class::Boolean | Class::Numeric => {
+            serde_json::from_str(value).unwrap_or_else(|_| Json::String(value.to_owned()))
+        }
+        _ => Json::String(value.to_owned()),
+    }
+}
+
+fn mark(kind: &Json) -> Result<Kind, Flaw> {
+    let Json::String(name) = kind else {
+        return Err(Flaw::invalid("\"status\" holds a kind that is not a string"));
+    };
+    kind_of_mark(name)
+}
+
+/// The kind of that name, if a mark can be of it: any kind but activity.
+pub fn kind_of_mark(name: &str) -> Result<Kind, Flaw> {
+    let known = || Kind::ALL.into_iter().filter(|kind| !kind.is_activity()).map(Kind::name);
+    match Kind::named(name) {
+        Some(kind) if kind.is_activity() => Err(Flaw::invalid(format!("a mark cannot be of kind \"{name}\""))
+            .detail("What customers, AI and staff write is counted from the rows of an attached table.")
+            .hint(format!("A mark is one of {}.", known().collect::<Vec<_>>().join(", ")))),
+        Some(kind) => Ok(kind),
+        None => {
+            Err(Flaw::invalid(format!("unknown kind \"{name}\"")).hint(near::hint(name, known().collect::<Vec<_>>())))
+        }
+    }
+}
+
+/// Whether a mark of this kind ends something: the only ones that a newly inserted row makes.
+pub fn ends(kind: Kind) -> bool {
+    matches!(kind, Kind::Close | Kind::Resolve | Kind::Escalate)
+}
+
+/// The slot that holds the status, in a mapping that [`check`] made.
+pub fn slot(mapping: &Mapping) -> usize {
+    mapping.kinds.first().and_then(|rule| rule.when.first()).map_or(0, |condition| condition.slot)
+}

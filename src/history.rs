@@ -1,0 +1,306 @@
+//! Which events does a conversation have? They are read from the application's own rows, and from marks.
+
+use crate::cache::{self, Reading, Source};
+use crate::clock::Timestamp;
+use crate::quarantine::{self, Held};
+use crate::relation::{self, TableColumn, quoted, statement};
+use crate::rights::as_table_owner;
+use crate::row::Reader;
+use crate::sql::{Connection, OverRows, Rows, arg, column, connected};
+use crate::{over_rows, rights};
+use pgrx::prelude::*;
+use std::collections::HashSet;
+use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::{Class, Mapping, Value};
+use talkmeter_engine::order::OrderKey;
+use talkmeter_engine::refold::Placed;
+
+/// How the rows of an attached table are read later: by its owner, whose rights suffice and whose code may run.
+#[derive(Debug)]
+pub struct History {
+    owner: pg_sys::Oid,
+    /// The tenant of all rows, or the class of the column that holds it.
+    tenant: Result<Class, String>,
+    conversation: Class,
+    message: Class,
+    /// Reads the rows of conversations.
+    by_conversation: String,
+    /// Reads rows by their message ids.
+    by_message: String,
+}
+
+impl History {
+    /// For a table that was attached with this mapping; `None` if the table is gone. `readers` and `columns` are the
+    /// table's own.
+    pub fn of(
+        connection: &Connection,
+        table: pg_sys::Oid,
+        mapping: &Mapping,
+        readers: &[Reader],
+        columns: &[TableColumn],
+    ) -> Option<History> {
+        let relation = relation::facts(connection, table, rights::caller())?;
+        // The mapping may speak of a column by a name that it had: its number is that of its reader.
+        let now = |index: usize| {
+            let slot = mapping.columns.iter().position(|other| *other == index)?;
+            columns.iter().find(|column| column.number == readers[slot].number)
+        };
+        let tenant = mapping.tenant_column().map(now);
+        let (conversation, message) = (now(mapping.conversation_column())?, now(mapping.message_id_column())?);
+        let time = now(mapping.occurred_at_column()?)?;
+        let selected: Vec<String> = mapping.columns.iter().map(|index| now(*index).map(name)).collect::<Option<_>>()?;
+        let selected = selected.join(", ");
+        let only = if relation.kind == 'p' { "" } else { "ONLY " };
+        let since = match &mapping.timezone {
+            None => "wanted.since".to_owned(),
+            // A local time may stand for two instants; what is read too much is sorted out again.
+            Some(zone) => statement(&[
+                "(pg_catalog.timezone(",
+                &pgrx::spi::quote_literal(zone),
+                ", wanted.since) OPERATOR(pg_catalog.-) interval '1 day')",
+            ]),
+        };
+        let of_tenant = match &tenant {
+            Ok(Some(tenant)) => statement(&[" AND ", &equals(tenant, "wanted.tenant")]),
+            Ok(None) => return None,
+            Err(_) => String::new(),
+        };
+        let from = statement(&["SELECT wanted.place, own.* FROM "]);
+        let by_conversation = statement(&[
+            &from,
+            "unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS wanted (tenant, conversation, since, place)
+            CROSS JOIN LATERAL (SELECT ",
+            &selected,
+            " FROM ",
+            only,
+            &relation.name,
+            " AS message WHERE ",
+            &equals(conversation, "wanted.conversation"),
+            &of_tenant,
+            " AND ",
+            &name(time),
+            " OPERATOR(pg_catalog.>=) ",
+            &since,
+            " OFFSET 0) AS own",
+        ]);
+        let by_message = statement(&[
+            &from,
+            "unnest($1::text[]) WITH ORDINALITY AS wanted (message, place) CROSS JOIN LATERAL (SELECT ",
+            &selected,
+            " FROM ",
+            only,
+            &relation.name,
+            " AS message WHERE ",
+            &equals(message, "wanted.message"),
+            " OFFSET 0) AS own",
+        ]);
+        Some(History {
+            owner: relation.owner,
+            tenant: match tenant {
+                Ok(column) => Ok(column?.seen.class.clone()),
+                Err(constant) => Err(constant.to_owned()),
+            },
+            conversation: conversation.seen.class.clone(),
+            message: message.seen.class.clone(),
+            by_conversation,
+            by_message,
+        })
+    }
+
+    fn holds(&self, wanted: &Wanted) -> bool {
+        let of_tenant = match &self.tenant {
+            Ok(class) => class.can_hold(wanted.tenant),
+            Err(constant) => constant == wanted.tenant,
+        };
+        of_tenant && self.conversation.can_hold(wanted.conversation)
+    }
+}
+
+/// A column as the statements above name it.
+fn name(column: &TableColumn) -> String {
+    statement(&["message.", &quoted(&column.seen.name)])
+}
+
+/// A comparison by the server's own operator, which an index on the column can serve.
+fn equals(column: &TableColumn, with: &str) -> String {
+    let as_its_type = match column.seen.class {
+        Class::Uuid => statement(&["CAST(", with, " AS pg_catalog.uuid)"]),
+        Class::Integer { .. } => statement(&["CAST(", with, " AS pg_catalog.int8)"]),
+        _ => with.to_owned(),
+    };
+    statement(&[&name(column), " OPERATOR(pg_catalog.=) ", &as_its_type])
+}
+
+/// A conversation of which events are wanted, those at or after an instant.
+pub struct Wanted<'a> {
+    pub tenant: &'a str,
+    pub conversation: &'a str,
+    pub since: Instant,
+    /// Whether marks were ever made in it.
+    pub has_marks: bool,
+}
+
+/// The events of a conversation, in order.
+#[derive(Default)]
+pub struct Log {
+    pub events: Vec<Placed>,
+    /// The places of those that are in quarantine because no policy could judge them.
+    pub unjudged: HashSet<Vec<u8>>,
+}
+
+/// The attached table whose rows cannot be read, so that nothing can be said of any conversation.
+pub struct Unreadable {
+    pub because: String,
+}
+
+/// The events of conversations, in their order.
+pub fn read(connection: &Connection, wanted: &[Wanted]) -> Result<Vec<Log>, Unreadable> {
+    let sources = cache::attached();
+    let ids = sources.iter().map(|source| source.id).chain([0]).collect();
+    let occupied = quarantine::occupied(connection, ids);
+    let mut logs: Vec<Log> = wanted.iter().map(|_| Log::default()).collect();
+    for source in sources.iter() {
+        if let Reading::Broken { because, .. } = &source.reading {
+            return Err(Unreadable { because: because.clone() });
+        }
+        let found = rows(source, wanted);
+        take(connection, &mut logs, found, occupied.contains(&source.id));
+    }
+    let marked: Vec<(usize, &Wanted)> = wanted.iter().enumerate().filter(|(_, wanted)| wanted.has_marks).collect();
+    if !marked.is_empty() {
+        let found = marks(connection, &marked);
+        take(connection, &mut logs, found, occupied.contains(&0));
+    }
+    for log in &mut logs {
+        log.events.sort_unstable_by(|a, b| a.place.cmp(&b.place));
+    }
+    Ok(logs)
+}
+
+/// An event that was read, with the index of its conversation.
+struct Found {
+    conversation: usize,
+    place: OrderKey,
+    event: Event,
+}
+
+fn take(connection: &Connection, logs: &mut [Log], found: Vec<Found>, some_held: bool) {
+    let mut held = vec![None; found.len()];
+    if some_held {
+        let places: Vec<&OrderKey> = found.iter().map(|found| &found.place).collect();
+        quarantine::held(connection, &places).into_iter().for_each(|(index, reason)| held[index] = Some(reason));
+    }
+    for (found, held) in found.into_iter().zip(held) {
+        let place = found.place.as_bytes().to_vec();
+        let log = &mut logs[found.conversation];
+        if held == Some(Held::Unjudged) {
+            log.unjudged.insert(place.clone());
+        }
+        if held != Some(Held::Back) {
+            log.events.push(Placed { place, event: found.event });
+        }
+    }
+}
+
+/// The events of the rows of one source.
+fn rows(source: &Source, wanted: &[Wanted]) -> Vec<Found> {
+    let (Some(history), Reading::Whole { mapping, readers }) = (&source.history, &source.reading) else {
+        return Vec::new();
+    };
+    let held: Vec<(usize, &Wanted)> = wanted.iter().enumerate().filter(|(_, wanted)| history.holds(wanted)).collect();
+    if held.is_empty() {
+        return Vec::new();
+    }
+    let args = || {
+        [
+            arg(held.iter().map(|(_, wanted)| wanted.tenant).collect::<Vec<_>>()),
+            arg(held.iter().map(|(_, wanted)| wanted.conversation).collect::<Vec<_>>()),
+            arg(held.iter().map(|(_, wanted)| Timestamp::from(wanted.since)).collect::<Vec<_>>()),
+        ]
+    };
+    as_table_owner(history.owner, || {
+        connected(|connection| {
+            let rows = connection.run_composed(&history.by_conversation, &args());
+            let mut found = Vec::new();
+            for row in 0..rows.count() {
+                let (conversation, wanted) = held[rows.value::<i64>(row, 1) as usize - 1];
+                let values = values(&rows, row, readers);
+                let Some(reading) = mapping.apply(&values, Instant::LATEST) else { continue };
+                // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
+                let (Some(message), Some(at), None) = (&reading.message, reading.at, reading.refusal) else { continue };
+                let same = reading.tenant.as_deref() == Some(wanted.tenant)
+                    && reading.conversation.as_deref() == Some(wanted.conversation);
+                if !same || at < source.starts_at {
+                    continue;
+                }
+                let excluded = reading.excluded.is_some();
+                found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
+                    conversation,
+                    place: OrderKey::row(at, source.id, message, position as u16),
+                    event: Event { at, kind: *kind, excluded },
+                }));
+            }
+            found
+        })
+    })
+}
+
+/// The values of the mapping's slots in a row that [`History`] selected.
+fn values<'r>(rows: &'r Rows, row: usize, readers: &[Reader]) -> Vec<Value<'r>> {
+    let value = |(slot, reader): (usize, &Reader)| {
+        let (datum, is_null) = rows.datum(row, slot + 2);
+        // SAFETY: the readers were made for the columns that are selected, and the rows live as long as the connection.
+        unsafe { reader.read(datum, is_null) }
+    };
+    readers.iter().enumerate().map(value).collect()
+}
+
+/// Gives `each` the rows of a source that have one of these message ids, as values of the mapping's slots, each with the
+/// index of its id; false if its rows cannot be read.
+pub fn for_each_message(source: &Source, messages: &[&str], mut each: impl FnMut(usize, &[Value])) -> bool {
+    let (Some(history), Reading::Whole { readers, .. }) = (&source.history, &source.reading) else { return false };
+    let possible: Vec<usize> = (0..messages.len()).filter(|index| history.message.can_hold(messages[*index])).collect();
+    as_table_owner(history.owner, || {
+        connected(|connection| {
+            let ids = arg(possible.iter().map(|index| messages[*index]).collect::<Vec<_>>());
+            let rows = connection.run_composed(&history.by_message, &[ids]);
+            for row in 0..rows.count() {
+                each(possible[rows.value::<i64>(row, 1) as usize - 1], &values(&rows, row, readers));
+            }
+        })
+    });
+    true
+}
+
+const MARKS: OverRows = over_rows!(
+    "SELECT wanted.place, m.mark, m.kind, m.occurred_at FROM",
+    [1 tenant text, 2 conversation text, 3 since timestamptz],
+    "CROSS JOIN LATERAL (
+        SELECT * FROM talkmeter.marked AS own
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND own.occurred_at >= wanted.since
+        OFFSET 0
+    ) AS m"
+);
+
+fn marks(connection: &Connection, wanted: &[(usize, &Wanted)]) -> Vec<Found> {
+    let rows = connection.run_over(
+        &MARKS,
+        wanted.len(),
+        &[
+            column(wanted, |(_, wanted)| wanted.tenant),
+            column(wanted, |(_, wanted)| wanted.conversation),
+            column(wanted, |(_, wanted)| Timestamp::from(wanted.since)),
+        ],
+    );
+    let found = |row| {
+        let kind = Kind::named(&rows.value::<String>(row, 3)).expect("checked by the table");
+        let at = rows.value::<Timestamp>(row, 4).bound();
+        Found {
+            conversation: wanted[rows.value::<i64>(row, 1) as usize - 1].0,
+            place: OrderKey::mark(at, kind, rows.value(row, 2)),
+            event: Event { at, kind, excluded: false },
+        }
+    };
+    (0..rows.count()).map(found).collect()
+}

@@ -1,0 +1,174 @@
+//! What happens to a conversation when an event of it is late, changed or gone? It is folded again, and the difference
+//! written.
+
+use crate::history::{self, Log, Wanted};
+use crate::ledger::{Posting, Settle};
+use crate::parts::{self, Batch, From, unit};
+use crate::quarantine::Entry;
+use crate::queue::RowName;
+use crate::sql::{Connection, arg};
+use std::collections::BTreeMap;
+use talkmeter_engine::fold::{Opening, Part};
+use talkmeter_engine::order::{self, OrderKey};
+use talkmeter_engine::refold::{After, Before, Changes, Restart, refold, restart};
+
+/// A conversation of a batch that is to be folded again.
+pub struct Late {
+    /// Its index in the batch.
+    pub conversation: usize,
+    pub changes: Changes,
+    /// The places of its events that are new, or to be looked at again.
+    pub new: Vec<Vec<u8>>,
+}
+
+/// What quarantine learns from folding again.
+#[derive(Default)]
+pub struct Findings {
+    pub refused: Vec<Entry>,
+    /// Rows that a policy can judge by now.
+    pub released: Vec<RowName>,
+}
+
+/// Folds conversations again.
+pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
+    let late: Vec<Late> = late.into_iter().filter(|late| late.changes.earliest().is_some()).collect();
+    let from: Vec<From> = late
+        .iter()
+        .map(|late| {
+            let folding = &batch.conversations[late.conversation];
+            From { key: (folding.tenant, folding.id), place: late.changes.earliest().unwrap_or_default() }
+        })
+        .collect();
+    if from.is_empty() {
+        return;
+    }
+    let stored = parts::parts_from(batch.connection, &from);
+    let starts: Vec<Restart> = stored.iter().zip(&from).map(|(parts, from)| restart(parts, from.place)).collect();
+    let wanted = late.iter().zip(&starts).map(|(late, start)| {
+        let folding = &batch.conversations[late.conversation];
+        let (tenant, conversation) = (folding.tenant, folding.id);
+        Wanted { tenant, conversation, since: start.since(), has_marks: folding.last_mark > 0 }
+    });
+    match history::read(batch.connection, &wanted.collect::<Vec<_>>()) {
+        Ok(logs) => {
+            for (((late, start), stored), log) in late.iter().zip(&starts).zip(&stored).zip(logs) {
+                fold_one(batch, late, start, stored, log, findings);
+            }
+        }
+        Err(unreadable) => {
+            for late in &late {
+                let folding = &batch.conversations[late.conversation];
+                let entries = late.new.iter().map(|place| {
+                    let detail = format!("The conversation cannot be read again: {}", unreadable.because);
+                    Entry::of(folding.tenant, folding.id, &key(place), "mapping_broken", detail)
+                });
+                findings.refused.extend(entries);
+            }
+        }
+    }
+}
+
+fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mut log: Log, findings: &mut Findings) {
+    log.events.retain(|placed| placed.place >= start.place);
+    let last = log.events.last().map(|placed| placed.place.clone());
+    let folding = &batch.conversations[late.conversation];
+    let (connection, tenant, id) = (batch.connection, folding.tenant, folding.id);
+    let before = Before {
+        id,
+        previous: start.part.checked_sub(1).map(|index| &stored[index]),
+        parts: &stored[start.part..],
+        highest: folding.state.highest,
+        passed: order::floor_of(&folding.last_event),
+    };
+    let after = refold(
+        &before,
+        log.events,
+        &late.changes,
+        |placed, previous| batch.opening(late.conversation, &placed.place, placed.event.at, previous),
+        || standing(connection, tenant, id),
+    );
+    for place in &after.sealed {
+        let detail = "It comes before the last activity of a part that has lost rows.";
+        findings.refused.push(Entry::of(tenant, id, &key(place), "sealed", detail.to_owned()));
+    }
+    for place in after.unjudged.iter().filter(|place| !log.unjudged.contains(*place)) {
+        findings.refused.push(unjudged(tenant, id, place));
+    }
+    for place in log.unjudged.iter().filter(|place| **place >= start.place && !after.unjudged.contains(place)) {
+        let place = key(place);
+        let message = place.message().map(|message| message.text());
+        findings.released.push(RowName {
+            source: place.source(),
+            message,
+            tenant: Some(tenant.to_owned()),
+            conversation: Some(id.to_owned()),
+            at: Some(place.at()),
+        });
+    }
+    apply(batch, late.conversation, before.parts, after, last);
+}
+
+/// The entry of an event that no known policy can judge.
+pub fn unjudged(tenant: &str, conversation: &str, place: &[u8]) -> Entry {
+    let detail = match order::is_mark(place) {
+        true => "No part was before it, whose policy it would take, or no version of that was in force at its time.",
+        false => "No version of the policy was in force at its time.",
+    };
+    Entry::of(tenant, conversation, &key(place), "unknown_policy", detail.to_owned())
+}
+
+fn key(place: &[u8]) -> OrderKey {
+    OrderKey::from_bytes(place).expect("the place of an event is an order key")
+}
+
+fn apply(batch: &mut Batch, conversation: usize, stored: &[Part], after: After, last: Option<Vec<u8>>) {
+    let folding = &mut batch.conversations[conversation];
+    let mut postings = Vec::new();
+    for part in &after.parts {
+        let known = stored.iter().find(|stored| stored.number == part.number);
+        if known == Some(part) {
+            continue;
+        }
+        let opening = Opening { policy: part.policy.clone(), source: part.source };
+        let wanted = part.charge_instant().map(|at| unit(folding, part.number, at, &opening));
+        match (known, wanted) {
+            (None, None) => {}
+            (None, Some(unit)) => postings.push(Posting::Charge(unit)),
+            (Some(known), wanted) => {
+                if known.charge_instant() != part.charge_instant() || known.policy != part.policy {
+                    postings.extend(Settle::of(folding.tenant, folding.id, part.number, wanted));
+                }
+            }
+        }
+        folding.written.push(part.clone());
+    }
+    for part in &after.retired {
+        folding.retired.push(part.number);
+        if part.charge_instant().is_some() {
+            postings.extend(Settle::of(folding.tenant, folding.id, part.number, None));
+        }
+    }
+    // The open part, if there is one, is among the written ones: all others have ended and come before it.
+    folding.state.open = None;
+    let last = last.filter(|last| *last > folding.last_event);
+    folding.changed |=
+        !folding.written.is_empty() || !folding.retired.is_empty() || last.is_some() || after.highest > folding.state.highest;
+    folding.state.highest = after.highest;
+    if let Some(last) = last {
+        folding.last_event = last;
+    }
+    batch.postings.extend(postings);
+}
+
+const STANDING: &str = "
+    SELECT c.part, min(c.charge_id)
+    FROM talkmeter.charge AS c
+    WHERE c.tenant = $1 AND c.conversation = $2 AND c.reverses IS NULL AND NOT EXISTS (
+        SELECT FROM talkmeter.charge AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id)
+    GROUP BY c.part";
+
+/// The standing charge of each part that has one.
+fn standing(connection: &Connection, tenant: &str, conversation: &str) -> BTreeMap<i32, i64> {
+    let rows = connection.run(STANDING, &[arg(tenant), arg(conversation)]);
+    (0..rows.count()).map(|row| (rows.value(row, 1), rows.value(row, 2))).collect()
+}
