@@ -67,7 +67,8 @@ CREATE TABLE talkmeter.quarantined (
     quarantined_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 REVOKE ALL ON talkmeter.quarantined FROM PUBLIC;
-CREATE INDEX quarantined_message ON talkmeter.quarantined (source_id, message_id);
+-- A message id may be longer than an index can hold.
+CREATE INDEX quarantined_message ON talkmeter.quarantined (source_id, pg_catalog.hashtextextended(message_id, 0));
 CREATE INDEX quarantined_future ON talkmeter.quarantined (occurred_at) WHERE reason = 'future';
 COMMENT ON TABLE talkmeter.quarantined IS 'Rows that could not be metered; the rows themselves are in the application''s table';
 COMMENT ON COLUMN talkmeter.quarantined.quarantine_id IS 'Names the entry';

@@ -94,15 +94,35 @@ struct How<'a> {
 type Trigger = (&'static str, &'static str, &'static str);
 
 const OF_MESSAGES: [Trigger; 4] = [
-    ("talkmeter_insert", " AFTER INSERT ON ", " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()"),
-    ("talkmeter_update", " AFTER UPDATE ON ", " REFERENCING OLD TABLE AS talkmeter_old NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_update()"),
-    ("talkmeter_delete", " AFTER DELETE ON ", " REFERENCING OLD TABLE AS talkmeter_old FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_delete()"),
+    (
+        "talkmeter_insert",
+        " AFTER INSERT ON ",
+        " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()",
+    ),
+    (
+        "talkmeter_update",
+        " AFTER UPDATE ON ",
+        " REFERENCING OLD TABLE AS talkmeter_old NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_update()",
+    ),
+    (
+        "talkmeter_delete",
+        " AFTER DELETE ON ",
+        " REFERENCING OLD TABLE AS talkmeter_old FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_delete()",
+    ),
     ("talkmeter_truncate", " AFTER TRUNCATE ON ", " FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_truncate()"),
 ];
 
 const OF_STATUS: [Trigger; 2] = [
-    ("talkmeter_status_insert", " AFTER INSERT ON ", " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_insert()"),
-    ("talkmeter_status_update", " AFTER UPDATE ON ", " REFERENCING OLD TABLE AS talkmeter_old NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_update()"),
+    (
+        "talkmeter_status_insert",
+        " AFTER INSERT ON ",
+        " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_insert()",
+    ),
+    (
+        "talkmeter_status_update",
+        " AFTER UPDATE ON ",
+        " REFERENCING OLD TABLE AS talkmeter_old NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_update()",
+    ),
 ];
 
 fn meter(
@@ -154,7 +174,9 @@ fn warn_of_missing_index(relation: &Relation, mapping: &Mapping, columns: &[Tabl
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("no index finds the rows of one conversation in {}", relation.name),
     )
-    .detail("When a row is late or changed, its conversation is read again: without an index, by reading the whole table.")
+    .detail(
+        "When a row is late or changed, its conversation is read again: without an index, by reading the whole table.",
+    )
     .hint(format!("CREATE INDEX ON {} ({});", relation.name, names.join(", ")))
     .warn();
 }

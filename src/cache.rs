@@ -328,7 +328,9 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     let reading = reading(role, &mapping, &recorded, same_table, &columns, &fired);
     let is_attached = fires_on.is_none() && role == Role::Messages && rows.value::<bool>(0, 11);
     let history = match &reading {
-        Reading::Whole { mapping, readers } if is_attached => History::of(connection, attached, mapping, readers, &columns),
+        Reading::Whole { mapping, readers } if is_attached => {
+            History::of(connection, attached, mapping, readers, &columns)
+        }
         _ => None,
     };
     Some(Rc::new(Source {

@@ -248,7 +248,11 @@ fn needed(groups: &[&[Posting]], standing: &BTreeMap<PartKey, Standing>) -> Need
 }
 
 /// Takes back what does not stand any more, in the order of the ledger. What still stands is left in `standing`.
-fn take_back<'a>(books: &mut Books, postings: &'a [Posting], standing: &mut BTreeMap<PartKey<'a>, Standing>) -> Vec<Charge> {
+fn take_back<'a>(
+    books: &mut Books,
+    postings: &'a [Posting],
+    standing: &mut BTreeMap<PartKey<'a>, Standing>,
+) -> Vec<Charge> {
     let mut fallen = Vec::new();
     for posting in postings {
         let Posting::Settle(settle) = posting else { continue };
@@ -361,7 +365,8 @@ const FORGET_WAITING: OverRows = over_rows!(
 fn standing<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> BTreeMap<PartKey<'a>, Standing> {
     let postings = || groups.iter().flat_map(|postings| postings.iter());
     let is_settle = |posting: &&Posting| matches!(posting, Posting::Settle(_));
-    let may_stand = |posting: &&Posting| is_settle(posting) || matches!(posting, Posting::Charge(unit) if unit.unless_standing);
+    let may_stand =
+        |posting: &&Posting| is_settle(posting) || matches!(posting, Posting::Charge(unit) if unit.unless_standing);
     let settled: Vec<PartKey> = postings().filter(is_settle).map(Posting::part).collect();
     let mut keys: Vec<PartKey> = postings().filter(may_stand).map(Posting::part).collect();
     keys.sort_unstable();
@@ -466,7 +471,8 @@ fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTreeMap<
             },
         });
     }
-    let bounds = [column(tenants, |tenant| *tenant), arg(Timestamp::from(needed.first)), arg(Timestamp::from(needed.last))];
+    let bounds =
+        [column(tenants, |tenant| *tenant), arg(Timestamp::from(needed.first)), arg(Timestamp::from(needed.last))];
     let rows = connection.run_over(&READ_PERIODS, tenants.len(), &bounds);
     for row in 0..rows.count() {
         let time = |column| rows.value::<Timestamp>(row, column).bound();

@@ -46,11 +46,10 @@ fn instant(at: TimestampWithTimeZone) -> Instant {
                 settings::MAX_FUTURE.get()
             ))
             .raise(),
-        None => failure(
-            PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
-            "\"at\" is not an instant of the years 1 to 9999",
-        )
-        .raise(),
+        None => {
+            failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"at\" is not an instant of the years 1 to 9999")
+                .raise()
+        }
     }
 }
 

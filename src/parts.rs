@@ -383,9 +383,7 @@ fn write<'a>(connection: &Connection, changed: &[&'a Folding<'a>]) {
     // What has ended comes before what is open: a conversation has one open part at a time, by a unique index.
     let lines: Vec<Line> = changed
         .iter()
-        .flat_map(|folding| {
-            folding.written.iter().chain(&folding.state.open).map(|part| Line::new(folding, part))
-        })
+        .flat_map(|folding| folding.written.iter().chain(&folding.state.open).map(|part| Line::new(folding, part)))
         .collect();
     if !lines.is_empty() {
         write_parts(connection, &lines);

@@ -64,6 +64,7 @@ const REPLACE: &str = "
     DELETE FROM talkmeter.quarantined AS q
     USING unnest($1::int4[], $2::text[], $3::timestamptz[]) AS row (source_id, message_id, occurred_at)
     WHERE q.source_id = row.source_id AND q.message_id = row.message_id AND q.mark_kind IS NULL
+        AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
         AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)";
 
 const WRITE: &str = "
@@ -102,6 +103,7 @@ const LEAVE: &str = "
     USING unnest($1::int4[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
         AS row (source_id, message_id, occurred_at, place)
     WHERE q.source_id = row.source_id AND q.message_id = row.message_id
+        AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
         AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)
     RETURNING row.place";
 
@@ -161,6 +163,7 @@ const HELD: &str = "
     FROM unnest($1::int4[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
         AS row (source_id, message_id, occurred_at, place)
     JOIN talkmeter.quarantined AS q ON q.source_id = row.source_id AND q.message_id = row.message_id
+        AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
         AND (q.occurred_at IS NULL OR q.occurred_at = row.occurred_at)
     GROUP BY row.place";
 

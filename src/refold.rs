@@ -151,8 +151,10 @@ fn apply(batch: &mut Batch, conversation: usize, stored: &[Part], after: After, 
     // The open part, if there is one, is among the written ones: all others have ended and come before it.
     folding.state.open = None;
     let last = last.filter(|last| *last > folding.last_event);
-    folding.changed |=
-        !folding.written.is_empty() || !folding.retired.is_empty() || last.is_some() || after.highest > folding.state.highest;
+    folding.changed |= !folding.written.is_empty()
+        || !folding.retired.is_empty()
+        || last.is_some()
+        || after.highest > folding.state.highest;
     folding.state.highest = after.highest;
     if let Some(last) = last {
         folding.last_event = last;

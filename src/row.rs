@@ -124,9 +124,8 @@ pub fn for_each_changed_row(
     mut each: impl FnMut(&[Value], &[Value]),
 ) {
     // SAFETY: both stores are those of the trigger call; the server puts each row's two versions into them together.
-    let (mut before, mut after) = unsafe {
-        (Rows::of(trigger, trigger.tg_oldtable, readers), Rows::of(trigger, trigger.tg_newtable, readers))
-    };
+    let (mut before, mut after) =
+        unsafe { (Rows::of(trigger, trigger.tg_oldtable, readers), Rows::of(trigger, trigger.tg_newtable, readers)) };
     while before.with_next(|old| after.with_next(|new| each(old, new))).flatten().is_some() {}
 }
 
@@ -155,8 +154,7 @@ impl<'a> Rows<'a> {
                 let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
                 pg_sys::tuplestore_select_read_pointer(store, pointer);
                 pg_sys::tuplestore_rescan(store);
-                let slot =
-                    pg_sys::MakeSingleTupleTableSlot((*trigger.tg_relation).rd_att, &pg_sys::TTSOpsMinimalTuple);
+                let slot = pg_sys::MakeSingleTupleTableSlot((*trigger.tg_relation).rd_att, &pg_sys::TTSOpsMinimalTuple);
                 (Some(pointer), slot)
             }
         };

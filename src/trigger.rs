@@ -24,10 +24,8 @@ pub const INSERT: Trigger = trigger("on_insert", pg_sys::TRIGGER_EVENT_INSERT, "
 pub const UPDATE: Trigger = trigger("on_update", pg_sys::TRIGGER_EVENT_UPDATE, "UPDATE", (true, true));
 pub const DELETE: Trigger = trigger("on_delete", pg_sys::TRIGGER_EVENT_DELETE, "DELETE", (true, false));
 pub const TRUNCATE: Trigger = trigger("on_truncate", pg_sys::TRIGGER_EVENT_TRUNCATE, "TRUNCATE", (false, false));
-pub const STATUS_INSERT: Trigger =
-    Trigger { name: "on_status_insert", attached_by: "attach_status", ..INSERT };
-pub const STATUS_UPDATE: Trigger =
-    Trigger { name: "on_status_update", attached_by: "attach_status", ..UPDATE };
+pub const STATUS_INSERT: Trigger = Trigger { name: "on_status_insert", attached_by: "attach_status", ..INSERT };
+pub const STATUS_UPDATE: Trigger = Trigger { name: "on_status_update", attached_by: "attach_status", ..UPDATE };
 
 /// A call of a trigger.
 pub struct Call<'a> {
@@ -59,7 +57,8 @@ impl<'a> Call<'a> {
         let by_statement = data.tg_event & pg_sys::TRIGGER_EVENT_ROW == 0;
         let after = data.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == 0;
         let by_event = data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == trigger.event;
-        let tables = (trigger.old_table && data.tg_oldtable.is_null()) || (trigger.new_table && data.tg_newtable.is_null());
+        let tables =
+            (trigger.old_table && data.tg_oldtable.is_null()) || (trigger.new_table && data.tg_newtable.is_null());
         if !by_statement || !after || !by_event || tables {
             let with = match (trigger.old_table, trigger.new_table) {
                 (false, false) => "",

@@ -5,7 +5,7 @@
 use crate::naive::{self, Happening};
 use crate::store::{Change, Outcome, Store, Terms, mark, opening_of, row, source_of};
 use std::collections::BTreeSet;
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant as Clock};
@@ -189,8 +189,7 @@ impl Life {
         let beginning = Instant::BEGINNING;
         let terms = Terms(vec![(1, beginning, first), (2, beginning, second.clone()), (1, change, second)]);
         let store = Store::new(dice.one_of(&IDS), terms);
-        let mut life =
-            Life { dice, store, rows: Vec::new(), now: Instant(0), end: 0, next_id: 0, policies, trace };
+        let mut life = Life { dice, store, rows: Vec::new(), now: Instant(0), end: 0, next_id: 0, policies, trace };
         let mut arrivals = Vec::with_capacity(length as usize);
         for _ in 0..length {
             let gap = if life.dice.percent(50) { 0 } else { life.dice.below(LONGEST_GAP + 1) };
@@ -299,6 +298,23 @@ impl Life {
         }
     }
 
+    /// A transaction that changes rows and changes them back leaves everything as it is, unless an event that could not
+    /// be judged has left open a part whose time is over.
+    fn nothing_happens(&mut self) {
+        if self.rows.is_empty() || !self.store.unjudged.is_empty() {
+            return;
+        }
+        let row = self.rows[self.dice.index(self.rows.len())];
+        let changed = self.changed(row);
+        let back = changed.removed().chain(row.added());
+        let statements: Vec<Change> = row.removed().chain(changed.added()).chain(back).collect();
+        let before = self.store.clone();
+        let outcome = self.store.commit(&statements);
+        self.say_state(&statements, &outcome);
+        let all = |store: &Store| (store.parts.clone(), store.ledger.clone(), store.highest, store.unjudged.clone());
+        assert_eq!(all(&self.store), all(&before), "nothing has happened");
+    }
+
     fn sweep(&mut self) {
         self.now = self.now.plus(self.dice.below(LONGEST_GAP + 1) as i64);
         self.say(|life| format!("sweep at {}", life.now.0));
@@ -356,13 +372,17 @@ impl Life {
     /// What the naive implementation does not know of.
     fn agree_otherwise(&self) {
         let parts = &self.store.parts;
+        let mut at_once = Store::new(self.store.id, self.store.terms.clone());
+        at_once.commit(&self.store.log.iter().cloned().map(Change::Add).collect::<Vec<_>>());
+        assert_eq!(unnumbered(self.store.parts_at(self.now)), unnumbered(at_once.parts_at(self.now)));
         for (i, part) in parts.iter().enumerate() {
             match order::is_mark(&part.first_event) {
                 false => assert_eq!(part.source, Some(source_of(&part.first_event))),
                 true => assert_eq!(opening_of(part), opening_of(&parts[i - 1])),
             }
         }
-        let within = |place: &[u8]| parts.iter().any(|part| (&part.first_event[..]..=&part.last_event).contains(&place));
+        let within =
+            |place: &[u8]| parts.iter().any(|part| (&part.first_event[..]..=&part.last_event).contains(&place));
         for placed in &self.store.log {
             let place = placed.place.as_slice();
             let unknown = match order::is_mark(place) {
@@ -378,6 +398,10 @@ impl Life {
 fn nothing_starts() -> &'static Arc<Policy> {
     static POLICY: OnceLock<Arc<Policy>> = OnceLock::new();
     POLICY.get_or_init(|| Arc::new(Policy { starts_on: Vec::new(), ..(*crate::common::lutingenie()).clone() }))
+}
+
+fn unnumbered(parts: Vec<Part>) -> Vec<Part> {
+    parts.into_iter().map(|part| Part { number: 0, ..part }).collect()
 }
 
 /// A part in the words of the naive implementation, which numbers them from 1.
@@ -405,7 +429,7 @@ fn plainly(number: usize, part: &Part) -> naive::Part {
 struct Line<'a>(&'a Placed);
 
 impl Debug for Line<'_> {
-    fn fmt(&self, to: &mut std::fmt::Formatter) -> std::fmt::Result {
+    fn fmt(&self, to: &mut Formatter) -> fmt::Result {
         let Placed { place, event } = self.0;
         let key = OrderKey::from_bytes(place).expect("a key");
         let flag = if event.excluded { " excluded" } else { "" };
@@ -417,7 +441,7 @@ impl Debug for Line<'_> {
 struct Short<'a>(&'a Change);
 
 impl Debug for Short<'_> {
-    fn fmt(&self, to: &mut std::fmt::Formatter) -> std::fmt::Result {
+    fn fmt(&self, to: &mut Formatter) -> fmt::Result {
         let (name, place) = match self.0 {
             Change::Add(placed) => return write!(to, "add {:?}", Line(placed)),
             Change::Remove(place) => ("remove", place),
@@ -430,7 +454,7 @@ impl Debug for Short<'_> {
 }
 
 /// Tells one conversation to its end and returns how many events arrived in it.
-fn any_order(seed: u64, trace: bool) -> u64 {
+fn a_talk_in_any_order(seed: u64, trace: bool) -> u64 {
     let (mut life, arrivals) = Life::begin(seed, false, trace);
     let every_commit = life.dice.percent(50) || trace;
     let longest_batch = life.dice.one_of(&[1, 4, 12]);
@@ -461,11 +485,12 @@ fn any_order(seed: u64, trace: bool) -> u64 {
     }
     life.agree(&life.store.log);
     life.agree_otherwise();
+    life.nothing_happens();
     arrived
 }
 
 /// Tells a conversation that loses rows, and returns how many events arrived in it.
-fn with_losses(seed: u64, trace: bool) -> u64 {
+fn a_talk_with_losses(seed: u64, trace: bool) -> u64 {
     let (mut life, arrivals) = Life::begin(seed, true, trace);
     let mut metered = Metered::default();
     let longest_batch = life.dice.one_of(&[1, 4, 12]);
@@ -514,7 +539,8 @@ impl Seal {
     /// `deleted` by the commit itself.
     fn of(store: &Store, deleted: &BTreeSet<Vec<u8>>) -> Option<Seal> {
         let lossy = |part: &Part| {
-            let counted = store.log.iter().filter(|placed| part.first_event <= placed.place && placed.place <= part.last_event);
+            let counted =
+                store.log.iter().filter(|placed| part.first_event <= placed.place && placed.place <= part.last_event);
             (counted.filter(|placed| !deleted.contains(&placed.place)).count() as i64) < part.event_count
         };
         let index = store.parts.iter().rposition(lossy)?;
@@ -602,7 +628,10 @@ impl Metered {
             if known && sealed {
                 continue;
             }
-            assert!(!sealed && seal.is_none_or(|seal| placed.event.at >= seal.part.last_activity_at), "{placed:?} is late");
+            assert!(
+                !sealed && seal.is_none_or(|seal| placed.event.at >= seal.part.last_activity_at),
+                "{placed:?} is late"
+            );
             let index = self.log.binary_search_by(|metered| metered.place.cmp(&placed.place)).expect_err("one event");
             self.log.insert(index, placed.clone());
             changed.push(placed.place.clone());
@@ -622,7 +651,8 @@ impl Metered {
         let flag = |event: &Event| event.excluded || event.kind == Kind::Error;
         let end = |place: &[u8]| ended_by_lost_row && place == seal.part.last_event;
         let hidden = |placed: &&Placed| {
-            seal.trailing(&placed.place) && placed.place >= *first
+            seal.trailing(&placed.place)
+                && placed.place >= *first
                 && (flag(&placed.event) || self.lost.contains(&placed.place) && !end(&placed.place))
         };
         metered.iter().any(|placed| hidden(&placed))
@@ -657,6 +687,13 @@ impl Tally {
     }
 }
 
+impl Display for Tally {
+    fn fmt(&self, to: &mut Formatter) -> fmt::Result {
+        let Tally { conversations, arrived, .. } = self;
+        write!(to, "{arrived} events in {conversations} conversations, {:.0} events a minute", self.per_minute())
+    }
+}
+
 /// Tells conversations from one seed on until `enough` of their events have arrived, or only the one that is asked for.
 fn tell(mut seed: u64, enough: impl Fn(&Tally) -> bool, story: impl Fn(u64, bool) -> u64) -> Tally {
     let asked = std::env::var("TALKMETER_SEED").ok().map(|seed| seed.parse().expect("TALKMETER_SEED is a number"));
@@ -680,10 +717,10 @@ fn tell(mut seed: u64, enough: impl Fn(&Tally) -> bool, story: impl Fn(u64, bool
     }
 }
 
-pub fn tell_in_any_order(seed: u64, enough: impl Fn(&Tally) -> bool) -> Tally {
-    tell(seed, enough, any_order)
+pub fn in_any_order(seed: u64, enough: impl Fn(&Tally) -> bool) -> Tally {
+    tell(seed, enough, a_talk_in_any_order)
 }
 
-pub fn tell_with_losses(seed: u64, enough: impl Fn(&Tally) -> bool) -> Tally {
-    tell(seed, enough, with_losses)
+pub fn with_losses(seed: u64, enough: impl Fn(&Tally) -> bool) -> Tally {
+    tell(seed, enough, a_talk_with_losses)
 }

@@ -147,10 +147,8 @@ impl Store {
     }
 
     fn write(&mut self, change: &Change) {
-        let (Change::Add(Placed { place, .. })
-        | Change::Remove(place)
-        | Change::Delete(place)
-        | Change::Touch(place)) = change;
+        let (Change::Add(Placed { place, .. }) | Change::Remove(place) | Change::Delete(place) | Change::Touch(place)) =
+            change;
         match (self.log.binary_search_by(|placed| placed.place.cmp(place)), change) {
             (Err(index), Change::Add(placed)) => self.log.insert(index, placed.clone()),
             (Ok(index), Change::Remove(_) | Change::Delete(_)) => drop(self.log.remove(index)),
@@ -194,7 +192,7 @@ impl Store {
             previous: from.part.checked_sub(1).map(|previous| &self.parts[previous]),
             parts: &self.parts[from.part..],
             highest: self.highest,
-            passed: if std::env::var("ALT").is_ok() { (!self.last_event.is_empty()).then(|| order::time_of(&self.last_event)) } else { order::floor_of(&self.last_event) },
+            passed: order::floor_of(&self.last_event),
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| self.terms.opening(placed, previous);
         let standing = || self.ledger.standing.clone();
@@ -260,7 +258,8 @@ impl Store {
             assert!(pair[0].last_event < pair[1].first_event, "{pair:#?}");
             assert!(pair[0].end.is_some_and(|end| end.at <= pair[1].started_at), "{pair:#?}");
         }
-        let mut billable: Vec<i32> = self.parts.iter().filter(|part| part.charge_instant().is_some()).map(|part| part.number).collect();
+        let mut billable: Vec<i32> =
+            self.parts.iter().filter(|part| part.charge_instant().is_some()).map(|part| part.number).collect();
         billable.sort_unstable();
         assert!(self.ledger.standing.keys().eq(&billable), "charges {:?}, verdicts {billable:?}", self.ledger.standing);
         assert_eq!(self.ledger.posted - self.ledger.reversed, self.ledger.standing.len() as i64);
