@@ -1,5 +1,23 @@
 -- What is not as it should be?
 
+CREATE FUNCTION talkmeter.is_indexed(relation regclass, conversation name, tenant name) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT EXISTS (
+            SELECT FROM pg_index AS i
+            JOIN pg_class AS c ON c.oid = i.indexrelid
+            JOIN pg_am AS m ON m.oid = c.relam
+            JOIN pg_attribute AS first ON first.attrelid = i.indrelid AND first.attnum = i.indkey[0]
+            LEFT JOIN pg_attribute AS second
+                ON second.attrelid = i.indrelid AND i.indnkeyatts > 1 AND second.attnum = i.indkey[1]
+            WHERE i.indrelid = is_indexed.relation AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree'
+                AND (first.attname = is_indexed.conversation
+                    OR (first.attname = is_indexed.tenant AND second.attname = is_indexed.conversation)))
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.is_indexed(regclass, name, name) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.is_indexed(regclass, name, name) IS
+    'Whether an index finds the rows of one conversation: its first column holds the conversation, or the tenant and its second one the conversation';
+
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unswept_for interval DEFAULT '15 minutes')
     RETURNS TABLE (problem text, object text, detail text, hint text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -14,6 +32,14 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             SELECT a.source_id, a.found AS relid FROM attached AS a WHERE a.found IS NOT NULL
             UNION
             SELECT a.source_id, t.relid FROM attached AS a CROSS JOIN LATERAL pg_partition_tree(a.found) AS t
+        ), wanted AS (
+            SELECT m.relid, f.name AS function, ('talkmeter.' || f.name)::regproc::oid AS function_oid,
+                f.name IN ('on_insert', 'on_status_insert') AS inserts
+            FROM member AS m
+            JOIN attached AS a USING (source_id)
+            CROSS JOIN LATERAL unnest(CASE a.role
+                WHEN 'messages' THEN ARRAY['on_insert', 'on_update', 'on_delete', 'on_truncate']
+                ELSE ARRAY['on_status_insert', 'on_status_update'] END) AS f (name)
         )
         SELECT 'metering_off', 'talkmeter.enabled', 'Messages are inserted unmetered.',
             'Set talkmeter.enabled to on.'
@@ -35,30 +61,55 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE format('%I.%I', n.nspname, c.relname) <> a.relation_name
         UNION ALL
-        SELECT 'trigger_missing', m.relid::regclass::text, 'Inserts into it are not metered.',
+        SELECT 'trigger_missing', w.relid::regclass::text,
+            format('%s Without trigger: %s.',
+                CASE WHEN bool_or(w.inserts) THEN 'Inserts into it are not metered.'
+                    ELSE 'Changes of its rows are not followed.' END,
+                string_agg(w.function, ', ' ORDER BY w.function)),
             'Detach the table and attach it again.'
-        FROM member AS m
-        WHERE NOT EXISTS (
-            SELECT FROM pg_trigger AS t
-            WHERE t.tgrelid = m.relid AND t.tgfoid = 'talkmeter.on_insert'::regproc)
+        FROM wanted AS w
+        WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = w.relid AND t.tgfoid = w.function_oid)
+        GROUP BY w.relid
         UNION ALL
         SELECT 'partition_taken_out', m.relid::text,
             'It was a partition when its table was attached; inserts into it are not metered any more.',
-            format('DROP TRIGGER talkmeter_insert ON %s;', m.relid)
+            string_agg(format('DROP TRIGGER %I ON %s;', t.tgname, m.relid), ' ' ORDER BY t.tgname)
         FROM attached AS a
         CROSS JOIN LATERAL unnest(a.members) AS m (relid)
+        JOIN pg_trigger AS t ON t.tgrelid = m.relid
         WHERE a.found IS NOT NULL AND m.relid::oid NOT IN (SELECT relid FROM member)
-            AND EXISTS (
-                SELECT FROM pg_trigger AS t
-                WHERE t.tgrelid = m.relid AND t.tgfoid = 'talkmeter.on_insert'::regproc)
+            AND t.tgfoid IN (
+                SELECT p.oid FROM pg_proc AS p
+                WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prorettype = 'trigger'::regtype)
+        GROUP BY m.relid
         UNION ALL
         SELECT 'trigger_disabled', t.tgrelid::regclass::text,
-            CASE t.tgenabled WHEN 'R' THEN 'Inserts into it are metered in replica role only.'
-                ELSE 'Inserts into it are not metered.' END,
+            CASE WHEN w.inserts THEN 'Inserts into it are ' ELSE 'Changes of its rows are ' END
+                || CASE WHEN t.tgenabled = 'R' AND w.inserts THEN 'metered in replica role only.'
+                    WHEN t.tgenabled = 'R' THEN 'followed in replica role only.'
+                    WHEN w.inserts THEN 'not metered.' ELSE 'not followed.' END,
             format('ALTER TABLE %s ENABLE TRIGGER %I;', t.tgrelid::regclass, t.tgname)
-        FROM member AS m
-        JOIN pg_trigger AS t ON t.tgrelid = m.relid
-        WHERE t.tgfoid = 'talkmeter.on_insert'::regproc AND t.tgenabled IN ('D', 'R')
+        FROM wanted AS w
+        JOIN pg_trigger AS t ON t.tgrelid = w.relid AND t.tgfoid = w.function_oid
+        WHERE t.tgenabled IN ('D', 'R')
+        UNION ALL
+        SELECT 'index_missing', a.relation::text,
+            'No index finds the rows of one conversation: a late or changed row makes the whole table be read.',
+            format('CREATE INDEX ON %s (%s);', a.relation, concat_ws(', ', quote_ident(k.tenant),
+                quote_ident(k.conversation), quote_ident(k.occurred_at)))
+        FROM attached AS a
+        CROSS JOIN LATERAL (
+            -- The names that the columns have now of those that the mapping names.
+            SELECT max(c.attname) FILTER (
+                    WHERE kept.mapped = COALESCE(CASE jsonb_typeof(a.mapping -> 'tenant') WHEN 'object' THEN ''
+                        ELSE a.mapping ->> 'tenant' END, 'tenant_id')) AS tenant,
+                max(c.attname) FILTER (WHERE kept.mapped = COALESCE(a.mapping ->> 'conversation', 'conversation_id')) AS conversation,
+                max(c.attname) FILTER (WHERE kept.mapped = COALESCE(a.mapping ->> 'occurred_at', 'created_at')) AS occurred_at
+            FROM jsonb_to_recordset(a.columns) AS kept (name text, mapped text, number smallint)
+            JOIN pg_attribute AS c ON c.attrelid = a.found AND NOT c.attisdropped
+                AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END
+        ) AS k
+        WHERE a.role = 'messages' AND k.conversation IS NOT NULL AND NOT talkmeter.is_indexed(a.relation, k.conversation, k.tenant)
         UNION ALL
         SELECT 'mapping_broken', a.relation::text,
             format('Column "%s" (%s), which the mapping names, was dropped or has another type.',
@@ -75,7 +126,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             COALESCE(s.relation::text, 'source ' || q.source_id),
             format('%s rows could not be metered: %s. The last one came at %s; %s came in the last 24 hours.',
                 q.all_rows, q.reason, q.newest, q.recent_rows),
-            'See talkmeter.quarantine.'
+            'See talkmeter.quarantine, whose column hint says what helps; then SELECT talkmeter.retry_quarantine();'
         FROM (
             SELECT source_id, reason, count(*) AS all_rows, max(quarantined_at) AS newest,
                 count(*) FILTER (WHERE quarantined_at > statement_timestamp() - interval '24 hours') AS recent_rows

@@ -28,11 +28,23 @@ COMMENT ON VIEW talkmeter.sources IS 'The attached tables';
 
 CREATE VIEW talkmeter.quarantine AS
     SELECT s.relation AS source, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.quarantined_at,
-        q.detail
+        q.detail, q.mark_kind,
+        CASE q.reason
+            WHEN 'null_key' THEN 'Give the row a tenant, conversation, message id and time: it leaves by itself.'
+            WHEN 'no_kind' THEN 'Change the row so that a rule of kinds matches it, or attach the table with a rule that does.'
+            WHEN 'time_out_of_range' THEN 'Change the time of the row, if it is wrong: it leaves by itself.'
+            WHEN 'future' THEN 'The sweep meters it once its time has come.'
+            WHEN 'unknown_policy' THEN 'Define a version of the policy that is in force at its time, then retry_quarantine().'
+            WHEN 'mapping_broken' THEN 'Give the column its name and type back, then retry_quarantine(); or attach the table anew.'
+            WHEN 'internal_error' THEN 'See detail; then retry_quarantine().'
+            WHEN 'key_too_long' THEN 'Keys are at most 512 bytes long: change the row, and it leaves by itself.'
+            WHEN 'sealed' THEN 'Nothing: rows of its part were deleted, and what was metered stays as it is.'
+            WHEN 'disabled' THEN 'Set talkmeter.enabled to on, then retry_quarantine().'
+        END AS hint
     FROM talkmeter.quarantined AS q
     LEFT JOIN talkmeter.source AS s USING (source_id);
 REVOKE ALL ON talkmeter.quarantine FROM PUBLIC;
-COMMENT ON VIEW talkmeter.quarantine IS 'Rows of attached tables that could not be metered, and why';
+COMMENT ON VIEW talkmeter.quarantine IS 'Rows of attached tables, and marks, that could not be metered, why, and what helps';
 
 CREATE VIEW talkmeter.parts AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version,

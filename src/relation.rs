@@ -151,16 +151,7 @@ pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, column: &str, partit
     connection.run(UNIQUE, &[arg(oid), arg(column), arg(partition_key.to_vec())]).value(0, 1)
 }
 
-const INDEXED: &str = "
-    SELECT EXISTS (
-        SELECT FROM pg_index AS i
-        JOIN pg_class AS c ON c.oid = i.indexrelid
-        JOIN pg_am AS m ON m.oid = c.relam
-        JOIN pg_attribute AS first ON first.attrelid = i.indrelid AND first.attnum = i.indkey[0]
-        LEFT JOIN pg_attribute AS second
-            ON second.attrelid = i.indrelid AND i.indnkeyatts > 1 AND second.attnum = i.indkey[1]
-        WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree'
-            AND (first.attname = $2 OR (first.attname = $3 AND second.attname = $2)))";
+const INDEXED: &str = "SELECT talkmeter.is_indexed($1::oid::regclass, $2::name, $3::name)";
 
 /// Whether an index finds the rows of one conversation: its first column holds the conversation, or the tenant and its
 /// second one the conversation.

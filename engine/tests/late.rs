@@ -597,6 +597,16 @@ fn a_new_topic_mark_at_the_instant_of_a_message_comes_before_it_however_late_the
     assert_eq!((named(&store), charges(&store)), (vec![(1, 0), (2, 10)], vec![(2, 11)]));
 }
 
+#[test]
+fn what_waits_for_a_policy_waits_on_when_the_part_after_it_has_lost_rows() {
+    let mut store = two_versions();
+    marked(&mut store, 1, Kind::Reopen, 5);
+    come(&mut store, [customer(10), ai(11)]);
+    delete(&mut store, [ai(11)]);
+    assert_eq!(come(&mut store, [customer(0)]).sealed, places([customer(0)]));
+    assert_eq!((named(&store), store.unjudged.len()), (vec![(1, 10)], 1));
+}
+
 // What a sweep does
 
 #[test]
