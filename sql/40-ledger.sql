@@ -13,7 +13,10 @@ CREATE TABLE talkmeter.account (
     tenant text COLLATE "C" PRIMARY KEY,
     last_charge_id bigint NOT NULL DEFAULT 0,
     last_pack_id bigint NOT NULL DEFAULT 0,
-    last_subscription_id bigint NOT NULL DEFAULT 0
+    last_subscription_id bigint NOT NULL DEFAULT 0,
+    last_dispute_id bigint NOT NULL DEFAULT 0,
+    first_day date,
+    alert_channel text
 ) WITH (fillfactor = 50);
 REVOKE ALL ON talkmeter.account FROM PUBLIC;
 COMMENT ON TABLE talkmeter.account IS 'The counters of each tenant; they leave no gaps, which no sequence promises';
@@ -21,13 +24,16 @@ COMMENT ON COLUMN talkmeter.account.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.account.last_charge_id IS 'The charge_id given last';
 COMMENT ON COLUMN talkmeter.account.last_pack_id IS 'The pack_id given last';
 COMMENT ON COLUMN talkmeter.account.last_subscription_id IS 'The subscription_id given last';
+COMMENT ON COLUMN talkmeter.account.last_dispute_id IS 'The dispute_id given last';
+COMMENT ON COLUMN talkmeter.account.first_day IS 'The first local day of any charge: how far back a history reaches';
+COMMENT ON COLUMN talkmeter.account.alert_channel IS 'What the tenant''s notifications carry as their channel';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.account', '');
 
 CREATE TABLE talkmeter.subscription (
     tenant text COLLATE "C" NOT NULL,
     subscription_id bigint NOT NULL,
     since timestamptz NOT NULL,
-    plan text COLLATE "C" NOT NULL REFERENCES talkmeter.plan (name),
+    plan text COLLATE "C" REFERENCES talkmeter.plan (name),
     timezone text NOT NULL,
     anchor_day integer NOT NULL CHECK (anchor_day BETWEEN 1 AND 31),
     policy text,
@@ -41,7 +47,7 @@ COMMENT ON TABLE talkmeter.subscription IS
 COMMENT ON COLUMN talkmeter.subscription.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.subscription.subscription_id IS 'Counts within the tenant';
 COMMENT ON COLUMN talkmeter.subscription.since IS 'In force from this instant on; -infinity: without beginning';
-COMMENT ON COLUMN talkmeter.subscription.plan IS 'The plan';
+COMMENT ON COLUMN talkmeter.subscription.plan IS 'The plan; null: cancelled';
 COMMENT ON COLUMN talkmeter.subscription.timezone IS 'The zone in whose midnights periods start';
 COMMENT ON COLUMN talkmeter.subscription.anchor_day IS 'The day of the month on which periods start, clamped to the month''s last day';
 COMMENT ON COLUMN talkmeter.subscription.policy IS 'The policy for this tenant, "name" or "name@version"; null: that of the source';
@@ -57,6 +63,9 @@ CREATE TABLE talkmeter.period (
     pack_used bigint NOT NULL CHECK (pack_used >= 0),
     overage_units bigint NOT NULL CHECK (overage_units >= 0),
     overage_amount numeric NOT NULL,
+    alerted text[] NOT NULL DEFAULT '{}',
+    finalized_at timestamptz,
+    finalized_by name,
     PRIMARY KEY (tenant, period_start, period_end),
     CHECK (period_start < period_end)
 ) WITH (fillfactor = 50);
@@ -69,6 +78,9 @@ COMMENT ON COLUMN talkmeter.period.included_used IS 'Units paid by the allowance
 COMMENT ON COLUMN talkmeter.period.pack_used IS 'Units paid by packs';
 COMMENT ON COLUMN talkmeter.period.overage_units IS 'Units paid as overage';
 COMMENT ON COLUMN talkmeter.period.overage_amount IS 'Sum of the overage rates of those units, exact';
+COMMENT ON COLUMN talkmeter.period.alerted IS 'Kinds of the alerts that it has raised';
+COMMENT ON COLUMN talkmeter.period.finalized_at IS 'When its statement was frozen; null: it is open';
+COMMENT ON COLUMN talkmeter.period.finalized_by IS 'Who froze it';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.period', '');
 
 CREATE TABLE talkmeter.pack (
@@ -82,6 +94,8 @@ CREATE TABLE talkmeter.pack (
     purchased_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     purchase_key text COLLATE "C" CHECK (pg_catalog.octet_length(purchase_key) <= 512),
+    refunded_at timestamptz,
+    refunded_by name,
     PRIMARY KEY (tenant, pack_id),
     UNIQUE (tenant, purchase_key),
     CHECK (purchased_at < expires_at)
@@ -98,6 +112,8 @@ COMMENT ON COLUMN talkmeter.pack.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.pack.purchased_at IS 'First instant at which it pays';
 COMMENT ON COLUMN talkmeter.pack.expires_at IS 'First instant at which it pays no more, fixed at purchase';
 COMMENT ON COLUMN talkmeter.pack.purchase_key IS 'The buyer''s own name of the purchase: the same key twice is one purchase';
+COMMENT ON COLUMN talkmeter.pack.refunded_at IS 'When it was taken back, unused; null: it was not';
+COMMENT ON COLUMN talkmeter.pack.refunded_by IS 'Who took it back';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.pack', '');
 
 -- Append-only: a correction is a new row that names what it corrects.
@@ -118,7 +134,9 @@ CREATE TABLE talkmeter.charge (
     policy text COLLATE "C" NOT NULL,
     policy_version integer NOT NULL,
     reverses bigint,
-    reason text,
+    reason text CHECK (reason IN ('refold', 'credit')),
+    note text,
+    posted_by name,
     posted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (tenant, charge_id),
     CHECK ((reverses IS NULL) = (reason IS NULL)),
@@ -127,6 +145,8 @@ CREATE TABLE talkmeter.charge (
 );
 REVOKE ALL ON talkmeter.charge FROM PUBLIC;
 CREATE INDEX charge_part ON talkmeter.charge (tenant, conversation, part);
+CREATE INDEX charge_credited ON talkmeter.charge (tenant, conversation, part) WHERE reason = 'credit';
+CREATE INDEX charge_posted ON talkmeter.charge (tenant, posted_period_start);
 CREATE UNIQUE INDEX charge_reverses ON talkmeter.charge (tenant, reverses) WHERE reverses IS NOT NULL;
 COMMENT ON TABLE talkmeter.charge IS 'The ledger: one row per billed unit, and one per unit taken back';
 COMMENT ON COLUMN talkmeter.charge.tenant IS 'The merchant who is billed';
@@ -146,7 +166,9 @@ COMMENT ON COLUMN talkmeter.charge.policy IS 'The policy by which the part was j
 COMMENT ON COLUMN talkmeter.charge.policy_version IS 'Its version';
 COMMENT ON COLUMN talkmeter.charge.reverses IS 'The charge_id taken back; null for a charge';
 COMMENT ON COLUMN talkmeter.charge.reason IS
-    'Why it was taken back: refold if a late or changed event changed the part; null for a charge';
+    'Why it was taken back: refold if a late or changed event changed the part, credit if somebody did it; null for a charge';
+COMMENT ON COLUMN talkmeter.charge.note IS 'What was said of a credit';
+COMMENT ON COLUMN talkmeter.charge.posted_by IS 'Who credited it; null if no person posted it';
 COMMENT ON COLUMN talkmeter.charge.posted_at IS 'When the row was written';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.charge', '');
 
@@ -168,3 +190,53 @@ COMMENT ON COLUMN talkmeter.unplanned_unit.charged_at IS 'Its charge instant';
 COMMENT ON COLUMN talkmeter.unplanned_unit.policy IS 'The policy by which the part was judged';
 COMMENT ON COLUMN talkmeter.unplanned_unit.policy_version IS 'Its version';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.unplanned_unit', '');
+
+CREATE TABLE talkmeter.day_units (
+    tenant text COLLATE "C" NOT NULL,
+    day date NOT NULL,
+    units bigint NOT NULL,
+    PRIMARY KEY (tenant, day)
+) WITH (fillfactor = 50);
+REVOKE ALL ON talkmeter.day_units FROM PUBLIC;
+COMMENT ON TABLE talkmeter.day_units IS 'Net units of each local day, by charge instant';
+COMMENT ON COLUMN talkmeter.day_units.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.day_units.day IS 'The day in the zone of the tenant''s subscription at the charge instant';
+COMMENT ON COLUMN talkmeter.day_units.units IS 'Charges less reversals';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.day_units', '');
+
+CREATE TABLE talkmeter.threshold (
+    kind text COLLATE "C" PRIMARY KEY CHECK (kind ~ '^[a-z0-9_]+$'),
+    percent bigint NOT NULL CHECK (percent > 0),
+    shipped boolean NOT NULL DEFAULT false
+);
+REVOKE ALL ON talkmeter.threshold FROM PUBLIC;
+COMMENT ON TABLE talkmeter.threshold IS 'Shares of the allowance at which a tenant is told';
+COMMENT ON COLUMN talkmeter.threshold.kind IS 'The kind of the alert';
+COMMENT ON COLUMN talkmeter.threshold.percent IS 'Net units of the period, in percent of those included';
+COMMENT ON COLUMN talkmeter.threshold.shipped IS 'Comes with the extension, so it is not dumped';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.threshold', 'WHERE NOT shipped');
+INSERT INTO talkmeter.threshold (kind, percent, shipped) VALUES ('allowance_80', 80, true), ('allowance_100', 100, true);
+
+CREATE TABLE talkmeter.alert (
+    tenant text COLLATE "C" NOT NULL,
+    period_start timestamptz NOT NULL,
+    period_end timestamptz NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    fired_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    detail text NOT NULL,
+    muted boolean NOT NULL DEFAULT false,
+    notified_at timestamptz,
+    PRIMARY KEY (tenant, period_start, period_end, kind)
+);
+REVOKE ALL ON talkmeter.alert FROM PUBLIC;
+CREATE INDEX alert_unsent ON talkmeter.alert (fired_at) WHERE notified_at IS NULL AND NOT muted;
+COMMENT ON TABLE talkmeter.alert IS 'What tenants were, or are to be, told of their usage: each kind once per period';
+COMMENT ON COLUMN talkmeter.alert.tenant IS 'The merchant who is told';
+COMMENT ON COLUMN talkmeter.alert.period_start IS 'First instant of the period of the charge instant';
+COMMENT ON COLUMN talkmeter.alert.period_end IS 'First instant after it';
+COMMENT ON COLUMN talkmeter.alert.kind IS 'That of a threshold, pack_low or volume_spike; reconcile@<day> for a flagged day';
+COMMENT ON COLUMN talkmeter.alert.fired_at IS 'When the charge that raised it was posted';
+COMMENT ON COLUMN talkmeter.alert.detail IS 'The numbers behind it';
+COMMENT ON COLUMN talkmeter.alert.muted IS 'Never sent';
+COMMENT ON COLUMN talkmeter.alert.notified_at IS 'When a sweep sent it; null: not yet';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.alert', '');

@@ -136,17 +136,37 @@ REVOKE ALL ON FUNCTION talkmeter.buy_pack(text, text, text, timestamptz) FROM PU
 COMMENT ON FUNCTION talkmeter.buy_pack(text, text, text, timestamptz) IS
     'Records the purchase of a pack and returns its pack_id; the same purchase_key twice is one purchase';
 
-CREATE FUNCTION talkmeter.period_start(at timestamptz, anchor_day integer) RETURNS timestamptz
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'period_start_wrapper';
-REVOKE ALL ON FUNCTION talkmeter.period_start(timestamptz, integer) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.period_start(timestamptz, integer) IS
-    'First instant of the billing month that holds an instant, for periods that start on a day of the month in UTC';
+CREATE FUNCTION talkmeter.refund_pack(tenant text, pack_id bigint) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'refund_pack_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.refund_pack(text, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.refund_pack(text, bigint) IS
+    'Takes back a pack of which no unit was used: it pays no more, and its price is on no statement';
 
-CREATE FUNCTION talkmeter.period_end(at timestamptz, anchor_day integer) RETURNS timestamptz
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'period_end_wrapper';
-REVOKE ALL ON FUNCTION talkmeter.period_end(timestamptz, integer) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.period_end(timestamptz, integer) IS
-    'First instant after the billing month that holds an instant, for periods that start on a day of the month in UTC';
+CREATE FUNCTION talkmeter.change_plan(tenant text, plan text, at timestamptz DEFAULT pg_catalog.now())
+    RETURNS timestamptz
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'change_plan_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.change_plan(text, text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.change_plan(text, text, timestamptz) IS
+    'Puts a tenant on another plan and returns from when on: an upgrade (more included units, or as many at a lower rate, in the same currency) at once, anything else from the next period on. The last change wins';
+
+CREATE FUNCTION talkmeter.cancel(tenant text, at timestamptz DEFAULT pg_catalog.now()) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cancel_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.cancel(text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.cancel(text, timestamptz) IS
+    'Takes a tenant off its plan from an instant on: its units wait in talkmeter.unplanned, its packs stay';
+
+CREATE FUNCTION talkmeter.set_alert_channel(tenant text, channel text) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'set_alert_channel_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.set_alert_channel(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.set_alert_channel(text, text) IS
+    'Sets what the notifications of a tenant carry as its channel; null: nothing';
+
+CREATE FUNCTION talkmeter.period_at(tenant text, at timestamptz)
+    RETURNS TABLE (period_start timestamptz, period_end timestamptz)
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'period_at_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.period_at(text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.period_at(text, timestamptz) IS
+    'The billing month of a tenant that holds an instant; no row if it had no subscription by then';
 
 CREATE FUNCTION talkmeter.currency_digits(currency text) RETURNS integer
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'currency_digits_wrapper';

@@ -75,16 +75,30 @@ COMMENT ON VIEW talkmeter.unevaluated IS 'Open parts that time alone will never 
 
 CREATE VIEW talkmeter.charges AS
     SELECT tenant, charge_id, conversation, part, charged_at, period_start, posted_period_start, tier, pack_id, amount,
-        currency, plan, policy, policy_version, reverses, reason, posted_at
+        currency, plan, policy, policy_version, reverses, reason, posted_at, note, posted_by
     FROM talkmeter.charge;
 REVOKE ALL ON talkmeter.charges FROM PUBLIC;
 COMMENT ON VIEW talkmeter.charges IS 'The ledger: one row per billed unit, and one per unit taken back';
 
 CREATE VIEW talkmeter.packs AS
-    SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key
+    SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key, refunded_at,
+        refunded_by
     FROM talkmeter.pack;
 REVOKE ALL ON talkmeter.packs FROM PUBLIC;
-COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left of them';
+COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left of them; a refunded one pays no more';
+
+CREATE VIEW talkmeter.expired_packs AS
+    SELECT tenant, pack_id, pack, size, remaining AS expired_unused, expires_at
+    FROM talkmeter.pack
+    WHERE remaining > 0 AND refunded_at IS NULL AND expires_at <= pg_catalog.statement_timestamp();
+REVOKE ALL ON talkmeter.expired_packs FROM PUBLIC;
+COMMENT ON VIEW talkmeter.expired_packs IS 'Packs that expired before they were used up, and how many units were lost';
+
+CREATE VIEW talkmeter.alerts AS
+    SELECT tenant, period_start, kind, fired_at, detail, notified_at, muted
+    FROM talkmeter.alert;
+REVOKE ALL ON talkmeter.alerts FROM PUBLIC;
+COMMENT ON VIEW talkmeter.alerts IS 'What tenants were, or are to be, told of their usage: each kind once per period';
 
 CREATE VIEW talkmeter.unplanned AS
     SELECT tenant, conversation, part, charged_at, policy, policy_version
@@ -107,24 +121,21 @@ CREATE VIEW talkmeter.usage AS
         plan.currency
     FROM talkmeter.account AS a
     CROSS JOIN LATERAL (
-        SELECT subscription.plan, subscription.anchor_day
+        SELECT subscription.plan
         FROM talkmeter.subscription
         WHERE subscription.tenant = a.tenant AND subscription.since <= pg_catalog.statement_timestamp()
         ORDER BY subscription.subscription_id DESC
         LIMIT 1
     ) AS s
     JOIN talkmeter.plan ON plan.name = s.plan
-    CROSS JOIN LATERAL (
-        SELECT talkmeter.period_start(pg_catalog.statement_timestamp(), s.anchor_day) AS period_start,
-            talkmeter.period_end(pg_catalog.statement_timestamp(), s.anchor_day) AS period_end
-    ) AS period
+    CROSS JOIN LATERAL talkmeter.period_at(a.tenant, pg_catalog.statement_timestamp()) AS period
     LEFT JOIN talkmeter.period AS used
         ON used.tenant = a.tenant AND used.period_start = period.period_start
         AND used.period_end = period.period_end
     CROSS JOIN LATERAL (
         SELECT COALESCE(pg_catalog.sum(pack.remaining), 0)::bigint AS balance
         FROM talkmeter.pack
-        WHERE pack.tenant = a.tenant
+        WHERE pack.tenant = a.tenant AND pack.refunded_at IS NULL
             AND pack.purchased_at <= pg_catalog.statement_timestamp()
             AND pg_catalog.statement_timestamp() < pack.expires_at
     ) AS packs;

@@ -1,9 +1,8 @@
-//! What does a tenant have: a plan and packs (SPEC 4.2, 4.3)?
+//! Which packs does a tenant have (SPEC 4.3)?
 
 use crate::cache;
 use crate::clock::Timestamp;
 use crate::error::{failure, required};
-use crate::ledger::{self, Opening};
 use crate::locks;
 use crate::offers;
 use crate::rights::as_owner;
@@ -12,39 +11,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::LONGEST_KEY;
-use talkmeter_engine::period::Period;
-use talkmeter_engine::{money, near, period};
-
-/// Puts a tenant on a plan from `since` on, posts the units that waited for one, and returns the subscription's id.
-#[pg_extern(sql = false)]
-fn subscribe(
-    tenant: Option<&str>,
-    plan: Option<&str>,
-    since: Option<TimestampWithTimeZone>,
-    timezone: Option<&str>,
-    anchor_day: Option<i32>,
-    policy: Option<&str>,
-) -> i64 {
-    let tenant = tenant_key(tenant);
-    let plan = required(plan, "plan");
-    let since = instant(required(since, "since"), "since");
-    if required(timezone, "timezone") != "UTC" {
-        failure(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            "periods in another time zone than UTC are not supported yet",
-        )
-        .hint("Leave \"timezone\" out.")
-        .raise();
-    }
-    let anchor_day = anchor_day.unwrap_or_else(|| period::day_of(since).map_or(1, |day| day as i32));
-    checked_anchor(anchor_day);
-    offers::known_plan(plan);
-    if let Some(policy) = policy {
-        known_policy(policy);
-    }
-    let opening = Opening { since, plan: plan.to_owned(), anchor_day, policy: policy.map(str::to_owned) };
-    ledger::open_subscription(tenant, &opening)
-}
+use talkmeter_engine::{money, near};
 
 /// Raises an error that says which policies there are, if this one is not among them.
 pub fn known_policy(policy: &str) {
@@ -57,7 +24,8 @@ pub fn known_policy(policy: &str) {
     }
 }
 
-fn tenant_key(tenant: Option<&str>) -> &str {
+/// A tenant from an argument.
+pub fn tenant_key(tenant: Option<&str>) -> &str {
     let tenant = required(tenant, "tenant");
     short_enough(tenant, "tenant");
     tenant
@@ -74,7 +42,7 @@ fn short_enough(key: &str, name: &str) {
 }
 
 /// An instant that can be metered, from an argument.
-fn instant(time: TimestampWithTimeZone, name: &str) -> Instant {
+pub fn instant(time: TimestampWithTimeZone, name: &str) -> Instant {
     match Timestamp::from(time).finite().filter(|instant| instant.in_range()) {
         Some(instant) => instant,
         None => failure(
@@ -145,35 +113,44 @@ fn purchase(connection: &Connection, tenant: &str, pack: &str, key: Option<&str>
     id
 }
 
-/// The first instant of the billing month that holds `at`, for periods that start on `anchor_day` in UTC.
+const REFUND: &str = "
+    UPDATE talkmeter.pack AS p SET refunded_at = clock_timestamp(), refunded_by = session_user
+    WHERE p.tenant = $1 AND p.pack_id = $2 AND p.remaining = p.size AND p.refunded_at IS NULL";
+
+const BOUGHT: &str = "
+    SELECT p.size, p.remaining, p.refunded_at IS NOT NULL FROM talkmeter.pack AS p WHERE p.tenant = $1 AND p.pack_id = $2";
+
+/// Takes back a pack of which no unit was used: it pays no more.
 #[pg_extern(sql = false)]
-fn period_start(at: TimestampWithTimeZone, anchor_day: i32) -> TimestampWithTimeZone {
-    Timestamp::from(period_of(at, anchor_day).start).shown()
+fn refund_pack(tenant: Option<&str>, pack_id: Option<i64>) {
+    let tenant = tenant_key(tenant);
+    let pack_id = required(pack_id, "pack_id");
+    as_owner(|| {
+        connected(|connection| {
+            locks::tenants(connection, &[tenant]);
+            if connection.run(REFUND, &[arg(tenant), arg(pack_id)]).count() == 0 {
+                not_refundable(connection, tenant, pack_id);
+            }
+        })
+    });
 }
 
-/// The first instant after the billing month that holds `at`.
-#[pg_extern(sql = false)]
-fn period_end(at: TimestampWithTimeZone, anchor_day: i32) -> TimestampWithTimeZone {
-    Timestamp::from(period_of(at, anchor_day).end).shown()
-}
-
-fn period_of(at: TimestampWithTimeZone, anchor_day: i32) -> Period {
-    let anchor_day = checked_anchor(anchor_day);
-    period::period_of(instant(at, "at"), anchor_day).unwrap_or_else(|| {
-        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "the calendar ends before this period does").raise()
-    })
-}
-
-fn checked_anchor(anchor_day: i32) -> u32 {
-    if !(1..=31).contains(&anchor_day) {
-        failure(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("anchor_day {anchor_day} is no day of a month"),
-        )
-        .hint("Give a day from 1 to 31; in a shorter month periods start on its last day.")
-        .raise();
+fn not_refundable(connection: &Connection, tenant: &str, pack_id: i64) -> ! {
+    let rows = connection.run(BOUGHT, &[arg(tenant), arg(pack_id)]);
+    if rows.count() == 0 {
+        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("tenant \"{tenant}\" has no pack {pack_id}"))
+            .hint("See talkmeter.packs for those that it bought.")
+            .raise();
     }
-    anchor_day as u32
+    let (size, remaining): (i64, i64) = (rows.value(0, 1), rows.value(0, 2));
+    let refused = failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("pack {pack_id} of tenant \"{tenant}\" cannot be refunded"),
+    );
+    match rows.value::<bool>(0, 3) {
+        true => refused.detail("It was refunded before.").raise(),
+        false => refused.detail(format!("{} of its {size} units were used.", size - remaining)).raise(),
+    }
 }
 
 /// Digits after the point of a currency.

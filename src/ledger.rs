@@ -1,16 +1,18 @@
 //! How do billable units become charges? Each tenant is locked, its account read, every unit drawn and written.
 
-use crate::clock::Timestamp;
+use crate::alerts::{self, Alert, Drawn, Threshold};
+use crate::books::{self, Books, Needed, decimal};
+use crate::clock::{self, Timestamp};
 use crate::locks;
-use crate::rights::as_owner;
 use crate::spool::{Sorted, Spool};
 use crate::sql::{Connection, OverRows, arg, column, connected};
+use crate::subscription::{self, Opening};
 use crate::{insert_rows, over_rows};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier, Usage};
+use talkmeter_engine::ledger::Tier;
 use talkmeter_engine::order::OrderKey;
 use talkmeter_engine::period::Period;
 
@@ -34,6 +36,10 @@ pub struct Unit {
 }
 
 impl Unit {
+    fn part(&self) -> PartKey<'_> {
+        (&self.tenant, &self.conversation, self.part)
+    }
+
     /// The order in which the charges of one commit are drawn (SPEC 4.3).
     fn order(&self) -> (&str, Instant, &str, i32) {
         (&self.tenant, self.at, &self.conversation, self.part)
@@ -92,7 +98,7 @@ impl Posting {
 
     fn part(&self) -> PartKey<'_> {
         match self {
-            Posting::Charge(unit) => (&unit.tenant, &unit.conversation, unit.part),
+            Posting::Charge(unit) => unit.part(),
             Posting::Settle(settle) => (&settle.tenant, &settle.conversation, settle.part),
         }
     }
@@ -146,12 +152,14 @@ struct Charge {
     unit: Unit,
     charge_id: i64,
     period: Period,
+    /// The period whose statement lists it.
+    posted_in: Period,
     tier: Tier,
     amount: Decimal,
     currency: String,
     plan: String,
-    /// The charge that is taken back.
-    reverses: Option<i64>,
+    /// The charge that is taken back, and why.
+    reverses: Option<(i64, Reversal)>,
 }
 
 /// A charge that is not taken back.
@@ -168,14 +176,6 @@ struct Standing {
 }
 
 type PartKey<'a> = (&'a str, &'a str, i32);
-
-/// A tenant's account with the counters that its rows are numbered by.
-#[derive(Default)]
-struct Books {
-    account: Account,
-    last_charge_id: i64,
-    last_subscription_id: i64,
-}
 
 /// Posts what one commit has found. Call it with the owner's rights.
 pub fn post(mut postings: Postings) {
@@ -198,35 +198,48 @@ fn post_tenants(connection: &Connection, groups: &[&[Posting]]) {
     // Postings come in the order of their tenants, so from one call to the next tenants are locked in key order too.
     locks::tenants(connection, &tenants);
     let mut standing = standing(connection, groups);
-    let mut books = read(connection, &tenants, &needed(groups, &standing));
-    let mut charges = Vec::new();
+    let credited = credited(connection, groups);
+    let mut all = books::read(connection, &tenants, &needed(groups, &standing));
+    let mut posted = Posted::nothing(connection);
     for postings in groups {
         let tenant = postings[0].tenant();
-        let mut own = books.remove(tenant).unwrap_or_default();
-        let before = own.account.clone();
-        let taken_back = take_back(&mut own, postings, &mut standing);
+        let mut books = all.remove(tenant).unwrap_or_default();
+        let before = books.clone();
+        let taken_back = take_back(&mut books, postings, &mut standing);
         let is_changed = !taken_back.is_empty();
-        charges.extend(taken_back);
-        let units: Vec<Unit> = postings.iter().filter_map(|posting| to_draw(posting, &standing)).cloned().collect();
+        posted.charges.extend(taken_back);
+        let wanted = postings.iter().filter_map(|posting| to_draw(posting, &standing));
+        let units: Vec<Unit> = wanted.filter(|unit| !credited.contains(&unit.part())).cloned().collect();
         let default_plan = units.iter().find_map(|unit| unit.default_plan.clone());
-        match default_plan.filter(|_| own.account.subscriptions.is_empty()) {
+        match default_plan.filter(|_| books.account.subscriptions.is_empty()) {
             Some(plan) => {
-                let opening = Opening { since: Instant::BEGINNING, plan, anchor_day: 1, policy: None };
-                subscribe(connection, tenant, &opening, own.last_subscription_id);
+                let opening = Opening::by_default(plan);
+                subscription::write(connection, tenant, &opening, books.last_subscription_id);
                 let units = units.into_iter().chain(waiting(connection, tenant, opening.since)).collect();
-                charges.extend(draw_anew(connection, tenant, units));
+                draw_anew(connection, tenant, units, &mut posted);
             }
-            None => {
-                let (drawn, waiting) = draw(&mut own, units);
-                write_waiting(connection, &waiting);
-                if is_changed || !drawn.is_empty() {
-                    write_account(connection, tenant, &before, &own);
-                }
-                charges.extend(drawn);
-            }
+            None => draw_and_write(connection, tenant, &before, books, units, is_changed, &mut posted),
         }
     }
-    write_charges(connection, charges);
+    posted.write(connection);
+}
+
+/// What is to be written to the ledger.
+struct Posted {
+    charges: Vec<Charge>,
+    alerts: Vec<Alert>,
+    thresholds: Vec<Threshold>,
+}
+
+impl Posted {
+    fn nothing(connection: &Connection) -> Posted {
+        Posted { charges: Vec::new(), alerts: Vec::new(), thresholds: alerts::thresholds(connection) }
+    }
+
+    fn write(self, connection: &Connection) {
+        write_charges(connection, &self.charges);
+        alerts::write(connection, &self.alerts);
+    }
 }
 
 /// What posting needs of the books.
@@ -266,30 +279,45 @@ fn take_back<'a>(
         }
     }
     fallen.sort_unstable_by_key(|(_, charge)| charge.charge_id);
-    let reversal = |((tenant, conversation, part), charge): (PartKey, Standing)| {
-        books.account.give_back(charge.period, charge.tier, charge.amount);
-        books.last_charge_id += 1;
-        Charge {
-            unit: Unit {
-                tenant: tenant.to_owned(),
-                conversation: conversation.to_owned(),
-                part,
-                at: charge.at,
-                policy: charge.policy,
-                policy_version: charge.policy_version,
-                default_plan: None,
-                unless_standing: false,
-            },
-            charge_id: books.last_charge_id,
-            period: charge.period,
-            tier: charge.tier,
-            amount: -charge.amount,
-            currency: charge.currency,
-            plan: charge.plan,
-            reverses: Some(charge.charge_id),
-        }
-    };
-    fallen.into_iter().map(reversal).collect()
+    let now = clock::now();
+    fallen.into_iter().map(|(key, charge)| reversal(books, key, charge, REFOLD, now)).collect()
+}
+
+/// Why a charge is taken back when its part was folded again.
+const REFOLD: Reversal = Reversal { reason: "refold", note: None };
+
+/// Why a charge is taken back.
+#[derive(Clone, Debug)]
+struct Reversal {
+    reason: &'static str,
+    note: Option<String>,
+}
+
+/// Gives a unit back to the tier and pack that it came from.
+fn reversal(books: &mut Books, (tenant, conversation, part): PartKey, charge: Standing, why: Reversal, now: Instant) -> Charge {
+    books.account.give_back(charge.period, charge.tier, charge.amount);
+    alerts::count(books, charge.at, -1);
+    books.last_charge_id += 1;
+    Charge {
+        unit: Unit {
+            tenant: tenant.to_owned(),
+            conversation: conversation.to_owned(),
+            part,
+            at: charge.at,
+            policy: charge.policy,
+            policy_version: charge.policy_version,
+            default_plan: None,
+            unless_standing: false,
+        },
+        charge_id: books.last_charge_id,
+        posted_in: books.account.posted_in(charge.period, now).unwrap_or(charge.period),
+        period: charge.period,
+        tier: charge.tier,
+        amount: -charge.amount,
+        currency: charge.currency,
+        plan: charge.plan,
+        reverses: Some((charge.charge_id, why)),
+    }
 }
 
 fn to_draw<'a>(posting: &'a Posting, standing: &BTreeMap<PartKey, Standing>) -> Option<&'a Unit> {
@@ -300,44 +328,62 @@ fn to_draw<'a>(posting: &'a Posting, standing: &BTreeMap<PartKey, Standing>) -> 
     }
 }
 
-/// Draws units, all of one tenant, and writes its account; returns the charges, not yet written.
-fn draw_anew(connection: &Connection, tenant: &str, units: Vec<Unit>) -> Vec<Charge> {
+/// Draws units, all of one tenant, whose books are read for that, and writes its account.
+fn draw_anew(connection: &Connection, tenant: &str, units: Vec<Unit>, posted: &mut Posted) {
     let instants = || units.iter().map(|unit| unit.at);
-    let (Some(first), Some(last)) = (instants().min(), instants().max()) else { return Vec::new() };
+    let (Some(first), Some(last)) = (instants().min(), instants().max()) else { return };
     let needed = Needed { first, last, packs: Vec::new() };
-    let mut books = read(connection, &[tenant], &needed).remove(tenant).unwrap_or_default();
-    let before = books.account.clone();
-    let (charges, waiting) = draw(&mut books, units);
-    write_waiting(connection, &waiting);
-    if !charges.is_empty() {
-        write_account(connection, tenant, &before, &books);
-    }
-    charges
+    let books = books::read(connection, &[tenant], &needed).remove(tenant).unwrap_or_default();
+    draw_and_write(connection, tenant, &books.clone(), books, units, false, posted);
 }
 
-/// Draws units, all of one tenant, and returns their charges, and the units at whose instants no plan was in force.
-fn draw(books: &mut Books, mut units: Vec<Unit>) -> (Vec<Charge>, Vec<Unit>) {
-    units.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
-    let (mut charges, mut waiting) = (Vec::new(), Vec::new());
-    for unit in units {
-        match books.account.draw(unit.at) {
-            Some(drawn) => {
-                books.last_charge_id += 1;
-                charges.push(Charge {
-                    charge_id: books.last_charge_id,
-                    period: drawn.period,
-                    tier: drawn.tier,
-                    amount: drawn.amount,
-                    currency: drawn.plan.currency.clone(),
-                    plan: drawn.plan.name.clone(),
-                    reverses: None,
-                    unit,
-                });
-            }
-            None => waiting.push(unit),
-        }
+fn draw_and_write(
+    connection: &Connection,
+    tenant: &str,
+    before: &Books,
+    mut books: Books,
+    units: Vec<Unit>,
+    is_changed: bool,
+    posted: &mut Posted,
+) {
+    let count = posted.charges.len();
+    let waiting = draw(&mut books, units, posted);
+    write_waiting(connection, &waiting);
+    if is_changed || posted.charges.len() > count {
+        books::write(connection, tenant, before, &books);
     }
-    (charges, waiting)
+}
+
+/// Draws units, all of one tenant, and returns those at whose instants no plan was in force.
+fn draw(books: &mut Books, mut units: Vec<Unit>, posted: &mut Posted) -> Vec<Unit> {
+    units.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+    let now = clock::now();
+    let mut waiting = Vec::new();
+    for unit in units {
+        let Some(drawn) = books.account.draw(unit.at) else {
+            waiting.push(unit);
+            continue;
+        };
+        let (tier, period, used, included) = (drawn.tier, drawn.period, drawn.used, drawn.plan.included);
+        books.last_charge_id += 1;
+        let charge = Charge {
+            charge_id: books.last_charge_id,
+            posted_in: period,
+            tier,
+            period,
+            amount: drawn.amount,
+            currency: drawn.plan.currency.clone(),
+            plan: drawn.plan.name.clone(),
+            reverses: None,
+            unit,
+        };
+        let posted_in = books.account.posted_in(period, now).unwrap_or(period);
+        let drawn = Drawn { at: charge.unit.at, tier, period, used, included };
+        let raised = alerts::raise(books, &charge.unit.tenant, &drawn, &posted.thresholds);
+        posted.alerts.extend(raised);
+        posted.charges.push(Charge { posted_in, ..charge });
+    }
+    waiting
 }
 
 const STANDING: OverRows = over_rows!(
@@ -359,6 +405,32 @@ const FORGET_WAITING: OverRows = over_rows!(
     [1 tenant text, 2 conversation text, 3 part int4],
     "WHERE u.tenant = wanted.tenant AND u.conversation = wanted.conversation AND u.part = wanted.part"
 );
+
+// Few charges are ever credited, and they have an index of their own.
+const CREDITED: OverRows = over_rows!(
+    "SELECT wanted.place FROM",
+    [1 tenant text, 2 conversation text, 3 part int4],
+    "WHERE EXISTS (
+        SELECT FROM talkmeter.charge AS c
+        WHERE c.tenant = wanted.tenant AND c.conversation = wanted.conversation AND c.part = wanted.part
+            AND c.reason = 'credit')"
+);
+
+/// Parts that were credited: they are never charged again.
+fn credited<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> HashSet<PartKey<'a>> {
+    let is_charge = |posting: &&Posting| matches!(posting, Posting::Charge(_));
+    let parts = groups.iter().flat_map(|postings| postings.iter()).filter(is_charge).map(Posting::part);
+    let parts: Vec<PartKey> = parts.collect();
+    if parts.is_empty() {
+        return HashSet::new();
+    }
+    let rows = connection.run_over(
+        &CREDITED,
+        parts.len(),
+        &[column(&parts, |part| part.0), column(&parts, |part| part.1), column(&parts, |part| part.2)],
+    );
+    (0..rows.count()).map(|row| parts[rows.value::<i64>(row, 1) as usize - 1]).collect()
+}
 
 /// The standing charges of parts that were folded again. Units of theirs that wait are forgotten: those that are still
 /// wanted are among the postings.
@@ -404,173 +476,24 @@ fn standing<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> BTreeMap<P
     (0..rows.count()).map(standing).collect()
 }
 
-// OFFSET 0 makes each look-up a subquery that is run per tenant, by the key: see `parts` for why.
-const READ_ACCOUNTS: OverRows = over_rows!(
-    "SELECT a.tenant, a.last_charge_id, a.last_subscription_id FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.account AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS a"
-);
-
-const READ_SUBSCRIPTIONS: OverRows = over_rows!(
-    "SELECT s.tenant, s.since, s.anchor_day, p.name, p.included, p.overage_rate::text, p.currency FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
-    JOIN talkmeter.plan AS p ON p.name = s.plan
-    ORDER BY s.tenant, s.subscription_id"
-);
-
-const READ_PERIODS: OverRows = over_rows!(
-    "SELECT p.tenant, p.period_start, p.period_end, p.included_used, p.pack_used, p.overage_units,
-        p.overage_amount::text
-    FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (
-        SELECT * FROM talkmeter.period AS own
-        WHERE own.tenant = wanted.tenant AND own.period_start <= $3 AND own.period_end > $2 OFFSET 0
-    ) AS p"
-);
-
-const READ_PACKS: OverRows = over_rows!(
-    "SELECT p.tenant, p.pack_id, p.remaining, p.purchased_at, p.expires_at FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (
-        SELECT * FROM talkmeter.pack AS own
-        WHERE own.tenant = wanted.tenant AND (own.remaining > 0 OR own.pack_id = ANY ($2)) OFFSET 0
-    ) AS p
-    ORDER BY p.tenant, p.purchased_at, p.pack_id"
-);
-
-/// What the books are to hold.
-struct Needed {
-    /// Periods that hold any instant from the first to the last.
-    first: Instant,
-    last: Instant,
-    /// Packs, by their ids, even if they are empty.
-    packs: Vec<i64>,
-}
-
-/// The books of tenants.
-fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTreeMap<String, Books> {
-    let mut all: BTreeMap<String, Books> = BTreeMap::new();
-    let rows = connection.run_over(&READ_ACCOUNTS, tenants.len(), &[column(tenants, |tenant| *tenant)]);
-    for row in 0..rows.count() {
-        let books = all.entry(rows.value(row, 1)).or_default();
-        books.last_charge_id = rows.value(row, 2);
-        books.last_subscription_id = rows.value(row, 3);
-    }
-    let rows = connection.run_over(&READ_SUBSCRIPTIONS, tenants.len(), &[column(tenants, |tenant| *tenant)]);
-    for row in 0..rows.count() {
-        all.entry(rows.value(row, 1)).or_default().account.subscriptions.push(Subscription {
-            since: rows.value::<Timestamp>(row, 2).bound(),
-            anchor_day: rows.value::<i32>(row, 3) as u32,
-            plan: Plan {
-                name: rows.value(row, 4),
-                included: rows.value(row, 5),
-                overage_rate: decimal(rows.value(row, 6)),
-                currency: rows.value(row, 7),
-            },
-        });
-    }
-    let bounds =
-        [column(tenants, |tenant| *tenant), arg(Timestamp::from(needed.first)), arg(Timestamp::from(needed.last))];
-    let rows = connection.run_over(&READ_PERIODS, tenants.len(), &bounds);
-    for row in 0..rows.count() {
-        let time = |column| rows.value::<Timestamp>(row, column).bound();
-        let period = Period { start: time(2), end: time(3) };
-        let usage = Usage {
-            period,
-            included_used: rows.value(row, 4),
-            pack_used: rows.value(row, 5),
-            overage_units: rows.value(row, 6),
-            overage_amount: decimal(rows.value(row, 7)),
-        };
-        all.entry(rows.value(row, 1)).or_default().account.used.insert(period, usage);
-    }
-    let packs = [column(tenants, |tenant| *tenant), arg(needed.packs.clone())];
-    let rows = connection.run_over(&READ_PACKS, tenants.len(), &packs);
-    for row in 0..rows.count() {
-        let time = |column| rows.value::<Timestamp>(row, column).bound();
-        all.entry(rows.value(row, 1)).or_default().account.packs.push(Pack {
-            id: rows.value(row, 2),
-            remaining: rows.value(row, 3),
-            purchased_at: time(4),
-            expires_at: time(5),
-        });
-    }
-    all
-}
-
-/// Rates and sums are written by us and checked by the tables, so they are numbers that the engine can hold.
-fn decimal(text: String) -> Decimal {
-    text.parse().unwrap_or_else(|error| panic!("amount {text}: {error}"))
-}
-
-const WRITE_ACCOUNT: &str = "
-    INSERT INTO talkmeter.account AS a (tenant, last_charge_id) VALUES ($1, $2)
-    ON CONFLICT (tenant) DO UPDATE SET last_charge_id = excluded.last_charge_id";
-
-const WRITE_PERIODS: &str = "
-    INSERT INTO talkmeter.period AS p
-        (tenant, period_start, period_end, included_used, pack_used, overage_units, overage_amount)
-    SELECT $1, u.period_start, u.period_end, u.included_used, u.pack_used, u.overage_units, u.overage_amount::numeric
-    FROM unnest($2::timestamptz[], $3::timestamptz[], $4::int8[], $5::int8[], $6::int8[], $7::text[])
-        AS u (period_start, period_end, included_used, pack_used, overage_units, overage_amount)
-    ON CONFLICT (tenant, period_start, period_end) DO UPDATE
-    SET included_used = excluded.included_used, pack_used = excluded.pack_used,
-        overage_units = excluded.overage_units, overage_amount = excluded.overage_amount";
-
-const WRITE_PACKS: &str = "
-    UPDATE talkmeter.pack AS p SET remaining = u.remaining
-    FROM unnest($2::int8[], $3::int8[]) AS u (pack_id, remaining)
-    WHERE p.tenant = $1 AND p.pack_id = u.pack_id";
-
-fn write_account(connection: &Connection, tenant: &str, before: &Account, books: &Books) {
-    connection.run(WRITE_ACCOUNT, &[arg(tenant), arg(books.last_charge_id)]);
-    let used: Vec<&Usage> = books
-        .account
-        .used
-        .iter()
-        .filter(|(start, usage)| before.used.get(start) != Some(usage))
-        .map(|(_, usage)| usage)
-        .collect();
-    let times =
-        |time: fn(&Usage) -> Instant| arg(used.iter().map(|usage| Timestamp::from(time(usage))).collect::<Vec<_>>());
-    let counts = |count: fn(&Usage) -> i64| arg(used.iter().map(|usage| count(usage)).collect::<Vec<_>>());
-    connection.run(
-        WRITE_PERIODS,
-        &[
-            arg(tenant),
-            times(|usage| usage.period.start),
-            times(|usage| usage.period.end),
-            counts(|usage| usage.included_used),
-            counts(|usage| usage.pack_used),
-            counts(|usage| usage.overage_units),
-            arg(used.iter().map(|usage| usage.overage_amount.to_string()).collect::<Vec<_>>()),
-        ],
-    );
-    let drawn = books.account.packs.iter().zip(&before.packs).filter(|(now, then)| now.remaining != then.remaining);
-    let (ids, remaining): (Vec<i64>, Vec<i64>) = drawn.map(|(pack, _)| (pack.id, pack.remaining)).unzip();
-    if !ids.is_empty() {
-        connection.run(WRITE_PACKS, &[arg(tenant), arg(ids), arg(remaining)]);
-    }
-}
-
 const WRITE_CHARGES: OverRows = over_rows!(
     "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
-        posted_period_start, tier, pack_id, amount, currency, plan, policy, policy_version, reverses, reason)
-    SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, period_start, tier, pack_id,
-        amount::numeric, currency, plan, policy, policy_version, reverses,
-        CASE WHEN reverses IS NOT NULL THEN 'refold' END
+        posted_period_start, tier, pack_id, amount, currency, plan, policy, policy_version, reverses, reason, note,
+        posted_by)
+    SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, posted_period_start, tier,
+        pack_id, amount::numeric, currency, plan, policy, policy_version, reverses, reason, note,
+        CASE WHEN reason = 'credit' THEN session_user END
     FROM",
     [
         1 tenant text, 2 charge_id int8, 3 conversation text, 4 part int4, 5 charged_at timestamptz,
         6 period_start timestamptz, 7 tier text, 8 pack_id int8, 9 amount text, 10 currency text, 11 plan text,
-        12 policy text, 13 policy_version int4, 14 period_end timestamptz, 15 reverses int8
+        12 policy text, 13 policy_version int4, 14 period_end timestamptz, 15 reverses int8, 16 posted_period_start timestamptz,
+        17 reason text, 18 note text
     ],
     ""
 );
 
-fn write_charges(connection: &Connection, charges: Vec<Charge>) {
+fn write_charges(connection: &Connection, charges: &[Charge]) {
     for batch in charges.chunks(BATCH) {
         let pack = |charge: &Charge| match charge.tier {
             Tier::Pack(id) => Some(id),
@@ -594,7 +517,10 @@ fn write_charges(connection: &Connection, charges: Vec<Charge>) {
                 column(batch, |charge| charge.unit.policy.as_str()),
                 column(batch, |charge| charge.unit.policy_version),
                 column(batch, |charge| Timestamp::from(charge.period.end)),
-                column(batch, |charge| charge.reverses),
+                column(batch, |charge| charge.reverses.as_ref().map(|(id, _)| *id)),
+                column(batch, |charge| Timestamp::from(charge.posted_in.start)),
+                column(batch, |charge| charge.reverses.as_ref().map(|(_, why)| why.reason)),
+                column(batch, |charge| charge.reverses.as_ref().and_then(|(_, why)| why.note.as_deref())),
             ],
         );
     }
@@ -645,52 +571,10 @@ fn waiting(connection: &Connection, tenant: &str, since: Instant) -> Vec<Unit> {
         .collect()
 }
 
-/// A subscription to be made.
-pub struct Opening {
-    pub since: Instant,
-    pub plan: String,
-    pub anchor_day: i32,
-    pub policy: Option<String>,
-}
-
-const WRITE_SUBSCRIPTION: &str = "
-    INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day, policy)
-    VALUES ($1, $2, $3, $4, 'UTC', $5, $6)";
-
-const COUNT_SUBSCRIPTION: &str = "
-    INSERT INTO talkmeter.account AS a (tenant, last_subscription_id) VALUES ($1, $2)
-    ON CONFLICT (tenant) DO UPDATE SET last_subscription_id = excluded.last_subscription_id";
-
-fn subscribe(connection: &Connection, tenant: &str, opening: &Opening, last_id: i64) -> i64 {
-    let id = last_id + 1;
-    connection.run(COUNT_SUBSCRIPTION, &[arg(tenant), arg(id)]);
-    connection.run(
-        WRITE_SUBSCRIPTION,
-        &[
-            arg(tenant),
-            arg(id),
-            arg(Timestamp::from(opening.since)),
-            arg(opening.plan.as_str()),
-            arg(opening.anchor_day),
-            arg(opening.policy.as_deref()),
-        ],
-    );
-    id
-}
-
-/// Puts a tenant on a plan and posts the units that waited for one, those at or after its `since` (SPEC 4.2). Returns the
-/// subscription's id.
-pub fn open_subscription(tenant: &str, opening: &Opening) -> i64 {
-    as_owner(|| {
-        connected(|connection| {
-            locks::tenants(connection, &[tenant]);
-            let needed = Needed { first: opening.since, last: opening.since, packs: Vec::new() };
-            let books = read(connection, &[tenant], &needed).remove(tenant).unwrap_or_default();
-            let id = subscribe(connection, tenant, opening, books.last_subscription_id);
-            let units = waiting(connection, tenant, opening.since);
-            let charges = draw_anew(connection, tenant, units);
-            write_charges(connection, charges);
-            id
-        })
-    })
+/// Posts the units of a tenant that waited for a plan, those at or after `since`. Its lock must be held.
+pub fn post_waiting(connection: &Connection, tenant: &str, since: Instant) {
+    let units = waiting(connection, tenant, since);
+    let mut posted = Posted::nothing(connection);
+    draw_anew(connection, tenant, units, &mut posted);
+    posted.write(connection);
 }

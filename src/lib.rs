@@ -7,7 +7,9 @@
 use pgrx::prelude::*;
 
 mod account;
+mod alerts;
 mod attach;
+mod books;
 mod cache;
 mod clock;
 mod commit;
@@ -29,6 +31,7 @@ mod row;
 mod settings;
 mod spool;
 mod sql;
+mod subscription;
 mod subtransaction;
 mod sweep;
 mod trigger;

@@ -1,6 +1,7 @@
 //! What is on offer: how does a vendor add a policy, a plan, a pack (SPEC 3.3, 4.1)?
 
 use crate::cache;
+use crate::books::decimal;
 use crate::error::failure;
 use crate::rights::as_owner;
 use crate::sql::{Connection, Rows, arg, connected};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use talkmeter_engine::event::Kind;
+use talkmeter_engine::ledger::Plan;
 use talkmeter_engine::near;
 use talkmeter_engine::policy::{ChargeOn, Policy};
 
@@ -300,6 +302,20 @@ const PACKS: &str = "SELECT o.name FROM talkmeter.pack_offer AS o ORDER BY o.nam
 /// Raises an error that says which plans there are, if this one is not among them.
 pub fn known_plan(plan: &str) {
     as_owner(|| connected(|connection| known(connection, "plan", plan, PLAN, PLANS)));
+}
+
+const TERMS: &str = "
+    SELECT p.included, p.overage_rate::text, p.currency FROM talkmeter.plan AS p WHERE p.name = $1";
+
+/// A plan that is known to exist.
+pub fn plan(connection: &Connection, name: &str) -> Plan {
+    let rows = connection.run(TERMS, &[arg(name)]);
+    Plan {
+        name: name.to_owned(),
+        included: rows.value(0, 1),
+        overage_rate: decimal(rows.value(0, 2)),
+        currency: rows.value(0, 3),
+    }
 }
 
 /// Raises an error that says which packs are on offer, if this one is not among them.

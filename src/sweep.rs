@@ -1,5 +1,6 @@
 //! What has time ended (SPEC 3.6)?
 
+use crate::alerts;
 use crate::cache;
 use crate::clock::{self, Timestamp};
 use crate::commit;
@@ -45,6 +46,7 @@ fn sweep(as_of: TimestampWithTimeZone) -> i64 {
             after = keys.into_iter().last();
         }
         ledger::post(postings);
+        alerts::send();
         ended
     })
 }

@@ -1,7 +1,7 @@
 //! Which tier pays for a unit (SPEC 4.3)?
 
-use crate::instant::Instant;
-use crate::period::{Period, period_of};
+use crate::instant::{DAY, Instant};
+use crate::period::{Calendar, Period};
 use rust_decimal::Decimal;
 use std::collections::BTreeMap;
 
@@ -16,18 +16,36 @@ pub struct Plan {
     pub currency: String,
 }
 
-/// A plan in force from an instant on, with the anchor day of its periods.
+impl Plan {
+    /// Whether changing to `other` is an upgrade, which works at once: more included units, or as many at a lower rate. A
+    /// plan in another currency is none, because a period has one currency.
+    pub fn is_upgraded_by(&self, other: &Plan) -> bool {
+        self.currency == other.currency
+            && (other.included > self.included
+                || (other.included == self.included && other.overage_rate < self.overage_rate))
+    }
+}
+
+/// A plan in force from an instant on, with the calendar of its periods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     pub since: Instant,
-    pub plan: Plan,
-    pub anchor_day: u32,
+    /// `None` after a cancellation.
+    pub plan: Option<Plan>,
+    pub calendar: Calendar,
 }
+
+/// The shortest first period under a new zone.
+const SHORTEST: i64 = 15 * DAY;
+/// A period that was opened is the one that is computed now, if its ends are no further from that: rules of a zone change.
+const SAME: i64 = DAY / 2;
 
 /// Prepaid units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pack {
     pub id: i64,
+    /// Units bought.
+    pub size: i64,
     /// Units left; never negative.
     pub remaining: i64,
     pub purchased_at: Instant,
@@ -36,8 +54,12 @@ pub struct Pack {
 }
 
 impl Pack {
+    fn is_valid(&self, at: Instant) -> bool {
+        self.purchased_at <= at && at < self.expires_at
+    }
+
     fn pays(&self, at: Instant) -> bool {
-        self.remaining > 0 && self.purchased_at <= at && at < self.expires_at
+        self.remaining > 0 && self.is_valid(at)
     }
 }
 
@@ -50,11 +72,25 @@ pub struct Usage {
     pub overage_units: i64,
     /// Exact, not rounded.
     pub overage_amount: Decimal,
+    /// Its statement is frozen: what is posted now is listed by another.
+    pub is_finalized: bool,
 }
 
 impl Usage {
     pub fn unused(period: Period) -> Usage {
-        Usage { period, included_used: 0, pack_used: 0, overage_units: 0, overage_amount: Decimal::ZERO }
+        Usage {
+            period,
+            included_used: 0,
+            pack_used: 0,
+            overage_units: 0,
+            overage_amount: Decimal::ZERO,
+            is_finalized: false,
+        }
+    }
+
+    /// Units of all tiers, net.
+    pub fn units(&self) -> i64 {
+        self.included_used + self.pack_used + self.overage_units
     }
 }
 
@@ -85,6 +121,8 @@ pub struct Draw<'a> {
     pub amount: Decimal,
     pub plan: &'a Plan,
     pub period: Period,
+    /// Units that the period has used, this one included.
+    pub used: i64,
 }
 
 /// All that decides who pays for a tenant's next unit.
@@ -101,12 +139,86 @@ pub struct Account {
 impl Account {
     /// The subscription in force at an instant, if there is one.
     pub fn subscription_at(&self, at: Instant) -> Option<&Subscription> {
-        self.subscriptions.iter().rev().find(|subscription| subscription.since <= at)
+        Some(&self.subscriptions[self.in_force(at)?])
     }
 
-    /// The billing month of an instant, if a plan is in force then.
+    fn in_force(&self, at: Instant) -> Option<usize> {
+        self.subscriptions.iter().rposition(|subscription| subscription.since <= at)
+    }
+
+    /// The plan in force at an instant, if there is one.
+    pub fn plan_at(&self, at: Instant) -> Option<&Plan> {
+        self.subscription_at(at)?.plan.as_ref()
+    }
+
+    /// The billing month of an instant, if a subscription was ever made for it; one that was opened stays as it was opened.
     pub fn period_at(&self, at: Instant) -> Option<Period> {
-        period_of(at, self.subscription_at(at)?.anchor_day)
+        let index = self.in_force(at)?;
+        let computed = self.computed(index, at)?;
+        if let Some(opened) = self.opened(computed) {
+            if opened.holds(at) {
+                return Some(opened);
+            }
+            let beside = if at < opened.start { computed.start.plus(-1) } else { computed.end };
+            let computed = self.computed(index, beside)?;
+            return Some(self.opened(computed).unwrap_or_else(|| self.fitted(computed)));
+        }
+        let fitted = self.fitted(computed);
+        match fitted.holds(at) {
+            true => Some(fitted),
+            false => self.used.keys().find(|opened| opened.holds(at)).copied(),
+        }
+    }
+
+    /// The period whose statement lists what is posted at `now` for `period`: that one, or if it is finalized, the current one.
+    pub fn posted_in(&self, period: Period, now: Instant) -> Option<Period> {
+        match self.used.get(&period) {
+            Some(used) if used.is_finalized => self.period_at(now),
+            _ => Some(period),
+        }
+    }
+
+    /// After a charge at `at` that this pack paid: what is left in the packs that were valid then and had units before it,
+    /// and how many units they had when they were bought.
+    pub fn packs_left(&self, at: Instant, paid_by: i64) -> (i64, i64) {
+        let valid = self.packs.iter().filter(|pack| pack.is_valid(at) && (pack.remaining > 0 || pack.id == paid_by));
+        valid.fold((0, 0), |(left, size), pack| (left + pack.remaining, size + pack.size))
+    }
+
+    /// The period by the rules alone. A new zone takes effect when the current period ends.
+    fn computed(&self, index: usize, at: Instant) -> Option<Period> {
+        let Subscription { since, calendar, .. } = self.subscriptions[index];
+        let before = self.subscriptions[..index].iter().rposition(|before| before.since <= since);
+        match before {
+            Some(before) if self.subscriptions[before].calendar == calendar => self.computed(before, at),
+            Some(before) if self.subscriptions[before].calendar.zone != calendar.zone => {
+                let current = self.computed(before, since)?;
+                if at < current.end {
+                    return self.computed(before, at);
+                }
+                let next = calendar.period_of(current.end.plus(SHORTEST))?.end;
+                match at < next {
+                    true => Some(Period { start: current.end, end: next }),
+                    false => calendar.period_of(at),
+                }
+            }
+            _ => calendar.period_of(at),
+        }
+    }
+
+    /// The period that was opened as this one.
+    fn opened(&self, computed: Period) -> Option<Period> {
+        let near = |a: Instant, b: Instant| a.since(b).abs() < SAME;
+        let same = |opened: &&Period| near(opened.start, computed.start) && near(opened.end, computed.end);
+        self.used.keys().find(same).copied()
+    }
+
+    /// A period that is not opened yet, between those that are.
+    fn fitted(&self, computed: Period) -> Period {
+        let near = |a: Instant, b: Instant| a.since(b).abs() < SAME;
+        let start = self.used.keys().map(|opened| opened.end).find(|end| near(*end, computed.start));
+        let end = self.used.keys().map(|opened| opened.start).find(|start| near(*start, computed.end));
+        Period { start: start.unwrap_or(computed.start), end: end.unwrap_or(computed.end) }
     }
 
     /// Gives a unit back to the tier, the period and the pack that it came from; `amount` is what it had cost. The pack,
@@ -130,9 +242,9 @@ impl Account {
     /// Draws the unit charged at `at`: allowance left in its period, else the oldest pack that pays, else overage.
     /// `None` if no plan is in force then: the unit waits outside the ledger.
     pub fn draw(&mut self, at: Instant) -> Option<Draw<'_>> {
-        let index = self.subscriptions.iter().rposition(|subscription| subscription.since <= at)?;
-        let Subscription { plan, anchor_day, .. } = &self.subscriptions[index];
-        let period = period_of(at, *anchor_day)?;
+        let period = self.period_at(at)?;
+        let index = self.in_force(at)?;
+        let plan = self.subscriptions[index].plan.as_ref()?;
         let used = self.used.entry(period).or_insert_with(|| Usage::unused(period));
         let (tier, amount) = if used.included_used < plan.included {
             used.included_used += 1;
@@ -146,6 +258,7 @@ impl Account {
             used.overage_amount += plan.overage_rate;
             (Tier::Overage, plan.overage_rate)
         };
-        Some(Draw { tier, amount, plan, period })
+        let used = used.units();
+        Some(Draw { tier, amount, plan, period, used })
     }
 }

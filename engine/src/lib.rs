@@ -4,6 +4,7 @@
 //! [`policy`] into parts ([`fold`]), each part gets a [`verdict`], each billable part is drawn down from a [`ledger`]
 //! whose months are [`period`]s. Nothing here knows a database, a clock or a disk: time arrives as an [`instant`].
 
+pub mod alert;
 pub mod event;
 pub mod fold;
 pub mod instant;

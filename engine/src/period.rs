@@ -1,7 +1,8 @@
-//! In which billing month does an instant lie (SPEC 4.2)? In UTC; a tenant's own zone is not yet offered.
+//! In which billing month does an instant lie (SPEC 4.2), and on which day?
 
-use crate::instant::Instant;
-use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, Utc};
+use crate::instant::{Instant, SECOND};
+use chrono::{DateTime, Datelike, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use chrono_tz::Tz;
 
 /// A billing month, half-open: `start <= t < end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -10,32 +11,98 @@ pub struct Period {
     pub end: Instant,
 }
 
-/// The period that holds `at`. Periods start at midnight of the anchor day, clamped to the month's last day: anchor 31
-/// gives Feb 28, then Mar 31. `None` where the calendar ends.
-pub fn period_of(at: Instant, anchor_day: u32) -> Option<Period> {
-    let date = at.calendar()?.date_naive();
-    let month = date.with_day(1)?;
-    let this = anchor_in(month, anchor_day)?;
-    let (start, end) = if date < this {
-        (anchor_in(month.checked_sub_months(Months::new(1))?, anchor_day)?, this)
-    } else {
-        (this, anchor_in(month.checked_add_months(Months::new(1))?, anchor_day)?)
-    };
-    Some(Period { start: midnight(start), end: midnight(end) })
+impl Period {
+    pub fn holds(&self, at: Instant) -> bool {
+        self.start <= at && at < self.end
+    }
 }
 
-/// The day of the month of `at`, the anchor day of a subscription that names none.
-pub fn day_of(at: Instant) -> Option<u32> {
-    Some(at.calendar()?.day())
+/// How a tenant's time is divided: a zone of the IANA database, and the day of the month on which periods start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    pub zone: Tz,
+    /// 1 to 31; in a shorter month periods start on its last day.
+    pub anchor_day: u32,
 }
 
-fn anchor_in(first_of_month: NaiveDate, anchor_day: u32) -> Option<NaiveDate> {
-    let last = u32::from(first_of_month.num_days_in_month());
-    first_of_month.with_day(anchor_day.clamp(1, last))
+/// The zone of that IANA name, in its exact spelling.
+pub fn zone_named(name: &str) -> Option<Tz> {
+    name.parse().ok()
 }
 
-fn midnight(date: NaiveDate) -> Instant {
-    DateTime::<Utc>::from_naive_utc_and_offset(date.and_time(NaiveTime::MIN), Utc).into()
+/// The names of all zones.
+pub fn zones() -> impl Iterator<Item = &'static str> {
+    chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())
+}
+
+impl Default for Calendar {
+    fn default() -> Calendar {
+        Calendar::utc(1)
+    }
+}
+
+impl Calendar {
+    /// Periods in UTC.
+    pub fn utc(anchor_day: u32) -> Calendar {
+        Calendar { zone: Tz::UTC, anchor_day }
+    }
+
+    /// The period that holds `at`. It starts at local midnight of the anchor day, clamped to the month's last day: anchor 31
+    /// gives Feb 28, then Mar 31. `None` where the calendar ends.
+    pub fn period_of(&self, at: Instant) -> Option<Period> {
+        let date = day_of(at, self.zone)?;
+        let month = date.with_day(1)?;
+        let this = self.start_in(month)?;
+        let (start, end) = if at < this {
+            (self.start_in(month.checked_sub_months(Months::new(1))?)?, this)
+        } else {
+            (this, self.start_in(month.checked_add_months(Months::new(1))?)?)
+        };
+        Some(Period { start, end })
+    }
+
+    fn start_in(&self, first_of_month: NaiveDate) -> Option<Instant> {
+        let last = u32::from(first_of_month.num_days_in_month());
+        midnight(first_of_month.with_day(self.anchor_day.clamp(1, last))?, self.zone)
+    }
+}
+
+/// The local day of an instant.
+pub fn day_of(at: Instant, zone: Tz) -> Option<NaiveDate> {
+    Some(at.calendar()?.with_timezone(&zone).date_naive())
+}
+
+/// The local day of an instant, counted from 1970-01-01.
+pub fn day_number(at: Instant, zone: Tz) -> Option<i32> {
+    Some(day_of(at, zone)?.to_epoch_days())
+}
+
+/// The first instant of a local day: midnight; the first instant after it if a change of the clock skips it, the earlier
+/// one if it occurs twice.
+pub fn midnight(day: NaiveDate, zone: Tz) -> Option<Instant> {
+    let local = day.and_time(NaiveTime::MIN);
+    match zone.from_local_datetime(&local) {
+        LocalResult::Single(time) | LocalResult::Ambiguous(time, _) => Some(time.with_timezone(&Utc).into()),
+        LocalResult::None => Some(after_gap(local, zone)),
+    }
+}
+
+/// The instant at which the clock jumps over a local time. Before it the offset of the day before holds, so it lies between
+/// the two readings of the skipped time; what is looked for is the first instant whose local time is not earlier.
+fn after_gap(skipped: NaiveDateTime, zone: Tz) -> Instant {
+    let local = |at: Instant| at.calendar().map(|time| time.with_timezone(&zone).naive_local());
+    let utc: Instant = DateTime::<Utc>::from_naive_utc_and_offset(skipped, Utc).into();
+    // No zone is further than a day from UTC.
+    let (mut before, mut after) = (utc.plus(-25 * 3_600 * SECOND), utc.plus(25 * 3_600 * SECOND));
+    while after.since(before) > 1 {
+        let middle = before.plus(after.since(before) / 2);
+        if local(middle).is_some_and(|time| time < skipped) {
+            before = middle;
+        } else {
+            after = middle;
+        }
+    }
+    after
 }
 
 #[cfg(test)]
@@ -47,41 +114,80 @@ mod tests {
         text.parse::<DateTime<Utc>>().expect("a time").into()
     }
 
-    fn bounds(time: &str, anchor_day: u32) -> (String, String) {
-        let period = period_of(at(time), anchor_day).expect("in range");
-        let day = |instant: Instant| instant.calendar().expect("in range").format("%F").to_string();
-        (day(period.start), day(period.end))
+    fn bounds(time: &str, anchor_day: u32, zone: &str) -> (String, String) {
+        let calendar = Calendar { zone: zone_named(zone).expect("a zone"), anchor_day };
+        let period = calendar.period_of(at(time)).expect("in range");
+        let shown = |instant: Instant| instant.calendar().expect("in range").format("%F %T").to_string();
+        (shown(period.start), shown(period.end))
+    }
+
+    fn days(time: &str, anchor_day: u32) -> (String, String) {
+        let (start, end) = bounds(time, anchor_day, "UTC");
+        (start[..10].to_owned(), end[..10].to_owned())
     }
 
     #[test]
     fn a_period_is_half_open_to_the_microsecond() {
-        let first = bounds("2026-02-28T23:59:59.999999Z", 1);
-        assert_eq!(first, ("2026-02-01".into(), "2026-03-01".into()));
-        assert_eq!(bounds("2026-03-01T00:00:00Z", 1), ("2026-03-01".into(), "2026-04-01".into()));
+        assert_eq!(days("2026-02-28T23:59:59.999999Z", 1), ("2026-02-01".into(), "2026-03-01".into()));
+        assert_eq!(days("2026-03-01T00:00:00Z", 1), ("2026-03-01".into(), "2026-04-01".into()));
     }
 
     #[test]
     fn an_anchor_beyond_the_months_end_is_clamped_and_comes_back() {
-        assert_eq!(bounds("2026-02-27T12:00:00Z", 31), ("2026-01-31".into(), "2026-02-28".into()));
-        assert_eq!(bounds("2026-02-28T00:00:00Z", 31), ("2026-02-28".into(), "2026-03-31".into()));
-        assert_eq!(bounds("2028-02-29T00:00:00Z", 30), ("2028-02-29".into(), "2028-03-30".into()));
+        assert_eq!(days("2026-02-27T12:00:00Z", 31), ("2026-01-31".into(), "2026-02-28".into()));
+        assert_eq!(days("2026-02-28T00:00:00Z", 31), ("2026-02-28".into(), "2026-03-31".into()));
+        assert_eq!(days("2028-02-29T00:00:00Z", 30), ("2028-02-29".into(), "2028-03-30".into()));
+        assert_eq!(days("2026-04-30T00:00:00Z", 31), ("2026-04-30".into(), "2026-05-31".into()));
     }
 
     #[test]
     fn a_period_before_the_anchor_day_began_last_month_also_over_new_year() {
-        assert_eq!(bounds("2026-01-14T00:00:00Z", 15), ("2025-12-15".into(), "2026-01-15".into()));
+        assert_eq!(days("2026-01-14T00:00:00Z", 15), ("2025-12-15".into(), "2026-01-15".into()));
+    }
+
+    #[test]
+    fn a_period_starts_at_local_midnight() {
+        let tokyo = ("2026-02-28 15:00:00".into(), "2026-03-31 15:00:00".into());
+        assert_eq!(bounds("2026-03-31T14:59:59.999999Z", 1, "Asia/Tokyo"), tokyo);
+        let berlin = ("2026-02-28 23:00:00".into(), "2026-03-31 22:00:00".into());
+        assert_eq!(bounds("2026-02-28T23:00:00Z", 1, "Europe/Berlin"), berlin);
+    }
+
+    #[test]
+    fn a_midnight_that_is_skipped_is_the_first_instant_after_the_gap() {
+        // In Beirut the clock went from 00:00 to 01:00 on 2024-03-31, in Apia from the 29th to the 31st of December 2011.
+        let beirut = bounds("2024-04-01T00:00:00Z", 31, "Asia/Beirut");
+        assert_eq!(beirut, ("2024-03-30 22:00:00".into(), "2024-04-29 21:00:00".into()));
+        let apia = bounds("2011-12-31T00:00:00Z", 30, "Pacific/Apia");
+        assert_eq!(apia.0, "2011-12-30 10:00:00");
+    }
+
+    #[test]
+    fn of_a_midnight_that_occurs_twice_the_earlier_one_counts() {
+        // In Havana the clock went back from 01:00 to 00:00 on 2026-11-01.
+        let havana = bounds("2026-11-01T04:00:00Z", 1, "America/Havana");
+        assert_eq!(havana.0, "2026-11-01 04:00:00");
+        assert_eq!(bounds("2026-11-01T03:59:59.999999Z", 1, "America/Havana").1, "2026-11-01 04:00:00");
+    }
+
+    #[test]
+    fn a_zone_is_known_by_its_exact_name() {
+        assert!(zone_named("Europe/Berlin").is_some() && zone_named("UTC").is_some());
+        assert!(zone_named("europe/berlin").is_none() && zone_named("CEST").is_none() && zone_named("+01").is_none());
     }
 
     proptest! {
         #[test]
-        fn periods_of_one_anchor_cover_time_without_hole_or_overlap(
-            seconds in -60_000_000_000i64..250_000_000_000, anchor in 1u32..=31
+        fn periods_of_one_calendar_cover_time_without_hole_or_overlap(
+            seconds in -60_000_000_000i64..250_000_000_000, anchor_day in 1u32..=31,
+            zone in prop::sample::select(chrono_tz::TZ_VARIANTS.to_vec())
         ) {
+            let calendar = Calendar { zone, anchor_day };
             let instant = Instant(seconds * 1_000_000);
-            let period = period_of(instant, anchor).unwrap();
-            prop_assert!(period.start <= instant && instant < period.end);
-            prop_assert_eq!(period_of(period.end, anchor).unwrap().start, period.end);
-            prop_assert_eq!(period_of(period.start.plus(-1), anchor).unwrap().end, period.start);
+            let period = calendar.period_of(instant).unwrap();
+            prop_assert!(period.holds(instant));
+            prop_assert_eq!(calendar.period_of(period.end).unwrap().start, period.end);
+            prop_assert_eq!(calendar.period_of(period.start.plus(-1)).unwrap().end, period.start);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use talkmeter_engine::instant::{DAY, Instant, SECOND};
 use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier, Usage};
-use talkmeter_engine::period::{Period, period_of};
+use talkmeter_engine::period::{Calendar, Period};
 use talkmeter_engine::verdict::Verdict;
 
 const LIFETIME: i64 = 90 * DAY;
@@ -25,12 +25,12 @@ fn plan(included: i64, overage_rate: &str) -> Plan {
 }
 
 fn subscription(since: Instant, plan: Plan) -> Subscription {
-    Subscription { since, plan, anchor_day: 1 }
+    Subscription { since, plan: Some(plan), calendar: Calendar::utc(1) }
 }
 
 fn pack(id: i64, remaining: i64, purchased_at: &str) -> Pack {
     let purchased_at = time(purchased_at);
-    Pack { id, remaining, purchased_at, expires_at: purchased_at.plus(LIFETIME) }
+    Pack { id, size: remaining, remaining, purchased_at, expires_at: purchased_at.plus(LIFETIME) }
 }
 
 /// An account on one plan since ever, whose packs are handed over in the order that it asks for.
@@ -62,7 +62,7 @@ fn march(mut account: Account, units: i64) -> (i64, i64, i64, Decimal) {
     let first = time("2026-03-01 00:00:00+00");
     let amounts = (0..units).map(|i| account.draw(first.plus(i * SECOND)).expect("a plan is in force").amount);
     let billed: Decimal = amounts.sum();
-    let used = &account.used[&period_of(first, 1).expect("in range")];
+    let used = &account.used[&Calendar::utc(1).period_of(first).expect("in range")];
     assert_eq!(used.overage_amount, billed);
     (used.included_used, used.pack_used, used.overage_units, billed)
 }
@@ -113,7 +113,7 @@ fn fractions_of_a_cent_add_up_exactly() {
 fn a_draw_names_its_plan_and_the_period_of_its_instant() {
     let mut account = starter([]);
     let draw = account.draw(time(MARCH)).expect("a plan is in force");
-    assert_eq!((draw.plan, Some(draw.period)), (&plan(1000, "0.04"), period_of(time(MARCH), 1)));
+    assert_eq!((draw.plan, Some(draw.period)), (&plan(1000, "0.04"), Calendar::utc(1).period_of(time(MARCH))));
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn of_two_subscriptions_from_one_instant_the_later_holds() {
     let mut account = account(plan(0, "1"), []);
     account.subscriptions.push(subscription(time(MARCH), plan(0, "2")));
     account.subscriptions.push(subscription(time(MARCH), plan(0, "3")));
-    assert_eq!(account.subscription_at(time(MARCH)).map(|held| &held.plan), Some(&plan(0, "3")));
+    assert_eq!(account.plan_at(time(MARCH)), Some(&plan(0, "3")));
     assert_eq!(account.draw(time(MARCH)).map(|draw| draw.amount), Some(decimal("3")));
 }
 
@@ -275,9 +275,9 @@ fn packs_survive_a_second_subscription() {
 #[test]
 fn the_period_of_a_draw_holds_its_instant_also_after_a_change_of_anchor_day() {
     let mut account = account(plan(5, "1"), []);
-    account.subscriptions[0].anchor_day = 28;
+    account.subscriptions[0].calendar = Calendar::utc(28);
     let end_of_march = time("2026-03-29 00:00:00+00");
-    account.subscriptions.push(Subscription { anchor_day: 31, ..subscription(end_of_march, plan(5, "1")) });
+    account.subscriptions.push(Subscription { calendar: Calendar::utc(31), ..subscription(end_of_march, plan(5, "1")) });
     // February has 28 days: under both anchors a period starts on its last day.
     tier(&mut account, MARCH);
     let period = account.draw(end_of_march).expect("a plan is in force").period;
@@ -302,6 +302,7 @@ fn draws() -> impl Strategy<Value = Draws> {
         (1..)
             .zip(packs)
             .map(|(id, (remaining, purchased_at, tenths))| Pack {
+                size: remaining,
                 id,
                 remaining,
                 purchased_at,
@@ -320,9 +321,9 @@ fn paying(account: &Account, at: Instant) -> impl Iterator<Item = &Pack> {
 }
 
 fn allowance_left(account: &Account, at: Instant) -> bool {
-    let period = period_of(at, 1).expect("in range");
+    let period = Calendar::utc(1).period_of(at).expect("in range");
     let used = account.used.get(&period).map_or(0, |used| used.included_used);
-    used < account.subscriptions[0].plan.included
+    used < account.plan_at(Instant::BEGINNING).expect("a plan").included
 }
 
 proptest! {
@@ -366,7 +367,7 @@ proptest! {
             tier_at(&mut account, at);
         }
         for used in account.used.values() {
-            prop_assert!((0..=account.subscriptions[0].plan.included).contains(&used.included_used));
+            prop_assert!((0..=account.plan_at(Instant::BEGINNING).expect("a plan").included).contains(&used.included_used));
             prop_assert_eq!(used.overage_amount, decimal("0.01245") * Decimal::from(used.overage_units));
         }
     }
@@ -414,9 +415,9 @@ fn charges(conversations: &Conversations) -> BTreeMap<&str, Vec<(Instant, &str, 
 
 /// 100 included units, 0.04 for each unit of overage, and two packs of 50 units, as the sample's README says.
 fn sample_account(first_row: Instant) -> Account {
-    let first = period_of(first_row, 1).expect("in range").start;
+    let first = Calendar::utc(1).period_of(first_row).expect("in range").start;
     let pack =
-        |id, purchased_at: Instant| Pack { id, remaining: 50, purchased_at, expires_at: purchased_at.plus(LIFETIME) };
+        |id, purchased_at: Instant| Pack { id, size: 50, remaining: 50, purchased_at, expires_at: purchased_at.plus(LIFETIME) };
     account(plan(100, "0.04"), [pack(1, first), pack(2, first.plus(30 * DAY))])
 }
 

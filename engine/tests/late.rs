@@ -311,11 +311,14 @@ fn an_event_changed_away_is_no_lost_row() {
 #[test]
 fn the_end_of_a_part_is_that_which_time_gives_it_when_the_event_that_showed_it_has_been_changed_away() {
     let equal = with(&ai_resolution(), |policy| policy.idle_timeout = Some(3 * HOUR));
-    let mut store = talked(&equal, [customer(0), ai(3 * HOUR)]);
-    assert_eq!(ends(&store), [Some((3 * HOUR, "quiet_review"))]);
-    store.commit(&[removed(ai(3 * HOUR))]);
-    store.sweep(Instant(9 * HOUR));
-    assert_eq!(ends(&store), [Some((3 * HOUR, "idle"))]);
+    // One that starts nothing, and one that opens the next part.
+    for showed in [ai(3 * HOUR), customer(3 * HOUR)] {
+        let mut store = talked(&equal, [customer(0), showed]);
+        assert_eq!(ends(&store)[0], Some((3 * HOUR, "quiet_review")));
+        store.commit(&[removed(showed)]);
+        store.sweep(Instant(9 * HOUR));
+        assert_eq!(ends(&store), [Some((3 * HOUR, "idle"))]);
+    }
 }
 
 // What a deleted row does
@@ -713,12 +716,15 @@ fn the_earliest_of_all_changes_counts_even_if_it_came_to_nothing() {
 fn nobody_asks_for_charges_while_the_parts_begin_where_they_began() {
     let store = talked(&lutingenie(), [customer(0), ai(1), customer(HOUR)]);
     let before = Before { id: "c1", previous: None, parts: &store.parts, highest: 2, passed: None };
+    let last = Placed { place: place(&customer(9 * HOUR)), event: customer(9 * HOUR) };
     let mut changes = Changes::default();
     changes.touch(&place(&ai(1)));
+    changes.add(&last.place);
+    let log = [store.log.clone(), vec![last]].concat();
     let opener = |_: &Placed, _: Option<&Opening>| Some(common::opening(&lutingenie()));
     let asked = || -> BTreeMap<i32, i64> { panic!("the numbers are not in question") };
-    let after = refold(&before, store.log.clone(), &changes, opener, asked);
-    assert_eq!((numbers(&after.parts), after.retired, after.highest), (vec![1, 2], vec![], 2));
+    let after = refold(&before, log, &changes, opener, asked);
+    assert_eq!((numbers(&after.parts), after.retired, after.highest), (vec![1, 2, 3], vec![], 3));
 }
 
 // Everything at once

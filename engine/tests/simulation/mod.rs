@@ -3,7 +3,7 @@
 //! Conversations by the million, each the child of one number: `TALKMETER_SEED=<number>` tells that one again.
 
 use crate::naive::{self, Happening};
-use crate::store::{Change, Outcome, Store, Terms, mark, opening_of, row, source_of};
+use crate::store::{Change, Outcome, Store, Terms, mark, opening_of, row};
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Display, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -103,7 +103,7 @@ struct Life {
     /// Rows that are there; those that were deleted or refused are not.
     rows: Vec<Row>,
     now: Instant,
-    /// Longest part of the timeline at which something happens.
+    /// The last instant of the timeline.
     end: u64,
     next_id: i64,
     policies: [Arc<Policy>; 2],
@@ -379,7 +379,7 @@ impl Life {
         assert_eq!(unnumbered(self.store.parts_at(self.now)), unnumbered(at_once.parts_at(self.now)));
         for (i, part) in parts.iter().enumerate() {
             match order::is_mark(&part.first_event) {
-                false => assert_eq!(part.source, Some(source_of(&part.first_event))),
+                false => assert_eq!(part.source, Some(order::source_of(&part.first_event))),
                 true => assert_eq!(opening_of(part), opening_of(&parts[i - 1])),
             }
         }
@@ -395,7 +395,7 @@ impl Life {
             let place = placed.place.as_slice();
             let unknown = match order::is_mark(place) {
                 true => parts.first().is_none_or(|part| place < part.first_event.as_slice()),
-                false => source_of(place) == STRANGER && !within(place),
+                false => order::source_of(place) == STRANGER && !within(place),
             };
             assert_eq!(self.store.unjudged.contains(place), unknown, "{placed:?}");
         }

@@ -18,7 +18,7 @@ pub struct Terms(pub Vec<(i32, Instant, Arc<Policy>)>);
 
 impl Terms {
     pub fn in_force(&self, place: &[u8], at: Instant) -> Option<&Arc<Policy>> {
-        let source = source_of(place);
+        let source = order::source_of(place);
         self.0.iter().rev().find(|(of, since, _)| *of == source && *since <= at).map(|(_, _, policy)| policy)
     }
 
@@ -27,13 +27,8 @@ impl Terms {
             return previous.cloned();
         }
         let policy = Arc::clone(self.in_force(&placed.place, placed.event.at)?);
-        Some(Opening { policy, source: Some(source_of(&placed.place)) })
+        Some(Opening { policy, source: Some(order::source_of(&placed.place)) })
     }
-}
-
-pub fn source_of(place: &[u8]) -> i32 {
-    let bytes: [u8; 4] = place[9..13].try_into().expect("a key with a source");
-    i32::from_be_bytes(bytes) ^ i32::MIN
 }
 
 /// What one statement does to one event.

@@ -1,0 +1,149 @@
+//! What is a tenant to be told of its usage (SPEC 4.5)? Alerts are rows, written with the charges that raise them.
+
+use crate::books::{Books, Day};
+use crate::clock::Timestamp;
+use crate::insert_rows;
+use crate::rights::as_owner;
+use crate::sql::{Connection, OverRows, arg, column, connected};
+use pgrx::prelude::*;
+use talkmeter_engine::alert::{is_low, is_reached, is_spike};
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::ledger::Tier;
+use talkmeter_engine::period::{self, Calendar, Period};
+
+/// A share of the allowance at which a tenant is told.
+#[derive(Clone, Debug)]
+pub struct Threshold {
+    /// The kind of the alert.
+    pub kind: String,
+    pub percent: i64,
+}
+
+const THRESHOLDS: &str = "SELECT t.kind, t.percent FROM talkmeter.threshold AS t ORDER BY t.percent, t.kind";
+
+/// Every share at which tenants are told.
+pub fn thresholds(connection: &Connection) -> Vec<Threshold> {
+    let rows = connection.run(THRESHOLDS, &[]);
+    (0..rows.count()).map(|row| Threshold { kind: rows.value(row, 1), percent: rows.value(row, 2) }).collect()
+}
+
+/// An alert that is to be written.
+pub struct Alert {
+    tenant: String,
+    period: Period,
+    kind: String,
+    detail: String,
+}
+
+/// A unit that was drawn, with what its period has used by then.
+pub struct Drawn {
+    pub at: Instant,
+    pub tier: Tier,
+    pub period: Period,
+    pub used: i64,
+    pub included: i64,
+}
+
+/// Adds to the units of the local day of an instant, and returns that day.
+pub fn count(books: &mut Books, at: Instant, units: i64) -> Day {
+    let calendar = books.account.subscription_at(at).map_or_else(Calendar::default, |own| own.calendar);
+    let day = period::day_number(at, calendar.zone).expect("a charge instant is in range");
+    *books.days.entry(day).or_default() += units;
+    if units > 0 {
+        books.first_day = Some(books.first_day.map_or(day, |first| first.min(day)));
+    }
+    day
+}
+
+/// The alerts that a drawn unit raises, each once per period.
+pub fn raise(books: &mut Books, tenant: &str, drawn: &Drawn, thresholds: &[Threshold]) -> Vec<Alert> {
+    let history_from = books.first_day;
+    let day = count(books, drawn.at, 1);
+    let reached = thresholds.iter().filter(|threshold| is_reached(drawn.used, drawn.included, threshold.percent));
+    let mut raised: Vec<(String, String)> = reached
+        .map(|threshold| (threshold.kind.clone(), format!("{} of {} included units used", drawn.used, drawn.included)))
+        .collect();
+    if let Tier::Pack(id) = drawn.tier {
+        let (left, size) = books.account.packs_left(drawn.at, id);
+        if is_low(left, size) {
+            raised.push(("pack_low".into(), format!("{left} of {size} units left in packs")));
+        }
+    }
+    let units = |day: Day| books.days.get(&day).copied().unwrap_or(0);
+    let week: i64 = (day - 7..day).map(units).sum();
+    if history_from.is_some_and(|first| first < day - 7) && is_spike(units(day), week) {
+        raised.push(("volume_spike".into(), format!("{} units on the day, {week} on the seven days before", units(day))));
+    }
+    let alerted = books.alerted.entry(drawn.period).or_default();
+    raised.retain(|(kind, _)| alerted.insert(kind.clone()));
+    let alert = |(kind, detail)| Alert { tenant: tenant.to_owned(), period: drawn.period, kind, detail };
+    raised.into_iter().map(alert).collect()
+}
+
+const WRITE: OverRows = insert_rows!(
+    "talkmeter.alert",
+    [1 tenant text, 2 period_start timestamptz, 3 period_end timestamptz, 4 kind text, 5 detail text],
+    "ON CONFLICT DO NOTHING"
+);
+
+/// Writes alerts.
+pub fn write(connection: &Connection, alerts: &[Alert]) {
+    if alerts.is_empty() {
+        return;
+    }
+    connection.run_over(
+        &WRITE,
+        alerts.len(),
+        &[
+            column(alerts, |alert| alert.tenant.as_str()),
+            column(alerts, |alert| Timestamp::from(alert.period.start)),
+            column(alerts, |alert| Timestamp::from(alert.period.end)),
+            column(alerts, |alert| alert.kind.as_str()),
+            column(alerts, |alert| alert.detail.as_str()),
+        ],
+    );
+}
+
+// One at a time may be sending: two sweeps send each alert once.
+const SEND: &str = "
+    WITH unsent AS (
+        SELECT a.tenant, a.period_start, a.period_end, a.kind
+        FROM talkmeter.alert AS a
+        WHERE a.notified_at IS NULL AND NOT a.muted
+        ORDER BY a.fired_at
+        LIMIT 1000
+        FOR UPDATE SKIP LOCKED
+    ), stamped AS (
+        UPDATE talkmeter.alert AS a SET notified_at = clock_timestamp()
+        FROM unsent AS u
+        WHERE a.tenant = u.tenant AND a.period_start = u.period_start AND a.period_end = u.period_end
+            AND a.kind = u.kind
+        RETURNING a.*
+    )
+    SELECT pg_notify('talkmeter_alerts', json_build_object('tenant', s.tenant, 'period_start', s.period_start,
+        'kind', s.kind, 'fired_at', s.fired_at, 'detail', s.detail,
+        'channel', (SELECT o.alert_channel FROM talkmeter.account AS o WHERE o.tenant = s.tenant))::text)
+    FROM stamped AS s";
+
+/// Sends the alerts that are not sent yet, as notifications that are delivered when the transaction commits.
+pub fn send() {
+    as_owner(|| {
+        connected(|connection| while connection.run(SEND, &[]).count() > 0 {});
+    });
+}
+
+const SET_CHANNEL: &str = "
+    INSERT INTO talkmeter.account AS a (tenant, alert_channel) VALUES ($1, $2)
+    ON CONFLICT (tenant) DO UPDATE SET alert_channel = excluded.alert_channel";
+
+/// Sets what the notifications of a tenant carry as its channel.
+#[pg_extern(sql = false)]
+fn set_alert_channel(tenant: Option<&str>, channel: Option<&str>) {
+    let tenant = crate::account::tenant_key(tenant);
+    as_owner(|| {
+        connected(|connection| {
+            crate::locks::tenants(connection, &[tenant]);
+            connection.run(SET_CHANNEL, &[arg(tenant), arg(channel)]);
+        })
+    });
+}

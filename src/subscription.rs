@@ -1,0 +1,197 @@
+//! Which plan is a tenant on, and since when (SPEC 4.2)?
+
+use crate::account::{instant, known_policy, tenant_key};
+use crate::books::{self, Books, Needed};
+use crate::clock::Timestamp;
+use crate::error::{failure, required};
+use crate::ledger;
+use crate::locks;
+use crate::offers;
+use crate::rights::as_owner;
+use crate::sql::{Connection, arg, connected};
+use chrono::Datelike;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::near;
+use talkmeter_engine::period;
+
+/// A subscription to be made.
+pub struct Opening {
+    pub since: Instant,
+    /// `None` cancels.
+    pub plan: Option<String>,
+    pub timezone: String,
+    pub anchor_day: i32,
+    pub policy: Option<String>,
+}
+
+impl Opening {
+    /// That of a tenant first seen through a source with a default plan: without beginning, anchored on the 1st in UTC.
+    pub fn by_default(plan: String) -> Opening {
+        Opening { since: Instant::BEGINNING, plan: Some(plan), timezone: "UTC".into(), anchor_day: 1, policy: None }
+    }
+}
+
+/// Puts a tenant on a plan from `since` on, posts the units that waited for one, and returns the subscription's id.
+#[pg_extern(sql = false)]
+fn subscribe(
+    tenant: Option<&str>,
+    plan: Option<&str>,
+    since: Option<TimestampWithTimeZone>,
+    timezone: Option<&str>,
+    anchor_day: Option<i32>,
+    policy: Option<&str>,
+) -> i64 {
+    let tenant = tenant_key(tenant);
+    let plan = required(plan, "plan");
+    let since = instant(required(since, "since"), "since");
+    let timezone = required(timezone, "timezone");
+    let zone = known_zone(timezone);
+    let anchor_day =
+        anchor_day.unwrap_or_else(|| period::day_of(since, zone).map_or(1, |day| day.day() as i32));
+    checked_anchor(anchor_day);
+    offers::known_plan(plan);
+    if let Some(policy) = policy {
+        known_policy(policy);
+    }
+    let opening = Opening {
+        since,
+        plan: Some(plan.to_owned()),
+        timezone: timezone.to_owned(),
+        anchor_day,
+        policy: policy.map(str::to_owned),
+    };
+    locked(tenant, since, |connection, books| {
+        let id = write(connection, tenant, &opening, books.last_subscription_id);
+        ledger::post_waiting(connection, tenant, since);
+        id
+    })
+}
+
+/// Puts a tenant on another plan: an upgrade at once, anything else from the next period on. Returns the instant from
+/// which the plan is in force.
+#[pg_extern(sql = false)]
+fn change_plan(tenant: Option<&str>, plan: Option<&str>, at: Option<TimestampWithTimeZone>) -> TimestampWithTimeZone {
+    let tenant = tenant_key(tenant);
+    let plan = required(plan, "plan");
+    let at = instant(required(at, "at"), "at");
+    offers::known_plan(plan);
+    let since = locked(tenant, at, |connection, books| {
+        let Some(current) = books.account.plan_at(at) else { no_plan(tenant) };
+        let new = offers::plan(connection, plan);
+        let since = match current.is_upgraded_by(&new) {
+            true => at,
+            false => books.account.period_at(at).map_or(at, |period| period.end),
+        };
+        change(connection, tenant, books, at, since, Some(plan.to_owned()));
+        since
+    });
+    Timestamp::from(since).shown()
+}
+
+/// Takes a tenant off its plan from `at` on. Its packs stay.
+#[pg_extern(sql = false)]
+fn cancel(tenant: Option<&str>, at: Option<TimestampWithTimeZone>) {
+    let tenant = tenant_key(tenant);
+    let at = instant(required(at, "at"), "at");
+    locked(tenant, at, |connection, books| {
+        if books.account.plan_at(at).is_none() {
+            no_plan(tenant);
+        }
+        change(connection, tenant, books, at, at, None);
+    });
+}
+
+fn no_plan(tenant: &str) -> ! {
+    failure(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("tenant \"{tenant}\" is on no plan then"))
+        .hint("Call talkmeter.subscribe.")
+        .raise()
+}
+
+const TERMS: &str = "
+    SELECT s.timezone, s.anchor_day, s.policy
+    FROM talkmeter.subscription AS s
+    WHERE s.tenant = $1 AND s.since <= $2
+    ORDER BY s.subscription_id DESC
+    LIMIT 1";
+
+/// Replaces the plan, and keeps all other terms of the subscription in force at `at`.
+fn change(connection: &Connection, tenant: &str, books: &Books, at: Instant, since: Instant, plan: Option<String>) {
+    let rows = connection.run(TERMS, &[arg(tenant), arg(Timestamp::from(at))]);
+    let opening =
+        Opening { since, plan, timezone: rows.value(0, 1), anchor_day: rows.value(0, 2), policy: rows.get(0, 3) };
+    write(connection, tenant, &opening, books.last_subscription_id);
+}
+
+/// Does `work` on a tenant's books, locked, with the owner's rights.
+fn locked<R>(tenant: &str, at: Instant, work: impl FnOnce(&Connection, &Books) -> R) -> R {
+    as_owner(|| {
+        connected(|connection| {
+            locks::tenants(connection, &[tenant]);
+            let books = books::read(connection, &[tenant], &Needed::at(at)).remove(tenant).unwrap_or_default();
+            work(connection, &books)
+        })
+    })
+}
+
+const WRITE: &str = "
+    INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day, policy)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+const COUNT: &str = "
+    INSERT INTO talkmeter.account AS a (tenant, last_subscription_id) VALUES ($1, $2)
+    ON CONFLICT (tenant) DO UPDATE SET last_subscription_id = excluded.last_subscription_id";
+
+/// Records a subscription and returns its id. The tenant's lock must be held.
+pub fn write(connection: &Connection, tenant: &str, opening: &Opening, last_id: i64) -> i64 {
+    let id = last_id + 1;
+    connection.run(COUNT, &[arg(tenant), arg(id)]);
+    connection.run(
+        WRITE,
+        &[
+            arg(tenant),
+            arg(id),
+            arg(Timestamp::from(opening.since)),
+            arg(opening.plan.as_deref()),
+            arg(opening.timezone.as_str()),
+            arg(opening.anchor_day),
+            arg(opening.policy.as_deref()),
+        ],
+    );
+    id
+}
+
+fn known_zone(name: &str) -> chrono_tz::Tz {
+    period::zone_named(name).unwrap_or_else(|| {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" is not known"))
+            .detail("Periods need the name of a zone, as the IANA database spells it.")
+            .hint(near::hint(name, period::zones().collect::<Vec<_>>()))
+            .raise()
+    })
+}
+
+fn checked_anchor(anchor_day: i32) {
+    if !(1..=31).contains(&anchor_day) {
+        failure(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("anchor_day {anchor_day} is no day of a month"),
+        )
+        .hint("Give a day from 1 to 31; in a shorter month periods start on its last day.")
+        .raise();
+    }
+}
+
+/// The billing month of a tenant that holds an instant; no row if it never had a plan by then.
+#[pg_extern(sql = false)]
+fn period_at(
+    tenant: &str,
+    at: TimestampWithTimeZone,
+) -> TableIterator<'static, (name!(period_start, TimestampWithTimeZone), name!(period_end, TimestampWithTimeZone))> {
+    let at = instant(at, "at");
+    let period = as_owner(|| {
+        connected(|connection| books::read(connection, &[tenant], &Needed::at(at)).remove(tenant)?.account.period_at(at))
+    });
+    let shown = |at: Instant| Timestamp::from(at).shown();
+    TableIterator::new(period.map(|period| (shown(period.start), shown(period.end))))
+}
