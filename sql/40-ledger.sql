@@ -94,6 +94,7 @@ CREATE TABLE talkmeter.pack (
     purchased_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     purchase_key text COLLATE "C" CHECK (pg_catalog.octet_length(purchase_key) <= 512),
+    billed_at timestamptz NOT NULL,
     refunded_at timestamptz,
     refunded_by name,
     PRIMARY KEY (tenant, pack_id),
@@ -112,6 +113,8 @@ COMMENT ON COLUMN talkmeter.pack.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.pack.purchased_at IS 'First instant at which it pays';
 COMMENT ON COLUMN talkmeter.pack.expires_at IS 'First instant at which it pays no more, fixed at purchase';
 COMMENT ON COLUMN talkmeter.pack.purchase_key IS 'The buyer''s own name of the purchase: the same key twice is one purchase';
+COMMENT ON COLUMN talkmeter.pack.billed_at IS
+    'The instant whose period''s statement lists it: that of the purchase, unless that period was finalized when it was recorded';
 COMMENT ON COLUMN talkmeter.pack.refunded_at IS 'When it was taken back, unused; null: it was not';
 COMMENT ON COLUMN talkmeter.pack.refunded_by IS 'Who took it back';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.pack', '');

@@ -172,3 +172,34 @@ CREATE FUNCTION talkmeter.currency_digits(currency text) RETURNS integer
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'currency_digits_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.currency_digits(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.currency_digits(text) IS 'Digits after the point of a currency, by its ISO 4217 code';
+
+CREATE FUNCTION talkmeter.credit(tenant text, charge_id bigint, note text) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'credit_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.credit(text, bigint, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.credit(text, bigint, text) IS
+    'Takes back a charge by hand and returns the charge_id of the entry that does: the unit goes back to its tier and pack, and its part is never charged again';
+
+CREATE FUNCTION talkmeter.dispute(tenant text, charge_id bigint, reason text) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'dispute_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.dispute(text, bigint, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.dispute(text, bigint, text) IS
+    'Files a dispute about a charge and returns its dispute_id; due at the end of the 10th business day in the tenant''s zone';
+
+CREATE FUNCTION talkmeter.dispute(tenant text, conversation text, part integer, reason text) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'dispute_part_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.dispute(text, text, integer, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.dispute(text, text, integer, text) IS
+    'Files a dispute about the standing charge of a part and returns its dispute_id';
+
+CREATE FUNCTION talkmeter.resolve_dispute(tenant text, dispute_id bigint, resolution text, note text DEFAULT NULL)
+    RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'resolve_dispute_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.resolve_dispute(text, bigint, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.resolve_dispute(text, bigint, text, text) IS
+    'Ends a dispute: credited takes the charge back, rejected lets it stand';
+
+CREATE FUNCTION talkmeter.finalize(tenant text, period_start timestamptz) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finalize_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.finalize(text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.finalize(text, timestamptz) IS
+    'Sweeps, then freezes the statement of a period that is over; what is posted for it later is listed by the period that is open then';

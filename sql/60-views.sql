@@ -153,3 +153,12 @@ CREATE FUNCTION talkmeter.balance(tenant text) RETURNS bigint
 REVOKE ALL ON FUNCTION talkmeter.balance(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.balance(text) IS
     'Units that a tenant has left before overage: allowance of the current period and unexpired packs; null without a plan';
+
+CREATE VIEW talkmeter.disputes AS
+    SELECT d.tenant, d.dispute_id, d.charge_id, c.conversation, c.part, d.reason, d.state, d.filed_at, d.filed_by,
+        d.due_at, d.state = 'open' AND d.due_at <= pg_catalog.statement_timestamp() AS overdue, d.resolved_at,
+        d.resolved_by, d.note
+    FROM talkmeter.dispute_filed AS d
+    JOIN talkmeter.charge AS c USING (tenant, charge_id);
+REVOKE ALL ON talkmeter.disputes FROM PUBLIC;
+COMMENT ON VIEW talkmeter.disputes IS 'Disputes, those that should have been resolved by now with overdue';

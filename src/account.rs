@@ -101,9 +101,13 @@ const COUNT: &str = "
 
 const PURCHASE: &str = "
     INSERT INTO talkmeter.pack (tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at,
-        purchase_key)
+        purchase_key, billed_at)
     SELECT $1, $2, o.name, o.size, o.size, o.price, o.currency, $4,
-        $4 + make_interval(secs => extract(epoch FROM o.valid_for)::float8), $5
+        $4 + make_interval(secs => extract(epoch FROM o.valid_for)::float8), $5,
+        CASE WHEN EXISTS (
+            SELECT FROM talkmeter.period AS p
+            WHERE p.tenant = $1 AND p.period_start <= $4 AND p.period_end > $4 AND p.finalized_at IS NOT NULL
+        ) THEN clock_timestamp() ELSE $4 END
     FROM talkmeter.pack_offer AS o
     WHERE o.name = $3";
 

@@ -3,11 +3,13 @@
 use crate::alerts::{self, Alert, Drawn, Threshold};
 use crate::books::{self, Books, Needed, decimal};
 use crate::clock::{self, Timestamp};
+use crate::error::failure;
 use crate::locks;
 use crate::spool::{Sorted, Spool};
 use crate::sql::{Connection, OverRows, arg, column, connected};
 use crate::subscription::{self, Opening};
 use crate::{insert_rows, over_rows};
+use pgrx::prelude::*;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -291,6 +293,57 @@ const REFOLD: Reversal = Reversal { reason: "refold", note: None };
 struct Reversal {
     reason: &'static str,
     note: Option<String>,
+}
+
+const CHARGE: &str = "
+    SELECT c.conversation, c.part, c.charged_at, c.reverses,
+        (SELECT r.charge_id FROM talkmeter.charge AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id)
+    FROM talkmeter.charge AS c
+    WHERE c.tenant = $1 AND c.charge_id = $2";
+
+/// A charge that stands, or an error that says why there is none.
+pub fn standing_charge(connection: &Connection, tenant: &str, charge_id: i64) -> (String, i32, Instant) {
+    let rows = connection.run(CHARGE, &[arg(tenant), arg(charge_id)]);
+    if rows.count() == 0 {
+        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("tenant \"{tenant}\" has no charge {charge_id}"))
+            .hint("See talkmeter.charges.")
+            .raise();
+    }
+    let refused = |detail: String| {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("charge {charge_id} of tenant \"{tenant}\" does not stand"),
+        )
+        .detail(detail)
+        .raise()
+    };
+    if let Some(reverses) = rows.get::<i64>(0, 4) {
+        refused(format!("It takes back charge {reverses}."));
+    }
+    if let Some(by) = rows.get::<i64>(0, 5) {
+        refused(format!("Charge {by} took it back."));
+    }
+    (rows.value(0, 1), rows.value(0, 2), rows.value::<Timestamp>(0, 3).bound())
+}
+
+/// Credits a charge, and returns the id of the entry that takes it back: the unit goes to where it came from, and its part
+/// is never charged again (SPEC 4.6). The tenant's lock must be held.
+pub fn credit(connection: &Connection, tenant: &str, charge_id: i64, note: &str) -> i64 {
+    let (conversation, part, at) = standing_charge(connection, tenant, charge_id);
+    let posting = Settle::of(tenant, &conversation, part, None);
+    let groups = [posting.as_slice()];
+    let mut standing = standing(connection, &groups);
+    let mut books = books::read(connection, &[tenant], &needed(&groups, &standing)).remove(tenant).unwrap_or_default();
+    let before = books.clone();
+    let key = posting[0].part();
+    let charge = standing.remove(&key).filter(|charge| charge.charge_id == charge_id && charge.at == at);
+    let charge = charge.expect("a charge that stands, under its tenant's lock");
+    let why = Reversal { reason: "credit", note: Some(note.to_owned()) };
+    let reversal = reversal(&mut books, key, charge, why, clock::now());
+    books::write(connection, tenant, &before, &books);
+    let id = reversal.charge_id;
+    write_charges(connection, &[reversal]);
+    id
 }
 
 /// Gives a unit back to the tier and pack that it came from.

@@ -27,6 +27,11 @@ fn sweep(as_of: TimestampWithTimeZone) -> i64 {
             ))
             .raise(),
     };
+    end_what_has_ended(as_of)
+}
+
+/// Ends every part that time has ended by an instant that is not in the future, and returns how many ended.
+pub fn end_what_has_ended(as_of: Instant) -> i64 {
     // What this transaction inserted, and what has come due, counts before time does.
     retry::future(as_of);
     commit::work();

@@ -151,9 +151,13 @@ impl Account {
         self.subscription_at(at)?.plan.as_ref()
     }
 
-    /// The billing month of an instant, if a subscription was ever made for it; one that was opened stays as it was opened.
+    /// The billing month of an instant, if it is one of a subscription; one that was opened stays as it was opened. The first
+    /// is the whole month that holds the subscription's `since`.
     pub fn period_at(&self, at: Instant) -> Option<Period> {
-        let index = self.in_force(at)?;
+        let Some(index) = self.in_force(at) else {
+            let first = self.subscriptions.iter().filter_map(|own| self.period_at(own.since));
+            return first.min().filter(|first| first.holds(at));
+        };
         let computed = self.computed(index, at)?;
         if let Some(opened) = self.opened(computed) {
             if opened.holds(at) {
@@ -242,8 +246,8 @@ impl Account {
     /// Draws the unit charged at `at`: allowance left in its period, else the oldest pack that pays, else overage.
     /// `None` if no plan is in force then: the unit waits outside the ledger.
     pub fn draw(&mut self, at: Instant) -> Option<Draw<'_>> {
-        let period = self.period_at(at)?;
         let index = self.in_force(at)?;
+        let period = self.period_at(at)?;
         let plan = self.subscriptions[index].plan.as_ref()?;
         let used = self.used.entry(period).or_insert_with(|| Usage::unused(period));
         let (tier, amount) = if used.included_used < plan.included {

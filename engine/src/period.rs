@@ -1,7 +1,7 @@
 //! In which billing month does an instant lie (SPEC 4.2), and on which day?
 
 use crate::instant::{Instant, SECOND};
-use chrono::{DateTime, Datelike, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use chrono::{DateTime, Datelike, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc, Weekday};
 use chrono_tz::Tz;
 
 /// A billing month, half-open: `start <= t < end`.
@@ -75,6 +75,21 @@ pub fn day_of(at: Instant, zone: Tz) -> Option<NaiveDate> {
 /// The local day of an instant, counted from 1970-01-01.
 pub fn day_number(at: Instant, zone: Tz) -> Option<i32> {
     Some(day_of(at, zone)?.to_epoch_days())
+}
+
+/// The end of the `days`th business day after that of an instant, in a zone: days from Monday to Friday that are no
+/// holidays, the day of the instant itself being day 0 (SPEC 4.6).
+pub fn end_of_business_day(at: Instant, zone: Tz, days: u32, is_holiday: impl Fn(NaiveDate) -> bool) -> Option<Instant> {
+    let mut day = day_of(at, zone)?;
+    let mut left = days;
+    while left > 0 {
+        day = day.succ_opt()?;
+        let is_weekend = matches!(day.weekday(), Weekday::Sat | Weekday::Sun);
+        if !is_weekend && !is_holiday(day) {
+            left -= 1;
+        }
+    }
+    midnight(day.succ_opt()?, zone)
 }
 
 /// The first instant of a local day: midnight; the first instant after it if a change of the clock skips it, the earlier
@@ -174,6 +189,34 @@ mod tests {
     fn a_zone_is_known_by_its_exact_name() {
         assert!(zone_named("Europe/Berlin").is_some() && zone_named("UTC").is_some());
         assert!(zone_named("europe/berlin").is_none() && zone_named("CEST").is_none() && zone_named("+01").is_none());
+    }
+
+    fn due(filed: &str, zone: &str, holidays: &[&str]) -> String {
+        let is_holiday = |day: NaiveDate| holidays.contains(&day.to_string().as_str());
+        let due = end_of_business_day(at(filed), zone_named(zone).expect("a zone"), 10, is_holiday);
+        due.and_then(Instant::calendar).expect("in range").format("%F %T").to_string()
+    }
+
+    #[test]
+    fn ten_business_days_are_two_weeks_whatever_the_day_of_filing() {
+        // Monday 2026-03-02: the 10th business day is Monday the 16th, and ends with it.
+        assert_eq!(due("2026-03-02T00:00:00Z", "UTC", &[]), "2026-03-17 00:00:00");
+        assert_eq!(due("2026-03-06T23:59:59Z", "UTC", &[]), "2026-03-21 00:00:00");
+        // On a weekend the next Monday is day 1.
+        assert_eq!(due("2026-03-07T12:00:00Z", "UTC", &[]), "2026-03-21 00:00:00");
+        assert_eq!(due("2026-03-08T12:00:00Z", "UTC", &[]), "2026-03-21 00:00:00");
+    }
+
+    #[test]
+    fn a_holiday_is_no_business_day_unless_it_is_on_a_weekend() {
+        assert_eq!(due("2026-03-02T00:00:00Z", "UTC", &["2026-03-04", "2026-03-14"]), "2026-03-18 00:00:00");
+    }
+
+    #[test]
+    fn business_days_are_local_also_over_a_change_of_the_clock() {
+        // In Tokyo it is Tuesday already; in New York still Monday, and summer time begins on the 8th.
+        assert_eq!(due("2026-03-03T01:00:00Z", "Asia/Tokyo", &[]), "2026-03-17 15:00:00");
+        assert_eq!(due("2026-03-03T01:00:00Z", "America/New_York", &[]), "2026-03-17 04:00:00");
     }
 
     proptest! {

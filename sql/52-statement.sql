@@ -1,0 +1,96 @@
+-- What does a tenant owe for a billing month?
+
+CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz, period_end timestamptz)
+    RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
+        unit_price numeric, amount numeric, currency text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH base AS (
+            -- The last plan within the period: an upgrade counts for the whole of it.
+            SELECT p.name, p.price, p.currency
+            FROM (
+                SELECT s.plan
+                FROM talkmeter.subscription AS s
+                WHERE s.tenant = statement_lines.tenant AND s.since < statement_lines.period_end AND s.plan IS NOT NULL
+                    -- One that was cancelled before the period began is none of it.
+                    AND NOT EXISTS (
+                        SELECT FROM talkmeter.subscription AS later
+                        WHERE later.tenant = s.tenant AND later.subscription_id > s.subscription_id
+                            AND later.since <= GREATEST(s.since, statement_lines.period_start))
+                ORDER BY s.subscription_id DESC
+                LIMIT 1
+            ) AS last
+            JOIN talkmeter.plan AS p ON p.name = last.plan
+            WHERE p.price IS NOT NULL
+        ), posted AS (
+            SELECT c.period_start, c.tier, c.currency, c.reason, abs(c.amount) AS rate, c.amount,
+                CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END AS units
+            FROM talkmeter.charge AS c
+            WHERE c.tenant = statement_lines.tenant AND c.posted_period_start = statement_lines.period_start
+        ), lines AS (
+            SELECT 1 AS rank, 'base' AS kind, NULL::timestamptz AS of_period_start, b.name AS description,
+                1::bigint AS quantity, b.price AS unit_price, b.price AS amount, b.currency
+            FROM base AS b
+            UNION ALL
+            SELECT 2, 'pack', NULL, k.pack, count(*), k.price, sum(k.price), k.currency
+            FROM talkmeter.pack AS k
+            WHERE k.tenant = statement_lines.tenant AND k.billed_at >= statement_lines.period_start
+                AND k.billed_at < statement_lines.period_end
+                AND (k.refunded_at IS NULL OR k.refunded_at >= statement_lines.period_end)
+            GROUP BY k.pack, k.price, k.currency
+            UNION ALL
+            SELECT 3, 'pack_refund', NULL, k.pack, -count(*), k.price, -sum(k.price), k.currency
+            FROM talkmeter.pack AS k
+            WHERE k.tenant = statement_lines.tenant AND k.billed_at < statement_lines.period_start
+                AND k.refunded_at >= statement_lines.period_start AND k.refunded_at < statement_lines.period_end
+            GROUP BY k.pack, k.price, k.currency
+            UNION ALL
+            SELECT 4, 'overage', NULL, 'units beyond allowance and packs', sum(c.units), c.rate, sum(c.amount), c.currency
+            FROM posted AS c
+            WHERE c.period_start = statement_lines.period_start AND c.tier = 'overage' AND c.reason IS DISTINCT FROM 'credit'
+            GROUP BY c.rate, c.currency
+            HAVING sum(c.units) <> 0
+            UNION ALL
+            SELECT 5, 'late', c.period_start, c.tier, sum(c.units), c.rate, sum(c.amount), c.currency
+            FROM posted AS c
+            WHERE c.period_start <> statement_lines.period_start AND c.reason IS DISTINCT FROM 'credit'
+            GROUP BY c.period_start, c.tier, c.rate, c.currency
+            HAVING sum(c.units) <> 0
+            UNION ALL
+            SELECT 6, 'credit', c.period_start, c.tier, sum(c.units), c.rate, sum(c.amount), c.currency
+            FROM posted AS c
+            WHERE c.reason = 'credit'
+            GROUP BY c.period_start, c.tier, c.rate, c.currency
+        )
+        SELECT row_number() OVER (ORDER BY l.rank, l.of_period_start, l.description COLLATE "C", l.unit_price,
+                l.currency COLLATE "C")::integer,
+            l.kind, l.of_period_start, l.description, l.quantity::bigint, l.unit_price,
+            round(l.amount, talkmeter.currency_digits(l.currency)), l.currency
+        FROM lines AS l
+        ORDER BY 1
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.statement_lines(text, timestamptz, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.statement_lines(text, timestamptz, timestamptz) IS
+    'The lines of a statement as the ledger has them now; read talkmeter.statement instead, which knows what is frozen';
+
+CREATE FUNCTION talkmeter.statement(tenant text, period_start timestamptz)
+    RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
+        unit_price numeric, amount numeric, currency text)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT s.line, s.kind, s.of_period_start, s.description, s.quantity, s.unit_price, s.amount, s.currency
+        FROM talkmeter.statement_line AS s
+        JOIN talkmeter.period AS p USING (tenant, period_start, period_end)
+        WHERE s.tenant = statement.tenant AND s.period_start = statement.period_start AND p.finalized_at IS NOT NULL
+        UNION ALL
+        SELECT l.*
+        FROM talkmeter.period_at(statement.tenant, statement.period_start) AS own
+        CROSS JOIN LATERAL talkmeter.statement_lines(statement.tenant, own.period_start, own.period_end) AS l
+        WHERE own.period_start = statement.period_start AND NOT EXISTS (
+            SELECT FROM talkmeter.period AS p
+            WHERE p.tenant = statement.tenant AND p.period_start = own.period_start AND p.finalized_at IS NOT NULL)
+        ORDER BY 1
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.statement(text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.statement(text, timestamptz) IS
+    'The lines of the statement of a period: frozen if it is finalized, else as the ledger has them now. Each amount is rounded once; the total is their sum';

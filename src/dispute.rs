@@ -1,0 +1,167 @@
+//! What if a tenant does not agree with a charge (SPEC 4.6)?
+
+use crate::account::tenant_key;
+use crate::books::{self, Needed};
+use crate::clock::{self, Timestamp};
+use crate::error::{failure, required};
+use crate::ledger;
+use crate::locks;
+use crate::rights::as_owner;
+use crate::sql::{Connection, arg, connected};
+use pgrx::prelude::*;
+use std::collections::HashSet;
+use talkmeter_engine::ledger::Account;
+use talkmeter_engine::period::{self, Calendar};
+
+/// Business days after that of the filing at whose end a dispute is due.
+const BUSINESS_DAYS: u32 = 10;
+
+/// Takes back a charge by hand, and returns the id of the entry that does.
+#[pg_extern(sql = false)]
+fn credit(tenant: Option<&str>, charge_id: Option<i64>, note: Option<&str>) -> i64 {
+    let tenant = tenant_key(tenant);
+    let (charge_id, note) = (required(charge_id, "charge_id"), required(note, "note"));
+    locked(tenant, |connection| {
+        not_disputed(connection, tenant, charge_id);
+        ledger::credit(connection, tenant, charge_id, note)
+    })
+}
+
+/// Files a dispute about a charge, and returns its id.
+#[pg_extern(sql = false)]
+fn dispute(tenant: Option<&str>, charge_id: Option<i64>, reason: Option<&str>) -> i64 {
+    let tenant = tenant_key(tenant);
+    let (charge_id, reason) = (required(charge_id, "charge_id"), required(reason, "reason"));
+    locked(tenant, |connection| file(connection, tenant, charge_id, reason))
+}
+
+const CHARGE_OF_PART: &str = "
+    SELECT c.charge_id
+    FROM talkmeter.charge AS c
+    WHERE c.tenant = $1 AND c.conversation = $2 AND c.part = $3 AND c.reverses IS NULL
+        AND NOT EXISTS (SELECT FROM talkmeter.charge AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id)";
+
+/// Files a dispute about the charge of a part, and returns its id.
+#[pg_extern(sql = false)]
+fn dispute_part(tenant: Option<&str>, conversation: Option<&str>, part: Option<i32>, reason: Option<&str>) -> i64 {
+    let tenant = tenant_key(tenant);
+    let (conversation, part) = (required(conversation, "conversation"), required(part, "part"));
+    let reason = required(reason, "reason");
+    locked(tenant, |connection| {
+        let rows = connection.run(CHARGE_OF_PART, &[arg(tenant), arg(conversation), arg(part)]);
+        if rows.count() == 0 {
+            failure(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("part {part} of conversation \"{conversation}\" is not charged"),
+            )
+            .detail("Only what is billed can be disputed.")
+            .hint("See talkmeter.parts for why it is not billed.")
+            .raise();
+        }
+        file(connection, tenant, rows.value(0, 1), reason)
+    })
+}
+
+fn locked<R>(tenant: &str, work: impl FnOnce(&Connection) -> R) -> R {
+    as_owner(|| {
+        connected(|connection| {
+            locks::tenants(connection, &[tenant]);
+            work(connection)
+        })
+    })
+}
+
+const OPEN: &str = "
+    SELECT d.dispute_id FROM talkmeter.dispute_filed AS d
+    WHERE d.tenant = $1 AND d.charge_id = $2 AND d.state = 'open'";
+
+fn not_disputed(connection: &Connection, tenant: &str, charge_id: i64) {
+    let rows = connection.run(OPEN, &[arg(tenant), arg(charge_id)]);
+    if rows.count() > 0 {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("charge {charge_id} of tenant \"{tenant}\" is disputed"),
+        )
+        .detail(format!("Dispute {} about it is open.", rows.value::<i64>(0, 1)))
+        .hint("Call talkmeter.resolve_dispute.")
+        .raise();
+    }
+}
+
+const COUNT: &str = "
+    INSERT INTO talkmeter.account AS a (tenant, last_dispute_id) VALUES ($1, 1)
+    ON CONFLICT (tenant) DO UPDATE SET last_dispute_id = a.last_dispute_id + 1
+    RETURNING last_dispute_id";
+
+const FILE: &str = "
+    INSERT INTO talkmeter.dispute_filed (tenant, dispute_id, charge_id, reason, due_at)
+    VALUES ($1, $2, $3, $4, $5)";
+
+const HOLIDAYS: &str = "SELECT h.day - '1970-01-01'::date FROM talkmeter.holidays AS h";
+
+fn file(connection: &Connection, tenant: &str, charge_id: i64, reason: &str) -> i64 {
+    ledger::standing_charge(connection, tenant, charge_id);
+    not_disputed(connection, tenant, charge_id);
+    let now = clock::now();
+    let books = books::read(connection, &[tenant], &Needed::at(now)).remove(tenant).unwrap_or_default();
+    let rows = connection.run(HOLIDAYS, &[]);
+    let holidays: HashSet<i32> = (0..rows.count()).map(|row| rows.value(row, 1)).collect();
+    let due = period::end_of_business_day(now, zone(&books.account, now).zone, BUSINESS_DAYS, |day| {
+        holidays.contains(&day.to_epoch_days())
+    });
+    let id: i64 = connection.run(COUNT, &[arg(tenant)]).value(0, 1);
+    let due = due.expect("the calendar goes on for more than a month");
+    connection.run(FILE, &[arg(tenant), arg(id), arg(charge_id), arg(reason), arg(Timestamp::from(due))]);
+    id
+}
+
+fn zone(account: &Account, at: talkmeter_engine::instant::Instant) -> Calendar {
+    account.subscription_at(at).map_or_else(Calendar::default, |own| own.calendar)
+}
+
+const FILED: &str = "
+    SELECT d.charge_id, d.state FROM talkmeter.dispute_filed AS d WHERE d.tenant = $1 AND d.dispute_id = $2";
+
+const RESOLVE: &str = "
+    UPDATE talkmeter.dispute_filed AS d
+    SET state = $3, note = $4, resolved_at = clock_timestamp(), resolved_by = session_user
+    WHERE d.tenant = $1 AND d.dispute_id = $2";
+
+/// Ends a dispute: `credited` takes the charge back, `rejected` lets it stand.
+#[pg_extern(sql = false)]
+fn resolve_dispute(tenant: Option<&str>, dispute_id: Option<i64>, resolution: Option<&str>, note: Option<&str>) {
+    let tenant = tenant_key(tenant);
+    let dispute_id = required(dispute_id, "dispute_id");
+    let resolution = required(resolution, "resolution");
+    if !matches!(resolution, "credited" | "rejected") {
+        failure(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("\"{resolution}\" is no resolution of a dispute"),
+        )
+        .hint("It is 'credited' or 'rejected'.")
+        .raise();
+    }
+    locked(tenant, |connection| {
+        let rows = connection.run(FILED, &[arg(tenant), arg(dispute_id)]);
+        if rows.count() == 0 {
+            failure(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("tenant \"{tenant}\" has no dispute {dispute_id}"),
+            )
+            .hint("See talkmeter.disputes.")
+            .raise();
+        }
+        let (charge_id, state): (i64, String) = (rows.value(0, 1), rows.value(0, 2));
+        if state != "open" {
+            failure(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("dispute {dispute_id} of tenant \"{tenant}\" is {state}"),
+            )
+            .raise();
+        }
+        if resolution == "credited" {
+            ledger::credit(connection, tenant, charge_id, note.unwrap_or_default());
+        }
+        connection.run(RESOLVE, &[arg(tenant), arg(dispute_id), arg(resolution), arg(note)]);
+    });
+}
