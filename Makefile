@@ -69,6 +69,7 @@ regress-accept: setup build ## the same, and take the results as the expected on
 bench: setup build ## what metering costs, as ratios (LONG=1: ten million rows too)
 	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/bulk.sh
 	@scripts/with-cluster.sh -- bench/charging.sh
+	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/late.sh
 
 clean: demo-stop ## stop the demo, remove everything built
 	rm -rf target

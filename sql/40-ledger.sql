@@ -225,11 +225,12 @@ CREATE TABLE talkmeter.alert (
     period_start timestamptz NOT NULL,
     period_end timestamptz NOT NULL,
     kind text COLLATE "C" NOT NULL,
+    day date NOT NULL DEFAULT '-infinity',
     fired_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     detail text NOT NULL,
     muted boolean NOT NULL DEFAULT false,
     notified_at timestamptz,
-    PRIMARY KEY (tenant, period_start, period_end, kind)
+    PRIMARY KEY (tenant, period_start, period_end, kind, day)
 );
 REVOKE ALL ON talkmeter.alert FROM PUBLIC;
 CREATE INDEX alert_unsent ON talkmeter.alert (fired_at) WHERE notified_at IS NULL AND NOT muted;
@@ -237,7 +238,8 @@ COMMENT ON TABLE talkmeter.alert IS 'What tenants were, or are to be, told of th
 COMMENT ON COLUMN talkmeter.alert.tenant IS 'The merchant who is told';
 COMMENT ON COLUMN talkmeter.alert.period_start IS 'First instant of the period of the charge instant';
 COMMENT ON COLUMN talkmeter.alert.period_end IS 'First instant after it';
-COMMENT ON COLUMN talkmeter.alert.kind IS 'That of a threshold, pack_low or volume_spike; reconcile@<day> for a flagged day';
+COMMENT ON COLUMN talkmeter.alert.kind IS 'That of a threshold, pack_low, volume_spike or reconcile';
+COMMENT ON COLUMN talkmeter.alert.day IS 'The flagged day of reconcile; -infinity for alerts that are raised once per period';
 COMMENT ON COLUMN talkmeter.alert.fired_at IS 'When the charge that raised it was posted';
 COMMENT ON COLUMN talkmeter.alert.detail IS 'The numbers behind it';
 COMMENT ON COLUMN talkmeter.alert.muted IS 'Never sent';

@@ -1,4 +1,4 @@
--- Who does not agree with a charge, and what was billed in the end.
+-- Who does not agree with a charge, what was counted otherwise, and what was billed in the end.
 
 -- Filled by its users.
 CREATE TABLE talkmeter.holidays (
@@ -70,3 +70,47 @@ COMMENT ON COLUMN talkmeter.statement_line.unit_price IS 'Price of one, exact; n
 COMMENT ON COLUMN talkmeter.statement_line.amount IS 'Rounded once, half away from zero, to the currency''s digits';
 COMMENT ON COLUMN talkmeter.statement_line.currency IS 'ISO 4217 code';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.statement_line', '');
+
+CREATE TABLE talkmeter.external_count (
+    tenant text COLLATE "C" NOT NULL,
+    day date NOT NULL,
+    units bigint NOT NULL CHECK (units >= 0),
+    reported_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    reported_by name NOT NULL DEFAULT SESSION_USER,
+    PRIMARY KEY (tenant, day)
+);
+REVOKE ALL ON talkmeter.external_count FROM PUBLIC;
+COMMENT ON TABLE talkmeter.external_count IS 'What somebody else has counted';
+COMMENT ON COLUMN talkmeter.external_count.tenant IS 'The merchant';
+COMMENT ON COLUMN talkmeter.external_count.day IS 'The day in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.external_count.units IS 'The units';
+COMMENT ON COLUMN talkmeter.external_count.reported_at IS 'When it was reported';
+COMMENT ON COLUMN talkmeter.external_count.reported_by IS 'Who reported it';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.external_count', '');
+
+CREATE TABLE talkmeter.reconciliation (
+    tenant text COLLATE "C" NOT NULL,
+    day date NOT NULL,
+    charged bigint NOT NULL,
+    recounted bigint NOT NULL,
+    unprovable bigint NOT NULL,
+    external bigint,
+    flagged boolean NOT NULL,
+    reconciled_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    reviewed_by name,
+    reviewed_at timestamptz,
+    PRIMARY KEY (tenant, day)
+);
+REVOKE ALL ON talkmeter.reconciliation FROM PUBLIC;
+COMMENT ON TABLE talkmeter.reconciliation IS 'Days that were reconciled; read them through the view reconciliations';
+COMMENT ON COLUMN talkmeter.reconciliation.tenant IS 'The merchant';
+COMMENT ON COLUMN talkmeter.reconciliation.day IS 'The day in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.reconciliation.charged IS 'Charges less reversals by charge instant, credits aside';
+COMMENT ON COLUMN talkmeter.reconciliation.recounted IS 'Units that the messages which are there now give';
+COMMENT ON COLUMN talkmeter.reconciliation.unprovable IS 'Charged units of conversations of which rows are gone';
+COMMENT ON COLUMN talkmeter.reconciliation.external IS 'What was reported; null: nothing';
+COMMENT ON COLUMN talkmeter.reconciliation.flagged IS 'Two of charged, recounted plus unprovable, and external are more than 5 % apart';
+COMMENT ON COLUMN talkmeter.reconciliation.reconciled_at IS 'When it was counted last';
+COMMENT ON COLUMN talkmeter.reconciliation.reviewed_by IS 'Who has looked at it';
+COMMENT ON COLUMN talkmeter.reconciliation.reviewed_at IS 'When; null again if the counts have changed since';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.reconciliation', '');

@@ -203,3 +203,20 @@ CREATE FUNCTION talkmeter.finalize(tenant text, period_start timestamptz) RETURN
 REVOKE ALL ON FUNCTION talkmeter.finalize(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.finalize(text, timestamptz) IS
     'Sweeps, then freezes the statement of a period that is over; what is posted for it later is listed by the period that is open then';
+
+CREATE FUNCTION talkmeter.reconcile(day date) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'reconcile_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.reconcile(date) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.reconcile(date) IS
+    'Sweeps, compares for each tenant what was charged on a local day with a recount of the messages and with report_external, records it in reconciliations, and returns how many are flagged';
+
+CREATE FUNCTION talkmeter.report_external(tenant text, day date, units bigint) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'report_external_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.report_external(text, date, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.report_external(text, date, bigint) IS
+    'Notes what somebody else has counted on a tenant''s local day; a later report replaces an earlier one';
+
+CREATE FUNCTION talkmeter.review(tenant text, day date) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'review_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.review(text, date) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.review(text, date) IS 'Notes that somebody has looked at a tenant''s reconciled day';

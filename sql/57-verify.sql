@@ -174,7 +174,7 @@ CREATE FUNCTION talkmeter.verify()
         LEFT JOIN (
             SELECT o.tenant, o.period_start, o.period_end, array_agg(o.kind ORDER BY o.kind) AS kinds
             FROM talkmeter.alert AS o
-            WHERE o.kind NOT LIKE 'reconcile@%'
+            WHERE o.day = '-infinity'
             GROUP BY o.tenant, o.period_start, o.period_end
         ) AS a ON a.tenant = p.tenant AND a.period_start = p.period_start AND a.period_end = p.period_end
         WHERE (SELECT COALESCE(array_agg(k ORDER BY k COLLATE "C"), '{}') FROM unnest(p.alerted) AS k)

@@ -95,7 +95,7 @@ REVOKE ALL ON talkmeter.expired_packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.expired_packs IS 'Packs that expired before they were used up, and how many units were lost';
 
 CREATE VIEW talkmeter.alerts AS
-    SELECT tenant, period_start, kind, fired_at, detail, notified_at, muted
+    SELECT tenant, period_start, kind, fired_at, detail, notified_at, muted, NULLIF(day, '-infinity') AS day
     FROM talkmeter.alert;
 REVOKE ALL ON talkmeter.alerts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.alerts IS 'What tenants were, or are to be, told of their usage: each kind once per period';
@@ -162,3 +162,10 @@ CREATE VIEW talkmeter.disputes AS
     JOIN talkmeter.charge AS c USING (tenant, charge_id);
 REVOKE ALL ON talkmeter.disputes FROM PUBLIC;
 COMMENT ON VIEW talkmeter.disputes IS 'Disputes, those that should have been resolved by now with overdue';
+
+CREATE VIEW talkmeter.reconciliations AS
+    SELECT tenant, day, charged, recounted, unprovable, external, flagged, reconciled_at, reviewed_by, reviewed_at
+    FROM talkmeter.reconciliation;
+REVOKE ALL ON talkmeter.reconciliations FROM PUBLIC;
+COMMENT ON VIEW talkmeter.reconciliations IS
+    'What was charged on a local day, what a recount of the messages gives, and what somebody else reported; flagged: two of them are more than 5 % apart';

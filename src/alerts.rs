@@ -107,7 +107,7 @@ pub fn write(connection: &Connection, alerts: &[Alert]) {
 // One at a time may be sending: two sweeps send each alert once.
 const SEND: &str = "
     WITH unsent AS (
-        SELECT a.tenant, a.period_start, a.period_end, a.kind
+        SELECT a.tenant, a.period_start, a.period_end, a.kind, a.day
         FROM talkmeter.alert AS a
         WHERE a.notified_at IS NULL AND NOT a.muted
         ORDER BY a.fired_at
@@ -117,7 +117,7 @@ const SEND: &str = "
         UPDATE talkmeter.alert AS a SET notified_at = clock_timestamp()
         FROM unsent AS u
         WHERE a.tenant = u.tenant AND a.period_start = u.period_start AND a.period_end = u.period_end
-            AND a.kind = u.kind
+            AND a.kind = u.kind AND a.day = u.day
         RETURNING a.*
     )
     SELECT pg_notify('talkmeter_alerts', json_build_object('tenant', s.tenant, 'period_start', s.period_start,

@@ -2,6 +2,7 @@
 
 use crate::cache::{self, Reading, Source};
 use crate::clock::Timestamp;
+use crate::error::failure;
 use crate::quarantine::{self, Held};
 use crate::relation::{self, TableColumn, quoted, statement};
 use crate::rights::as_table_owner;
@@ -9,7 +10,7 @@ use crate::row::Reader;
 use crate::sql::{Connection, OverRows, Rows, arg, column, connected};
 use crate::{over_rows, rights};
 use pgrx::prelude::*;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Class, Mapping, Value};
@@ -28,6 +29,8 @@ pub struct History {
     by_conversation: String,
     /// Reads rows by their message ids.
     by_message: String,
+    /// Names the conversations that have rows within a span of time.
+    conversations: String,
 }
 
 impl History {
@@ -95,8 +98,31 @@ impl History {
             &equals(message, "wanted.message"),
             " OFFSET 0) AS own",
         ]);
+        let tenant_name = match &tenant {
+            Ok(column) => name((*column)?),
+            Err(constant) => pgrx::spi::quote_literal(constant),
+        };
+        let until = since.replace("wanted.since", "$2").replace("OPERATOR(pg_catalog.-)", "OPERATOR(pg_catalog.+)");
+        let conversations = statement(&[
+            "SELECT DISTINCT CAST(",
+            &tenant_name,
+            " AS pg_catalog.text), CAST(",
+            &name(conversation),
+            " AS pg_catalog.text) FROM ",
+            only,
+            &relation.name,
+            " AS message WHERE ",
+            &name(time),
+            " OPERATOR(pg_catalog.>=) ",
+            &since.replace("wanted.since", "$1"),
+            " AND ",
+            &name(time),
+            " OPERATOR(pg_catalog.<) ",
+            &until,
+        ]);
         Some(History {
             owner: relation.owner,
+            conversations,
             tenant: match tenant {
                 Ok(column) => Ok(column?.seen.class.clone()),
                 Err(constant) => Err(constant.to_owned()),
@@ -154,6 +180,16 @@ pub struct Unreadable {
     pub because: String,
 }
 
+impl Unreadable {
+    /// For who wants to know, and not only to meter.
+    pub fn raise(self) -> ! {
+        failure(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the rows of an attached table cannot be read")
+            .detail(self.because)
+            .hint("See talkmeter.health().")
+            .raise()
+    }
+}
+
 /// The events of conversations, in their order.
 pub fn read(connection: &Connection, wanted: &[Wanted]) -> Result<Vec<Log>, Unreadable> {
     let sources = cache::attached();
@@ -176,6 +212,27 @@ pub fn read(connection: &Connection, wanted: &[Wanted]) -> Result<Vec<Log>, Unre
         log.events.sort_unstable_by(|a, b| a.place.cmp(&b.place));
     }
     Ok(logs)
+}
+
+/// The conversations that have rows within a span of time, by tenant and id; some may have them only near it.
+pub fn conversations(from: Instant, to: Instant) -> Result<BTreeSet<(String, String)>, Unreadable> {
+    let mut found = BTreeSet::new();
+    for source in cache::attached().iter() {
+        if let Reading::Broken { because, .. } = &source.reading {
+            return Err(Unreadable { because: because.clone() });
+        }
+        let Some(history) = &source.history else { continue };
+        as_table_owner(history.owner, || {
+            connected(|connection| {
+                let args = [arg(Timestamp::from(from)), arg(Timestamp::from(to))];
+                let rows = connection.run_composed(&history.conversations, &args);
+                for row in 0..rows.count() {
+                    found.extend(rows.get(row, 1).zip(rows.get(row, 2)));
+                }
+            })
+        });
+    }
+    Ok(found)
 }
 
 /// An event that was read, with the index of its conversation.

@@ -24,6 +24,7 @@ mod offers;
 mod parts;
 mod quarantine;
 mod queue;
+mod reconcile;
 mod refold;
 mod relation;
 mod retry;

@@ -60,6 +60,22 @@ impl<'c, 'a> Batch<'c, 'a> {
         Batch { connection, conversations, subscribed: None, postings: Vec::new() }
     }
 
+    /// Conversations to be folded from their start and never written, so that nothing is locked.
+    pub fn in_thought(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
+        let conversation = |key: &Key<'a>| Folding {
+            tenant: key.0,
+            id: key.1,
+            state: Conversation::default(),
+            last_event: Vec::new(),
+            last_mark: 0,
+            written: Vec::new(),
+            retired: Vec::new(),
+            changed: false,
+        };
+        let conversations = keys.iter().map(conversation).collect();
+        Batch { connection, conversations, postings: Vec::new(), subscribed: None }
+    }
+
     /// Folds an event that comes after all that were folded into the conversation of that index. An event that no known
     /// policy can judge has no effect but to have been there.
     pub fn step(&mut self, index: usize, place: &[u8], event: &Event) -> Result<(), UnknownPolicy> {
@@ -143,6 +159,8 @@ impl<'c, 'a> Batch<'c, 'a> {
         let known = folding.state.open.as_ref().or(folding.written.last());
         match known {
             Some(part) => Some(Opening { policy: part.policy.clone(), source: part.source }),
+            // What is folded in thought has no part but those that it has come to.
+            None if folding.last_event.is_empty() => None,
             None => last_part(self.connection, folding.tenant, folding.id),
         }
     }

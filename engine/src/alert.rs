@@ -16,6 +16,11 @@ pub fn is_spike(day: i64, week: i64) -> bool {
     week > 0 && i128::from(day) * 7 > 2 * i128::from(week)
 }
 
+/// Whether two counts of the same are further apart than 5 % of the larger one (SPEC 4.6).
+pub fn is_off(a: i64, b: i64) -> bool {
+    i128::from(a - b).abs() * 100 > 5 * i128::from(a.max(b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +39,11 @@ mod tests {
     #[test]
     fn a_pack_is_low_below_a_tenth_and_not_at_it() {
         assert!(!is_low(100, 1_000) && is_low(99, 1_000) && is_low(0, 1));
+    }
+
+    #[test]
+    fn counts_are_off_beyond_five_percent_and_not_at_it() {
+        assert!(!is_off(95, 100) && !is_off(100, 95) && is_off(94, 100) && is_off(0, 1) && !is_off(0, 0));
     }
 
     #[test]

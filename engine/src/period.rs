@@ -77,6 +77,12 @@ pub fn day_number(at: Instant, zone: Tz) -> Option<i32> {
     Some(day_of(at, zone)?.to_epoch_days())
 }
 
+/// A local day, counted from 1970-01-01, from its first instant to that of the next.
+pub fn day_bounds(number: i32, zone: Tz) -> Option<Period> {
+    let day = NaiveDate::from_epoch_days(number)?;
+    Some(Period { start: midnight(day, zone)?, end: midnight(day.succ_opt()?, zone)? })
+}
+
 /// The end of the `days`th business day after that of an instant, in a zone: days from Monday to Friday that are no
 /// holidays, the day of the instant itself being day 0 (SPEC 4.6).
 pub fn end_of_business_day(at: Instant, zone: Tz, days: u32, is_holiday: impl Fn(NaiveDate) -> bool) -> Option<Instant> {

@@ -688,11 +688,13 @@ pub struct Tally {
     pub conversations: u64,
     pub arrived: u64,
     pub took: Duration,
+    /// The processor's time, of which others on the machine take nothing.
+    pub worked: Duration,
 }
 
 impl Tally {
     pub fn per_minute(&self) -> f64 {
-        self.arrived as f64 * 60.0 / self.took.as_secs_f64()
+        self.arrived as f64 * 60.0 / self.worked.as_secs_f64()
     }
 }
 
@@ -703,11 +705,17 @@ impl Display for Tally {
     }
 }
 
+/// How long this thread has had a processor, where the system tells.
+fn worked() -> Option<Duration> {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(told.split(' ').next()?.parse().ok()?))
+}
+
 /// Tells conversations from one seed on until `enough` of their events have arrived, or only the one that is asked for.
 fn tell(mut seed: u64, enough: impl Fn(&Tally) -> bool, story: impl Fn(u64, bool) -> u64) -> Tally {
     let asked = std::env::var("TALKMETER_SEED").ok().map(|seed| seed.parse().expect("TALKMETER_SEED is a number"));
-    let start = Clock::now();
-    let mut tally = Tally { conversations: 0, arrived: 0, took: Duration::ZERO };
+    let (start, worked) = (Clock::now(), worked());
+    let mut tally = Tally { conversations: 0, arrived: 0, took: Duration::ZERO, worked: Duration::ZERO };
     loop {
         let seed_now = asked.unwrap_or(seed);
         match catch_unwind(AssertUnwindSafe(|| story(seed_now, asked.is_some()))) {
@@ -721,6 +729,7 @@ fn tell(mut seed: u64, enough: impl Fn(&Tally) -> bool, story: impl Fn(u64, bool
         tally.conversations += 1;
         tally.took = start.elapsed();
         if asked.is_some() || enough(&tally) {
+            tally.worked = self::worked().zip(worked).map_or(tally.took, |(now, then)| now - then);
             return tally;
         }
     }

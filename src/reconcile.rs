@@ -1,0 +1,262 @@
+//! Does what was charged on a day agree with the messages, and with what somebody else counted (SPEC 4.6)?
+
+use crate::account::tenant_key;
+use crate::books::{self, Needed};
+use crate::clock::{self, Timestamp};
+use crate::error::{failure, required};
+use crate::history::{self, Log, Wanted};
+use crate::parts::{BATCH, Batch, Key};
+use crate::rights::as_owner;
+use crate::sql::{Connection, arg, connected};
+use pgrx::datum::Date;
+use pgrx::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use talkmeter_engine::alert::is_off;
+use talkmeter_engine::fold::Part;
+use talkmeter_engine::instant::{DAY, Instant};
+use talkmeter_engine::period::{self, Calendar, Period};
+
+/// A local day may begin and end this much from that of UTC.
+const ZONES: i64 = DAY;
+
+/// Compares, for each tenant, what was charged on a local day with a recount and with what was reported, records the result
+/// and returns how many days of tenants are flagged.
+#[pg_extern(sql = false)]
+fn reconcile(day: Option<Date>) -> i64 {
+    let day = number(required(day, "day"));
+    crate::sweep::end_what_has_ended(clock::now());
+    let utc = Instant(i64::from(day) * DAY);
+    if utc.plus(DAY) > clock::now().plus(ZONES) {
+        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over").raise();
+    }
+    as_owner(|| {
+        connected(|connection| {
+            let mut days = days(connection, day, utc);
+            recount(connection, utc, &mut days);
+            let flagged = days.values().filter(|counts| counts.is_flagged()).count() as i64;
+            record(connection, day, &days);
+            flagged
+        })
+    })
+}
+
+/// A day as it is counted from 1970-01-01; the server counts from 2000-01-01.
+fn number(day: Date) -> i32 {
+    const YEARS: i32 = 10_957;
+    let in_range = |day: &i32| i64::from(*day).checked_mul(DAY).is_some_and(|micros| Instant(micros).in_range());
+    match day.to_pg_epoch_days().checked_add(YEARS).filter(in_range) {
+        Some(number) if !day.is_infinity() && !day.is_neg_infinity() => number,
+        _ => failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not a day of the years 1 to 9999").raise(),
+    }
+}
+
+/// What was counted of a tenant's day.
+struct Counts {
+    day: Period,
+    charged: i64,
+    recounted: i64,
+    /// Charged units whose rows are gone.
+    unprovable: i64,
+    external: Option<i64>,
+}
+
+impl Counts {
+    fn is_flagged(&self) -> bool {
+        let recounted = self.recounted + self.unprovable;
+        let off = |external| is_off(self.charged, external) || is_off(recounted, external);
+        is_off(self.charged, recounted) || self.external.is_some_and(off)
+    }
+}
+
+const TENANTS: &str = "
+    SELECT l.tenant, (SELECT e.units FROM talkmeter.external_count AS e
+        WHERE e.tenant = l.tenant AND e.day = '1970-01-01'::date + $1)
+    FROM (
+        SELECT a.tenant FROM talkmeter.account AS a
+        UNION SELECT c.tenant FROM talkmeter.external_count AS c WHERE c.day = '1970-01-01'::date + $1
+    ) AS l
+    ORDER BY l.tenant";
+
+const CHARGED: &str = "
+    SELECT c.tenant, c.charged_at, CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END
+    FROM talkmeter.charge AS c
+    WHERE c.charged_at >= $1 AND c.charged_at < $2 AND c.reason IS DISTINCT FROM 'credit'";
+
+/// The days of all tenants that have an account or a reported count, with what was charged.
+fn days(connection: &Connection, day: i32, utc: Instant) -> BTreeMap<String, Counts> {
+    let rows = connection.run(TENANTS, &[arg(day)]);
+    let external: BTreeMap<String, Option<i64>> =
+        (0..rows.count()).map(|row| (rows.value(row, 1), rows.get(row, 2))).collect();
+    let mut days = BTreeMap::new();
+    let tenants: Vec<&str> = external.keys().map(String::as_str).collect();
+    for some in tenants.chunks(BATCH) {
+        let all = books::read(connection, some, &Needed::at(utc));
+        for tenant in some {
+            let calendar = all.get(*tenant).and_then(|books| books.account.subscription_at(utc.plus(DAY / 2)));
+            let zone = calendar.map_or_else(Calendar::default, |own| own.calendar).zone;
+            let Some(bounds) = period::day_bounds(day, zone) else { continue };
+            let counts =
+                Counts { day: bounds, charged: 0, recounted: 0, unprovable: 0, external: external[*tenant] };
+            days.insert((*tenant).to_owned(), counts);
+        }
+    }
+    let span = [arg(Timestamp::from(utc.plus(-ZONES))), arg(Timestamp::from(utc.plus(DAY + ZONES)))];
+    let rows = connection.run(CHARGED, &span);
+    for row in 0..rows.count() {
+        if let Some(counts) = days.get_mut(&rows.value::<String>(row, 1)) {
+            if counts.day.holds(rows.value::<Timestamp>(row, 2).bound()) {
+                counts.charged += i64::from(rows.value::<i32>(row, 3));
+            }
+        }
+    }
+    days
+}
+
+const PARTS_OF_DAY: &str = "
+    SELECT DISTINCT p.tenant, p.conversation
+    FROM talkmeter.part AS p
+    WHERE p.charged_at >= $1 AND p.charged_at < $2
+    UNION
+    SELECT m.tenant, m.conversation
+    FROM talkmeter.marked AS m
+    WHERE m.occurred_at >= $1 AND m.occurred_at < $2";
+
+const LONGEST_TIMEOUT: &str = "
+    SELECT COALESCE(max(extract(epoch FROM GREATEST(p.idle_timeout, p.quiet_review_after)) * 1000000), 0)::int8
+    FROM talkmeter.policy AS p";
+
+/// Folds from its start every conversation that may have a unit on the day.
+fn recount(connection: &Connection, utc: Instant, days: &mut BTreeMap<String, Counts>) {
+    let timeout: i64 = connection.run(LONGEST_TIMEOUT, &[]).value(0, 1);
+    let (from, to) = (utc.plus(-ZONES), utc.plus(DAY + ZONES));
+    let mut conversations: BTreeSet<(String, String)> =
+        history::conversations(from.plus(-timeout), to).unwrap_or_else(|unreadable| unreadable.raise());
+    let rows = connection.run(PARTS_OF_DAY, &[arg(Timestamp::from(from)), arg(Timestamp::from(to))]);
+    conversations.extend((0..rows.count()).map(|row| (rows.value(row, 1), rows.value(row, 2))));
+    let keys: Vec<Key> = conversations
+        .iter()
+        .map(|(tenant, id)| (tenant.as_str(), id.as_str()))
+        .filter(|(tenant, _)| days.contains_key(*tenant))
+        .collect();
+    for some in keys.chunks(BATCH) {
+        connected(|connection| recount_some(connection, some, days));
+        pgrx::check_for_interrupts!();
+    }
+}
+
+fn recount_some(connection: &Connection, keys: &[Key], days: &mut BTreeMap<String, Counts>) {
+    let since = Instant::EARLIEST;
+    let wanted = keys.iter().map(|(tenant, conversation)| Wanted { tenant, conversation, since, has_marks: true });
+    let wanted: Vec<Wanted> = wanted.collect();
+    let logs = history::read(connection, &wanted).unwrap_or_else(|unreadable| unreadable.raise());
+    let stored = crate::parts::parts_from(
+        connection,
+        &keys.iter().map(|key| crate::parts::From { key: *key, place: &[] }).collect::<Vec<_>>(),
+    );
+    let mut batch = Batch::in_thought(connection, keys);
+    for (index, ((key, log), stored)) in keys.iter().zip(&logs).zip(&stored).enumerate() {
+        let counts = days.get_mut(key.0).expect("a tenant of the day");
+        let on_day = |part: &&Part| part.charge_instant().is_some_and(|at| counts.day.holds(at));
+        if stored.iter().any(|part| has_lost_rows(part, log)) {
+            counts.unprovable += stored.iter().filter(on_day).count() as i64;
+            continue;
+        }
+        for placed in &log.events {
+            // What no policy can judge is in quarantine, and was not charged either.
+            let _ = batch.step(index, &placed.place, &placed.event);
+        }
+        batch.pass_time(index, clock::now());
+        let folding = &batch.conversations[index];
+        let parts = folding.written.iter().chain(&folding.state.open);
+        counts.recounted += parts.filter(on_day).count() as i64;
+    }
+}
+
+fn has_lost_rows(part: &Part, log: &Log) -> bool {
+    let begin = log.events.partition_point(|placed| placed.place < part.first_event);
+    let end = log.events.partition_point(|placed| placed.place <= part.last_event);
+    ((end - begin) as i64) < part.event_count
+}
+
+const RECORD: &str = "
+    INSERT INTO talkmeter.reconciliation AS r (tenant, day, charged, recounted, unprovable, external, flagged)
+    SELECT u.tenant, '1970-01-01'::date + $1, u.charged, u.recounted, u.unprovable, u.external, u.flagged
+    FROM unnest($2::text[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::bool[])
+        AS u (tenant, charged, recounted, unprovable, external, flagged)
+    ON CONFLICT (tenant, day) DO UPDATE
+    SET charged = excluded.charged, recounted = excluded.recounted, unprovable = excluded.unprovable,
+        external = excluded.external, flagged = excluded.flagged, reconciled_at = clock_timestamp(),
+        -- A review holds as long as the counts that were reviewed do.
+        reviewed_at = CASE WHEN (r.charged, r.recounted, r.unprovable, r.external)
+            IS NOT DISTINCT FROM (excluded.charged, excluded.recounted, excluded.unprovable, excluded.external)
+            THEN r.reviewed_at END,
+        reviewed_by = CASE WHEN (r.charged, r.recounted, r.unprovable, r.external)
+            IS NOT DISTINCT FROM (excluded.charged, excluded.recounted, excluded.unprovable, excluded.external)
+            THEN r.reviewed_by END";
+
+const ALERT: &str = "
+    INSERT INTO talkmeter.alert AS a (tenant, period_start, period_end, kind, day, detail)
+    SELECT r.tenant, COALESCE(p.period_start, r.day), COALESCE(p.period_end, r.day + 1), 'reconcile', r.day,
+        format('%s charged, %s recounted, %s unprovable, %s reported', r.charged, r.recounted, r.unprovable,
+            COALESCE(r.external::text, 'none'))
+    FROM talkmeter.reconciliation AS r
+    LEFT JOIN LATERAL talkmeter.period_at(r.tenant, r.day + interval '12 hours') AS p ON true
+    WHERE r.day = '1970-01-01'::date + $1 AND r.flagged AND NOT EXISTS (
+        SELECT FROM talkmeter.alert AS o WHERE o.tenant = r.tenant AND o.kind = 'reconcile' AND o.day = r.day)
+    ON CONFLICT DO NOTHING";
+
+fn record(connection: &Connection, day: i32, days: &BTreeMap<String, Counts>) {
+    let all: Vec<(&String, &Counts)> = days.iter().collect();
+    for some in all.chunks(BATCH) {
+        let counts = |count: fn(&Counts) -> i64| arg(some.iter().map(|(_, own)| count(own)).collect::<Vec<_>>());
+        connection.run(
+            RECORD,
+            &[
+                arg(day),
+                arg(some.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>()),
+                counts(|own| own.charged),
+                counts(|own| own.recounted),
+                counts(|own| own.unprovable),
+                arg(some.iter().map(|(_, own)| own.external).collect::<Vec<_>>()),
+                arg(some.iter().map(|(_, own)| own.is_flagged()).collect::<Vec<_>>()),
+            ],
+        );
+    }
+    connection.run(ALERT, &[arg(day)]);
+}
+
+const REPORT: &str = "
+    INSERT INTO talkmeter.external_count AS e (tenant, day, units) VALUES ($1, '1970-01-01'::date + $2, $3)
+    ON CONFLICT (tenant, day) DO UPDATE
+    SET units = excluded.units, reported_at = clock_timestamp(), reported_by = session_user";
+
+/// Notes what somebody else has counted on a tenant's local day; a later report replaces an earlier one.
+#[pg_extern(sql = false)]
+fn report_external(tenant: Option<&str>, day: Option<Date>, units: Option<i64>) {
+    let tenant = tenant_key(tenant);
+    let (day, units) = (number(required(day, "day")), required(units, "units"));
+    if units < 0 {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"units\" is negative").raise();
+    }
+    as_owner(|| connected(|connection| connection.run(REPORT, &[arg(tenant), arg(day), arg(units)]).count()));
+}
+
+const REVIEW: &str = "
+    UPDATE talkmeter.reconciliation AS r SET reviewed_at = clock_timestamp(), reviewed_by = session_user
+    WHERE r.tenant = $1 AND r.day = '1970-01-01'::date + $2";
+
+/// Notes that somebody has looked at a tenant's reconciled day.
+#[pg_extern(sql = false)]
+fn review(tenant: Option<&str>, day: Option<Date>) {
+    let tenant = tenant_key(tenant);
+    let day = number(required(day, "day"));
+    let reviewed = as_owner(|| connected(|connection| connection.run(REVIEW, &[arg(tenant), arg(day)]).count()));
+    if reviewed == 0 {
+        failure(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("that day of tenant \"{tenant}\" was never reconciled"),
+        )
+        .hint("Call talkmeter.reconcile.")
+        .raise();
+    }
+}
