@@ -78,7 +78,7 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
         previous: start.part.checked_sub(1).map(|index| &stored[index]),
         parts: &stored[start.part..],
         highest: folding.state.highest,
-        passed: order::floor_of(&folding.last_event),
+        passed: (!folding.last_event.is_empty()).then(|| order::time_of(&folding.last_event)),
     };
     let after = refold(
         &before,

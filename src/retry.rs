@@ -104,7 +104,7 @@ fn note_again(connection: &Connection, entries: &[Held]) {
     for entry in entries {
         match (entry.mark, entry.source) {
             (Some(kind), _) => left.extend(mark_again(entry, kind, latest)),
-            (None, 0) => left.extend(touch_mark(connection, entry)),
+            (None, 0) => left.extend(numbered_mark_again(connection, entry)),
             (None, source) => rows.entry(source).or_default().push(entry),
         }
     }
@@ -129,14 +129,15 @@ fn mark_again(entry: &Held, kind: Kind, latest: Instant) -> Option<Uuid> {
 const MARK: &str = "
     SELECT m.kind FROM talkmeter.marked AS m WHERE m.tenant = $1 AND m.conversation = $2 AND m.mark = $3";
 
-/// A mark that has its number, but was not judged.
-fn touch_mark(connection: &Connection, entry: &Held) -> Option<Uuid> {
+/// A mark that has its number, but was not folded.
+fn numbered_mark_again(connection: &Connection, entry: &Held) -> Option<Uuid> {
     let (tenant, conversation) = entry.tenant.as_deref().zip(entry.conversation.as_deref())?;
     let number: i64 = entry.message.as_ref()?.parse().ok()?;
     let rows = connection.run(MARK, &[arg(tenant), arg(conversation), arg(number)]);
     let kind = (rows.count() > 0).then(|| Kind::named(&rows.value::<String>(0, 1))).flatten()?;
     let message = Message { tenant, conversation, excluded: false };
-    queue::push(&message, OrderKey::mark(entry.at?, kind, number).as_bytes(), kind, Operation::Touch);
+    let operation = if entry.is_unjudged { Operation::Touch } else { Operation::Add };
+    queue::push(&message, OrderKey::mark(entry.at?, kind, number).as_bytes(), kind, operation);
     (!entry.is_unjudged).then_some(entry.id)
 }
 

@@ -117,11 +117,6 @@ pub fn time_of(place: &[u8]) -> Instant {
     Instant(i64::from_be_bytes(bytes) ^ i64::MIN)
 }
 
-/// The instant of a floor, or `None` if these bytes are the key of an event.
-pub fn floor_of(place: &[u8]) -> Option<Instant> {
-    (place.len() == 8).then(|| time_of(place))
-}
-
 /// The source of the row of a key; 0 for a mark.
 pub fn source_of(place: &[u8]) -> i32 {
     let bytes: [u8; 4] = place[9..13].try_into().expect("four bytes of source follow the class");

@@ -85,7 +85,12 @@ pub fn day_bounds(number: i32, zone: Tz) -> Option<Period> {
 
 /// The end of the `days`th business day after that of an instant, in a zone: days from Monday to Friday that are no
 /// holidays, the day of the instant itself being day 0 (SPEC 4.6).
-pub fn end_of_business_day(at: Instant, zone: Tz, days: u32, is_holiday: impl Fn(NaiveDate) -> bool) -> Option<Instant> {
+pub fn end_of_business_day(
+    at: Instant,
+    zone: Tz,
+    days: u32,
+    is_holiday: impl Fn(NaiveDate) -> bool,
+) -> Option<Instant> {
     let mut day = day_of(at, zone)?;
     let mut left = days;
     while left > 0 {

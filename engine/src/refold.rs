@@ -42,11 +42,17 @@ impl Changes {
         self.net.entry(place.to_vec()).or_default();
     }
 
-    /// An event whose row was deleted. If it was also added, it never was; else what it was metered as stays, and so it
-    /// changes nothing. Call it after [`Changes::add`] and [`Changes::remove`].
+    /// An event whose row was deleted. If it was also added, it never was, and what its row was before stays as it was
+    /// metered; else it stays itself. Call it after [`Changes::add`] and [`Changes::remove`].
     pub fn delete(&mut self, place: &[u8]) {
-        if self.is_new(place) {
-            self.remove(place);
+        if !self.is_new(place) {
+            return;
+        }
+        self.remove(place);
+        let row = |place: &[u8]| OrderKey::from_bytes(place).map(|key| (key.source(), key.message()));
+        let deleted = row(place);
+        for (_, net) in self.net.iter_mut().filter(|(before, net)| **net < 0 && row(before) == deleted) {
+            *net = 0;
         }
     }
 
@@ -100,7 +106,10 @@ fn is_over(part: &Part, place: &[u8]) -> bool {
     let Some(end) = part.end.filter(|_| part.last_event.as_slice() < place) else { return false };
     match end.reason {
         EndReason::TurnLimit | EndReason::Event(_) => true,
-        EndReason::Idle | EndReason::QuietReview => part.ended_by(order::time_of(place)) == Some(end),
+        // Of equal timeouts an event at that very instant finds another than time alone.
+        EndReason::Idle | EndReason::QuietReview => {
+            [order::time_of(place), Instant::LATEST].into_iter().all(|at| part.ended_by(at) == Some(end))
+        }
     }
 }
 
@@ -115,7 +124,7 @@ pub struct Before<'a> {
     pub parts: &'a [Part],
     /// The highest part number ever used.
     pub highest: i32,
-    /// The instant up to which time has ended parts, if it has.
+    /// The instant up to which time has ended parts: that of the last sweep, or of the last event.
     pub passed: Option<Instant>,
 }
 
@@ -150,6 +159,7 @@ pub fn refold(
         let part = &before.parts[last];
         let sealed = |placed: &&Placed| changes.is_new(&placed.place) && placed.event.at <= part.last_activity_at;
         after.sealed = log.iter().filter(sealed).map(|placed| placed.place.clone()).collect();
+        after.unjudged = still_unjudged(before, last, &log, changes, &mut opener);
         state.open = reopened(part, &mut log, changes);
         kept = if state.open.is_some() { last } else { last + 1 };
         log.retain(|placed| {
@@ -180,6 +190,33 @@ pub fn refold(
     after.retired = number(&before.parts[kept..], &mut parts, &mut after.highest, standing);
     after.parts = [before.parts[..kept].to_vec(), parts].concat();
     after
+}
+
+/// Of the events before a sealed part's last activity, which are not folded again, those that no part counted because no
+/// policy is known for them.
+fn still_unjudged(
+    before: &Before,
+    last: usize,
+    log: &[Placed],
+    changes: &Changes,
+    opener: &mut impl FnMut(&Placed, Option<&Opening>) -> Option<Opening>,
+) -> Vec<Vec<u8>> {
+    let parts = &before.parts[..=last];
+    let until = &parts[last].last_event;
+    let kept = log.iter().filter(|placed| placed.place <= *until && !changes.is_new(&placed.place));
+    let mut unjudged = Vec::new();
+    for placed in kept {
+        let begun = parts.partition_point(|part| part.first_event <= placed.place);
+        let latest = parts[..begun].last();
+        if latest.is_some_and(|part| placed.place <= part.last_event) {
+            continue;
+        }
+        let previous = latest.or(before.previous).filter(|_| order::is_mark(&placed.place)).map(opening_of);
+        if opener(placed, previous.as_ref()).is_none() {
+            unjudged.push(placed.place.clone());
+        }
+    }
+    unjudged
 }
 
 fn opening_of(part: &Part) -> Opening {

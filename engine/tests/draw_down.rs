@@ -277,7 +277,9 @@ fn the_period_of_a_draw_holds_its_instant_also_after_a_change_of_anchor_day() {
     let mut account = account(plan(5, "1"), []);
     account.subscriptions[0].calendar = Calendar::utc(28);
     let end_of_march = time("2026-03-29 00:00:00+00");
-    account.subscriptions.push(Subscription { calendar: Calendar::utc(31), ..subscription(end_of_march, plan(5, "1")) });
+    account
+        .subscriptions
+        .push(Subscription { calendar: Calendar::utc(31), ..subscription(end_of_march, plan(5, "1")) });
     // February has 28 days: under both anchors a period starts on its last day.
     tier(&mut account, MARCH);
     let period = account.draw(end_of_march).expect("a plan is in force").period;
@@ -416,8 +418,13 @@ fn charges(conversations: &Conversations) -> BTreeMap<&str, Vec<(Instant, &str, 
 /// 100 included units, 0.04 for each unit of overage, and two packs of 50 units, as the sample's README says.
 fn sample_account(first_row: Instant) -> Account {
     let first = Calendar::utc(1).period_of(first_row).expect("in range").start;
-    let pack =
-        |id, purchased_at: Instant| Pack { id, size: 50, remaining: 50, purchased_at, expires_at: purchased_at.plus(LIFETIME) };
+    let pack = |id, purchased_at: Instant| Pack {
+        id,
+        size: 50,
+        remaining: 50,
+        purchased_at,
+        expires_at: purchased_at.plus(LIFETIME),
+    };
     account(plan(100, "0.04"), [pack(1, first), pack(2, first.plus(30 * DAY))])
 }
 

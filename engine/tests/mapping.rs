@@ -366,7 +366,7 @@ fn keys_and_time_are_read_from_the_columns_that_the_mapping_names() {
         "timezone": "Europe/Zurich", "kinds": [{"kind": "note"}],
     }));
     assert_eq!(columns_of(&named), ["sender", "thread", "type", "local_time"]);
-    assert_eq!((named.message_id_column(), named.occurred_at_column()), (7, 12));
+    assert_eq!((named.message_id_column(), named.occurred_at_column()), (7, Some(12)));
     assert_eq!(named.timezone.as_deref(), Some("Europe/Zurich"));
 }
 

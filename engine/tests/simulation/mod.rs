@@ -589,7 +589,7 @@ impl Metered {
             self.vague |= self.unclear(seal, &metered, &changed, &life.store);
         }
         life.agree_on_what_waits();
-        if changed.is_empty() && !life.strangers {
+        if changed.is_empty() && !life.strangers && !self.vague {
             let index = seal.as_ref().map(|seal| seal.index);
             assert_eq!(unplaced(&life.store.parts, index), unplaced(&before.parts, index), "nothing has happened");
             assert_eq!(life.store.ledger, before.ledger);

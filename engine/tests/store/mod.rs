@@ -187,7 +187,7 @@ impl Store {
             previous: from.part.checked_sub(1).map(|previous| &self.parts[previous]),
             parts: &self.parts[from.part..],
             highest: self.highest,
-            passed: order::floor_of(&self.last_event),
+            passed: (!self.last_event.is_empty()).then(|| order::time_of(&self.last_event)),
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| self.terms.opening(placed, previous);
         let standing = || self.ledger.standing.clone();
