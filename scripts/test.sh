@@ -28,7 +28,7 @@ fi
 # Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
 step "server: concurrency, crashes, dump and restore, big loads" \
     scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off -c shared_buffers=256MB \
-    -- cargo test --locked --release -p talkmeter-tests
+    -- cargo test --locked --profile checks -p talkmeter-tests
 
 printf '\n'
 awk '/^test result: ok\./ { rust += $4 } /^regress: / { regress += $2 }

@@ -64,6 +64,8 @@ CREATE TABLE talkmeter.quarantined (
         'mapping_broken', 'internal_error', 'key_too_long', 'sealed', 'disabled')),
     detail text,
     mark_kind text,
+    removal bytea,
+    counted boolean NOT NULL DEFAULT false,
     quarantined_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 REVOKE ALL ON talkmeter.quarantined FROM PUBLIC;
@@ -81,5 +83,9 @@ COMMENT ON COLUMN talkmeter.quarantined.occurred_at IS 'The row''s time, if it h
 COMMENT ON COLUMN talkmeter.quarantined.reason IS 'Why it could not be metered';
 COMMENT ON COLUMN talkmeter.quarantined.detail IS 'What went wrong, where the reason does not say it all';
 COMMENT ON COLUMN talkmeter.quarantined.mark_kind IS 'The kind of a mark that waits here to be made; null for a row';
+COMMENT ON COLUMN talkmeter.quarantined.removal IS
+    'Order key of an event that a change took away, which is still to be told; null for a row as it is now';
+COMMENT ON COLUMN talkmeter.quarantined.counted IS
+    'The row was metered as it was before, and goes on to be an event until it is looked at again';
 COMMENT ON COLUMN talkmeter.quarantined.quarantined_at IS 'When it was put here';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.quarantined', '');

@@ -60,6 +60,7 @@ impl Role {
 #[derive(Debug)]
 pub struct Source {
     pub id: i32,
+    pub role: Role,
     /// Empty for a status table.
     pub policy: String,
     pub default_plan: Option<String>,
@@ -67,7 +68,7 @@ pub struct Source {
     /// Rows of before are no events.
     pub starts_at: Instant,
     pub reading: Reading,
-    /// How its rows are read later; `None` if they cannot be, or if it is no message table.
+    /// How its rows are read later; `None` if they cannot be.
     pub history: Option<History>,
 }
 
@@ -89,11 +90,11 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// The numbers of the columns that decide what a row is to the meter.
-    pub fn columns(&self) -> Vec<i16> {
+    /// The numbers of the columns that decide what a row is to the meter; `None` if that is not known.
+    pub fn columns(&self) -> Option<Vec<i16>> {
         match self {
-            Reading::Whole { readers, .. } => readers.iter().map(|reader| reader.number).collect(),
-            Reading::Broken { message_id, .. } => message_id.iter().map(|reader| reader.number).collect(),
+            Reading::Whole { readers, .. } => Some(readers.iter().map(|reader| reader.number).collect()),
+            Reading::Broken { .. } => None,
         }
     }
 
@@ -326,7 +327,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
         None => columns.clone(),
     };
     let reading = reading(role, &mapping, &recorded, same_table, &columns, &fired);
-    let is_attached = fires_on.is_none() && role == Role::Messages && rows.value::<bool>(0, 11);
+    let is_attached = fires_on.is_none() && rows.value::<bool>(0, 11);
     let history = match &reading {
         Reading::Whole { mapping, readers } if is_attached => {
             History::of(connection, attached, mapping, readers, &columns)
@@ -335,6 +336,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     };
     Some(Rc::new(Source {
         id: rows.value(0, 1),
+        role,
         policy: rows.get(0, 3).unwrap_or_default(),
         default_plan: rows.get(0, 4),
         strict: rows.value(0, 5),

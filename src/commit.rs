@@ -157,31 +157,26 @@ fn any_strict(taken: &Taken) -> bool {
 /// Puts all rows and marks of the transaction into quarantine and returns how many they are.
 fn set_aside(taken: &Taken, reason: &'static str, detail: &str) -> usize {
     let mut rows = 0;
+    let mut work = Work::default();
     let mut sorted = taken.sorted();
     let mut chunk = Chunk::default();
     while chunk.fill(&mut sorted) {
-        let mut entries: Vec<Entry> = Vec::new();
+        let (mut asides, mut entries) = (Vec::new(), Vec::new());
         for record in chunk.records(chunk.len()) {
             match record {
-                Noted::Aside(Aside::Refused(entry)) => entries.push(entry),
-                Noted::Event(event) => match event.operation {
-                    Operation::Add | Operation::Touch => {
-                        let place = key(event.place);
-                        let entry = Entry::of(event.tenant, event.conversation, &place, reason, detail.to_owned());
-                        quarantine::add(&mut entries, entry);
-                    }
-                    Operation::Mark => {
-                        let place = key(event.place);
-                        let entry = Entry::of(event.tenant, event.conversation, &place, reason, detail.to_owned());
-                        entries.push(Entry { message: None, mark: Some(event.kind), ..entry });
-                    }
-                    Operation::Remove | Operation::Delete => {}
-                },
-                Noted::Aside(Aside::Left(_)) | Noted::Truncated(_) => {}
+                Noted::Aside(aside) => {
+                    rows += usize::from(matches!(aside, Aside::Refused(_)));
+                    asides.push(aside);
+                }
+                Noted::Event(event) => work.add_entry(&mut entries, &event, reason, detail),
+                Noted::Truncated(_) => {}
             }
         }
-        rows += entries.len();
-        connected(|connection| quarantine::write(connection, &entries));
+        rows += entries.iter().filter(|entry| entry.removal.is_none()).count();
+        connected(|connection| {
+            work.set_aside(connection, asides);
+            quarantine::write(connection, &entries);
+        });
         chunk.forget(chunk.len());
     }
     rows
@@ -200,6 +195,8 @@ struct Work {
     truncated: HashSet<i32>,
     /// Rows that were in quarantine before they were changed: what they were before was no event.
     held_before: HashSet<(i32, String, Instant)>,
+    /// Rows that this commit itself puts there.
+    refused_now: HashSet<(i32, String)>,
     postings: Postings,
 }
 
@@ -244,7 +241,15 @@ impl Work {
             match aside {
                 Aside::Refused(entry) => {
                     self.leave(connection, &mut left);
-                    refused.push(entry);
+                    match &entry.removal {
+                        // It was no event before either.
+                        Some(place) if self.was_held(place) => {}
+                        Some(_) => refused.push(entry),
+                        None => {
+                            self.refused_now.extend(entry.message.clone().map(|message| (entry.source, message)));
+                            refused.push(entry);
+                        }
+                    }
                 }
                 Aside::Left(row) => {
                     write_refused(connection, &mut refused);
@@ -261,9 +266,26 @@ impl Work {
         if rows.is_empty() {
             return;
         }
-        let left = quarantine::leave(connection, &rows).into_iter();
-        let name = |row: &RowName| Some((row.source, row.message.clone()?, row.at?));
-        self.held_before.extend(left.filter_map(name));
+        for row in quarantine::leave(connection, &rows) {
+            let Some((message, at)) = row.message.zip(row.at) else { continue };
+            if !self.refused_now.contains(&(row.source, message.clone())) {
+                self.held_before.insert((row.source, message, at));
+            }
+        }
+    }
+
+    /// What quarantine keeps of an event that could not be folded.
+    fn add_entry(&self, entries: &mut Vec<Entry>, event: &NotedEvent, reason: &'static str, detail: &str) {
+        let entry = Entry::of(event.tenant, event.conversation, &key(event.place), reason, detail.to_owned());
+        match event.operation {
+            Operation::Add => quarantine::add(entries, entry),
+            Operation::Touch => quarantine::add(entries, Entry { counted: true, ..entry }),
+            Operation::Mark => entries.push(Entry { message: None, mark: Some(event.kind), ..entry }),
+            Operation::Remove if !self.was_held(event.place) => {
+                entries.push(Entry { removal: Some(event.place.to_vec()), ..entry });
+            }
+            Operation::Remove | Operation::Delete => {}
+        }
     }
 
     fn fold_batch(&self, connection: &Connection, conversations: &[&[NotedEvent]]) -> Vec<Posting> {
@@ -301,12 +323,15 @@ impl Work {
 
     fn late(&self, conversation: usize, events: &[NumberedEvent]) -> Late {
         let mut changes = Changes::default();
-        let mut new = Vec::new();
+        let (mut new, mut removed) = (Vec::new(), Vec::new());
         for event in events {
             match event.operation {
                 Operation::Add | Operation::Mark => changes.add(&event.place),
-                Operation::Remove if self.was_held(&event.place) => changes.touch(&event.place),
-                Operation::Remove => changes.remove(&event.place),
+                Operation::Remove | Operation::Delete if self.was_held(&event.place) => changes.touch(&event.place),
+                Operation::Remove => {
+                    changes.remove(&event.place);
+                    removed.push(event.place.to_vec());
+                }
                 Operation::Delete => changes.delete(&event.place),
                 Operation::Touch => changes.touch(&event.place),
             }
@@ -314,7 +339,7 @@ impl Work {
                 new.push(event.place.to_vec());
             }
         }
-        Late { conversation, changes, new }
+        Late { conversation, changes, new, removed }
     }
 
     fn was_held(&self, place: &[u8]) -> bool {

@@ -51,7 +51,8 @@ impl History {
         };
         let tenant = mapping.tenant_column().map(now);
         let (conversation, message) = (now(mapping.conversation_column())?, now(mapping.message_id_column())?);
-        let time = now(mapping.occurred_at_column()?)?;
+        // The rows of a status table may have no time; those are only read by their ids.
+        let time = mapping.occurred_at_column().and_then(now).map_or("NULL::timestamptz".to_owned(), name);
         let selected: Vec<String> = mapping.columns.iter().map(|index| now(*index).map(name)).collect::<Option<_>>()?;
         let selected = selected.join(", ");
         let only = if relation.kind == 'p' { "" } else { "ONLY " };
@@ -82,7 +83,7 @@ impl History {
             &equals(conversation, "wanted.conversation"),
             &of_tenant,
             " AND ",
-            &name(time),
+            &time,
             " OPERATOR(pg_catalog.>=) ",
             &since,
             " OFFSET 0) AS own",
@@ -112,11 +113,11 @@ impl History {
             only,
             &relation.name,
             " AS message WHERE ",
-            &name(time),
+            &time,
             " OPERATOR(pg_catalog.>=) ",
             &since.replace("wanted.since", "$1"),
             " AND ",
-            &name(time),
+            &time,
             " OPERATOR(pg_catalog.<) ",
             &until,
         ]);
@@ -201,12 +202,12 @@ pub fn read(connection: &Connection, wanted: &[Wanted]) -> Result<Vec<Log>, Unre
             return Err(Unreadable { because: because.clone() });
         }
         let found = rows(source, wanted);
-        take(connection, &mut logs, found, occupied.contains(&source.id));
+        take(connection, wanted, &mut logs, found, occupied.contains(&source.id));
     }
     let marked: Vec<(usize, &Wanted)> = wanted.iter().enumerate().filter(|(_, wanted)| wanted.has_marks).collect();
     if !marked.is_empty() {
         let found = marks(connection, &marked);
-        take(connection, &mut logs, found, occupied.contains(&0));
+        take(connection, wanted, &mut logs, found, occupied.contains(&0));
     }
     for log in &mut logs {
         log.events.sort_unstable_by(|a, b| a.place.cmp(&b.place));
@@ -242,11 +243,12 @@ struct Found {
     event: Event,
 }
 
-fn take(connection: &Connection, logs: &mut [Log], found: Vec<Found>, some_held: bool) {
+fn take(connection: &Connection, wanted: &[Wanted], logs: &mut [Log], found: Vec<Found>, some_held: bool) {
     let mut held = vec![None; found.len()];
     if some_held {
-        let places: Vec<&OrderKey> = found.iter().map(|found| &found.place).collect();
-        quarantine::held(connection, &places).into_iter().for_each(|(index, reason)| held[index] = Some(reason));
+        let key = |found: &Found| (wanted[found.conversation].tenant, wanted[found.conversation].conversation);
+        let events: Vec<_> = found.iter().map(|found| (key(found), &found.place)).collect();
+        quarantine::held(connection, &events).into_iter().for_each(|(index, reason)| held[index] = Some(reason));
     }
     for (found, held) in found.into_iter().zip(held) {
         let place = found.place.as_bytes().to_vec();

@@ -8,6 +8,8 @@ use crate::row;
 use crate::settings;
 use crate::trigger::{self, Call};
 use pgrx::prelude::*;
+use std::collections::HashSet;
+use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{self, Mapping, Value};
 use talkmeter_engine::order::OrderKey;
@@ -45,9 +47,9 @@ pub unsafe extern "C-unwind" fn on_update(call: pg_sys::FunctionCallInfo) -> pg_
 pub unsafe extern "C-unwind" fn on_delete(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the call information is the server's.
     let call = unsafe { Call::of(call, &trigger::DELETE) };
-    // What was metered stays, so only rows that are still to be metered matter.
-    if !queue::is_empty() {
-        if let Some(source) = source(&call) {
+    if let Some(source) = source(&call) {
+        // What was metered stays, so only rows that are still to be metered matter, or that wait to be.
+        if !queue::is_empty() || quarantine::holds_any(source.id) {
             note_deleted(call.data, &source);
         }
     }
@@ -82,77 +84,138 @@ fn source(call: &Call) -> Option<std::rc::Rc<Source>> {
 
 fn note_new(data: &pg_sys::TriggerData, source: &Source) {
     if !settings::ENABLED.get() {
-        return note_unread(data, source, "disabled", None);
+        return note_unread(data, source, &Entry { reason: "disabled".into(), ..Entry::default() });
     }
     match &source.reading {
         Reading::Whole { mapping, readers } => {
             let latest = clock::latest();
             row::for_each_new_row(data, readers, |row| note_row(source, mapping, row, latest));
         }
-        Reading::Broken { because, .. } => note_unread(data, source, "mapping_broken", Some(because)),
+        Reading::Broken { because, .. } => note_unread(data, source, &broken(because)),
     }
 }
 
+fn broken(because: &str) -> Entry {
+    Entry { reason: "mapping_broken".into(), detail: Some(because.to_owned()), ..Entry::default() }
+}
+
 /// Notes rows of which no more is read than their message id.
-fn note_unread(data: &pg_sys::TriggerData, source: &Source, reason: &'static str, detail: Option<&String>) {
+fn note_unread(data: &pg_sys::TriggerData, source: &Source, why: &Entry) {
     let readers: Vec<_> = source.reading.message_id().into_iter().cloned().collect();
     row::for_each_new_row(data, &readers, |row| {
         let message = row.first().and_then(mapping::message_id).map(|id| id.text());
-        let entry =
-            Entry { source: source.id, message, reason: reason.into(), detail: detail.cloned(), ..Entry::default() };
-        match reason {
-            // A switch that stops the application would be no help.
-            "disabled" => queue::set_aside(&Aside::Refused(entry)),
-            _ => refuse(source, entry),
-        }
+        refuse(source, Entry { source: source.id, message, ..why.clone() });
     });
 }
 
 /// A changed row is the removal of what it was and the addition of what it is (SPEC 3.5).
 fn note_changed(call: &Call, source: &Source) {
-    let numbers = source.reading.columns();
-    if !call.may_have_changed(&numbers) {
+    if !call.may_have_changed(source.reading.columns()) {
         return;
     }
-    let (true, Reading::Whole { mapping, readers }) = (settings::ENABLED.get(), &source.reading) else {
-        return note_new(call.data, source);
+    let (mapping, readers) = match &source.reading {
+        Reading::Whole { mapping, readers } => (mapping, readers),
+        // What has changed is not known: each row is looked at again once it can be.
+        Reading::Broken { because, .. } => {
+            return note_unread(call.data, source, &Entry { counted: true, ..broken(because) });
+        }
     };
     let latest = clock::latest();
-    row::for_each_changed_row(call.data, readers, |old, new| {
-        if old != new {
-            note_change(source, mapping, old, new, latest);
-        }
+    if row::is_paired(call.data) {
+        return row::for_each_changed_row(call.data, readers, |old, new| {
+            if old != new {
+                note_change(source, mapping, old, new, latest);
+            }
+        });
+    }
+    // A trigger of the application's kept rows from the partition that they were to move to: those count as deleted.
+    let mut still_there = HashSet::new();
+    row::for_each_new_row(call.data, readers, |row| {
+        still_there.extend(row_name(source, mapping, row, latest).message);
     });
+    row::for_each_old_row(call.data, readers, |row| {
+        let name = row_name(source, mapping, row, latest);
+        let is_there = name.message.as_ref().is_some_and(|message| still_there.contains(message));
+        queue::set_aside(&Aside::Left(name));
+        let operation = if is_there { Operation::Remove } else { Operation::Delete };
+        note_gone(source, mapping, row, latest, operation);
+    });
+    row::for_each_new_row(call.data, readers, |row| note_row(source, mapping, row, latest));
 }
 
 fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value], latest: Instant) {
     let (before, after) = (mapping.read(old, latest), mapping.read(new, latest));
-    if before == after {
+    let is_before_start = |at: Option<Instant>| at.is_some_and(|at| at < source.starts_at);
+    if before == after || (is_before_start(before.at) && is_before_start(after.at)) {
         return;
     }
-    queue::set_aside(&Aside::Left(RowName {
-        source: source.id,
-        message: before.message.as_ref().map(|message| message.text()),
-        tenant: before.tenant.as_deref().map(str::to_owned),
-        conversation: before.conversation.as_deref().map(str::to_owned),
-        at: before.at,
-    }));
+    queue::set_aside(&Aside::Left(row_name(source, mapping, old, latest)));
     // A row that cannot be read any more counts as deleted: what it was metered as stays.
-    if after.refusal.is_none() {
-        push_row(source, mapping, old, latest, Operation::Remove);
-    }
+    let operation = match after.refusal.is_none() && !is_before_start(after.at) {
+        true => Operation::Remove,
+        false => Operation::Delete,
+    };
+    note_gone(source, mapping, old, latest, operation);
     note_row(source, mapping, new, latest);
+}
+
+/// Notes that the events of a row are no more what they were; a row of before the start had none.
+fn note_gone(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+    if entry(source, mapping, row, latest).is_some() {
+        return;
+    }
+    if settings::ENABLED.get() {
+        return push_row(source, mapping, row, latest, operation);
+    }
+    if operation == Operation::Remove {
+        for_each_event(source, mapping, row, latest, |message, place, _| {
+            let name = row_name(source, mapping, row, latest);
+            queue::set_aside(&Aside::Refused(Entry {
+                source: source.id,
+                message: name.message,
+                tenant: Some(message.tenant.to_owned()),
+                conversation: Some(message.conversation.to_owned()),
+                at: name.at,
+                reason: "disabled".into(),
+                removal: Some(place.as_bytes().to_vec()),
+                ..Entry::default()
+            }));
+        });
+    }
+}
+
+fn row_name(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) -> RowName {
+    let reading = mapping.read(row, latest);
+    RowName {
+        source: source.id,
+        message: reading.message.as_ref().map(|message| message.text()),
+        tenant: reading.tenant.as_deref().map(str::to_owned),
+        conversation: reading.conversation.as_deref().map(str::to_owned),
+        at: reading.at,
+    }
 }
 
 fn note_deleted(data: &pg_sys::TriggerData, source: &Source) {
     let Reading::Whole { mapping, readers } = &source.reading else { return };
     let latest = clock::latest();
-    row::for_each_old_row(data, readers, |row| push_row(source, mapping, row, latest, Operation::Delete));
+    row::for_each_old_row(data, readers, |row| {
+        queue::set_aside(&Aside::Left(row_name(source, mapping, row, latest)));
+        note_gone(source, mapping, row, latest, Operation::Delete);
+    });
 }
 
 /// Notes the events of a row that can be metered.
 fn note_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) {
-    if let Some(entry) = entry(source, mapping, row, latest) {
+    let refused = match settings::ENABLED.get() {
+        true => entry(source, mapping, row, latest),
+        false => mapping.apply(row, latest).map(|reading| Entry {
+            source: source.id,
+            message: reading.message.map(|message| message.text()),
+            reason: "disabled".into(),
+            ..Entry::default()
+        }),
+    };
+    if let Some(entry) = refused {
         return refuse(source, entry);
     }
     push_row(source, mapping, row, latest, Operation::Add);
@@ -175,12 +238,24 @@ pub fn entry(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant)
         at: reading.at,
         reason: reason.into(),
         detail,
-        mark: None,
+        ..Entry::default()
     })
 }
 
 /// Notes what happened to each event of a row; a row that gives none is nothing to note.
 pub fn push_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+    for_each_event(source, mapping, row, latest, |message, place, kind| {
+        queue::push(message, place.as_bytes(), kind, operation);
+    });
+}
+
+fn for_each_event(
+    source: &Source,
+    mapping: &Mapping,
+    row: &[Value],
+    latest: Instant,
+    mut each: impl FnMut(&Message, &OrderKey, Kind),
+) {
     let Some(reading) = mapping.apply(row, latest).filter(|reading| reading.refusal.is_none()) else { return };
     let (Some(tenant), Some(conversation), Some(message), Some(at)) =
         (&reading.tenant, &reading.conversation, &reading.message, reading.at)
@@ -189,13 +264,13 @@ pub fn push_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Insta
     };
     let shared = Message { tenant, conversation, excluded: reading.excluded.is_some() };
     for (position, kind) in reading.kinds.iter().enumerate() {
-        let place = OrderKey::row(at, source.id, message, position as u16);
-        queue::push(&shared, place.as_bytes(), *kind, operation);
+        each(&shared, &OrderKey::row(at, source.id, message, position as u16), *kind);
     }
 }
 
 fn refuse(source: &Source, entry: Entry) {
-    if source.strict {
+    // A switch that stops the application would be no help.
+    if source.strict && entry.reason != "disabled" {
         quarantine::raise(&entry);
     }
     queue::set_aside(&Aside::Refused(entry));

@@ -20,7 +20,7 @@ const TENANTS: OverRows = insert_rows!(
     "ON CONFLICT (tenant) DO UPDATE SET tenant = excluded.tenant WHERE false"
 );
 
-/// How often a first contact may lose the race against another before the error is passed on.
+/// How often we may lose a race against others before the error is passed on.
 const TRIES: u32 = 100;
 
 /// Locks conversations, given by tenant and id in key order, each once.
@@ -33,18 +33,31 @@ pub fn tenants(connection: &Connection, tenants: &[&str]) {
     lock(connection, &TENANTS, tenants.len(), || vec![column(tenants, |tenant| *tenant)]);
 }
 
-/// At REPEATABLE READ a row that somebody else inserted after our snapshot fails the upsert with 40001, although nothing
-/// of the application's is in conflict. It is there now, so a newer snapshot finds it.
 fn lock(connection: &Connection, statement: &OverRows, count: usize, args: impl Fn() -> Vec<Arg>) {
-    // SAFETY: reads a variable of this session's.
-    let repeatable_read = unsafe { pg_sys::XactIsoLevel } == pg_sys::XACT_REPEATABLE_READ as i32;
-    if !repeatable_read {
+    if !at_repeatable_read() {
         connection.run_over(statement, count, &args());
         return;
     }
-    for attempts_left in (0..TRIES).rev() {
-        match attempt(|| connected(|own| own.run_over(statement, count, &args()).count())) {
-            Ok(_) => return,
+    despite_conflicts(|own| own.run_over(statement, count, &args()).count());
+}
+
+fn at_repeatable_read() -> bool {
+    // SAFETY: reads a variable of this session's.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Does `work` again, with a newer snapshot, as long as somebody else is quicker: at REPEATABLE READ a row of ours that was
+/// inserted or deleted after the snapshot fails a statement with 40001, although nothing of the application's is in
+/// conflict.
+pub fn despite_conflicts<R>(work: impl Fn(&Connection) -> R) -> R {
+    if !at_repeatable_read() {
+        return connected(work);
+    }
+    let mut attempts_left = TRIES;
+    loop {
+        attempts_left -= 1;
+        match attempt(|| connected(&work)) {
+            Ok(answer) => return answer,
             Err(error) => {
                 if code(&error) != PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE || attempts_left == 0 {
                     error.rethrow();

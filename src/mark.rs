@@ -79,7 +79,7 @@ pub unsafe extern "C-unwind" fn on_status_insert(call: pg_sys::FunctionCallInfo)
 pub unsafe extern "C-unwind" fn on_status_update(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the call information is the server's.
     let call = unsafe { Call::of(call, &trigger::STATUS_UPDATE) };
-    if let Some(source) = source(&call).filter(|source| call.may_have_changed(&source.reading.columns())) {
+    if let Some(source) = source(&call).filter(|source| call.may_have_changed(source.reading.columns())) {
         match &source.reading {
             Reading::Whole { mapping, readers } => {
                 row::for_each_changed_row(call.data, readers, |old, new| note_change(&source, mapping, old, new));
@@ -119,7 +119,7 @@ fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value])
 }
 
 /// Notes the mark that a row's status means, if it means one of those that count.
-fn note(source: &Source, mapping: &Mapping, row: &[Value], counts: fn(Kind) -> bool) {
+pub fn note(source: &Source, mapping: &Mapping, row: &[Value], counts: fn(Kind) -> bool) {
     let latest = clock::latest();
     let Some(reading) = mapping.apply(row, latest) else { return };
     let Some(kind) = reading.kinds.first().copied().filter(|kind| counts(*kind)) else { return };
@@ -134,8 +134,8 @@ fn note(source: &Source, mapping: &Mapping, row: &[Value], counts: fn(Kind) -> b
             conversation: conversation.map(str::to_owned),
             at: reading.at,
             reason: refusal.map_or("null_key", |refusal| refusal.name()).into(),
-            detail: None,
             mark: Some(kind),
+            ..Entry::default()
         })),
     }
 }

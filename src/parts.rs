@@ -135,21 +135,22 @@ impl<'c, 'a> Batch<'c, 'a> {
             let tenants = self.conversations.iter().map(|folding| folding.tenant).collect::<Vec<_>>();
             self.subscribed = Some(subscribed_policies(self.connection, tenants));
         }
+        let previous = previous.filter(|_| order::is_mark(place));
         let source = match order::is_mark(place) {
-            true => previous?.source,
+            true => previous.and_then(|previous| previous.source),
             false => Some(order::source_of(place)),
         };
         let of_source = source.and_then(cache::source).map(|source| source.policy.clone());
-        let name = match previous.filter(|_| order::is_mark(place)) {
+        let name = match previous {
             // The source may pin a version of the same policy.
             Some(previous) => of_source
                 .filter(|name| name.split('@').next() == Some(&previous.policy.name))
-                .unwrap_or_else(|| previous.policy.name.clone()),
-            None => of_source?,
+                .or_else(|| Some(previous.policy.name.clone())),
+            None => of_source,
         };
         let pins = self.subscribed.as_ref().and_then(|pins| pins.get(self.conversations[index].tenant));
         let subscribed = pins.and_then(|pins| pins.iter().rev().find(|(since, _)| *since <= at));
-        let name = subscribed.and_then(|(_, policy)| policy.as_deref()).unwrap_or(&name);
+        let name = subscribed.and_then(|(_, policy)| policy.as_deref()).or(name.as_deref())?;
         Some(Opening { policy: cache::policies().in_force(name, at)?, source })
     }
 

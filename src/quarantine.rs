@@ -2,8 +2,11 @@
 
 use crate::clock::Timestamp;
 use crate::error::failure;
+use crate::locks;
+use crate::parts::Key;
 use crate::queue::RowName;
-use crate::sql::{Connection, Rows, arg};
+use crate::rights::as_owner;
+use crate::sql::{Connection, Rows, arg, connected};
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -25,6 +28,10 @@ pub struct Entry {
     pub detail: Option<String>,
     /// The kind of a mark that is still to be made.
     pub mark: Option<Kind>,
+    /// The place of an event that a change took away, which is still to be told.
+    pub removal: Option<Vec<u8>>,
+    /// The row was metered as it was before, and goes on to be an event until it is looked at again.
+    pub counted: bool,
 }
 
 impl Entry {
@@ -38,14 +45,15 @@ impl Entry {
             at: Some(place.at()),
             reason: reason.into(),
             detail: Some(detail),
-            mark: None,
+            ..Entry::default()
         }
     }
 
     /// Whether both are of one row.
     pub fn same_row(&self, other: &Entry) -> bool {
-        let name = |entry: &Entry| (entry.source, entry.message.clone(), entry.at, entry.mark);
-        name(self) == name(other)
+        let name = |entry: &Entry| (entry.source, entry.message.clone(), entry.at, entry.mark, entry.removal.is_some());
+        // The number of a mark names it within its conversation only.
+        name(self) == name(other) && (&self.tenant, &self.conversation) == (&other.tenant, &other.conversation)
     }
 }
 
@@ -62,15 +70,18 @@ const BATCH: usize = 1_000;
 // An entry for the same row says what was the matter before.
 const REPLACE: &str = "
     DELETE FROM talkmeter.quarantined AS q
-    USING unnest($1::int4[], $2::text[], $3::timestamptz[]) AS row (source_id, message_id, occurred_at)
-    WHERE q.source_id = row.source_id AND q.message_id = row.message_id AND q.mark_kind IS NULL
+    USING unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[])
+        AS row (source_id, message_id, occurred_at, tenant, conversation)
+    WHERE q.source_id = row.source_id AND q.message_id = row.message_id AND q.mark_kind IS NULL AND q.removal IS NULL
+        AND (q.source_id <> 0 OR (q.tenant = row.tenant AND q.conversation = row.conversation))
         AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
         AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)";
 
 const WRITE: &str = "
-    INSERT INTO talkmeter.quarantined (source_id, message_id, tenant, conversation, occurred_at, reason, detail, mark_kind)
+    INSERT INTO talkmeter.quarantined (source_id, message_id, tenant, conversation, occurred_at, reason, detail, mark_kind,
+        removal, counted)
     SELECT * FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[],
-        $8::text[])";
+        $8::text[], $9::bytea[], $10::bool[])";
 
 /// Writes the entries.
 pub fn write(connection: &Connection, entries: &[Entry]) {
@@ -79,20 +90,27 @@ pub fn write(connection: &Connection, entries: &[Entry]) {
         let sources = || arg(batch.iter().map(|entry| entry.source).collect::<Vec<_>>());
         let messages = || texts(|entry| entry.message.as_deref());
         let times = || arg(batch.iter().map(|entry| entry.at.map(Timestamp::from)).collect::<Vec<_>>());
-        if batch.iter().any(|entry| entry.message.is_some() && entry.mark.is_none()) {
-            connection.run(REPLACE, &[sources(), messages(), times()]);
+        let tenants = || texts(|entry| entry.tenant.as_deref());
+        let conversations = || texts(|entry| entry.conversation.as_deref());
+        let is_row = |entry: &Entry| entry.message.is_some() && entry.mark.is_none() && entry.removal.is_none();
+        if batch.iter().any(is_row) {
+            locks::despite_conflicts(|connection| {
+                connection.run(REPLACE, &[sources(), messages(), times(), tenants(), conversations()]).count()
+            });
         }
         connection.run(
             WRITE,
             &[
                 sources(),
                 messages(),
-                texts(|entry| entry.tenant.as_deref()),
-                texts(|entry| entry.conversation.as_deref()),
+                tenants(),
+                conversations(),
                 times(),
                 texts(|entry| Some(&*entry.reason)),
                 texts(|entry| entry.detail.as_deref()),
                 texts(|entry| entry.mark.map(Kind::name)),
+                arg(batch.iter().map(|entry| entry.removal.as_deref()).collect::<Vec<_>>()),
+                arg(batch.iter().map(|entry| entry.counted).collect::<Vec<_>>()),
             ],
         );
     }
@@ -100,35 +118,43 @@ pub fn write(connection: &Connection, entries: &[Entry]) {
 
 const LEAVE: &str = "
     DELETE FROM talkmeter.quarantined AS q
-    USING unnest($1::int4[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
-        AS row (source_id, message_id, occurred_at, place)
-    WHERE q.source_id = row.source_id AND q.message_id = row.message_id
+    USING unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[]) WITH ORDINALITY
+        AS row (source_id, message_id, occurred_at, tenant, conversation, place)
+    WHERE q.source_id = row.source_id AND q.message_id = row.message_id AND q.removal IS NULL
+        AND (q.source_id <> 0 OR (q.tenant = row.tenant AND q.conversation = row.conversation))
         AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
         AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)
-    RETURNING row.place";
+    RETURNING row.place, q.counted";
 
 const LEAVE_NAMELESS: &str = "
     DELETE FROM talkmeter.quarantined AS q
     WHERE q.quarantine_id = (
         SELECT o.quarantine_id
         FROM talkmeter.quarantined AS o
-        WHERE o.source_id = $1 AND o.message_id IS NULL AND o.tenant IS NOT DISTINCT FROM $2
+        WHERE o.source_id = $1 AND o.message_id IS NULL AND o.removal IS NULL AND o.tenant IS NOT DISTINCT FROM $2
             AND o.conversation IS NOT DISTINCT FROM $3 AND o.occurred_at IS NOT DISTINCT FROM $4
         LIMIT 1)";
 
-/// Takes rows out that are what they were no more, and returns those that were in it by their name.
-pub fn leave<'r>(connection: &Connection, rows: &'r [RowName]) -> Vec<&'r RowName> {
+/// Takes rows out that are what they were no more, and returns those that were in it, by their name, and were no events.
+pub fn leave(connection: &Connection, rows: &[RowName]) -> Vec<RowName> {
     let mut left = Vec::new();
     for batch in rows.chunks(BATCH) {
-        let found = connection.run(
-            LEAVE,
-            &[
-                arg(batch.iter().map(|row| row.source).collect::<Vec<_>>()),
-                arg(batch.iter().map(|row| row.message.as_deref()).collect::<Vec<_>>()),
-                arg(batch.iter().map(|row| row.at.map(Timestamp::from)).collect::<Vec<_>>()),
-            ],
-        );
-        left.extend((0..found.count()).map(|index| &batch[found.value::<i64>(index, 1) as usize - 1]));
+        let texts = |field: fn(&RowName) -> Option<&str>| arg(batch.iter().map(field).collect::<Vec<_>>());
+        let found: Vec<usize> = locks::despite_conflicts(|connection| {
+            let found = connection.run(
+                LEAVE,
+                &[
+                    arg(batch.iter().map(|row| row.source).collect::<Vec<_>>()),
+                    texts(|row| row.message.as_deref()),
+                    arg(batch.iter().map(|row| row.at.map(Timestamp::from)).collect::<Vec<_>>()),
+                    texts(|row| row.tenant.as_deref()),
+                    texts(|row| row.conversation.as_deref()),
+                ],
+            );
+            let no_events = (0..found.count()).filter(|index| !found.value::<bool>(*index, 2));
+            no_events.map(|index| found.value::<i64>(index, 1) as usize - 1).collect()
+        });
+        left.extend(found.into_iter().map(|index| batch[index].clone()));
         for row in batch.iter().filter(|row| row.message.is_none()) {
             let (tenant, conversation) = (row.tenant.as_deref(), row.conversation.as_deref());
             let at = row.at.map(Timestamp::from);
@@ -149,6 +175,11 @@ pub fn occupied(connection: &Connection, sources: Vec<i32>) -> Vec<i32> {
     (0..rows.count()).map(|row| rows.value(row, 1)).collect()
 }
 
+/// Whether any row of a source is in quarantine.
+pub fn holds_any(source: i32) -> bool {
+    as_owner(|| connected(|connection| !occupied(connection, vec![source]).is_empty()))
+}
+
 /// What quarantine has to say of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
@@ -160,22 +191,26 @@ pub enum Held {
 
 const HELD: &str = "
     SELECT row.place, bool_or(q.reason <> 'unknown_policy')
-    FROM unnest($1::int4[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
-        AS row (source_id, message_id, occurred_at, place)
+    FROM unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[]) WITH ORDINALITY
+        AS row (source_id, message_id, occurred_at, tenant, conversation, place)
     JOIN talkmeter.quarantined AS q ON q.source_id = row.source_id AND q.message_id = row.message_id
+        AND q.removal IS NULL AND NOT q.counted
+        AND (q.source_id <> 0 OR (q.tenant = row.tenant AND q.conversation = row.conversation))
         AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
         AND (q.occurred_at IS NULL OR q.occurred_at = row.occurred_at)
     GROUP BY row.place";
 
-/// Of rows that can be read, those that are in quarantine, by their index.
-pub fn held(connection: &Connection, places: &[&OrderKey]) -> Vec<(usize, Held)> {
-    let texts = |place: &&OrderKey| place.message().map(|message| message.text());
+/// Of events that can be read, each with its conversation, those that are in quarantine, by their index.
+pub fn held(connection: &Connection, events: &[(Key, &OrderKey)]) -> Vec<(usize, Held)> {
+    let text = |(_, place): &(Key, &OrderKey)| place.message().map(|message| message.text());
     let rows: Rows = connection.run(
         HELD,
         &[
-            arg(places.iter().map(|place| place.source()).collect::<Vec<_>>()),
-            arg(places.iter().map(texts).collect::<Vec<_>>()),
-            arg(places.iter().map(|place| Timestamp::from(place.at())).collect::<Vec<_>>()),
+            arg(events.iter().map(|(_, place)| place.source()).collect::<Vec<_>>()),
+            arg(events.iter().map(text).collect::<Vec<_>>()),
+            arg(events.iter().map(|(_, place)| Timestamp::from(place.at())).collect::<Vec<_>>()),
+            arg(events.iter().map(|(key, _)| key.0).collect::<Vec<_>>()),
+            arg(events.iter().map(|(key, _)| key.1).collect::<Vec<_>>()),
         ],
     );
     let held = |row| if rows.value::<bool>(row, 2) { Held::Back } else { Held::Unjudged };

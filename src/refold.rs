@@ -4,7 +4,7 @@
 use crate::history::{self, Log, Wanted};
 use crate::ledger::{Posting, Settle};
 use crate::parts::{self, Batch, From, unit};
-use crate::quarantine::Entry;
+use crate::quarantine::{self, Entry};
 use crate::queue::RowName;
 use crate::sql::{Connection, arg};
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ pub struct Late {
     pub changes: Changes,
     /// The places of its events that are new, or to be looked at again.
     pub new: Vec<Vec<u8>>,
+    /// The places of its events that were changed away.
+    pub removed: Vec<Vec<u8>>,
 }
 
 /// What quarantine learns from folding again.
@@ -58,11 +60,13 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
         Err(unreadable) => {
             for late in &late {
                 let folding = &batch.conversations[late.conversation];
-                let entries = late.new.iter().map(|place| {
+                let entry = |place: &Vec<u8>| {
                     let detail = format!("The conversation cannot be read again: {}", unreadable.because);
                     Entry::of(folding.tenant, folding.id, &key(place), "mapping_broken", detail)
-                });
-                findings.refused.extend(entries);
+                };
+                late.new.iter().for_each(|place| quarantine::add(&mut findings.refused, entry(place)));
+                let removal = |place: &Vec<u8>| Entry { removal: Some(place.clone()), ..entry(place) };
+                findings.refused.extend(late.removed.iter().map(removal));
             }
         }
     }
@@ -89,10 +93,10 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
     );
     for place in &after.sealed {
         let detail = "It comes before the last activity of a part that has lost rows.";
-        findings.refused.push(Entry::of(tenant, id, &key(place), "sealed", detail.to_owned()));
+        quarantine::add(&mut findings.refused, Entry::of(tenant, id, &key(place), "sealed", detail.to_owned()));
     }
     for place in after.unjudged.iter().filter(|place| !log.unjudged.contains(*place)) {
-        findings.refused.push(unjudged(tenant, id, place));
+        quarantine::add(&mut findings.refused, unjudged(tenant, id, place));
     }
     for place in log.unjudged.iter().filter(|place| **place >= start.place && !after.unjudged.contains(place)) {
         let place = key(place);

@@ -1,10 +1,13 @@
 //! Which rows in quarantine can be metered by now (SPEC 3.7)?
 
-use crate::cache::{self, Reading, Source};
+use crate::cache::{self, Reading, Role, Source};
 use crate::clock::{self, Timestamp};
 use crate::commit;
 use crate::history;
+use crate::locks;
 use crate::ingest::{self, push_row};
+use crate::mark;
+use crate::quarantine::{self, Entry};
 use crate::queue::{self, Message, Operation};
 use crate::rights::as_owner;
 use crate::sql::{Connection, Rows, arg, connected};
@@ -36,7 +39,8 @@ const BATCH: i64 = 1_000;
 macro_rules! select_entries {
     ($condition:literal) => {
         concat!(
-            "SELECT q.quarantine_id, q.source_id, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.mark_kind
+            "SELECT q.quarantine_id, q.source_id, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.mark_kind,
+                q.removal, q.counted
             FROM talkmeter.quarantined AS q
             WHERE q.quarantine_id > $1 AND ",
             $condition,
@@ -62,8 +66,17 @@ struct Held {
     tenant: Option<String>,
     conversation: Option<String>,
     at: Option<Instant>,
-    is_unjudged: bool,
+    reason: String,
     mark: Option<Kind>,
+    removal: Option<Vec<u8>>,
+    counted: bool,
+}
+
+impl Held {
+    /// The row is an event in spite of being here.
+    fn is_event(&self) -> bool {
+        self.counted || self.reason == "unknown_policy"
+    }
 }
 
 fn read(rows: &Rows, row: usize) -> Held {
@@ -74,8 +87,10 @@ fn read(rows: &Rows, row: usize) -> Held {
         tenant: rows.get(row, 4),
         conversation: rows.get(row, 5),
         at: rows.get::<Timestamp>(row, 6).map(Timestamp::bound),
-        is_unjudged: rows.value::<String>(row, 7) == "unknown_policy",
+        reason: rows.value(row, 7),
         mark: rows.get::<String>(row, 8).and_then(|kind| Kind::named(&kind)),
+        removal: rows.get(row, 9),
+        counted: rows.value(row, 10),
     }
 }
 
@@ -103,19 +118,31 @@ fn note_again(connection: &Connection, entries: &[Held]) {
     let mut rows: BTreeMap<i32, Vec<&Held>> = BTreeMap::new();
     for entry in entries {
         match (entry.mark, entry.source) {
+            _ if entry.removal.is_some() => left.extend(removal_again(entry)),
             (Some(kind), _) => left.extend(mark_again(entry, kind, latest)),
             (None, 0) => left.extend(numbered_mark_again(connection, entry)),
             (None, source) => rows.entry(source).or_default().push(entry),
         }
     }
+    let mut refused = Vec::new();
     for (source, entries) in &rows {
         if let Some(source) = cache::source(*source) {
-            left.extend(rows_again(&source, entries, latest));
+            left.extend(rows_again(&source, entries, latest, &mut refused));
         }
     }
+    quarantine::write(connection, &refused);
     if !left.is_empty() {
-        connection.run(LEAVE, &[arg(left)]);
+        locks::despite_conflicts(|connection| connection.run(LEAVE, &[arg(left.clone())]).count());
     }
+}
+
+/// A change that took an event away.
+fn removal_again(entry: &Held) -> Option<Uuid> {
+    let (tenant, conversation) = entry.tenant.as_deref().zip(entry.conversation.as_deref())?;
+    let message = Message { tenant, conversation, excluded: false };
+    // The kind of what is gone matters to nobody.
+    queue::push(&message, entry.removal.as_deref()?, Kind::Note, Operation::Remove);
+    Some(entry.id)
 }
 
 /// A mark that was never made.
@@ -136,13 +163,14 @@ fn numbered_mark_again(connection: &Connection, entry: &Held) -> Option<Uuid> {
     let rows = connection.run(MARK, &[arg(tenant), arg(conversation), arg(number)]);
     let kind = (rows.count() > 0).then(|| Kind::named(&rows.value::<String>(0, 1))).flatten()?;
     let message = Message { tenant, conversation, excluded: false };
-    let operation = if entry.is_unjudged { Operation::Touch } else { Operation::Add };
+    let operation = if entry.is_event() { Operation::Touch } else { Operation::Add };
     queue::push(&message, OrderKey::mark(entry.at?, kind, number).as_bytes(), kind, operation);
-    (!entry.is_unjudged).then_some(entry.id)
+    (entry.reason != "unknown_policy").then_some(entry.id)
 }
 
-/// Notes rows again that can be read, and returns the entries that need not be kept: of those, and of rows that are gone.
-fn rows_again(source: &Source, entries: &[&Held], latest: Instant) -> Vec<Uuid> {
+/// Notes rows again that can be read, and returns the entries that need not be kept: of those, and of rows that are gone. A
+/// row that cannot be metered for another reason by now gets a new entry.
+fn rows_again(source: &Source, entries: &[&Held], latest: Instant, refused: &mut Vec<Entry>) -> Vec<Uuid> {
     let Reading::Whole { mapping, .. } = &source.reading else { return Vec::new() };
     let named: Vec<&Held> = entries.iter().copied().filter(|entry| entry.message.is_some()).collect();
     let messages: Vec<&str> = named.iter().filter_map(|entry| entry.message.as_deref()).collect();
@@ -155,11 +183,20 @@ fn rows_again(source: &Source, entries: &[&Held], latest: Instant) -> Vec<Uuid> 
             return;
         }
         found[index] = true;
-        if ingest::entry(source, mapping, row, latest).is_none() {
-            let operation = if named[index].is_unjudged { Operation::Touch } else { Operation::Add };
-            push_row(source, mapping, row, latest, operation);
-            if !named[index].is_unjudged {
-                left.push(named[index].id);
+        let entry = named[index];
+        match ingest::entry(source, mapping, row, latest) {
+            _ if source.role == Role::Status => {
+                mark::note(source, mapping, row, |_| true);
+                left.push(entry.id);
+            }
+            Some(now) if now.reason != entry.reason => refused.push(now),
+            Some(_) => {}
+            None => {
+                let operation = if entry.is_event() { Operation::Touch } else { Operation::Add };
+                push_row(source, mapping, row, latest, operation);
+                if entry.reason != "unknown_policy" {
+                    left.push(entry.id);
+                }
             }
         }
     });

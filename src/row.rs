@@ -117,7 +117,16 @@ pub fn for_each_old_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut e
     while rows.with_next(|row| each(row)).is_some() {}
 }
 
-/// Reads the rows that a statement updated, each as it was and as it is.
+/// Whether each row that a statement updated has both its versions: one that moved to another partition may have been kept
+/// from it.
+pub fn is_paired(trigger: &pg_sys::TriggerData) -> bool {
+    // SAFETY: both stores are those of the trigger call.
+    unsafe {
+        pg_sys::tuplestore_tuple_count(trigger.tg_oldtable) == pg_sys::tuplestore_tuple_count(trigger.tg_newtable)
+    }
+}
+
+/// Reads the rows that a statement updated, each as it was and as it is. Call it only if they are paired.
 pub fn for_each_changed_row(
     trigger: &pg_sys::TriggerData,
     readers: &[Reader],

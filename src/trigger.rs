@@ -77,7 +77,8 @@ impl<'a> Call<'a> {
     }
 
     /// Whether the UPDATE may have changed one of these columns. A trigger of the application's before ours may change any.
-    pub fn may_have_changed(&self, columns: &[i16]) -> bool {
+    pub fn may_have_changed(&self, columns: Option<Vec<i16>>) -> bool {
+        let Some(columns) = columns else { return true };
         // SAFETY: the relation is open, and the set of columns lives as long as the trigger call.
         unsafe {
             let triggers = self.relation.trigdesc;

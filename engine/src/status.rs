@@ -22,6 +22,10 @@ pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
     let tenant = checker.tenant(mapping)?;
     let default = if checker.find("conversation_id").is_some() { "conversation_id" } else { "id" };
     let conversation = checker.key(mapping, "conversation", default)?;
+    if mapping.contains_key("timezone") && !mapping.contains_key("occurred_at") {
+        return Err(Flaw::invalid("\"timezone\" does not apply without \"occurred_at\"")
+            .hint("Leave \"timezone\" out: the moment of the change is an instant."));
+    }
     let (occurred_at, timezone) = match mapping.contains_key("occurred_at") {
         true => checker.occurred_at(mapping).map(|(slot, timezone)| (Some(slot), timezone))?,
         false => (None, None),

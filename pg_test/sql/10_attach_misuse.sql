@@ -178,7 +178,26 @@ CREATE TRIGGER forged AFTER INSERT ON app.messages FOR EACH ROW EXECUTE FUNCTION
 INSERT INTO app.messages (id, tenant_id, conversation_id, created_at) VALUES (6, 'x', 'y', now());
 :sqlstate
 DROP TRIGGER forged ON app.messages;
+CREATE TRIGGER forged AFTER UPDATE ON app.messages REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_update();
+UPDATE app.messages SET sender = sender;
+:sqlstate
+DROP TRIGGER forged ON app.messages;
+CREATE TRIGGER forged AFTER DELETE ON app.messages FOR EACH ROW EXECUTE FUNCTION talkmeter.on_delete();
+DELETE FROM app.messages;
+:sqlstate
+DROP TRIGGER forged ON app.messages;
+CREATE TRIGGER forged BEFORE TRUNCATE ON app.messages EXECUTE FUNCTION talkmeter.on_truncate();
+TRUNCATE app.messages;
+:sqlstate
+DROP TRIGGER forged ON app.messages;
 SELECT talkmeter.on_insert();
+:sqlstate
+SELECT talkmeter.on_update();
+:sqlstate
+SELECT talkmeter.on_delete();
+:sqlstate
+SELECT talkmeter.on_truncate();
 :sqlstate
 
 -- Rights: EXECUTE is granted to nobody, and ownership is asked for besides.

@@ -249,7 +249,8 @@ pub fn create_messages(session: &mut Session) {
              created_at timestamptz DEFAULT clock_timestamp(),
              kind text,
              excluded boolean NOT NULL DEFAULT false
-         )",
+         );
+         CREATE INDEX ON messages (tenant_id, conversation_id, created_at)",
     );
 }
 
@@ -291,12 +292,11 @@ pub fn attach(session: &mut Session, table: &str, policy: &str, default_plan: Op
 }
 
 /// Inserts rows into `messages` by one statement. The story is of times with kinds, on 2026-03-01 unless they name
-/// a day: `"10:00 customer_message, 10:01 ai_reply"`.
+/// a day: `"10:00 customer_message, 10:01 ai_reply"`. The time may be `now`.
 pub fn tell(session: &mut Session, tenant: &str, conversation: &str, story: &str) {
     let row = |event: &str| {
         let (time, kind) = event.trim().rsplit_once(' ').expect("a time and a kind");
-        let day = if time.contains('-') { "" } else { "2026-03-01 " };
-        format!("({}, {}, '{day}{time}+00', '{kind}')", quoted(tenant), quoted(conversation))
+        format!("({}, {}, {}, '{kind}')", quoted(tenant), quoted(conversation), instant(time))
     };
     let rows: Vec<String> = story.split(',').map(row).collect();
     session.run(&format!(
@@ -305,12 +305,31 @@ pub fn tell(session: &mut Session, tenant: &str, conversation: &str, story: &str
     ));
 }
 
+/// A time of a story as SQL.
+pub fn instant(time: &str) -> String {
+    match time {
+        "now" => "clock_timestamp()".to_owned(),
+        time if time.contains('-') => format!("'{time}+00'"),
+        time => format!("'2026-03-01 {time}+00'"),
+    }
+}
+
+/// The charges that were not taken back.
+pub fn standing_charges(session: &mut Session, columns: &str) -> Vec<String> {
+    session.lines(&format!(
+        "SELECT {columns} FROM talkmeter.charges AS c
+         WHERE reverses IS NULL
+             AND NOT EXISTS (SELECT FROM talkmeter.charges AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id)
+         ORDER BY tenant, conversation, part"
+    ))
+}
+
 /// What metering has left in any table of talkmeter's: each that is not empty, with its number of rows.
 pub fn traces(session: &mut Session) -> Vec<String> {
     let tables = session.lines(
         "SELECT relname FROM pg_class
          WHERE relnamespace = 'talkmeter'::regnamespace AND relkind = 'r'
-             AND relname NOT IN ('policy', 'plan', 'pack_offer', 'source')",
+             AND relname NOT IN ('policy', 'plan', 'pack_offer', 'source', 'threshold')",
     );
     let count = |table| format!("SELECT '{table}', count(*) FROM talkmeter.{table} HAVING count(*) > 0");
     let counts: Vec<String> = tables.iter().map(count).collect();

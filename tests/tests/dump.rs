@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::thread;
 use talkmeter_tests::{
-    Database, Session, assert_same_rows, attach, create_messages, messages_mapping, program, tell, traces,
+    Database, Session, assert_same_rows, attach, create_messages, instant, messages_mapping, program, tell, traces,
 };
 
 // --- A database to dump ---
@@ -31,6 +31,8 @@ fn original() -> Database {
            ALTER TABLE zebra.others DROP unused;
            ALTER TABLE zebra.messages ATTACH PARTITION zebra.others DEFAULT;
            ALTER TABLE zebra.messages DROP gone;
+           CREATE INDEX ON messages (conversation_id);
+           CREATE INDEX ON zebra.messages (tenant_id, conversation_id);
            CREATE TABLE former (LIKE messages INCLUDING INDEXES);
            SELECT talkmeter.define_policy('{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
                "charge_on": "close"}');
@@ -40,36 +42,64 @@ fn original() -> Database {
            SELECT talkmeter.define_pack(
                '{"name": "one", "size": 1, "price": 1, "currency": "EUR", "valid_for": "90 days"}');
            SELECT talkmeter.subscribe('small', 'two', since => '2026-01-01', anchor_day => 15, policy => 'agent_red@1');
-           SELECT talkmeter.buy_pack('small', 'one', 'order 1', '2026-02-01 00:00+00')"#,
+           SELECT talkmeter.buy_pack('small', 'one', 'order 1', now() - interval '1 day')"#,
     );
     for (table, policy) in [("messages", "lutingenie"), ("zebra.messages", "own"), ("former", "agent_red")] {
         say(&mut session, table, "small", "of before", "10:00 exchange");
         attach(&mut session, table, policy, None, &messages_mapping());
-        for (number, conversation) in ["a", "b", "c", "d", "test_e"].iter().enumerate() {
-            let story = format!("1{number}:00 exchange, 1{number}:01 unheard_of, 1{number}:02 close");
-            say(&mut session, table, "small", &format!("{conversation} of {table}"), &story);
+        for conversation in ["a", "b", "c", "d", "test_e"] {
+            let conversation = format!("{conversation} of {table}");
+            say(&mut session, table, "small", &conversation, "now exchange, now unheard_of, now close");
         }
-        say(&mut session, table, "planless", table, "10:00 visit");
+        say(&mut session, table, "planless", table, "now visit");
         say(&mut session, table, "small", &format!("open in {table}"), "now exchange, now staff_reply");
+        let taken_back = format!("taken back in {table}");
+        say(&mut session, table, "small", &taken_back, "now customer_message");
+        let between = clock(&mut session);
+        say(&mut session, table, "small", &taken_back, "now ai_reply");
+        say(&mut session, table, "small", &taken_back, &format!("{between} error"));
     }
-    session.run("SELECT talkmeter.detach('former'); SELECT talkmeter.sweep()");
+    session.run(
+        r#"CREATE TABLE tickets (gone int, id text PRIMARY KEY, tenant_id text, status text);
+           ALTER TABLE tickets DROP gone;
+           INSERT INTO tickets VALUES ('open in messages', 'small', 'open'), ('a of messages', 'small', 'open');
+           SELECT talkmeter.attach_status('tickets', '{"status": {"done": "close"}}');
+           UPDATE tickets SET status = 'done' WHERE id = 'a of messages';
+           SELECT talkmeter.mark('small', 'open in messages', 'note');
+           SELECT talkmeter.mark('small', 'of no message', 'reopen');
+           SELECT talkmeter.detach('former');
+           SELECT talkmeter.sweep()"#,
+    );
     let tiers = "SELECT string_agg(DISTINCT tier, ' ' ORDER BY tier) FROM talkmeter.charges";
     assert_eq!(session.line(tiers), "included overage pack");
     assert_eq!(session.lines("SELECT DISTINCT problem FROM talkmeter.health()"), ["quarantine"]);
-    for relation in ["unplanned", "packs", "parts WHERE status = 'open' AND charged_at IS NOT NULL", "quarantine"] {
+    for relation in [
+        "unplanned",
+        "packs",
+        "parts WHERE status = 'open' AND charged_at IS NOT NULL",
+        "quarantine WHERE source IS NULL",
+        "quarantine WHERE source = 'messages'::regclass",
+        "charges WHERE reverses IS NOT NULL",
+        "marked WHERE kind = 'close'",
+        "marked WHERE kind = 'note'",
+    ] {
         assert!(!session.lines(&format!("SELECT 1 FROM talkmeter.{relation}")).is_empty(), "{relation}");
     }
     database
 }
 
-/// Inserts rows into a table as [`tell`] does, ids counted on; the time may be `now`.
+/// The time now, as a story may name it.
+fn clock(session: &mut Session) -> String {
+    session.line("SELECT clock_timestamp()").replace("+00", "")
+}
+
+/// Inserts rows into a table as [`tell`] does, ids counted on.
 fn say(session: &mut Session, table: &str, tenant: &str, conversation: &str, story: &str) {
     let rows: Vec<String> = story
         .split(", ")
         .map(|event| {
-            let (time, kind) = event.split_once(' ').expect("a time and a kind");
-            let time = if time == "now" { "clock_timestamp()".to_owned() } else { format!("'2026-03-01 {time}+00'") };
-            format!("(nextval('ids'), '{tenant}', '{conversation}', {time}, '{kind}')")
+            let (time, kind) = event.rsplit_once(' ').expect("a time and a kind");
+            format!("(nextval('ids'), '{tenant}', '{conversation}', {}, '{kind}')", instant(time))
         })
         .collect();
     session.run(&format!(
@@ -128,25 +158,40 @@ fn assert_brought_back(original: &Database, restored: &Database) {
     assert_goes_on(&mut session, "messages", "open in messages");
     assert_goes_on(&mut session, "zebra.messages", "open in zebra.messages");
     assert_goes_on(&mut session, "zebra.small", "open in zebra.messages");
+    session.run("UPDATE tickets SET status = 'done' WHERE id = 'open in messages'");
+    let end = "SELECT end_reason FROM talkmeter.parts WHERE conversation = 'open in messages'";
+    assert_eq!(session.lines(end), ["close"]);
     // What was detached stays so.
     let before = traces(&mut session);
     say(&mut session, "former", "small", "after", "now exchange");
     assert_eq!(traces(&mut session), before);
 }
 
-/// The next message of an open part is counted in it, and a new part is charged once, under the next number.
+/// The next message of an open part is counted in it, so is a late one, and one that is changed is not any more; a new
+/// part is charged once, under the next number.
 fn assert_goes_on(session: &mut Session, table: &str, open: &str) {
-    let last = "SELECT max(charge_id) FROM talkmeter.charges WHERE tenant = 'small'";
-    let counted = format!("SELECT message_count FROM talkmeter.parts WHERE conversation = '{open}'");
-    let before = (session.line(last), session.line(&counted));
-    let next = |number: &str| (number.parse::<i64>().expect("a number") + 1).to_string();
+    let count = |session: &mut Session| -> i64 {
+        let count = format!("SELECT message_count FROM talkmeter.parts WHERE conversation = '{open}'");
+        session.line(&count).parse().expect("a number")
+    };
+    let last_charge = |session: &mut Session| -> i64 {
+        let last = "SELECT max(charge_id) FROM talkmeter.charges WHERE tenant = 'small'";
+        session.line(last).parse().expect("a number")
+    };
+    let (counted, charged) = (count(session), last_charge(session));
+    let before = clock(session);
     say(session, table, "small", open, "now ai_reply");
-    assert_eq!((session.line(last), session.line(&counted)), (before.0.clone(), next(&before.1)), "{table}");
+    assert_eq!(count(session), counted + 1, "{table}");
+    say(session, table, "small", open, &format!("{before} customer_message"));
+    assert_eq!(count(session), counted + 2, "{table}");
+    session
+        .run(&format!("UPDATE {table} SET kind = 'note' WHERE conversation_id = '{open}' AND created_at = '{before}'"));
+    assert_eq!(count(session), counted + 1, "{table}");
+    assert_eq!(last_charge(session), charged, "{table}");
     let new = format!("new in {table}");
     say(session, table, "small", &new, "now exchange");
-    assert_eq!(session.line(last), next(&before.0), "{table}");
-    let charged = session.lines(&format!("SELECT charge_id FROM talkmeter.charges WHERE conversation = '{new}'"));
-    assert_eq!(charged, [next(&before.0)], "{table}");
+    let charges = session.lines(&format!("SELECT charge_id FROM talkmeter.charges WHERE conversation = '{new}'"));
+    assert_eq!(charges, [(charged + 1).to_string()], "{table}");
 }
 
 // --- In one pass ---
@@ -257,7 +302,7 @@ fn data_loaded_with_triggers_on_is_refused(schema: &str) {
     create_messages(&mut session);
     tell(&mut session, "acme", "of before", "10:00 exchange");
     attach(&mut session, "messages", "lutingenie", Some("agent_red/starter"), &messages_mapping());
-    tell(&mut session, "acme", "c", "10:00 exchange");
+    tell(&mut session, "acme", "c", "now exchange");
 
     let restored = with_schema_of(&original);
     let complaint = psql(&restored, "", &dump(&original, &["--data-only"])).expect_err("data with triggers on");
@@ -312,6 +357,6 @@ fn the_extension_is_dropped_without_a_trace_and_can_be_created_again() {
     assert_eq!(session.lines("SELECT conversation_id FROM messages ORDER BY id"), ["first", "between"]);
     session.run("CREATE EXTENSION talkmeter");
     attach(&mut session, "messages", "lutingenie", None, &messages_mapping());
-    tell(&mut application, "acme", "second", "10:00 exchange");
+    tell(&mut application, "acme", "second", "now exchange");
     assert_eq!(session.lines("SELECT conversation FROM talkmeter.parts"), ["second"]);
 }

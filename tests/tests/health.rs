@@ -61,17 +61,72 @@ fn a_strict_source_takes_rows_while_metering_is_off() {
     assert_eq!(session.lines("SELECT message_id, reason FROM talkmeter.quarantine"), ["1|disabled"]);
 }
 
+/// With a status table besides the messages.
+fn metered_with_tickets() -> (Database, Session) {
+    let (database, mut session) = metered();
+    session.run(
+        r#"CREATE TABLE tickets (id text PRIMARY KEY, tenant_id text, status text);
+           SELECT talkmeter.attach_status('tickets', '{"status": {"done": "close"}}')"#,
+    );
+    (database, session)
+}
+
+const TRIGGERS: [(&str, &str); 6] = [
+    ("messages", "talkmeter_insert"),
+    ("messages", "talkmeter_update"),
+    ("messages", "talkmeter_delete"),
+    ("messages", "talkmeter_truncate"),
+    ("tickets", "talkmeter_status_insert"),
+    ("tickets", "talkmeter_status_update"),
+];
+
 #[test]
-fn a_trigger_that_is_disabled_or_missing_is_named() {
+fn each_trigger_that_is_disabled_is_named_and_the_hint_ends_the_problem() {
+    let (_database, mut session) = metered_with_tickets();
+    for (table, trigger) in TRIGGERS {
+        for disable in ["DISABLE", "ENABLE REPLICA"] {
+            session.run(&format!("ALTER TABLE {table} {disable} TRIGGER {trigger}"));
+            assert_eq!(problems(&mut session), [format!("trigger_disabled|public.{table}")], "{disable} {trigger}");
+            let hint = session.line("SELECT hint FROM talkmeter.health()");
+            session.run(&hint);
+            assert_eq!(problems(&mut session), [""; 0], "{disable} {trigger}");
+        }
+        session.run(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"));
+        assert_eq!(problems(&mut session), [""; 0], "{trigger}");
+    }
+}
+
+#[test]
+fn each_trigger_that_is_missing_is_named() {
+    let (_database, mut session) = metered_with_tickets();
+    for (table, trigger) in TRIGGERS {
+        session.run(&format!("BEGIN; DROP TRIGGER {trigger} ON {table}"));
+        assert_eq!(problems(&mut session), [format!("trigger_missing|public.{table}")], "{trigger}");
+        let function = trigger.replace("talkmeter", "on");
+        let detail = session.line("SELECT detail FROM talkmeter.health()");
+        assert!(detail.ends_with(&format!("Without trigger: {function}.")), "{detail}");
+        session.run("ROLLBACK");
+    }
+}
+
+#[test]
+fn a_table_without_an_index_on_its_conversations_is_named_and_the_hint_ends_the_problem() {
     let (_database, mut session) = metered();
-    session.run("ALTER TABLE messages DISABLE TRIGGER talkmeter_insert");
-    assert_eq!(problems(&mut session), ["trigger_disabled|public.messages"]);
-    session.run("ALTER TABLE messages ENABLE REPLICA TRIGGER talkmeter_insert");
-    assert_eq!(problems(&mut session), ["trigger_disabled|public.messages"]);
-    session.run("ALTER TABLE messages ENABLE ALWAYS TRIGGER talkmeter_insert");
+    session.run(
+        r#"CREATE TABLE letters (id bigint PRIMARY KEY, "To" text, tenant_id text, created_at timestamptz);
+           ALTER TABLE letters RENAME tenant_id TO "From";
+           SELECT talkmeter.attach('letters', 'agent_red',
+               '{"tenant": "From", "conversation": "To", "kinds": [{"kind": "note"}]}')"#,
+    );
+    assert_eq!(problems(&mut session), ["index_missing|public.letters"]);
+    for other in ["created_at", "\"From\"", "\"From\", created_at, \"To\"", "(\"To\" || '')", "\"To\") WHERE (id > 0"] {
+        session.run(&format!("CREATE INDEX ON letters ({other})"));
+        assert_eq!(problems(&mut session), ["index_missing|public.letters"], "{other}");
+    }
+    let hint = session.line("SELECT hint FROM talkmeter.health()");
+    assert_eq!(hint, r#"CREATE INDEX ON public.letters ("From", "To", created_at);"#);
+    session.run(&hint);
     assert_eq!(problems(&mut session), [""; 0]);
-    session.run("DROP TRIGGER talkmeter_insert ON messages");
-    assert_eq!(problems(&mut session), ["trigger_missing|public.messages"]);
 }
 
 #[test]
@@ -79,7 +134,7 @@ fn a_renamed_a_swapped_and_a_dropped_table_are_told_apart() {
     let (_database, mut session) = metered();
     session.run("ALTER TABLE messages RENAME TO old_messages");
     assert_eq!(problems(&mut session), ["table_renamed|public.messages"]);
-    session.run("CREATE TABLE messages (LIKE old_messages)");
+    session.run("CREATE TABLE messages (LIKE old_messages INCLUDING INDEXES)");
     assert_eq!(problems(&mut session), ["table_swapped|public.messages"]);
     session.run("DROP TABLE old_messages");
     assert_eq!(problems(&mut session), ["table_dropped|public.messages"]);
@@ -97,9 +152,9 @@ fn the_hint_of_a_dropped_table_ends_its_problem() {
 #[test]
 fn a_mapping_broken_by_a_dropped_column_is_named_and_a_renamed_column_is_followed() {
     let (_database, mut session) = metered();
-    session.run("ALTER TABLE messages RENAME COLUMN tenant_id TO account_id");
+    session.run("ALTER TABLE messages RENAME COLUMN kind TO event");
     assert_eq!(problems(&mut session), [""; 0]);
-    session.run("ALTER TABLE messages DROP COLUMN account_id");
+    session.run("ALTER TABLE messages DROP COLUMN event");
     assert_eq!(problems(&mut session), ["mapping_broken|public.messages"]);
 }
 
@@ -109,7 +164,8 @@ fn a_partition_that_was_taken_out_is_named_and_its_hint_ends_the_problem() {
     let mut session = database.connect();
     session.run(
         "CREATE TABLE messages (id bigint, tenant_id text, conversation_id text, created_at timestamptz,
-        PRIMARY KEY (id, tenant_id)) PARTITION BY LIST (tenant_id)",
+        PRIMARY KEY (id, tenant_id)) PARTITION BY LIST (tenant_id);
+        CREATE INDEX ON messages (tenant_id, conversation_id)",
     );
     session.run("CREATE TABLE leaf PARTITION OF messages FOR VALUES IN ('a')");
     session.run("SELECT talkmeter.attach('messages', 'agent_red', '{\"kinds\": [{\"kind\": \"note\"}]}')");
@@ -124,11 +180,10 @@ fn a_partition_that_was_taken_out_is_named_and_its_hint_ends_the_problem() {
 #[test]
 fn quarantine_is_named_by_table_and_reason_with_its_growth() {
     let (_database, mut session) = metered();
-    tell(&mut session, "acme", "c", "10:00 customer_message");
-    tell(&mut session, "acme", "c", "09:00 customer_message");
+    tell(&mut session, "acme", "c", "10:00 customer_message, 10:01 unheard_of");
     let detail = session.line("SELECT detail FROM talkmeter.health() WHERE problem = 'quarantine'");
     assert!(
-        detail.starts_with("1 rows could not be metered: late.") && detail.ends_with("1 came in the last 24 hours."),
+        detail.starts_with("1 rows could not be metered: no_kind.") && detail.ends_with("1 came in the last 24 hours."),
         "{detail}"
     );
 }

@@ -1,7 +1,7 @@
 //! Do rows of SQL meet the rules of parts and verdicts, of time that passes and of events that come late (SPEC 3)?
 
 use postgres::error::SqlState;
-use talkmeter_tests::{Database, Session, tell, traces};
+use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, standing_charges, tell, traces};
 
 const PLAN: Option<&str> = Some("agent_red/starter");
 
@@ -274,69 +274,296 @@ fn a_sweep_into_the_future_is_refused() {
     assert_eq!(session.line("SELECT talkmeter.sweep(now() + interval '4 minutes')"), "0");
 }
 
-// --- Late events ---
+// --- Late events (SPEC 3.5) ---
 
-/// Everything that metering has recorded, but for quarantine.
-fn recorded(session: &mut Session) -> Vec<String> {
-    let mut all = Vec::new();
-    for table in ["part", "charge", "conversation", "period", "account", "pack", "unplanned_unit"] {
-        all.extend(session.lines(&format!("SELECT '{table}', t FROM talkmeter.{table} AS t ORDER BY t")));
-    }
-    all
+/// The ledger: charge, part, instant, tier, amount, and which charge it takes back why.
+fn ledger(session: &mut Session) -> Vec<String> {
+    let lines = session.lines(
+        "SELECT charge_id, part, charged_at, tier, amount, reverses, reason FROM talkmeter.charges ORDER BY tenant, charge_id",
+    );
+    lines.iter().map(|line| line.replace("2026-03-01 ", "").replace("+00", "")).collect()
+}
+
+/// Units used in each period and tier, and what is left of packs.
+fn used(session: &mut Session) -> Vec<String> {
+    session.lines(
+        "SELECT period_start::date, included_used, pack_used, overage_units, overage_amount,
+             (SELECT string_agg(remaining::text, ' ' ORDER BY pack_id) FROM talkmeter.pack)
+         FROM talkmeter.period ORDER BY 1",
+    )
+}
+
+/// A database whose tenants get one unit a month, then draw packs, then pay 0.04.
+fn metered_with_one_unit(policy: &str) -> (Database, Session) {
+    let database = Database::fresh("rules");
+    let mut session = database.connect();
+    session.run(
+        r#"SELECT talkmeter.define_plan('{"name": "one", "included": 1, "overage_rate": 0.04, "currency": "USD"}');
+           SELECT talkmeter.define_pack('{"name": "one", "size": 1, "price": 1, "currency": "USD", "valid_for": "90 days"}')"#,
+    );
+    create_messages(&mut session);
+    attach(&mut session, "messages", policy, Some("one"), &messages_mapping());
+    (database, session)
+}
+
+const NOTHING: [&str; 0] = [];
+
+fn reasons_in_quarantine(session: &mut Session) -> Vec<String> {
+    session.lines("SELECT reason FROM talkmeter.quarantine")
 }
 
 #[test]
-fn a_late_event_is_quarantined_and_nothing_else_changes() {
-    let (_database, mut session) = metered("agent_red");
-    tell(&mut session, "acme", "c", "10:00 customer_message, 10:10 ai_reply");
-    let before = recorded(&mut session);
-    for late in ["10:05 error", "09:59 exchange", "10:09:59.999999 close"] {
-        tell(&mut session, "acme", "c", late);
-    }
-    assert_eq!(recorded(&mut session), before);
-    let quarantined = session.lines(
-        "SELECT source, message_id, tenant, conversation, occurred_at, reason
-         FROM talkmeter.quarantine ORDER BY message_id",
-    );
-    assert_eq!(
-        quarantined,
-        [
-            "messages|3|acme|c|2026-03-01 10:05:00+00|late",
-            "messages|4|acme|c|2026-03-01 09:59:00+00|late",
-            "messages|5|acme|c|2026-03-01 10:09:59.999999+00|late"
-        ]
-    );
-    // At the same instant the id decides.
-    session.run("INSERT INTO messages VALUES (0, 'acme', 'c', '2026-03-01 10:10+00', 'note', false)");
-    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "4");
-    tell(&mut session, "acme", "c", "10:10 ai_reply");
-    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "4");
+fn a_late_event_extends_its_part() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    tell(&mut session, "acme", "c", "10:20 customer_message");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:50:00|idle|t|"]);
+    assert_eq!(session.line("SELECT message_count, turn_count FROM talkmeter.parts"), "3|1");
+    assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
+    assert_eq!(reasons_in_quarantine(&mut session), NOTHING);
 }
 
 #[test]
-fn late_rows_among_others_of_one_statement_are_quarantined_alone() {
+fn a_late_row_among_others_of_one_statement_is_counted_with_them() {
     let (_database, mut session) = metered("agent_red");
     tell(&mut session, "acme", "c", "10:00 customer_message, 10:10 ai_reply");
     tell(&mut session, "acme", "c", "10:20 customer_message, 10:05 customer_message, 10:15 ai_reply");
-    assert_eq!(session.lines("SELECT message_id, reason FROM talkmeter.quarantine"), ["4|late"]);
-    assert_eq!(session.line("SELECT message_count FROM talkmeter.parts"), "4");
+    assert_eq!(
+        session.line("SELECT message_count, turn_count, last_activity_at FROM talkmeter.parts"),
+        "5|1|2026-03-01 10:20:00+00"
+    );
+    assert_eq!(reasons_in_quarantine(&mut session), NOTHING);
 }
 
 #[test]
-fn an_event_of_before_an_end_that_a_sweep_recorded_is_late() {
+fn a_late_first_message_starts_its_part_earlier() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    tell(&mut session, "acme", "c", "09:50 customer_message");
+    assert_eq!(outcomes(&mut session), ["c|1|09:50:00|10:30:00|idle|t|"]);
+    assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
+}
+
+#[test]
+fn a_late_first_message_gives_the_replies_after_it_a_part() {
+    let (_database, mut session) = told("agent_red", "10:00 ai_reply, 10:01 error, 10:02 ai_reply");
+    assert_eq!(outcomes(&mut session), NOTHING);
+    tell(&mut session, "acme", "c", "09:50 customer_message");
+    assert_eq!(outcomes(&mut session), ["c|1|09:50:00|10:32:00|idle|t|"]);
+    assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
+}
+
+#[test]
+fn a_late_event_merges_parts_and_the_later_charge_goes_back_to_the_rate_it_was_charged_at() {
+    let (_database, mut session) = metered_with_one_unit("agent_red");
+    tell(&mut session, "acme", "c", "10:00 exchange, 10:40 exchange");
+    assert_eq!(used(&mut session), ["2026-03-01|1|0|1|0.04|"]);
+    tell(&mut session, "acme", "c", "10:20 customer_message");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|11:10:00|idle|t|"]);
+    assert_eq!(
+        ledger(&mut session),
+        ["1|1|10:00:00|included|0||", "2|2|10:40:00|overage|0.04||", "3|2|10:40:00|overage|-0.04|2|refold"]
+    );
+    assert_eq!(used(&mut session), ["2026-03-01|1|0|0|0.00|"]);
+}
+
+#[test]
+fn a_unit_that_is_taken_back_goes_back_to_its_pack_and_the_next_one_draws_it() {
+    let (_database, mut session) = metered_with_one_unit("agent_red");
+    session.run("SELECT talkmeter.buy_pack('acme', 'one', purchased_at => '2026-02-20')");
+    tell(&mut session, "acme", "c", "10:00 exchange, 10:40 exchange");
+    assert_eq!(used(&mut session), ["2026-03-01|1|1|0|0|0"]);
+    tell(&mut session, "acme", "c", "10:20 customer_message");
+    assert_eq!(used(&mut session), ["2026-03-01|1|0|0|0|1"]);
+    assert_eq!(
+        session.line("SELECT tier, pack_id, amount, reverses FROM talkmeter.charges WHERE reason = 'refold'"),
+        "pack|1|0|2"
+    );
+    tell(&mut session, "acme", "d", "11:00 exchange");
+    assert_eq!(used(&mut session), ["2026-03-01|1|1|0|0|0"]);
+}
+
+#[test]
+fn a_unit_that_is_taken_back_goes_back_to_the_allowance_and_later_charges_are_not_tiered_anew() {
+    let (_database, mut session) = metered_with_one_unit("ai_resolution");
+    tell(&mut session, "acme", "c", "10:00 exchange, 10:10 close");
+    tell(&mut session, "acme", "d", "10:00 exchange, 10:20 close");
+    tell(&mut session, "acme", "c", "10:05 staff_reply");
+    assert_eq!(used(&mut session), ["2026-03-01|0|0|1|0.04|"]);
+    tell(&mut session, "acme", "e", "10:00 exchange, 10:30 close");
+    assert_eq!(used(&mut session), ["2026-03-01|1|0|1|0.04|"]);
+}
+
+#[test]
+fn a_changed_event_splits_its_part_and_each_new_part_gets_the_next_number() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:25 exchange, 10:50 exchange");
+    assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
+    session.run("UPDATE messages SET created_at = '2026-03-01 12:00+00' WHERE id = 2");
+    assert_eq!(
+        outcomes(&mut session),
+        ["c|1|10:00:00|10:30:00|idle|t|", "c|2|10:50:00|11:20:00|idle|t|", "c|3|12:00:00|12:30:00|idle|t|"]
+    );
+    assert_eq!(
+        ledger(&mut session),
+        ["1|1|10:00:00|included|0||", "2|2|10:50:00|included|0||", "3|3|12:00:00|included|0||"]
+    );
+}
+
+#[test]
+fn a_late_end_splits_its_part() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    tell(&mut session, "acme", "c", "10:05 close");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:05:00|close|t|", "c|2|10:10:00|10:40:00|idle|t|"]);
+    assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||", "2|2|10:10:00|included|0||"]);
+}
+
+#[test]
+fn a_late_staff_reply_makes_a_billed_ai_resolution_part_unbillable() {
+    let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:10 close");
+    tell(&mut session, "acme", "c", "10:05 staff_reply");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:10:00|close|f|staff_replied"]);
+    assert_eq!(ledger(&mut session), ["1|1|10:10:00|included|0||", "2|1|10:10:00|included|0|1|refold"]);
+}
+
+#[test]
+fn a_late_error_makes_a_billed_agent_red_part_unbillable() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
+    tell(&mut session, "acme", "c", "10:05 error");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:40:00|idle|f|error_before_reply"]);
+    assert_eq!(ledger(&mut session), ["1|1|10:10:00|included|0||", "2|1|10:10:00|included|0|1|refold"]);
+}
+
+#[test]
+fn a_late_reply_makes_an_unbillable_part_billable() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 error, 10:20 ai_reply");
+    assert_eq!(ledger(&mut session), NOTHING);
+    tell(&mut session, "acme", "c", "10:05 ai_reply");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:50:00|idle|t|"]);
+    assert_eq!(ledger(&mut session), ["1|1|10:05:00|included|0||"]);
+}
+
+#[test]
+fn a_part_that_is_billable_again_is_charged_again() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
+    tell(&mut session, "acme", "c", "10:05 error");
+    tell(&mut session, "acme", "c", "10:04 ai_reply");
+    assert_eq!(ledger(&mut session)[2..], ["3|1|10:04:00|included|0||"]);
+    assert_eq!(used(&mut session), ["2026-03-01|1|0|0|0|"]);
+}
+
+#[test]
+fn a_charge_whose_instant_moves_inside_its_period_stays_as_posted() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
+    tell(&mut session, "acme", "c", "10:05 ai_reply");
+    assert_eq!(session.line("SELECT charged_at FROM talkmeter.parts"), "2026-03-01 10:05:00+00");
+    assert_eq!(ledger(&mut session), ["1|1|10:10:00|included|0||"]);
+}
+
+#[test]
+fn a_charge_whose_instant_moves_to_another_period_is_reversed_and_posted_again() {
+    let (_database, mut session) = told("agent_red", "2026-02-28 23:50 customer_message, 2026-03-01 00:05 ai_reply");
+    assert_eq!(used(&mut session), ["2026-03-01|1|0|0|0|"]);
+    tell(&mut session, "acme", "c", "2026-02-28 23:55 ai_reply");
+    let periods = session
+        .lines("SELECT charge_id, charged_at, period_start::date, reverses, reason FROM talkmeter.charges ORDER BY 1");
+    assert_eq!(
+        periods,
+        [
+            "1|2026-03-01 00:05:00+00|2026-03-01||",
+            "2|2026-03-01 00:05:00+00|2026-03-01|1|refold",
+            "3|2026-02-28 23:55:00+00|2026-02-01||"
+        ]
+    );
+    assert_eq!(used(&mut session), ["2026-02-01|1|0|0|0|", "2026-03-01|0|0|0|0|"]);
+}
+
+#[test]
+fn a_unit_that_waits_for_a_plan_is_forgotten_if_its_part_is_merged_or_unbillable() {
+    let database = Database::with_messages("rules", "agent_red", None);
+    let mut session = database.connect();
+    tell(&mut session, "acme", "c", "10:00 exchange, 10:40 exchange");
+    tell(&mut session, "acme", "d", "10:00 customer_message, 10:10 ai_reply");
+    let waiting = "SELECT conversation, part, charged_at::time FROM talkmeter.unplanned ORDER BY 1, 2";
+    assert_eq!(session.lines(waiting), ["c|1|10:00:00", "c|2|10:40:00", "d|1|10:10:00"]);
+    tell(&mut session, "acme", "c", "10:20 note, 10:20 customer_message");
+    tell(&mut session, "acme", "d", "10:05 error");
+    assert_eq!(session.lines(waiting), ["c|1|10:00:00"]);
+    // One whose instant moves waits at the new one.
+    tell(&mut session, "acme", "c", "09:50 exchange");
+    assert_eq!(session.lines(waiting), ["c|1|09:50:00"]);
+    session.run("SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01')");
+    assert_eq!(ledger(&mut session), ["1|1|09:50:00|included|0||"]);
+}
+
+// Numbers.
+
+#[test]
+fn of_merged_parts_the_number_of_the_oldest_standing_charge_stays() {
+    let (_database, mut session) = metered("agent_red");
+    tell(&mut session, "acme", "c", "10:00 customer_message, 10:40 exchange, 11:20 exchange");
+    assert_eq!(ledger(&mut session), ["1|2|10:40:00|included|0||", "2|3|11:20:00|included|0||"]);
+    tell(&mut session, "acme", "c", "10:20 customer_message, 11:00 customer_message");
+    assert_eq!(outcomes(&mut session), ["c|2|10:00:00|11:50:00|idle|t|"]);
+    assert_eq!(ledger(&mut session)[2..], ["3|3|11:20:00|included|0|2|refold"]);
+}
+
+#[test]
+fn of_merged_parts_without_a_charge_the_earliest_number_stays() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:40 customer_message");
+    tell(&mut session, "acme", "c", "10:20 customer_message");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|11:10:00|idle|f|no_ai_reply"]);
+}
+
+#[test]
+fn a_retired_number_is_never_used_again() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:40 exchange");
+    tell(&mut session, "acme", "c", "10:20 customer_message");
+    session.run("UPDATE messages SET tenant_id = 'other' WHERE id = 3");
+    assert_eq!(
+        session.lines("SELECT tenant, part, started_at::time FROM talkmeter.parts ORDER BY 1, 3"),
+        ["acme|1|10:00:00", "acme|3|10:40:00", "other|1|10:20:00"]
+    );
+    assert_eq!(
+        session.lines("SELECT charge_id, part, reverses FROM talkmeter.charges WHERE tenant = 'acme' ORDER BY 1"),
+        ["1|1|", "2|2|", "3|2|2", "4|3|"]
+    );
+}
+
+#[test]
+fn a_part_found_before_others_gets_the_next_number() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    tell(&mut session, "acme", "c", "08:00 exchange");
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:30:00|idle|t|", "c|2|08:00:00|08:30:00|idle|t|"]);
+    assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||", "2|2|08:00:00|included|0||"]);
+}
+
+// Late after a sweep.
+
+#[test]
+fn an_event_of_before_an_end_that_a_sweep_recorded_moves_the_end() {
     let (_database, mut session) = metered("agent_red");
     tell(&mut session, "acme", "c", "10:00 exchange");
     assert_eq!(session.sweep("2026-03-01 12:00+00"), 1);
-    let before = recorded(&mut session);
-    // Between last activity and end; the end itself, which exactly 30 minutes would have moved.
-    for late in ["10:15 customer_message", "10:30 customer_message"] {
+    // Between last activity and end; then exactly at the end, which continues the part.
+    for (late, end) in [("10:15 customer_message", "10:45:00"), ("10:45 customer_message", "11:15:00")] {
         tell(&mut session, "acme", "c", late);
+        assert_eq!(outcomes(&mut session), [format!("c|1|10:00:00|{end}|idle|t|")]);
     }
-    assert_eq!(recorded(&mut session), before);
-    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["late", "late"]);
-    // After the end, although before the instant of the sweep, is in time.
-    tell(&mut session, "acme", "c", "10:30:00.000001 exchange");
-    assert_eq!(outcomes(&mut session)[1..], ["c|2|10:30:00.000001|11:00:00.000001|idle|t|"]);
+    // After the end, although before the instant of the sweep.
+    tell(&mut session, "acme", "c", "11:15:00.000001 exchange");
+    assert_eq!(outcomes(&mut session)[1..], ["c|2|11:15:00.000001|11:45:00.000001|idle|t|"]);
+    assert_eq!(reasons_in_quarantine(&mut session), NOTHING);
+}
+
+#[test]
+fn a_charge_of_a_swept_end_that_a_late_event_moves_is_taken_back_until_time_has_passed_the_new_end() {
+    let (_database, mut session) = metered("ai_resolution");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(session.sweep("2026-03-01 13:00+00"), 1);
+    assert_eq!(standing_charges(&mut session, "part, charged_at::time"), ["1|13:00:00"]);
+    tell(&mut session, "acme", "c", "12:00 customer_message");
+    assert_eq!(standing_charges(&mut session, "part"), NOTHING);
+    assert_eq!(session.sweep("2026-03-01 14:59+00"), 0);
+    assert_eq!(session.sweep("2026-03-01 15:00+00"), 1);
+    assert_eq!(standing_charges(&mut session, "part, charged_at::time"), ["1|15:00:00"]);
 }
 
 #[test]
@@ -344,14 +571,31 @@ fn an_event_at_the_end_of_a_quiet_review_that_a_sweep_recorded_opens_the_next_pa
     let (_database, mut session) = metered("ai_resolution");
     tell(&mut session, "acme", "c", "10:00 exchange");
     assert_eq!(session.sweep("2026-03-01 13:00+00"), 1);
+    // No activity, so the end stays.
     tell(&mut session, "acme", "c", "12:59:59.999999 note");
-    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["late"]);
+    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|13:00:00|quiet_review|t|"]);
     tell(&mut session, "acme", "c", "13:00 exchange");
     assert_eq!(outcomes(&mut session)[1..], ["c|2|13:00:00|16:00:00|quiet_review|t|"]);
+    assert_eq!(reasons_in_quarantine(&mut session), NOTHING);
+}
+
+// What comes first.
+
+#[test]
+fn at_one_instant_the_id_decides_whatever_came_first() {
+    let (_database, mut session) = metered("agent_red");
+    session.run("INSERT INTO messages VALUES (9, 'acme', 'c', '2026-03-01 10:00+00', 'ai_reply')");
+    session.run("INSERT INTO messages VALUES (8, 'acme', 'c', '2026-03-01 10:00+00', 'customer_message')");
+    session.run("INSERT INTO messages VALUES (18, 'acme', 'd', '2026-03-01 10:00+00', 'ai_reply')");
+    session.run("INSERT INTO messages VALUES (19, 'acme', 'd', '2026-03-01 10:00+00', 'customer_message')");
+    assert_eq!(session.lines("SELECT conversation, ai_replies FROM talkmeter.parts ORDER BY 1"), ["c|1", "d|0"]);
+    assert_eq!(reasons_in_quarantine(&mut session), NOTHING);
 }
 
 #[test]
 fn an_event_without_effect_leaves_no_part() {
     let (_database, mut session) = told("agent_red", "10:00 ai_reply, 10:01 staff_reply, 10:02 close, 10:03 note");
+    assert_eq!(traces(&mut session), ["conversation|1", "conversation_lock|1"]);
+    tell(&mut session, "acme", "c", "09:00 ai_reply, 09:01 close");
     assert_eq!(traces(&mut session), ["conversation|1", "conversation_lock|1"]);
 }

@@ -1,0 +1,693 @@
+//! Is a row that is changed, deleted or held back metered as what it is, without rewriting what was billed (SPEC 3.5, 3.7)?
+
+use postgres::error::SqlState;
+use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, quoted, standing_charges, tell};
+
+const PLAN: Option<&str> = Some("agent_red/starter");
+const NOTHING: [&str; 0] = [];
+
+fn metered(policy: &str) -> (Database, Session) {
+    let database = Database::with_messages("changes", policy, PLAN);
+    let session = database.connect();
+    (database, session)
+}
+
+/// A database in which the conversation `c` of `acme` has had these events; their ids count from 1.
+fn told(policy: &str, story: &str) -> (Database, Session) {
+    let (database, mut session) = metered(policy);
+    tell(&mut session, "acme", "c", story);
+    (database, session)
+}
+
+/// The parts, with messages counted and the time of the charge that stands, times of 2026-03-01 without the day.
+fn billed(session: &mut Session) -> Vec<String> {
+    let lines = session.lines(
+        "SELECT p.tenant, p.conversation, p.started_at, p.ended_at, p.message_count, p.not_billable_because, c.charged_at
+         FROM talkmeter.parts AS p
+         LEFT JOIN talkmeter.charges AS c ON (c.tenant, c.conversation, c.part) = (p.tenant, p.conversation, p.part)
+             AND c.reverses IS NULL
+             AND NOT EXISTS (SELECT FROM talkmeter.charges AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id)
+         ORDER BY p.tenant, p.conversation, p.started_at",
+    );
+    lines.iter().map(|line| line.replace("2026-03-01 ", "").replace(":00+00", "")).collect()
+}
+
+fn quarantined(session: &mut Session) -> Vec<String> {
+    session.lines("SELECT message_id, reason FROM talkmeter.quarantine ORDER BY 1, 2")
+}
+
+/// Each row of talkmeter's with where it lies and who wrote it: differs if anything was written.
+fn rows_as_stored(session: &mut Session) -> Vec<String> {
+    let tables =
+        session.lines("SELECT relname FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace AND relkind = 'r'");
+    let rows = tables.iter().map(|table| format!("SELECT '{table}', ctid, xmin, xmax FROM talkmeter.{table}"));
+    session.lines(&format!("{} ORDER BY 1, 2", rows.collect::<Vec<_>>().join(" UNION ALL ")))
+}
+
+fn retry(session: &mut Session) -> String {
+    session.line("SELECT talkmeter.retry_quarantine()")
+}
+
+// --- A changed row is a removal and an addition ---
+
+#[test]
+fn a_changed_time_moves_the_event() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    session.run("UPDATE messages SET created_at = '2026-03-01 09:50+00' WHERE id = 2");
+    assert_eq!(billed(&mut session), ["acme|c|09:50|10:30|4||10:00"]);
+}
+
+#[test]
+fn a_changed_conversation_moves_the_event() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    session.run("UPDATE messages SET conversation_id = 'd' WHERE id = 2");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00", "acme|d|10:10|10:40|2||10:10"]);
+}
+
+#[test]
+fn a_changed_tenant_moves_the_event() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run("UPDATE messages SET tenant_id = 'other'");
+    assert_eq!(billed(&mut session), ["other|c|10:00|10:30|2||10:00"]);
+    let ledger = session.lines("SELECT tenant, charge_id, reverses, reason FROM talkmeter.charges ORDER BY 1, 2");
+    assert_eq!(ledger, ["acme|1||", "acme|2|1|refold", "other|1||"]);
+}
+
+#[test]
+fn a_changed_id_changes_the_order_at_one_instant() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:00 ai_reply");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+    session.run("UPDATE messages SET id = 0 WHERE id = 2");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|1|no_ai_reply|"]);
+}
+
+#[test]
+fn a_changed_kind_makes_another_event_of_the_row() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
+    session.run("UPDATE messages SET kind = 'staff_reply' WHERE id = 2");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|2|no_ai_reply|"]);
+    session.run("UPDATE messages SET kind = 'ai_reply' WHERE id = 2");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|2||10:10"]);
+}
+
+#[test]
+fn a_row_that_was_several_events_becomes_one() {
+    let (_database, mut session) = told("agent_red", "10:00 visit, 10:10 exchange");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:00|2||10:00", "acme|c|10:10|10:40|2||10:10"]);
+    session.run("UPDATE messages SET kind = 'customer_message' WHERE id = 1");
+    // Its charge instant has moved within its period: the charge stays as posted.
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|3||10:00"]);
+}
+
+#[test]
+fn a_changed_column_of_an_excluded_rule_excludes_or_not() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run("UPDATE messages SET excluded = true");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2|excluded|"]);
+    session.run("UPDATE messages SET excluded = false");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+}
+
+#[test]
+fn a_row_that_becomes_nothing_to_the_meter_is_removed() {
+    let database = Database::fresh("changes");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    let ignoring =
+        messages_mapping().replacen(r#"{"kinds": ["#, r#"{"kinds": [{"when": {"kind": null}, "kind": "ignore"}, "#, 1);
+    attach(&mut session, "messages", "agent_red", PLAN, &ignoring);
+    tell(&mut session, "acme", "c", "10:00 exchange, 10:10 exchange");
+    session.run("UPDATE messages SET kind = NULL WHERE id = 2");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+    session.run("UPDATE messages SET kind = NULL WHERE id = 1");
+    assert_eq!(billed(&mut session), NOTHING);
+    session.run("UPDATE messages SET kind = 'exchange'");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|4||10:00"]);
+}
+
+#[test]
+fn two_rows_that_change_places_are_each_metered_as_what_they_are() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
+    session.run("UPDATE messages SET created_at = CASE id WHEN 1 THEN '2026-03-01 10:10+00' ELSE '2026-03-01 10:00+00' END::timestamptz");
+    assert_eq!(billed(&mut session), ["acme|c|10:10|10:40|1|no_ai_reply|"]);
+}
+
+#[test]
+fn a_row_changed_several_times_in_one_transaction_is_metered_as_what_it_is_at_its_end() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run("BEGIN");
+    tell(&mut session, "acme", "c", "10:10 exchange");
+    session.run(
+        "UPDATE messages SET kind = 'error' WHERE id = 2;
+         SAVEPOINT s;
+         UPDATE messages SET conversation_id = 'd', kind = 'note';
+         ROLLBACK TO SAVEPOINT s;
+         UPDATE messages SET created_at = created_at - interval '5 minutes' WHERE id = 2;
+         UPDATE messages SET kind = 'customer_message' WHERE id = 2;
+         COMMIT",
+    );
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:35|3||10:00"]);
+}
+
+#[test]
+fn a_change_that_is_taken_back_in_its_transaction_changes_nothing() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    let before = billed(&mut session);
+    session.run("BEGIN; UPDATE messages SET kind = 'note'; UPDATE messages SET kind = 'exchange'; COMMIT");
+    session.run("BEGIN; UPDATE messages SET kind = 'note'; ROLLBACK");
+    assert_eq!(billed(&mut session), before);
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.charges"), "1");
+}
+
+#[test]
+fn a_flush_between_changes_meters_each() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    session.run(
+        "BEGIN;
+         UPDATE messages SET conversation_id = 'd' WHERE id = 2; SELECT talkmeter.flush();
+         UPDATE messages SET conversation_id = 'e' WHERE id = 2; SELECT talkmeter.flush();
+         COMMIT",
+    );
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00", "acme|e|10:10|10:40|2||10:10"]);
+}
+
+// --- Ways to change ---
+
+#[test]
+fn on_conflict_do_update_is_a_change() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    session.run(
+        "INSERT INTO messages VALUES (2, 'acme', 'c', '2026-03-01 10:10+00', 'exchange'),
+             (3, 'acme', 'c', '2026-03-01 10:20+00', 'customer_message')
+         ON CONFLICT (id) DO UPDATE SET kind = 'note'",
+    );
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:50|3||10:00"]);
+}
+
+#[test]
+fn merge_changes_inserts_and_deletes() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange, 10:20 exchange");
+    session.run(
+        "MERGE INTO messages AS m
+         USING (VALUES (1, 'kept'), (2, 'changed'), (3, 'deleted'), (4, 'new')) AS news (id, what) ON m.id = news.id
+         WHEN MATCHED AND what = 'changed' THEN UPDATE SET kind = 'customer_message'
+         WHEN MATCHED AND what = 'deleted' THEN DELETE
+         WHEN NOT MATCHED THEN INSERT VALUES (news.id, 'acme', 'd', '2026-03-01 11:00+00', 'exchange')",
+    );
+    // The deleted row changes nothing that was metered, and the part that lost it is sealed, changes of it included.
+    assert_eq!(billed(&mut session)[1..], ["acme|d|11:00|11:30|2||11:00"]);
+    assert_eq!(session.line("SELECT ended_at FROM talkmeter.parts WHERE conversation = 'c'"), "2026-03-01 10:50:00+00");
+}
+
+#[test]
+fn a_change_by_a_trigger_of_the_applications_is_one_although_the_update_names_other_columns() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    session.run(
+        "ALTER TABLE messages ADD body text;
+         CREATE FUNCTION redact() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.kind := 'note'; RETURN NEW; END $$;
+         CREATE TRIGGER redact BEFORE UPDATE ON messages FOR EACH ROW EXECUTE FUNCTION redact();
+         UPDATE messages SET body = '' WHERE id = 2",
+    );
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+}
+
+#[test]
+fn a_generated_column_of_the_mapping_changes_with_the_column_that_it_is_made_of() {
+    let database = Database::fresh("changes");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE messages (id bigint PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz,
+             sent_as text, kind text GENERATED ALWAYS AS (lower(sent_as)) STORED, excluded boolean)",
+    );
+    attach(&mut session, "messages", "agent_red", PLAN, &messages_mapping());
+    session.run(
+        "INSERT INTO messages VALUES (1, 'acme', 'c', '2026-03-01 10:00+00', 'Exchange'),
+             (2, 'acme', 'c', '2026-03-01 10:10+00', 'Exchange')",
+    );
+    for (change, count) in [
+        ("UPDATE messages SET sent_as = 'Note' WHERE id = 2", 2),
+        (
+            "INSERT INTO messages VALUES (2, 'acme', 'c', '2026-03-01 10:10+00', '') ON CONFLICT (id)
+             DO UPDATE SET sent_as = 'Exchange'",
+            4,
+        ),
+        ("MERGE INTO messages USING (VALUES (2)) AS v (n) ON id = n WHEN MATCHED THEN UPDATE SET sent_as = 'Note'", 2),
+    ] {
+        session.run(change);
+        assert_eq!(session.line("SELECT message_count FROM talkmeter.parts"), count.to_string(), "{change}");
+    }
+}
+
+/// A table with a partition for each of two tenants.
+fn partitioned() -> (Database, Session) {
+    let database = Database::fresh("changes");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE messages (id bigint, tenant_id text, conversation_id text, created_at timestamptz, kind text,
+             excluded boolean, PRIMARY KEY (id, tenant_id)) PARTITION BY LIST (tenant_id);
+         CREATE TABLE a PARTITION OF messages FOR VALUES IN ('a');
+         CREATE TABLE b (excluded boolean, kind text, created_at timestamptz, conversation_id text,
+             tenant_id text NOT NULL, id bigint NOT NULL);
+         ALTER TABLE messages ATTACH PARTITION b FOR VALUES IN ('b')",
+    );
+    attach(&mut session, "messages", "agent_red", PLAN, &messages_mapping());
+    session.run(
+        "INSERT INTO messages VALUES (1, 'a', 'c', '2026-03-01 10:00+00', 'exchange'),
+             (2, 'a', 'c', '2026-03-01 10:10+00', 'exchange')",
+    );
+    (database, session)
+}
+
+#[test]
+fn a_row_that_moves_to_another_partition_is_changed() {
+    let (_database, mut session) = partitioned();
+    session.run("UPDATE messages SET tenant_id = 'b' WHERE id = 2");
+    assert_eq!(billed(&mut session), ["a|c|10:00|10:30|2||10:00", "b|c|10:10|10:40|2||10:10"]);
+    // Directly, in a partition whose columns have another order.
+    session.run("UPDATE b SET kind = 'customer_message'");
+    assert_eq!(billed(&mut session)[1..], ["b|c|10:10|10:40|1|no_ai_reply|"]);
+}
+
+#[test]
+fn a_row_that_a_trigger_keeps_from_the_other_partition_is_deleted_and_the_others_are_moved() {
+    let (_database, mut session) = partitioned();
+    session.run(
+        "CREATE FUNCTION keep_out() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN RETURN CASE NEW.id WHEN 1 THEN NULL ELSE NEW END; END $$;
+         CREATE TRIGGER keep_out BEFORE INSERT ON b FOR EACH ROW EXECUTE FUNCTION keep_out();
+         UPDATE messages SET conversation_id = 'c' || id",
+    );
+    let one_each = ["a|c1|10:00|10:30|2||10:00", "a|c2|10:10|10:40|2||10:10"];
+    assert_eq!(billed(&mut session), one_each);
+    session.run("UPDATE messages SET tenant_id = 'b'");
+    assert_eq!(session.lines("SELECT id FROM messages"), ["2"]);
+    assert_eq!(billed(&mut session), [one_each[0], "b|c2|10:10|10:40|2||10:10"]);
+}
+
+#[test]
+fn an_update_of_columns_that_the_mapping_does_not_name_writes_nothing() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange, 10:20 unheard_of");
+    session.run("ALTER TABLE messages ADD body text");
+    let before = rows_as_stored(&mut session);
+    session.run("UPDATE messages SET body = 'x'");
+    session.run("UPDATE messages SET created_at = created_at, kind = kind, id = id, body = 'y'");
+    session.run("INSERT INTO messages (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET body = 'z'");
+    assert_eq!(rows_as_stored(&mut session), before);
+}
+
+#[test]
+fn a_late_row_leaves_the_parts_before_it_and_other_conversations_untouched() {
+    let (_database, mut session) = told("agent_red", "08:00 exchange, 10:00 exchange");
+    tell(&mut session, "acme", "d", "10:00 exchange");
+    let untouched = "SELECT conversation, part, ctid, xmin FROM talkmeter.part
+        WHERE (conversation, part) <> ('c', 2) ORDER BY 1, 2";
+    let before = session.lines(untouched);
+    tell(&mut session, "acme", "c", "09:59 exchange");
+    assert_eq!(session.lines(untouched), before);
+    assert_eq!(billed(&mut session)[1], "acme|c|09:59|10:30|4||10:00");
+}
+
+// --- Deleted rows ---
+
+/// Two parts of a conversation, each of two rows.
+const TWO_PARTS: &str = "10:00 exchange, 10:10 exchange, 11:00 exchange, 11:10 exchange";
+
+/// What takes rows away leaves the bill as it is, and no row in quarantine.
+fn leaves_the_bill(database: (Database, Session), statement: &str) {
+    let (_database, mut session) = database;
+    let before = rows_as_stored(&mut session);
+    session.run(statement);
+    assert_eq!(rows_as_stored(&mut session), before, "{statement}");
+    // Also when the next row comes, and it goes on.
+    let billed_before = session.lines("SELECT charge_id FROM talkmeter.charges ORDER BY 1");
+    session.run("SELECT talkmeter.sweep()");
+    assert_eq!(session.lines("SELECT charge_id FROM talkmeter.charges ORDER BY 1"), billed_before);
+}
+
+#[test]
+fn delete_leaves_the_bill() {
+    leaves_the_bill(told("agent_red", TWO_PARTS), "DELETE FROM messages");
+}
+
+#[test]
+fn truncate_leaves_the_bill() {
+    leaves_the_bill(told("agent_red", TWO_PARTS), "TRUNCATE messages");
+}
+
+#[test]
+fn a_cascade_leaves_the_bill() {
+    let (database, mut session) = told("agent_red", TWO_PARTS);
+    session.run(
+        "CREATE TABLE threads (id text PRIMARY KEY); INSERT INTO threads VALUES ('c');
+         ALTER TABLE messages ADD FOREIGN KEY (conversation_id) REFERENCES threads ON DELETE CASCADE",
+    );
+    leaves_the_bill((database, session), "DELETE FROM threads");
+}
+
+#[test]
+fn a_dropped_partition_leaves_the_bill() {
+    leaves_the_bill(partitioned(), "DROP TABLE a");
+}
+
+#[test]
+fn a_detached_partition_leaves_the_bill() {
+    leaves_the_bill(partitioned(), "ALTER TABLE messages DETACH PARTITION a");
+}
+
+#[test]
+fn a_truncated_partition_leaves_the_bill() {
+    leaves_the_bill(partitioned(), "TRUNCATE a");
+}
+
+#[test]
+fn rows_whose_keys_become_invalid_count_as_deleted() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    let before = billed(&mut session);
+    session.run("UPDATE messages SET conversation_id = NULL WHERE id = 2");
+    assert_eq!(billed(&mut session), before);
+    assert_eq!(quarantined(&mut session), ["2|null_key"]);
+}
+
+// --- Sealed parts ---
+
+/// The conversation `c` of two parts, of which the first has lost a row.
+fn sealed() -> (Database, Session) {
+    let (database, mut session) = told("agent_red", TWO_PARTS);
+    session.run("DELETE FROM messages WHERE id = 1");
+    (database, session)
+}
+
+#[test]
+fn a_late_row_not_after_the_last_activity_of_a_sealed_part_is_quarantined() {
+    for late in ["08:00 exchange", "10:05 customer_message", "10:09:59.999999 note", "10:10 ai_reply"] {
+        let (_database, mut session) = sealed();
+        let before = billed(&mut session);
+        tell(&mut session, "acme", "c", late);
+        assert_eq!(quarantined(&mut session), ["5|sealed"], "{late}");
+        assert_eq!(billed(&mut session), before, "{late}");
+        // Nor by trying again.
+        assert_eq!(retry(&mut session), "0");
+        assert_eq!(quarantined(&mut session), ["5|sealed"], "{late}");
+        assert_eq!(billed(&mut session), before, "{late}");
+    }
+}
+
+#[test]
+fn a_late_row_after_the_last_activity_of_the_last_sealed_part_is_metered() {
+    let (_database, mut session) = sealed();
+    tell(&mut session, "acme", "c", "10:10:00.000001 customer_message");
+    tell(&mut session, "acme", "c", "11:05 customer_message");
+    tell(&mut session, "acme", "c", "10:20 error");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    let counts = session.lines("SELECT part, message_count FROM talkmeter.parts ORDER BY 1");
+    assert_eq!(counts, ["1|5", "2|5"]);
+}
+
+#[test]
+fn a_late_row_may_merge_a_part_into_the_sealed_one_before_it() {
+    let (_database, mut session) = sealed();
+    tell(&mut session, "acme", "c", "10:35 customer_message");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|11:40|9||10:00"]);
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
+fn a_sealed_part_keeps_what_it_counted_when_its_other_rows_change() {
+    let (_database, mut session) = sealed();
+    session.run("UPDATE messages SET created_at = created_at + interval '1 minute' WHERE id = 3");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|4||10:00", "acme|c|11:01|11:40|4||11:00"]);
+}
+
+#[test]
+fn a_change_of_a_row_that_was_no_event_does_not_unseal_a_part() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    session.run(
+        "DELETE FROM messages WHERE id = 2;
+         CREATE TABLE mails (LIKE messages INCLUDING ALL);
+         INSERT INTO mails VALUES (1, 'acme', 'c', '2026-03-01 10:05+00', 'exchange')",
+    );
+    attach(&mut session, "mails", "agent_red", PLAN, &messages_mapping());
+    let before = billed(&mut session);
+    // It is of before the start of its table.
+    session.run("UPDATE mails SET kind = 'customer_message'");
+    assert_eq!(billed(&mut session), before);
+}
+
+#[test]
+fn rows_of_a_sealed_part_are_not_missed_in_another_conversation() {
+    let (_database, mut session) = sealed();
+    tell(&mut session, "acme", "d", "10:00 exchange");
+    tell(&mut session, "acme", "d", "09:50 exchange");
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+// --- Leaving quarantine ---
+
+#[test]
+fn a_row_mended_by_update_leaves_quarantine_and_is_metered() {
+    for (reason, broken, mend) in [
+        ("null_key", "tenant_id = NULL", "tenant_id = 'acme'"),
+        ("null_key", "created_at = NULL", "created_at = '2026-03-01 09:50+00'"),
+        ("no_kind", "kind = 'unheard_of'", "kind = 'exchange'"),
+        ("time_out_of_range", "created_at = 'infinity'", "created_at = '2026-03-01 09:50+00'"),
+        ("future", "created_at = now() + interval '1 hour'", "created_at = '2026-03-01 09:50+00'"),
+        ("key_too_long", "conversation_id = repeat('x', 513)", "conversation_id = 'c'"),
+    ] {
+        let (_database, mut session) = told("agent_red", "10:00 exchange");
+        session.run(&format!(
+            "CREATE TABLE draft (LIKE messages);
+             INSERT INTO draft VALUES (2, 'acme', 'c', '2026-03-01 09:50+00', 'exchange', false);
+             UPDATE draft SET {broken};
+             INSERT INTO messages SELECT * FROM draft"
+        ));
+        assert_eq!(quarantined(&mut session), [format!("2|{reason}")], "{broken}");
+        // Another change leaves it where it is, once.
+        session
+            .run("UPDATE messages SET excluded = true WHERE id = 2; UPDATE messages SET excluded = false WHERE id = 2");
+        assert_eq!(quarantined(&mut session), [format!("2|{reason}")], "{broken}");
+        session.run(&format!("UPDATE messages SET {mend} WHERE id = 2"));
+        assert_eq!(quarantined(&mut session), NOTHING, "{broken}");
+        assert_eq!(billed(&mut session), ["acme|c|09:50|10:30|4||10:00"], "{broken}");
+    }
+}
+
+#[test]
+fn a_row_without_an_id_mended_by_update_leaves_quarantine() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run(
+        "ALTER TABLE messages DROP CONSTRAINT messages_pkey, ALTER id DROP IDENTITY, ALTER id DROP NOT NULL;
+         INSERT INTO messages VALUES (NULL, 'acme', 'c', '2026-03-01 09:50+00', 'exchange'),
+             (NULL, 'acme', 'd', '2026-03-01 09:50+00', 'exchange')",
+    );
+    assert_eq!(quarantined(&mut session), ["|null_key", "|null_key"]);
+    session.run("UPDATE messages SET id = 2 WHERE id IS NULL AND conversation_id = 'c'");
+    assert_eq!(session.lines("SELECT conversation FROM talkmeter.quarantine"), ["d"]);
+    assert_eq!(billed(&mut session), ["acme|c|09:50|10:30|4||10:00"]);
+}
+
+#[test]
+fn a_row_that_is_mended_in_the_transaction_that_inserts_it_was_never_in_quarantine() {
+    let (_database, mut session) = metered("agent_red");
+    session.run("BEGIN");
+    tell(&mut session, "acme", "c", "10:00 unheard_of");
+    session.run("UPDATE messages SET kind = 'exchange'; COMMIT");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+}
+
+#[test]
+fn retry_meters_the_rows_of_a_gap() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run("SET talkmeter.enabled = off");
+    tell(&mut session, "acme", "c", "10:40 exchange, 10:20 customer_message, 10:50 unheard_of");
+    assert_eq!(quarantined(&mut session), ["2|disabled", "3|disabled", "4|disabled"]);
+    session.run("RESET talkmeter.enabled");
+    assert_eq!(retry(&mut session), "2");
+    assert_eq!(session.lines("SELECT message_id FROM talkmeter.quarantine"), ["4"]);
+    assert_eq!(billed(&mut session), ["acme|c|10:00|11:10|5||10:00"]);
+}
+
+#[test]
+fn a_row_of_a_gap_is_no_event_until_it_is_tried_again() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run("SET talkmeter.enabled = off");
+    tell(&mut session, "acme", "c", "10:20 customer_message");
+    session.run("RESET talkmeter.enabled");
+    // Folds the conversation again.
+    tell(&mut session, "acme", "c", "09:50 customer_message");
+    assert_eq!(billed(&mut session), ["acme|c|09:50|10:30|3||10:00"]);
+    assert_eq!(retry(&mut session), "1");
+    assert_eq!(billed(&mut session), ["acme|c|09:50|10:50|4||10:00"]);
+}
+
+#[test]
+fn a_metered_row_that_is_changed_in_a_gap_is_what_it_is_once_tried_again() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 customer_message");
+    session.run("SET talkmeter.enabled = off; UPDATE messages SET kind = 'note' WHERE id = 2; RESET talkmeter.enabled");
+    assert_eq!(quarantined(&mut session), ["2|disabled"]);
+    assert_eq!(retry(&mut session), "1");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+}
+
+#[test]
+fn the_sweep_meters_a_row_of_the_future_once_its_time_has_come() {
+    let (_database, mut session) = metered("agent_red");
+    session.run("SET talkmeter.max_future = 0");
+    session.run("INSERT INTO messages VALUES (1, 'acme', 'c', clock_timestamp() + interval '1 second', 'exchange')");
+    session.run("RESET talkmeter.max_future");
+    assert_eq!(quarantined(&mut session), ["1|future"]);
+    session.run("SELECT talkmeter.sweep(now() - interval '1 second')");
+    assert_eq!(quarantined(&mut session), ["1|future"]);
+    session.run("SELECT talkmeter.sweep(now() + interval '10 seconds')");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(session.line("SELECT message_count FROM talkmeter.parts"), "2");
+}
+
+#[test]
+fn a_row_that_no_policy_can_judge_is_metered_once_one_is_defined_that_was_in_force() {
+    let (_database, mut session) = metered("agent_red");
+    let define = |from: &str| {
+        format!(
+            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+                "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
+        )
+    };
+    session.run(&define("2026-03-02T00:00:00Z"));
+    session.run("SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01', policy => 'own')");
+    tell(&mut session, "acme", "c", "10:00 exchange, 2026-03-02 10:00 exchange");
+    assert_eq!(quarantined(&mut session), ["1|unknown_policy"]);
+    assert_eq!(retry(&mut session), "0");
+    assert_eq!(quarantined(&mut session), ["1|unknown_policy"]);
+    session.run(&define("2026-01-01T00:00:00Z"));
+    assert_eq!(retry(&mut session), "1");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    // Version 2 was in force when the part opened, which nothing has ended.
+    let parts = session.lines("SELECT policy_version, started_at, message_count FROM talkmeter.parts");
+    assert_eq!(parts, ["2|2026-03-01 10:00:00+00|4"]);
+}
+
+#[test]
+fn rows_of_an_internal_error_are_metered_once_its_cause_is_gone() {
+    let (_database, mut session) = metered("agent_red");
+    session.run("ALTER TABLE talkmeter.charge ADD CONSTRAINT whole CHECK (tenant <> 'acme')");
+    session.run("BEGIN");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    session.run("SELECT talkmeter.mark('acme', 'c', 'close', '2026-03-01 10:20')");
+    session.run("COMMIT");
+    let kept = "SELECT message_id, reason, mark_kind FROM talkmeter.quarantine ORDER BY mark_kind NULLS FIRST";
+    assert_eq!(session.lines(kept), ["1|internal_error|", "|internal_error|close"]);
+    session.run("ALTER TABLE talkmeter.charge DROP CONSTRAINT whole");
+    assert_eq!(retry(&mut session), "2");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:20|2||10:00"]);
+}
+
+#[test]
+fn a_change_that_met_an_internal_error_is_metered_once_its_cause_is_gone() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 customer_message");
+    session.run("ALTER TABLE talkmeter.charge ADD CONSTRAINT whole CHECK (tenant <> 'acme')");
+    session.run("UPDATE messages SET kind = 'ai_reply' WHERE id = 2");
+    assert_eq!(quarantined(&mut session), ["2|internal_error"]);
+    session.run("ALTER TABLE talkmeter.charge DROP CONSTRAINT whole");
+    assert_eq!(retry(&mut session), "1");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|2||10:10"]);
+}
+
+/// A row of the conversation `c` changed while the mapping is broken is metered as what it is, once that is mended.
+fn is_followed_over_a_broken_mapping((_database, mut session): (Database, Session)) {
+    session.run("ALTER TABLE messages ALTER kind TYPE varchar(40)");
+    session.run("UPDATE messages SET kind = 'customer_message' WHERE id = 2");
+    assert_eq!(quarantined(&mut session), ["2|mapping_broken"]);
+    session.run("ALTER TABLE messages ALTER kind TYPE text");
+    assert_eq!(retry(&mut session), "1");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(session.lines("SELECT message_count FROM talkmeter.parts"), ["3"]);
+}
+
+#[test]
+fn a_row_changed_while_its_mapping_was_broken_is_what_it_is_once_that_is_mended() {
+    is_followed_over_a_broken_mapping(told("agent_red", "10:00 exchange, 10:10 exchange"));
+}
+
+#[test]
+fn a_row_of_a_partition_changed_while_its_mapping_was_broken_is_what_it_is_once_that_is_mended() {
+    is_followed_over_a_broken_mapping(partitioned());
+}
+
+#[test]
+fn a_row_that_leaves_its_conversation_while_another_mapping_is_broken_has_left_it_once_that_is_mended() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:40 exchange");
+    session.run("CREATE TABLE mails (LIKE messages INCLUDING ALL)");
+    attach(&mut session, "mails", "agent_red", PLAN, &messages_mapping());
+    session.run("ALTER TABLE mails ALTER kind TYPE varchar(40)");
+    session.run("UPDATE messages SET conversation_id = 'd' WHERE id = 2");
+    session.run("ALTER TABLE mails ALTER kind TYPE text");
+    session.run("SELECT talkmeter.retry_quarantine()");
+    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00", "acme|d|10:40|11:10|2||10:40"]);
+    tell(&mut session, "acme", "c", "09:50 customer_message");
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
+fn rows_inserted_while_the_mapping_was_broken_are_metered_once_it_is_mended() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run("ALTER TABLE messages ALTER kind TYPE varchar(40)");
+    tell(&mut session, "acme", "c", "10:10 customer_message, 09:50 customer_message");
+    assert_eq!(quarantined(&mut session), ["2|mapping_broken", "3|mapping_broken"]);
+    assert_eq!(retry(&mut session), "0");
+    session.run("ALTER TABLE messages ALTER kind TYPE text");
+    assert_eq!(retry(&mut session), "2");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(billed(&mut session), ["acme|c|09:50|10:40|4||10:00"]);
+}
+
+#[test]
+fn a_row_of_before_the_start_is_no_event_and_stays_so() {
+    let database = Database::fresh("changes");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    attach(&mut session, "messages", "agent_red", PLAN, &messages_mapping());
+    tell(&mut session, "acme", "c", "now exchange, 10:10 exchange");
+    let kept =
+        "SELECT message_id, reason, detail LIKE 'The table held rows when it was attached%' FROM talkmeter.quarantine";
+    assert_eq!(session.lines(kept), ["3|time_out_of_range|t"]);
+    assert_eq!(retry(&mut session), "0");
+    assert_eq!(session.lines("SELECT message_count FROM talkmeter.parts"), ["2"]);
+    // One that is moved to after it becomes one.
+    session.run("UPDATE messages SET created_at = clock_timestamp() WHERE id = 1");
+    assert_eq!(session.lines("SELECT message_count FROM talkmeter.parts"), ["4"]);
+}
+
+#[test]
+fn a_row_that_is_gone_leaves_quarantine_when_it_is_tried_again() {
+    let (_database, mut session) = metered("agent_red");
+    tell(&mut session, "acme", "c", "10:00 unheard_of");
+    session.run("DELETE FROM messages");
+    assert_eq!(retry(&mut session), "1");
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
+fn a_strict_source_raises_for_a_changed_row_too() {
+    let database = Database::fresh("changes");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run(&format!(
+        "SELECT talkmeter.attach('messages', 'agent_red', {}, strict => true, default_plan => 'agent_red/starter')",
+        quoted(&messages_mapping())
+    ));
+    tell(&mut session, "acme", "c", "10:00 exchange, 10:10 exchange");
+    let before = billed(&mut session);
+    for (change, code) in [
+        ("conversation_id = NULL", SqlState::NOT_NULL_VIOLATION),
+        ("kind = 'unheard_of'", SqlState::CHECK_VIOLATION),
+        ("created_at = now() + interval '1 day'", SqlState::DATETIME_FIELD_OVERFLOW),
+    ] {
+        assert_eq!(session.refused(&format!("UPDATE messages SET {change} WHERE id = 2")), code, "{change}");
+    }
+    assert_eq!(billed(&mut session), before);
+    assert_eq!(standing_charges(&mut session, "part"), ["1"]);
+    assert_eq!(quarantined(&mut session), NOTHING);
+}

@@ -1,0 +1,551 @@
+//! What should the meter have made of all that was committed (SPEC 2, 3)?
+//!
+//! A conversation that has lost no event is folded from its start by [`Conversation::step`], whatever the order in which
+//! its events came. One that has lost any has a memory of them: it is kept as a database keeps it, and folded again by
+//! the engine's `refold`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
+use std::sync::Arc;
+use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order::{self, MessageId, OrderKey};
+use talkmeter_engine::policy::Policy;
+use talkmeter_engine::refold::{Before, Changes, Placed, refold, restart};
+use talkmeter_engine::verdict::Verdict;
+
+/// Tenant and conversation.
+pub type Key = (String, String);
+/// Source and message id.
+pub type Name = (i32, String);
+
+/// From here on every time is in the future.
+pub const FUTURE: Instant = Instant(4_000_000_000_000_000);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Time {
+    Null,
+    Infinite,
+    At(Instant),
+}
+
+/// A row of the application's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub source: i32,
+    pub id: MessageId,
+    pub tenant: Option<String>,
+    pub conversation: Option<String>,
+    pub at: Time,
+    pub kind: Option<&'static str>,
+    pub excluded: bool,
+}
+
+/// What a row is to the meter.
+enum Reading {
+    Nothing,
+    Refused(&'static str),
+    Events(Key, Vec<Placed>),
+}
+
+impl Row {
+    pub fn name(&self) -> Name {
+        (self.source, self.id.text())
+    }
+
+    pub fn is_valid(&self) -> bool {
+        !matches!(self.read(), Reading::Refused(_))
+    }
+
+    fn read(&self) -> Reading {
+        let kinds: Option<Vec<Kind>> = match self.kind {
+            Some("noise") if self.source == 2 => return Reading::Nothing,
+            Some("exchange") => Some(vec![Kind::CustomerMessage, Kind::AiReply]),
+            Some("visit") => Some(vec![Kind::CustomerMessage, Kind::AiReply, Kind::Close]),
+            name => name.and_then(Kind::named).map(|kind| vec![kind]),
+        };
+        let (Some(tenant), Some(conversation)) = (&self.tenant, &self.conversation) else {
+            return Reading::Refused("null_key");
+        };
+        let at = match (self.at, kinds.is_some()) {
+            (Time::Null, _) => return Reading::Refused("null_key"),
+            (_, false) => return Reading::Refused("no_kind"),
+            (Time::Infinite, _) => return Reading::Refused("time_out_of_range"),
+            (Time::At(at), _) if at >= FUTURE => return Reading::Refused("future"),
+            (Time::At(at), _) => at,
+        };
+        let event = |(position, kind)| Placed {
+            place: OrderKey::row(at, self.source, &self.id, position).as_bytes().to_vec(),
+            event: Event { at, kind, excluded: self.excluded },
+        };
+        let events = (0..).zip(kinds.unwrap_or_default()).map(event).collect();
+        Reading::Events((tenant.clone(), conversation.clone()), events)
+    }
+
+    /// Its line in quarantine, as the test reads it.
+    fn held(&self, reason: &str) -> String {
+        let at = match self.at {
+            Time::At(at) => at.0.to_string(),
+            _ => String::new(),
+        };
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        format!("{}|{}|{}|{}|{at}|{reason}", self.source, self.id.text(), text(&self.tenant), text(&self.conversation))
+    }
+}
+
+/// Which policy is in force.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The policies of the two sources.
+    pub sources: [String; 2],
+    /// Every version of every policy, and from when it is in force.
+    pub versions: Vec<(Instant, Arc<Policy>)>,
+    /// Policies that the subscriptions of tenants name.
+    pub pins: BTreeMap<String, String>,
+}
+
+impl Terms {
+    fn in_force(&self, name: &str, at: Instant) -> Option<&Arc<Policy>> {
+        let (name, pinned) = match name.split_once('@') {
+            Some((name, version)) => (name, version.parse::<i32>().ok()),
+            None => (name, None),
+        };
+        let versions = self.versions.iter().filter(|(from, policy)| {
+            policy.name == name && pinned.map_or(*from <= at, |version| policy.version == version)
+        });
+        versions.max_by_key(|(from, policy)| (*from, policy.version)).map(|(_, policy)| policy)
+    }
+
+    /// What a part opens under at this place, after a part that opened under `previous`.
+    fn opening(&self, tenant: &str, place: &[u8], at: Instant, previous: Option<&Opening>) -> Option<Opening> {
+        let own = |source: i32| self.sources[source as usize - 1].as_str();
+        let (source, name) = match order::is_mark(place) {
+            false => (Some(order::source_of(place)), own(order::source_of(place))),
+            true => {
+                let previous = previous?;
+                let before = previous.policy.name.as_str();
+                let of_source = previous.source.map(own).filter(|name| name.split('@').next() == Some(before));
+                (previous.source, of_source.unwrap_or(before))
+            }
+        };
+        let name = self.pins.get(tenant).map_or(name, String::as_str);
+        Some(Opening { policy: Arc::clone(self.in_force(name, at)?), source })
+    }
+}
+
+/// What happened to an event that may not be folded yet.
+#[derive(Clone, Debug)]
+enum Noted {
+    Add(Vec<u8>),
+    /// Its row was changed into something else.
+    Remove(Vec<u8>),
+    Delete(Vec<u8>),
+    Touch(Vec<u8>),
+}
+
+/// A conversation as a database keeps it.
+#[derive(Clone, Debug, Default)]
+struct Talk {
+    marks: Vec<Placed>,
+    /// In the order of time; only the last may be open.
+    parts: Vec<Part>,
+    highest: i32,
+    last_event: Vec<u8>,
+    /// Places of events that no known policy could judge.
+    unjudged: BTreeSet<Vec<u8>>,
+    /// Places of marks that came too late for a part that had lost rows.
+    sealed: BTreeSet<Vec<u8>>,
+    /// An event that a part had counted was deleted.
+    lossy: bool,
+}
+
+/// The meter, and the tables that it watches, as a transaction sees them.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    pub terms: Terms,
+    pub rows: BTreeMap<Name, Row>,
+    noted: BTreeMap<Key, Vec<Noted>>,
+    /// Marks that have no number yet, in the order of their calls.
+    called: Vec<(Key, Kind, Instant)>,
+    talks: BTreeMap<Key, Talk>,
+    /// Rows that came too late for a part that had lost others.
+    sealed: BTreeSet<Name>,
+    /// Lines of quarantine whose rows are gone: they may stay until somebody retries.
+    stale: BTreeSet<String>,
+}
+
+impl Meter {
+    pub fn new(terms: Terms) -> Meter {
+        Meter {
+            terms,
+            rows: BTreeMap::new(),
+            noted: BTreeMap::new(),
+            called: Vec::new(),
+            talks: BTreeMap::new(),
+            sealed: BTreeSet::new(),
+            stale: BTreeSet::new(),
+        }
+    }
+
+    // What a transaction does
+
+    pub fn insert(&mut self, row: Row) {
+        if let Reading::Events(key, events) = row.read() {
+            self.note(&key, &events, Noted::Add);
+        }
+        self.rows.insert(row.name(), row);
+    }
+
+    /// A change is a removal and an addition; a row that can no longer be metered counts as deleted.
+    pub fn update(&mut self, name: &Name, to: Row) {
+        let Some(row) = self.rows.remove(name) else { return };
+        if row != to {
+            self.leave(&row, if to.is_valid() { Noted::Remove } else { Noted::Delete });
+            self.insert(to);
+        } else {
+            self.rows.insert(name.clone(), to);
+        }
+    }
+
+    pub fn delete(&mut self, name: &Name) {
+        let Some(row) = self.rows.remove(name) else { return };
+        self.stale.extend(self.held(&row));
+        self.leave(&row, Noted::Delete);
+    }
+
+    pub fn mark(&mut self, key: Key, kind: Kind, at: Instant) {
+        self.called.push((key, kind, at));
+    }
+
+    fn leave(&mut self, row: &Row, how: fn(Vec<u8>) -> Noted) {
+        let was_sealed = self.sealed.remove(&row.name());
+        if let Reading::Events(key, events) = row.read() {
+            // What was refused was no event, so nothing goes.
+            self.note(&key, &events, if was_sealed { Noted::Touch } else { how });
+        }
+    }
+
+    fn note(&mut self, key: &Key, events: &[Placed], how: fn(Vec<u8>) -> Noted) {
+        let noted = self.noted.entry(key.clone()).or_default();
+        noted.extend(events.iter().map(|placed| how(placed.place.clone())));
+    }
+
+    /// Folds what was noted, as a commit does.
+    pub fn settle(&mut self) {
+        for (key, kind, at) in take(&mut self.called) {
+            let talk = self.talks.entry(key.clone()).or_default();
+            let place = OrderKey::mark(at, kind, talk.marks.len() as i64 + 1).as_bytes().to_vec();
+            talk.marks.push(Placed { place: place.clone(), event: Event { at, kind, excluded: false } });
+            self.noted.entry(key).or_default().push(Noted::Add(place));
+        }
+        for (key, noted) in take(&mut self.noted) {
+            let mut talk = self.talks.remove(&key).unwrap_or_default();
+            let log = self.log(&key, &talk);
+            let sealed = talk.fold(&self.terms, &key, &log, &noted);
+            let there: Vec<Placed> = log.into_iter().filter(|placed| !sealed.contains(&placed.place)).collect();
+            talk.unjudged = talk.waiting(&self.terms, &key.0, &there);
+            let (marks, rows): (Vec<_>, Vec<_>) = sealed.into_iter().partition(|place| order::is_mark(place));
+            self.sealed.extend(rows.iter().map(|place| name(place)));
+            talk.sealed.extend(marks);
+            self.talks.insert(key, talk);
+        }
+    }
+
+    /// The events of a conversation that are there, in order.
+    fn log(&self, key: &Key, talk: &Talk) -> Vec<Placed> {
+        let mut log = talk.marks.clone();
+        log.retain(|mark| !talk.sealed.contains(&mark.place));
+        for (name, row) in &self.rows {
+            match row.read() {
+                Reading::Events(of, events) if of == *key && !self.sealed.contains(name) => log.extend(events),
+                _ => {}
+            }
+        }
+        log.sort_unstable_by(|a, b| a.place.cmp(&b.place));
+        log
+    }
+
+    pub fn sweep(&mut self, as_of: Instant) {
+        self.settle();
+        for (key, talk) in &mut self.talks {
+            talk.sweep(key, as_of);
+        }
+    }
+
+    pub fn retry(&mut self) {
+        self.settle();
+        self.stale.clear();
+        for name in take(&mut self.sealed) {
+            if let Reading::Events(key, events) = self.rows[&name].read() {
+                self.note(&key, &events, Noted::Add);
+            }
+        }
+        for (key, talk) in &mut self.talks {
+            let again = talk.unjudged.iter().cloned().map(Noted::Touch);
+            let again = again.chain(take(&mut talk.sealed).into_iter().map(Noted::Add));
+            self.noted.entry(key.clone()).or_default().extend(again);
+        }
+        self.settle();
+    }
+
+    // What is there after it
+
+    pub fn keys(&self) -> impl Iterator<Item = (&Key, bool)> {
+        self.talks.iter().map(|(key, talk)| (key, talk.lossy))
+    }
+
+    /// The parts that a report of `now` shows.
+    pub fn parts(&self, now: Instant) -> Vec<String> {
+        let told = self.talks.iter().map(|(key, talk)| (key, if talk.lossy { talk.clone() } else { self.anew(key) }));
+        shown(told, now)
+    }
+
+    /// The same as the engine's own folding again has them.
+    pub fn refolded_parts(&self, now: Instant) -> Vec<String> {
+        shown(self.talks.iter().map(|(key, talk)| (key, talk.clone())), now)
+    }
+
+    /// What the parts of conversations that have lost nothing are kept with, so that more can be folded on them.
+    pub fn states(&self) -> Vec<String> {
+        let whole = self.talks.iter().filter(|(_, talk)| !talk.lossy);
+        let lines = whole.flat_map(|(key, _)| self.anew(key).parts.into_iter().map(|part| state(key, &part)));
+        let mut lines: Vec<String> = lines.collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    /// Starts of the parts that must have been judged billable even if nobody has swept.
+    pub fn billable_unswept(&self) -> Vec<String> {
+        let whole = self.talks.iter().filter(|(_, talk)| !talk.lossy);
+        let parts = whole.flat_map(|(key, _)| self.anew(key).parts.into_iter().map(move |part| (key, part)));
+        let billable = parts.filter(|(_, part)| part.charge_instant().is_some());
+        billable.map(|((tenant, id), part)| format!("{tenant}|{id}|{}", part.started_at.0)).collect()
+    }
+
+    fn anew(&self, key: &Key) -> Talk {
+        let log = self.log(key, &self.talks[key]);
+        let mut talk = Talk::default();
+        talk.go_on(&self.terms, key, &log);
+        talk
+    }
+
+    /// The lines that quarantine must hold, and those that it may hold besides.
+    pub fn quarantine(&self) -> (Vec<String>, &BTreeSet<String>) {
+        let mut lines: Vec<String> = self.rows.values().filter_map(|row| self.held(row)).collect();
+        for ((tenant, id), talk) in &self.talks {
+            let unjudged = talk.unjudged.iter().filter(|place| order::is_mark(place));
+            for (place, reason) in
+                unjudged.map(|place| (place, "unknown_policy")).chain(talk.sealed.iter().map(|place| (place, "sealed")))
+            {
+                let (at, (source, number)) = (order::time_of(place), name(place));
+                lines.push(format!("{source}|{number}|{tenant}|{id}|{}|{reason}", at.0));
+            }
+        }
+        lines.sort_unstable();
+        (lines, &self.stale)
+    }
+
+    fn held(&self, row: &Row) -> Option<String> {
+        match row.read() {
+            Reading::Nothing => None,
+            Reading::Refused(reason) => Some(row.held(reason)),
+            Reading::Events(..) if self.sealed.contains(&row.name()) => Some(row.held("sealed")),
+            Reading::Events(key, events) => {
+                let unjudged = &self.talks.get(&key)?.unjudged;
+                events.iter().any(|placed| unjudged.contains(&placed.place)).then(|| row.held("unknown_policy"))
+            }
+        }
+    }
+}
+
+impl Talk {
+    /// Folds what was noted into the conversation, whose events now are `log`; returns the places of those that came too
+    /// late for a part that had lost others.
+    fn fold(&mut self, terms: &Terms, key: &Key, log: &[Placed], noted: &[Noted]) -> Vec<Vec<u8>> {
+        let is_there = |place: &Vec<u8>| log.binary_search_by(|placed| placed.place.cmp(place)).is_ok();
+        let counted =
+            |place: &Vec<u8>| self.parts.iter().any(|part| part.first_event <= *place && *place <= part.last_event);
+        let deleted: BTreeSet<Name> = noted
+            .iter()
+            .filter_map(|noted| if let Noted::Delete(place) = noted { Some(name(place)) } else { None })
+            .collect();
+        // A row that was changed before it was deleted was deleted.
+        let lost = |noted: &Noted| match noted {
+            Noted::Delete(place) | Noted::Remove(place) => {
+                deleted.contains(&name(place)) && !is_there(place) && counted(place)
+            }
+            _ => false,
+        };
+        self.lossy |= noted.iter().any(lost);
+        let later = |noted: &Noted| matches!(noted, Noted::Add(place) if *place > self.last_event);
+        if noted.iter().all(later) {
+            let first = log.partition_point(|placed| placed.place <= self.last_event);
+            self.go_on(terms, key, &log[first..]);
+            return Vec::new();
+        }
+        self.fold_again(terms, key, log, &changes(noted))
+    }
+
+    fn go_on(&mut self, terms: &Terms, (tenant, id): &Key, log: &[Placed]) {
+        let open = self.parts.pop_if(|part| part.end.is_none());
+        let mut state = Conversation { highest: self.highest, open };
+        for placed in log {
+            let previous = state.open.as_ref().or(self.parts.last()).map(opening_of);
+            let opener = || terms.opening(tenant, &placed.place, placed.event.at, previous.as_ref()).ok_or(());
+            let mut effects = Vec::new();
+            // What cannot be judged has no effect.
+            let _ = state.step(id, &placed.place, &placed.event, opener, &mut effects);
+            self.parts.extend(effects.into_iter().filter_map(ended));
+            self.last_event.clone_from(&placed.place);
+        }
+        self.highest = state.highest;
+        self.parts.extend(state.open);
+    }
+
+    fn fold_again(&mut self, terms: &Terms, (tenant, id): &Key, log: &[Placed], changes: &Changes) -> Vec<Vec<u8>> {
+        let Some(earliest) = changes.earliest() else { return Vec::new() };
+        let from = restart(&self.parts, earliest);
+        let first = log.partition_point(|placed| placed.place < from.place);
+        let before = Before {
+            id,
+            previous: from.part.checked_sub(1).map(|previous| &self.parts[previous]),
+            parts: &self.parts[from.part..],
+            highest: self.highest,
+            passed: (!self.last_event.is_empty()).then(|| order::time_of(&self.last_event)),
+        };
+        let opener = |placed: &Placed, previous: Option<&Opening>| {
+            terms.opening(tenant, &placed.place, placed.event.at, previous)
+        };
+        // Which number a part takes is not compared, so neither is which charge is the older one.
+        let after = refold(&before, log[first..].to_vec(), changes, opener, BTreeMap::new);
+        if let Some(last) = log.last().filter(|last| last.place > self.last_event) {
+            self.last_event.clone_from(&last.place);
+        }
+        self.parts.truncate(from.part);
+        self.parts.extend(after.parts);
+        self.highest = after.highest;
+        after.sealed
+    }
+
+    /// The places of events that wait for a policy: those that no part counts, and at which none could open. What waits
+    /// before the last part that has lost rows does so for ever.
+    fn waiting(&self, terms: &Terms, tenant: &str, log: &[Placed]) -> BTreeSet<Vec<u8>> {
+        let counts = |part: &Part, placed: &Placed| part.first_event <= placed.place && placed.place <= part.last_event;
+        let is_sealed =
+            |part: &&Part| (log.iter().filter(|placed| counts(part, placed)).count() as i64) < part.event_count;
+        let sealed_until = self.parts.iter().rfind(is_sealed).map(|part| part.last_activity_at);
+        let waits = |placed: &&Placed| {
+            let before = self.parts.partition_point(|part| part.first_event <= placed.place);
+            let before = self.parts[..before].last();
+            let is_counted = before.is_some_and(|part| counts(part, placed));
+            let for_ever = Some(placed.event.at) <= sealed_until && self.unjudged.contains(&placed.place);
+            let opening = || terms.opening(tenant, &placed.place, placed.event.at, before.map(opening_of).as_ref());
+            !is_counted && (for_ever || opening().is_none())
+        };
+        log.iter().filter(waits).map(|placed| placed.place.clone()).collect()
+    }
+
+    fn sweep(&mut self, (_, id): &Key, as_of: Instant) {
+        let Some(timeout) = self.parts.last().and_then(Part::timeout) else { return };
+        if timeout.due <= as_of {
+            self.pass_time(id, as_of);
+            self.last_event = OrderKey::floor(timeout.due).to_vec().max(take(&mut self.last_event));
+        }
+    }
+
+    fn pass_time(&mut self, id: &str, now: Instant) {
+        let open = self.parts.pop_if(|part| part.end.is_none());
+        let mut state = Conversation { highest: self.highest, open };
+        let mut effects = Vec::new();
+        state.pass_time(id, now, &mut effects);
+        self.parts.extend(effects.into_iter().filter_map(ended).chain(state.open));
+    }
+}
+
+/// Deletes come last, as [`Changes::delete`] asks.
+fn changes(noted: &[Noted]) -> Changes {
+    let mut changes = Changes::default();
+    for noted in noted {
+        match noted {
+            Noted::Add(place) => changes.add(place),
+            Noted::Remove(place) => changes.remove(place),
+            Noted::Touch(place) => changes.touch(place),
+            Noted::Delete(_) => {}
+        }
+    }
+    for noted in noted {
+        if let Noted::Delete(place) = noted {
+            changes.delete(place);
+        }
+    }
+    changes
+}
+
+/// The row, or the number of the mark, that an event is of.
+fn name(place: &[u8]) -> Name {
+    let place = OrderKey::from_bytes(place).expect("a key");
+    (place.source(), place.message().expect("an id").text())
+}
+
+fn opening_of(part: &Part) -> Opening {
+    Opening { policy: Arc::clone(&part.policy), source: part.source }
+}
+
+fn ended(effect: Effect) -> Option<Part> {
+    match effect {
+        Effect::Ended(part) => Some(part),
+        Effect::Charged { .. } => None,
+    }
+}
+
+fn micros(time: Option<Instant>) -> String {
+    time.map_or(String::new(), |instant| instant.0.to_string())
+}
+
+fn flag(truth: bool) -> &'static str {
+    if truth { "t" } else { "f" }
+}
+
+/// The columns of `talkmeter.parts` but the number.
+fn shown<'a>(talks: impl Iterator<Item = (&'a Key, Talk)>, now: Instant) -> Vec<String> {
+    let mut lines = Vec::new();
+    for ((tenant, id), mut talk) in talks {
+        talk.pass_time(id, now);
+        for part in &talk.parts {
+            let because = match part.verdict {
+                Some(Verdict::NotBillable(reason)) if part.end.is_some() => reason.name(),
+                _ => "",
+            };
+            let (policy, charged) = (&part.policy, part.charge_instant());
+            let columns = [
+                format!("{tenant}|{id}|{}|{}|{}", micros(Some(part.started_at)), policy.name, policy.version),
+                if part.end.is_some() { "ended" } else { "open" }.to_owned(),
+                micros(part.first_ai_reply_at),
+                micros(Some(part.last_activity_at)),
+                micros(part.end.map(|end| end.at)),
+                part.end.map_or("", |end| end.reason.name()).to_owned(),
+                format!("{}|{because}|{}", flag(charged.is_some()), micros(charged)),
+                format!("{}|{}|{}|{}", part.message_count, part.turn_count, part.ai_replies, part.staff_replies),
+            ];
+            lines.push(columns.join("|"));
+        }
+    }
+    lines.sort_unstable();
+    lines
+}
+
+/// The columns of `talkmeter.part` that no report shows.
+fn state((tenant, id): &Key, part: &Part) -> String {
+    let hex = |place: &[u8]| place.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    format!(
+        "{tenant}|{id}|{}|{}|{}|{}|{}|{}|{}",
+        hex(&part.first_event),
+        hex(&part.last_event),
+        part.source.map_or(String::new(), |source| source.to_string()),
+        part.event_count,
+        flag(part.customer_waits),
+        flag(part.excluded),
+        flag(part.error_before_reply),
+    )
+}

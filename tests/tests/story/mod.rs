@@ -1,0 +1,879 @@
+//! What may an application do to its messages, in SQL, and how does the oracle hear of it?
+
+use crate::oracle::{FUTURE, Key, Meter, Name, Row, Terms, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use talkmeter_engine::event::Kind;
+use talkmeter_engine::instant::{DAY, Instant, SECOND};
+use talkmeter_engine::order::MessageId;
+use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_tests::{Random, Session, attach, create_messages, messages_mapping, quoted};
+
+const MINUTE: i64 = 60 * SECOND;
+/// Instants at which something happens: a step apart, so that they meet timeouts exactly.
+const POINTS: usize = 30;
+/// 2026-03-01 00:00 UTC: two billing months meet.
+const MONTH: Instant = Instant(1_772_323_200 * SECOND);
+const ZONE: &str = "Asia/Kolkata";
+const TENANTS: [&str; 3] = ["acme", "bolt", "o'neil Ö"];
+/// A plan's name, units included and rate.
+pub const PLANS: [(&str, i64, &str); 2] = [("small", 2, "0.25"), ("none", 0, "0.5")];
+
+fn percent(random: &mut Random, chance: usize) -> bool {
+    random.below(100) < chance
+}
+
+fn one_of<'a, T>(random: &mut Random, all: &'a [T]) -> &'a T {
+    &all[random.below(all.len())]
+}
+
+// --- What is there before the first message ---
+
+/// What stays the same for a run.
+pub struct Setup {
+    /// The first instant of the grid, and its step.
+    base: Instant,
+    step: i64,
+    /// The grid ends now, so that parts are open at its end.
+    near_now: bool,
+    /// Rows are deleted, or lose their keys.
+    losses: bool,
+    conversations: [&'static str; 2],
+    integer_threads: bool,
+    uuids: bool,
+    local_times: bool,
+    default_plans: [Option<&'static str>; 2],
+    pinned: Option<(&'static str, String)>,
+    custom: Vec<(Instant, Policy)>,
+    pub terms: Terms,
+}
+
+fn shipped() -> Vec<(Instant, Arc<Policy>)> {
+    let lutingenie = Policy {
+        name: "lutingenie".into(),
+        version: 1,
+        starts_on: vec![Kind::CustomerMessage],
+        ends_on: vec![Kind::Close, Kind::Resolve, Kind::NewTopic],
+        idle_timeout: Some(30 * MINUTE),
+        quiet_review_after: None,
+        turn_limit: None,
+        charge_on: ChargeOn::FirstAiReply,
+        staff_reply_blocks: false,
+        error_before_reply_waives: false,
+        exclude_prefixes: vec![],
+    };
+    let agent_red = Policy {
+        name: "agent_red".into(),
+        ends_on: vec![Kind::Close, Kind::Escalate],
+        turn_limit: Some(50),
+        error_before_reply_waives: true,
+        exclude_prefixes: ["test_", "admin_", "health_", "system_"].map(str::to_owned).to_vec(),
+        ..lutingenie.clone()
+    };
+    let ai_resolution = Policy {
+        name: "ai_resolution".into(),
+        starts_on: vec![Kind::CustomerMessage, Kind::StaffReply, Kind::Reopen],
+        ends_on: vec![Kind::Close, Kind::Resolve],
+        idle_timeout: None,
+        quiet_review_after: Some(180 * MINUTE),
+        charge_on: ChargeOn::Close,
+        staff_reply_blocks: true,
+        ..lutingenie.clone()
+    };
+    [lutingenie, agent_red, ai_resolution].map(|policy| (Instant::BEGINNING, Arc::new(policy))).to_vec()
+}
+
+/// A version of the policy `custom`.
+fn custom(random: &mut Random, version: i32, step: i64) -> Policy {
+    let (mut starts_on, mut ends_on) = (vec![Kind::CustomerMessage], vec![]);
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::CustomerMessage) {
+        match random.below(4) {
+            0 => starts_on.push(kind),
+            1 => ends_on.push(kind),
+            _ => {}
+        }
+    }
+    let idle_timeout = percent(random, 70).then(|| step * (1 + random.below(3) as i64));
+    // Which of two equal timeouts ends a part may depend on an event that is lost.
+    let quiet = Some(step * (1 + random.below(4) as i64)).filter(|quiet| Some(*quiet) != idle_timeout);
+    Policy {
+        name: "custom".into(),
+        version,
+        starts_on,
+        ends_on,
+        idle_timeout,
+        quiet_review_after: quiet.filter(|_| percent(random, 50)),
+        turn_limit: percent(random, 40).then(|| 1 + random.below(3) as i32),
+        charge_on: *one_of(random, &[ChargeOn::FirstAiReply, ChargeOn::Close]),
+        staff_reply_blocks: percent(random, 50),
+        error_before_reply_waives: percent(random, 50),
+        exclude_prefixes: if percent(random, 20) { vec!["test_".into()] } else { vec![] },
+    }
+}
+
+fn define_policy(from: Instant, policy: &Policy) -> String {
+    let names = |kinds: &[Kind]| kinds.iter().map(|kind| format!("\"{}\"", kind.name())).collect::<Vec<_>>().join(", ");
+    let timeout = |key: &str, micros: Option<i64>| match micros {
+        Some(micros) => format!(", \"{key}\": \"{micros} microseconds\""),
+        None => String::new(),
+    };
+    let prefixes: Vec<String> = policy.exclude_prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
+    let definition = format!(
+        r#"{{"name": "{}", "effective_from": "{}", "starts_on": [{}], "ends_on": [{}]{}{}{}, "charge_on": "{}", "staff_reply_blocks": {}, "error_before_reply_waives": {}, "exclude_prefixes": [{}]}}"#,
+        policy.name,
+        instant(from).trim_matches('\''),
+        names(&policy.starts_on),
+        names(&policy.ends_on),
+        timeout("idle_timeout", policy.idle_timeout),
+        timeout("quiet_review_after", policy.quiet_review_after),
+        policy.turn_limit.map_or(String::new(), |limit| format!(", \"turn_limit\": {limit}")),
+        policy.charge_on.name(),
+        policy.staff_reply_blocks,
+        policy.error_before_reply_waives,
+        prefixes.join(", "),
+    );
+    format!("SELECT talkmeter.define_policy({})", quoted(&definition))
+}
+
+impl Setup {
+    pub fn new(random: &mut Random, now: Instant) -> Setup {
+        let step = MINUTE * *one_of(random, &[10, 10, 15, 30, 60]);
+        let near_now = percent(random, 30);
+        let base = match near_now {
+            true => Instant(now.0 - step * (POINTS as i64 - 1) - 2 * SECOND),
+            false => MONTH.plus(-step * random.below(POINTS) as i64),
+        };
+        let numbers = percent(random, 50);
+        let middle = base.plus(step * random.below(POINTS) as i64);
+        let froms = match random.below(4) {
+            0 => vec![Instant::BEGINNING, middle],
+            1 => vec![middle],
+            _ => vec![Instant::BEGINNING],
+        };
+        let custom: Vec<_> = froms.into_iter().zip(1..).map(|(from, n)| (from, custom(random, n, step))).collect();
+        let versions = custom.iter().map(|(from, policy)| (*from, Arc::new(policy.clone())));
+        let mut policy = || {
+            (*one_of(random, &["lutingenie", "agent_red", "ai_resolution", "custom", "custom", "custom@1"])).to_owned()
+        };
+        let (sources, pin) = ([policy(), policy()], policy());
+        let pinned = percent(random, 15).then(|| (TENANTS[0], pin));
+        Setup {
+            base,
+            step,
+            near_now,
+            losses: percent(random, 50),
+            conversations: if numbers { ["1", "2"] } else { *one_of(random, &[["c", "d"], ["c", "test_1"]]) },
+            integer_threads: numbers,
+            uuids: percent(random, 50),
+            local_times: percent(random, 30),
+            default_plans: [0, 1].map(|_| percent(random, 50).then_some("small")),
+            terms: Terms {
+                sources,
+                versions: shipped().into_iter().chain(versions).collect(),
+                pins: pinned.iter().map(|(tenant, policy)| ((*tenant).to_owned(), policy.clone())).collect(),
+            },
+            pinned,
+            custom,
+        }
+    }
+
+    /// Brings a new database to where the first message may come.
+    pub fn sql(&self) -> Vec<String> {
+        let thread = if self.integer_threads { "bigint" } else { "text" };
+        let id = if self.uuids { "uuid" } else { "varchar" };
+        let time = if self.local_times { "timestamp" } else { "timestamptz" };
+        let mut sql = vec![
+            "ALTER TABLE messages ADD body text".to_owned(),
+            "CREATE INDEX ON messages (tenant_id, conversation_id, created_at)".to_owned(),
+            format!(
+                "CREATE TABLE utterances (body text, gone int, what text, thread {thread}, said_at {time}, shop text,
+                     channel text NOT NULL DEFAULT 'web', ref {id} PRIMARY KEY)"
+            ),
+            "ALTER TABLE utterances DROP gone".to_owned(),
+            "CREATE INDEX ON utterances (thread)".to_owned(),
+        ];
+        for (name, included, rate) in PLANS {
+            sql.push(format!(
+                r#"SELECT talkmeter.define_plan('{{"name": "{name}", "included": {included}, "overage_rate": {rate}, "currency": "USD"}}')"#
+            ));
+        }
+        sql.push(
+            r#"SELECT talkmeter.define_pack('{"name": "pair", "size": 2, "price": 1, "currency": "USD", "valid_for": "20 days"}')"#
+                .to_owned(),
+        );
+        sql.extend(self.custom.iter().map(|(from, policy)| define_policy(*from, policy)));
+        let policy = self.pinned.as_ref().map_or("NULL".to_owned(), |(_, policy)| quoted(policy));
+        sql.push(format!(
+            "SELECT talkmeter.subscribe('acme', 'small', '2020-01-01', anchor_day => 1, policy => {policy})"
+        ));
+        sql
+    }
+
+    fn mapping_of_utterances(&self) -> String {
+        let zone = if self.local_times { format!(r#""timezone": "{ZONE}", "#) } else { String::new() };
+        let kinds = messages_mapping().replace("\"kind\": \"", "\"what\": \"");
+        // Of each rule only the column has another name; the kind is named as before.
+        let kinds = kinds.replace("}, \"what\":", "}, \"kind\":");
+        let kinds = kinds.replacen("\"kinds\": [", r#""kinds": [{"when": {"what": "noise"}, "kind": "ignore"}, "#, 1);
+        let rest = kinds.replace(r#""excluded": true"#, r#""channel": ["preview", "test"]"#);
+        let names = r#""message_id": "ref", "tenant": "shop", "conversation": "thread", "occurred_at": "said_at""#;
+        rest.replacen('{', &format!("{{{zone}{names}, "), 1)
+    }
+
+    /// The tables, attached.
+    pub fn prepare(&self, session: &mut Session) {
+        create_messages(session);
+        self.sql().iter().for_each(|sql| session.run(sql));
+        attach(session, "messages", &self.terms.sources[0], self.default_plans[0], &messages_mapping());
+        let mapping = self.mapping_of_utterances();
+        attach(session, "utterances", &self.terms.sources[1], self.default_plans[1], &mapping);
+    }
+
+    pub fn description(&self) -> String {
+        format!(
+            "-- messages: {}, default plan {:?}; utterances: {}, default plan {:?}\n{};",
+            self.terms.sources[0],
+            self.default_plans[0],
+            self.terms.sources[1],
+            self.default_plans[1],
+            self.sql().join(";\n")
+        )
+    }
+
+    /// Of each column of a row its name and its value, the id first.
+    fn columns(&self, row: &Row) -> [(&'static str, String); 6] {
+        let text = |text: &Option<String>| text.as_deref().map_or("NULL".to_owned(), quoted);
+        let kind = row.kind.map_or("NULL".to_owned(), quoted);
+        let at = match row.at {
+            Time::Null => "NULL".to_owned(),
+            Time::Infinite => "'infinity'".to_owned(),
+            Time::At(at) if row.source == 2 && self.local_times => {
+                format!("{}::timestamptz AT TIME ZONE '{ZONE}'", instant(at))
+            }
+            Time::At(at) => instant(at),
+        };
+        let (tenant, conversation) = (text(&row.tenant), text(&row.conversation));
+        match &row.id {
+            MessageId::Integer(id) => [
+                ("id", id.to_string()),
+                ("tenant_id", tenant),
+                ("conversation_id", conversation),
+                ("created_at", at),
+                ("kind", kind),
+                ("excluded", row.excluded.to_string()),
+            ],
+            MessageId::Text(id) => [
+                ("ref", quoted(id)),
+                ("shop", tenant),
+                ("thread", conversation),
+                ("said_at", at),
+                ("what", kind),
+                ("channel", if row.excluded { "'preview'" } else { "'web'" }.to_owned()),
+            ],
+        }
+    }
+}
+
+fn table(source: i32) -> &'static str {
+    if source == 1 { "messages" } else { "utterances" }
+}
+
+/// An instant as a literal of SQL.
+pub fn instant(at: Instant) -> String {
+    match at.calendar() {
+        Some(time) => format!("'{}+00'", time.naive_utc()),
+        None => "'-infinity'".to_owned(),
+    }
+}
+
+// --- What happens then ---
+
+/// How all rows of a conversation are changed by one statement.
+#[derive(Clone, Debug)]
+pub enum Bulk {
+    Shift(i64),
+    Move(Key),
+}
+
+/// A statement. One that does not apply to what is there is left out, so that a story stays one without its beginning.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Insert(Vec<Row>),
+    /// ON CONFLICT DO UPDATE, else DO NOTHING.
+    Upsert(Row, bool),
+    Update(Name, Row),
+    /// Of a column that no mapping names.
+    Comment(i32),
+    Bulk(i32, Key, Bulk),
+    Delete(Vec<Name>),
+    Truncate(i32),
+    Mark(Key, Kind, Instant),
+    Flush,
+    Sweep(Instant),
+    Retry,
+    Savepoint,
+    RollbackTo,
+    Release,
+    Subscribe(&'static str, &'static str, Instant, u32),
+    Buy(&'static str, Instant),
+    /// A version of the policy that is in force before all others.
+    Define(Policy),
+}
+
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    pub steps: Vec<Step>,
+    pub commits: bool,
+}
+
+/// A transaction under way.
+pub struct Enacted<'a> {
+    setup: &'a Setup,
+    pub meter: Meter,
+    savepoints: Vec<Meter>,
+    pub sql: Vec<String>,
+}
+
+impl<'a> Enacted<'a> {
+    pub fn begin(setup: &'a Setup, meter: &Meter) -> Enacted<'a> {
+        Enacted { setup, meter: meter.clone(), savepoints: Vec::new(), sql: Vec::new() }
+    }
+
+    /// Does a step to the oracle, and says how the database is told of it.
+    pub fn take(&mut self, step: &Step) {
+        let sql = match step {
+            Step::Insert(rows) => self.insert(rows),
+            Step::Upsert(row, update) => self.upsert(row, *update),
+            Step::Update(name, to) => self.update(name, to),
+            Step::Comment(source) => Some(format!("UPDATE {} SET body = 'seen'", table(*source))),
+            Step::Bulk(source, key, how) => self.bulk(*source, key, how),
+            Step::Delete(names) => self.delete(names),
+            Step::Truncate(source) => self.truncate(*source),
+            Step::Mark(key, kind, at) => self.mark(key, *kind, *at),
+            Step::Flush => self.flush(),
+            Step::Sweep(as_of) => self.sweep(*as_of),
+            Step::Retry => self.retry(),
+            Step::Savepoint | Step::RollbackTo | Step::Release => self.nest(step),
+            Step::Subscribe(tenant, plan, since, anchor) => Some(format!(
+                "SELECT talkmeter.subscribe({}, '{plan}', {}, anchor_day => {anchor})",
+                quoted(tenant),
+                instant(*since)
+            )),
+            Step::Buy(tenant, at) => {
+                Some(format!("SELECT talkmeter.buy_pack({}, 'pair', purchased_at => {})", quoted(tenant), instant(*at)))
+            }
+            Step::Define(policy) => self.define(policy),
+        };
+        self.sql.extend(sql);
+    }
+
+    fn values(&self, row: &Row) -> String {
+        self.setup.columns(row).map(|(_, value)| value).join(", ")
+    }
+
+    fn insert_into(&self, row: &Row) -> String {
+        format!("INSERT INTO {} ({})", table(row.source), self.setup.columns(row).map(|(name, _)| name).join(", "))
+    }
+
+    fn insert(&mut self, rows: &[Row]) -> Option<String> {
+        let mut statements = Vec::new();
+        for source in [1, 2] {
+            let mut values: Vec<String> = Vec::new();
+            let mut into = String::new();
+            for row in rows.iter().filter(|row| row.source == source) {
+                if !self.meter.rows.contains_key(&row.name()) {
+                    into = self.insert_into(row);
+                    values.push(format!("({})", self.values(row)));
+                    self.meter.insert(row.clone());
+                }
+            }
+            if !values.is_empty() {
+                statements.push(format!("{into} VALUES {}", values.join(", ")));
+            }
+        }
+        // Both by one statement.
+        let last = statements.pop()?;
+        Some(statements.pop().map_or(last.clone(), |first| format!("WITH first AS ({first} RETURNING 1) {last}")))
+    }
+
+    fn upsert(&mut self, row: &Row, update: bool) -> Option<String> {
+        let columns = self.setup.columns(row);
+        let id = columns[0].0;
+        let then = match update {
+            true => {
+                let set: Vec<String> =
+                    columns[1..].iter().map(|(name, _)| format!("{name} = EXCLUDED.{name}")).collect();
+                format!("UPDATE SET {}", set.join(", "))
+            }
+            false => "NOTHING".to_owned(),
+        };
+        let sql = format!("{} VALUES ({}) ON CONFLICT ({id}) DO {then}", self.insert_into(row), self.values(row));
+        match (self.meter.rows.contains_key(&row.name()), update) {
+            (false, _) => self.meter.insert(row.clone()),
+            (true, true) => self.meter.update(&row.name(), row.clone()),
+            (true, false) => {}
+        }
+        Some(sql)
+    }
+
+    fn update(&mut self, name: &Name, to: &Row) -> Option<String> {
+        let row = self.meter.rows.get(name)?;
+        if to.name() != *name && self.meter.rows.contains_key(&to.name()) {
+            return None;
+        }
+        let (before, after) = (self.setup.columns(row), self.setup.columns(to));
+        let changed = after.iter().zip(&before).filter(|(after, before)| after.1 != before.1);
+        let set: Vec<String> = changed.map(|((name, value), _)| format!("{name} = {value}")).collect();
+        let set = if set.is_empty() { "body = 'seen'".to_owned() } else { set.join(", ") };
+        let sql = format!("UPDATE {} SET {set} WHERE {} = {}", table(name.0), before[0].0, before[0].1);
+        self.meter.update(name, to.clone());
+        Some(sql)
+    }
+
+    fn bulk(&mut self, source: i32, key: &Key, how: &Bulk) -> Option<String> {
+        let is_of = |row: &&Row| {
+            row.source == source && row.tenant.as_ref() == Some(&key.0) && row.conversation.as_ref() == Some(&key.1)
+        };
+        let rows: Vec<Row> = self.meter.rows.values().filter(is_of).cloned().collect();
+        let example = rows.first()?;
+        let columns = self.setup.columns(example);
+        let set = match how {
+            Bulk::Shift(micros) => {
+                format!("{0} = {0} + interval '{1} minutes'", columns[3].0, micros / MINUTE)
+            }
+            Bulk::Move((tenant, conversation)) => {
+                format!("{} = {}, {} = '{conversation}'", columns[1].0, quoted(tenant), columns[2].0)
+            }
+        };
+        let sql = format!(
+            "UPDATE {} SET {set} WHERE {} = {} AND {} = {}",
+            table(source),
+            columns[1].0,
+            columns[1].1,
+            columns[2].0,
+            columns[2].1
+        );
+        for row in &rows {
+            let mut to = row.clone();
+            match (how, row.at) {
+                (Bulk::Shift(micros), Time::At(at)) => to.at = Time::At(at.plus(*micros)),
+                (Bulk::Shift(_), _) => {}
+                (Bulk::Move((tenant, conversation)), _) => {
+                    (to.tenant, to.conversation) = (Some(tenant.clone()), Some(conversation.clone()));
+                }
+            }
+            self.meter.update(&row.name(), to);
+        }
+        Some(sql)
+    }
+
+    fn delete(&mut self, names: &[Name]) -> Option<String> {
+        let there: Vec<&Name> = names.iter().filter(|name| self.meter.rows.contains_key(*name)).collect();
+        let source = there.first()?.0;
+        let (column, quote) = if source == 1 { ("id", "") } else { ("ref", "'") };
+        let mut ids = Vec::new();
+        for name in there.into_iter().filter(|name| name.0 == source) {
+            ids.push(format!("{quote}{}{quote}", name.1));
+            self.meter.delete(name);
+        }
+        Some(format!("DELETE FROM {} WHERE {column} IN ({})", table(source), ids.join(", ")))
+    }
+
+    fn truncate(&mut self, source: i32) -> Option<String> {
+        let names: Vec<Name> = self.meter.rows.keys().filter(|name| name.0 == source).cloned().collect();
+        names.iter().for_each(|name| self.meter.delete(name));
+        Some(format!("TRUNCATE {}", table(source)))
+    }
+
+    fn mark(&mut self, key: &Key, kind: Kind, at: Instant) -> Option<String> {
+        self.meter.mark(key.clone(), kind, at);
+        let (tenant, conversation) = (quoted(&key.0), quoted(&key.1));
+        Some(format!("SELECT talkmeter.mark({tenant}, {conversation}, '{}', {})", kind.name(), instant(at)))
+    }
+
+    fn flush(&mut self) -> Option<String> {
+        self.meter.settle();
+        Some("SELECT talkmeter.flush()".to_owned())
+    }
+
+    fn sweep(&mut self, as_of: Instant) -> Option<String> {
+        self.meter.sweep(as_of);
+        Some(format!("SELECT talkmeter.sweep({})", instant(as_of)))
+    }
+
+    fn retry(&mut self) -> Option<String> {
+        self.meter.retry();
+        Some("SELECT talkmeter.retry_quarantine()".to_owned())
+    }
+
+    fn nest(&mut self, step: &Step) -> Option<String> {
+        let depth = self.savepoints.len();
+        match step {
+            Step::Savepoint => {
+                self.savepoints.push(self.meter.clone());
+                Some(format!("SAVEPOINT s{depth}"))
+            }
+            Step::RollbackTo => {
+                self.meter = self.savepoints.last()?.clone();
+                Some(format!("ROLLBACK TO SAVEPOINT s{}", depth - 1))
+            }
+            _ => {
+                self.savepoints.pop()?;
+                Some(format!("RELEASE SAVEPOINT s{}", depth - 1))
+            }
+        }
+    }
+
+    fn define(&mut self, policy: &Policy) -> Option<String> {
+        self.meter.terms.versions.push((Instant::BEGINNING, Arc::new(policy.clone())));
+        self.meter.retry();
+        Some(format!("{}; SELECT talkmeter.retry_quarantine()", define_policy(Instant::BEGINNING, policy)))
+    }
+
+    /// The whole transaction, and the oracle after it.
+    pub fn end(mut self, commits: bool, before: &Meter) -> (String, Meter) {
+        let body = self.sql.join(";\n    ");
+        if body.is_empty() {
+            return (String::new(), self.meter);
+        }
+        let alone = commits && self.sql.len() == 1 && !body.contains("SAVEPOINT") && !body.contains("; ");
+        match (alone, commits) {
+            (true, _) => {
+                self.meter.settle();
+                (format!("{body};"), self.meter)
+            }
+            (false, true) => {
+                self.meter.settle();
+                (format!("BEGIN;\n    {body};\nCOMMIT;"), self.meter)
+            }
+            (false, false) => (format!("BEGIN;\n    {body};\nROLLBACK;"), before.clone()),
+        }
+    }
+}
+
+// --- What happens by chance ---
+
+const KINDS: [(&str, usize); 17] = [
+    ("customer_message", 25),
+    ("ai_reply", 24),
+    ("exchange", 14),
+    ("visit", 6),
+    ("staff_reply", 7),
+    ("note", 5),
+    ("close", 5),
+    ("reopen", 4),
+    ("new_topic", 3),
+    ("error", 4),
+    ("resolve", 2),
+    ("escalate", 2),
+    ("system_message", 2),
+    ("noise", 2),
+    ("unheard_of", 2),
+    ("ai_reply", 1),
+    ("customer_message", 1),
+];
+
+fn weighted<T: Copy>(random: &mut Random, all: &[(T, usize)]) -> T {
+    let mut rest = random.below(all.iter().map(|(_, weight)| weight).sum());
+    for (value, weight) in all {
+        match rest.checked_sub(*weight) {
+            Some(less) => rest = less,
+            None => return *value,
+        }
+    }
+    all[0].0
+}
+
+/// Who tells the story.
+pub struct Teller<'a> {
+    pub random: &'a mut Random,
+    pub setup: &'a Setup,
+    /// The point of the grid that the latest message has come to.
+    front: usize,
+    /// Rows that are gone, and may come back.
+    gone: Vec<Row>,
+    defined: bool,
+    /// Instants that were chosen.
+    ticks: i64,
+}
+
+impl<'a> Teller<'a> {
+    pub fn new(random: &'a mut Random, setup: &'a Setup) -> Teller<'a> {
+        Teller { random, setup, front: 0, gone: Vec::new(), defined: false, ticks: 0 }
+    }
+
+    fn percent(&mut self, chance: usize) -> bool {
+        percent(self.random, chance)
+    }
+
+    fn one_of<'t, T>(&mut self, all: &'t [T]) -> &'t T {
+        one_of(self.random, all)
+    }
+
+    fn point(&mut self, index: usize) -> Instant {
+        self.ticks += 1;
+        // Whether an event at the instant of the last activity of a part that has lost rows is late depends on what is
+        // committed with it. So where rows are lost, no two happen at one instant.
+        let off = match self.setup.losses {
+            true => self.ticks,
+            false => weighted(self.random, &[(0, 85), (1, 10), (-1, 5)]),
+        };
+        self.setup.base.plus(self.setup.step * index.min(POINTS - 1) as i64 + off)
+    }
+
+    /// Mostly where the story has come to, else anywhere before.
+    fn at(&mut self) -> Instant {
+        if self.percent(55) {
+            self.front = (self.front + self.random.below(3)).min(POINTS - 1);
+            return self.point(self.front);
+        }
+        let index = self.random.below(self.front + 2);
+        self.point(index)
+    }
+
+    fn key(&mut self) -> Key {
+        let tenant = weighted(self.random, &[(TENANTS[0], 5), (TENANTS[1], 3), (TENANTS[2], 2)]);
+        (tenant.to_owned(), (*self.one_of(&self.setup.conversations)).to_owned())
+    }
+
+    fn id(&mut self, source: i32) -> MessageId {
+        let number = self.random.below(2_000) as i64;
+        match (source, self.setup.uuids) {
+            (1, _) => MessageId::Integer(number - 100),
+            (_, true) => MessageId::Text(format!("{:08x}-0000-4000-8000-00000000abcd", number * 2_147_483)),
+            _ => MessageId::Text(format!("{}{number}", self.one_of(&["", "Z", "a", "é"]))),
+        }
+    }
+
+    fn row(&mut self) -> Row {
+        let source = 1 + self.random.below(2) as i32;
+        let (tenant, conversation) = self.key();
+        let mut row = Row {
+            source,
+            id: self.id(source),
+            tenant: Some(tenant),
+            conversation: Some(conversation),
+            at: Time::At(self.at()),
+            kind: Some(weighted(self.random, &KINDS)),
+            excluded: self.percent(4),
+        };
+        if self.percent(4) {
+            self.spoil(&mut row);
+        }
+        row
+    }
+
+    /// Makes a row one that cannot be metered.
+    fn spoil(&mut self, row: &mut Row) {
+        match self.random.below(6) {
+            0 => row.tenant = None,
+            1 => row.conversation = None,
+            2 => row.at = Time::Null,
+            3 => row.at = Time::Infinite,
+            4 => row.at = Time::At(FUTURE.plus(DAY)),
+            _ => row.kind = None,
+        }
+    }
+
+    /// Makes it one that can.
+    fn mend(&mut self, row: &mut Row) {
+        let (tenant, conversation) = self.key();
+        row.tenant.get_or_insert(tenant);
+        row.conversation.get_or_insert(conversation);
+        if !matches!(row.at, Time::At(at) if at < FUTURE) {
+            row.at = Time::At(self.at());
+        }
+        if row.kind.is_none_or(|kind| kind == "unheard_of" || kind == "noise") {
+            row.kind = Some("exchange");
+        }
+    }
+
+    fn changed(&mut self, row: &Row) -> Row {
+        let mut to = row.clone();
+        if !row.is_valid() && self.percent(70) {
+            self.mend(&mut to);
+            return to;
+        }
+        match self.random.below(20) {
+            0..7 => to.at = Time::At(self.at()),
+            7..11 => to.kind = Some(weighted(self.random, &KINDS)),
+            11 => to.tenant = Some(self.key().0),
+            12..14 => to.conversation = Some(self.key().1),
+            14..16 => to.excluded = !row.excluded,
+            16..18 => to.id = self.id(row.source),
+            18 => self.spoil(&mut to),
+            _ => {}
+        }
+        let loses = row.is_valid() && !to.is_valid();
+        if loses && !self.setup.losses { row.clone() } else { to }
+    }
+
+    fn known(&mut self, meter: &Meter) -> Option<Row> {
+        let index = self.random.below(meter.rows.len().max(1));
+        meter.rows.values().nth(index).cloned()
+    }
+
+    fn rows(&mut self) -> Vec<Row> {
+        let mut rows: Vec<Row> = (0..2 + self.random.below(5)).map(|_| self.row()).collect();
+        if self.percent(50) {
+            // Of one conversation, as an import would.
+            let (tenant, conversation) = self.key();
+            for row in rows.iter_mut().filter(|row| row.is_valid()) {
+                (row.tenant, row.conversation) = (Some(tenant.clone()), Some(conversation.clone()));
+            }
+        }
+        rows
+    }
+
+    fn upsert(&mut self, meter: &Meter) -> Step {
+        let mut row = self.row();
+        if let Some(known) = self.known(meter).filter(|_| self.random.below(100) < 70) {
+            row.id = known.id.clone();
+            row.source = known.source;
+        }
+        let known = meter.rows.get(&row.name());
+        let would_lose = known.is_some_and(Row::is_valid) && !row.is_valid() && !self.setup.losses;
+        let update = self.percent(50) && !would_lose;
+        Step::Upsert(row, update)
+    }
+
+    fn delete(&mut self, meter: &Meter) -> Option<Step> {
+        let first = self.known(meter)?;
+        let mut rows = vec![first.clone()];
+        if self.percent(20) {
+            let same = |row: &&Row| {
+                (row.source, &row.tenant, &row.conversation) == (first.source, &first.tenant, &first.conversation)
+            };
+            rows = meter.rows.values().filter(same).cloned().collect();
+        }
+        self.gone.extend(rows.iter().cloned());
+        Some(Step::Delete(rows.iter().map(Row::name).collect()))
+    }
+
+    fn again(&mut self) -> Option<Step> {
+        let index = self.random.below(self.gone.len().max(1));
+        let row = self.gone.get(index)?.clone();
+        let row = if self.percent(50) { row } else { self.changed(&row) };
+        Some(Step::Insert(vec![row]))
+    }
+
+    fn bulk(&mut self) -> Step {
+        let steps = 1 + self.random.below(4) as i64;
+        let how = match self.random.below(3) {
+            0 => Bulk::Shift(-steps * self.setup.step),
+            1 if !self.setup.near_now => Bulk::Shift(steps * self.setup.step),
+            _ => Bulk::Move(self.key()),
+        };
+        Step::Bulk(1 + self.random.below(2) as i32, self.key(), how)
+    }
+
+    fn mark(&mut self) -> Step {
+        let marks: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| !kind.is_activity()).collect();
+        let kind = match self.percent(60) {
+            true => *self.one_of(&[Kind::Close, Kind::Reopen, Kind::NewTopic, Kind::Resolve]),
+            false => *self.one_of(&marks),
+        };
+        Step::Mark(self.key(), kind, self.at())
+    }
+
+    /// Statements that are thought of together.
+    fn steps(&mut self, meter: &Meter) -> Vec<Step> {
+        let losses = if self.setup.losses { 1 } else { 0 };
+        let choices = [
+            ("insert", 24),
+            ("batch", 10),
+            ("upsert", 6),
+            ("update", 18),
+            ("there and back", 4),
+            ("comment", 2),
+            ("bulk", 3),
+            ("mark", 9),
+            ("flush", 4),
+            ("sweep", 4),
+            ("retry", 3),
+            ("savepoint", 5),
+            ("rollback to", 4),
+            ("release", 2),
+            ("delete", 6 * losses),
+            ("again", 4 * losses),
+            ("come and go", 2),
+            ("truncate", losses),
+        ];
+        match weighted(self.random, &choices) {
+            "insert" => vec![Step::Insert(vec![self.row()])],
+            "batch" => vec![Step::Insert(self.rows())],
+            "upsert" => vec![self.upsert(meter)],
+            "update" => self.known(meter).map(|row| Step::Update(row.name(), self.changed(&row))).into_iter().collect(),
+            "there and back" => self.there_and_back(meter).unwrap_or_default(),
+            "comment" => vec![Step::Comment(1 + self.random.below(2) as i32)],
+            "bulk" => vec![self.bulk()],
+            "mark" => vec![self.mark()],
+            "flush" => vec![Step::Flush],
+            "sweep" => vec![Step::Sweep(self.at())],
+            "retry" => vec![Step::Retry],
+            "savepoint" => vec![Step::Savepoint],
+            "rollback to" => vec![Step::RollbackTo],
+            "release" => vec![Step::Release],
+            "delete" => self.delete(meter).into_iter().collect(),
+            "again" => self.again().into_iter().collect(),
+            "come and go" => self.come_and_go(meter),
+            _ if self.percent(30) => vec![Step::Truncate(1 + self.random.below(2) as i32)],
+            _ => vec![],
+        }
+    }
+
+    fn there_and_back(&mut self, meter: &Meter) -> Option<Vec<Step>> {
+        let row = self.known(meter)?;
+        let to = self.changed(&row);
+        let taken = to.name() != row.name() && meter.rows.contains_key(&to.name());
+        (!taken).then(|| vec![Step::Update(row.name(), to.clone()), Step::Update(to.name(), row)])
+    }
+
+    /// A row that never was.
+    fn come_and_go(&mut self, meter: &Meter) -> Vec<Step> {
+        let row = self.row();
+        if meter.rows.contains_key(&row.name()) {
+            return vec![];
+        }
+        vec![Step::Insert(vec![row.clone()]), Step::Delete(vec![row.name()])]
+    }
+
+    /// Something that is bought, or a policy that comes late.
+    fn business(&mut self, meter: &Meter) -> Step {
+        // A new subscription of the first tenant could take back the policy that its old one names.
+        let tenants = if self.setup.pinned.is_some() { &TENANTS[1..] } else { &TENANTS };
+        let tenant = *self.one_of(tenants);
+        let at = self.at();
+        let is_late =
+            meter.terms.versions.iter().all(|(from, policy)| policy.name != "custom" || *from > Instant::BEGINNING);
+        if is_late && !self.defined && self.percent(30) {
+            self.defined = true;
+            return Step::Define(custom(self.random, 2, self.setup.step));
+        }
+        match self.percent(50) {
+            true => Step::Buy(tenant, at),
+            false => Step::Subscribe(tenant, self.one_of(&PLANS).0, at, *self.one_of(&[1, 1, 15, 28])),
+        }
+    }
+
+    /// A transaction, with what it is to the oracle.
+    pub fn transaction(&mut self, meter: &Meter) -> Transaction {
+        if self.percent(7) {
+            return Transaction { steps: vec![self.business(meter)], commits: true };
+        }
+        let length = weighted(self.random, &[(1, 50), (2, 15), (4, 20), (8, 15)]);
+        let mut enacted = Enacted::begin(self.setup, meter);
+        let mut steps = Vec::new();
+        while steps.len() < length {
+            let some = self.steps(&enacted.meter);
+            some.iter().for_each(|step| enacted.take(step));
+            steps.extend(some);
+        }
+        Transaction { steps, commits: length == 1 || !self.percent(8) }
+    }
+}
+
+/// The plans' units and rates by name.
+pub fn plans() -> BTreeMap<&'static str, (i64, &'static str)> {
+    PLANS.into_iter().map(|(name, included, rate)| (name, (included, rate))).collect()
+}
