@@ -131,6 +131,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             SELECT source_id, reason, count(*) AS all_rows, max(quarantined_at) AS newest,
                 count(*) FILTER (WHERE quarantined_at > statement_timestamp() - interval '24 hours') AS recent_rows
             FROM talkmeter.quarantined
+            WHERE removal IS NULL
             GROUP BY source_id, reason
         ) AS q
         LEFT JOIN talkmeter.source AS s USING (source_id)

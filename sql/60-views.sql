@@ -42,7 +42,13 @@ CREATE VIEW talkmeter.quarantine AS
             WHEN 'disabled' THEN 'Set talkmeter.enabled to on, then retry_quarantine().'
         END AS hint
     FROM talkmeter.quarantined AS q
-    LEFT JOIN talkmeter.source AS s USING (source_id);
+    LEFT JOIN talkmeter.source AS s USING (source_id)
+    -- What a change took away is listed only if there is nothing else of its row.
+    WHERE q.removal IS NULL OR NOT EXISTS (
+        SELECT FROM talkmeter.quarantined AS o
+        WHERE o.source_id = q.source_id AND o.message_id = q.message_id
+            AND pg_catalog.hashtextextended(o.message_id, 0) = pg_catalog.hashtextextended(q.message_id, 0)
+            AND (o.removal IS NULL OR o.quarantine_id < q.quarantine_id));
 REVOKE ALL ON talkmeter.quarantine FROM PUBLIC;
 COMMENT ON VIEW talkmeter.quarantine IS 'Rows of attached tables, and marks, that could not be metered, why, and what helps';
 

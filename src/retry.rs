@@ -55,7 +55,7 @@ const ALL: &str = select_entries!("true");
 const FUTURE: &str = select_entries!("q.reason = 'future' AND q.occurred_at <= $3");
 
 fn count() -> i64 {
-    as_owner(|| connected(|connection| connection.run("SELECT count(*) FROM talkmeter.quarantined", &[]).value(0, 1)))
+    as_owner(|| connected(|connection| connection.run("SELECT count(*) FROM talkmeter.quarantined WHERE removal IS NULL", &[]).value(0, 1)))
 }
 
 /// What is in quarantine.

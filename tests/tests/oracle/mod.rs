@@ -121,15 +121,16 @@ impl Terms {
     fn opening(&self, tenant: &str, place: &[u8], at: Instant, previous: Option<&Opening>) -> Option<Opening> {
         let own = |source: i32| self.sources[source as usize - 1].as_str();
         let (source, name) = match order::is_mark(place) {
-            false => (Some(order::source_of(place)), own(order::source_of(place))),
+            false => (Some(order::source_of(place)), Some(own(order::source_of(place)))),
             true => {
-                let previous = previous?;
-                let before = previous.policy.name.as_str();
-                let of_source = previous.source.map(own).filter(|name| name.split('@').next() == Some(before));
-                (previous.source, of_source.unwrap_or(before))
+                let before = previous.map(|previous| previous.policy.name.as_str());
+                let source = previous.and_then(|previous| previous.source);
+                // The source may pin a version of the same policy.
+                let of_source = source.map(own).filter(|name| name.split('@').next() == before);
+                (source, of_source.or(before))
             }
         };
-        let name = self.pins.get(tenant).map_or(name, String::as_str);
+        let name = self.pins.get(tenant).map(String::as_str).or(name)?;
         Some(Opening { policy: Arc::clone(self.in_force(name, at)?), source })
     }
 }
