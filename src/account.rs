@@ -31,7 +31,8 @@ pub fn tenant_key(tenant: Option<&str>) -> &str {
     tenant
 }
 
-fn short_enough(key: &str, name: &str) {
+/// Refuses a text that is longer than keys may be.
+pub fn short_enough(key: &str, name: &str) {
     if key.len() > LONGEST_KEY {
         failure(
             PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,

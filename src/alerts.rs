@@ -1,5 +1,6 @@
 //! What is a tenant to be told of its usage (SPEC 4.5)? Alerts are rows, written with the charges that raise them.
 
+use crate::account::{short_enough, tenant_key};
 use crate::books::{Books, Day};
 use crate::clock::Timestamp;
 use crate::insert_rows;
@@ -72,7 +73,8 @@ pub fn raise(books: &mut Books, tenant: &str, drawn: &Drawn, thresholds: &[Thres
     let units = |day: Day| books.days.get(&day).copied().unwrap_or(0);
     let week: i64 = (day - 7..day).map(units).sum();
     if history_from.is_some_and(|first| first < day - 7) && is_spike(units(day), week) {
-        raised.push(("volume_spike".into(), format!("{} units on the day, {week} on the seven days before", units(day))));
+        raised
+            .push(("volume_spike".into(), format!("{} units on the day, {week} on the seven days before", units(day))));
     }
     let alerted = books.alerted.entry(drawn.period).or_default();
     raised.retain(|(kind, _)| alerted.insert(kind.clone()));
@@ -139,7 +141,11 @@ const SET_CHANNEL: &str = "
 /// Sets what the notifications of a tenant carry as its channel.
 #[pg_extern(sql = false)]
 fn set_alert_channel(tenant: Option<&str>, channel: Option<&str>) {
-    let tenant = crate::account::tenant_key(tenant);
+    let tenant = tenant_key(tenant);
+    // A notification has room for 8,000 bytes, and json may take six for one.
+    if let Some(channel) = channel {
+        short_enough(channel, "channel");
+    }
     as_owner(|| {
         connected(|connection| {
             crate::locks::tenants(connection, &[tenant]);

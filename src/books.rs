@@ -1,8 +1,8 @@
 //! What does a tenant's account hold, as the tables have it?
 
 use crate::clock::Timestamp;
-use crate::sql::{Connection, OverRows, Rows, arg, column};
 use crate::over_rows;
+use crate::sql::{Connection, OverRows, Rows, arg, column};
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::instant::{DAY, Instant};
@@ -89,8 +89,8 @@ const READ_DAYS: OverRows = over_rows!(
     [1 tenant text],
     "CROSS JOIN LATERAL (
         SELECT * FROM talkmeter.day_units AS own
-        WHERE own.tenant = wanted.tenant AND own.day >= $2::timestamptz::date - 9
-            AND own.day <= $3::timestamptz::date + 1
+        WHERE own.tenant = wanted.tenant AND own.day >= ($2::timestamptz AT TIME ZONE 'UTC')::date - 9
+            AND own.day <= ($3::timestamptz AT TIME ZONE 'UTC')::date + 1
         OFFSET 0
     ) AS d"
 );
@@ -112,11 +112,8 @@ pub fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTree
         all.entry(rows.value(row, 1)).or_default().account.subscriptions.push(subscription);
     }
     // With the neighbours of the periods: where those end, these begin.
-    let bounds = [
-        by_tenant(),
-        arg(Timestamp::from(needed.first.plus(-MONTH))),
-        arg(Timestamp::from(needed.last.plus(MONTH))),
-    ];
+    let bounds =
+        [by_tenant(), arg(Timestamp::from(needed.first.plus(-MONTH))), arg(Timestamp::from(needed.last.plus(MONTH)))];
     let rows = connection.run_over(&READ_PERIODS, tenants.len(), &bounds);
     for row in 0..rows.count() {
         let usage = usage(&rows, row);

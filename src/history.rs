@@ -184,10 +184,13 @@ pub struct Unreadable {
 impl Unreadable {
     /// For who wants to know, and not only to meter.
     pub fn raise(self) -> ! {
-        failure(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the rows of an attached table cannot be read")
-            .detail(self.because)
-            .hint("See talkmeter.health().")
-            .raise()
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the rows of an attached table cannot be read",
+        )
+        .detail(self.because)
+        .hint("See talkmeter.health().")
+        .raise()
     }
 }
 

@@ -347,7 +347,13 @@ pub fn credit(connection: &Connection, tenant: &str, charge_id: i64, note: &str)
 }
 
 /// Gives a unit back to the tier and pack that it came from.
-fn reversal(books: &mut Books, (tenant, conversation, part): PartKey, charge: Standing, why: Reversal, now: Instant) -> Charge {
+fn reversal(
+    books: &mut Books,
+    (tenant, conversation, part): PartKey,
+    charge: Standing,
+    why: Reversal,
+    now: Instant,
+) -> Charge {
     books.account.give_back(charge.period, charge.tier, charge.amount);
     alerts::count(books, charge.at, -1);
     books.last_charge_id += 1;

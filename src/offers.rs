@@ -1,7 +1,7 @@
 //! What is on offer: how does a vendor add a policy, a plan, a pack (SPEC 3.3, 4.1)?
 
-use crate::cache;
 use crate::books::decimal;
+use crate::cache;
 use crate::error::failure;
 use crate::rights::as_owner;
 use crate::sql::{Connection, Rows, arg, connected};

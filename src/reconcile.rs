@@ -46,7 +46,8 @@ fn number(day: Date) -> i32 {
     let in_range = |day: &i32| i64::from(*day).checked_mul(DAY).is_some_and(|micros| Instant(micros).in_range());
     match day.to_pg_epoch_days().checked_add(YEARS).filter(in_range) {
         Some(number) if !day.is_infinity() && !day.is_neg_infinity() => number,
-        _ => failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not a day of the years 1 to 9999").raise(),
+        _ => failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not a day of the years 1 to 9999")
+            .raise(),
     }
 }
 
@@ -77,10 +78,15 @@ const TENANTS: &str = "
     ) AS l
     ORDER BY l.tenant";
 
+// A charge whose instant has moved within its period stays as it was posted, so the part says when it is.
 const CHARGED: &str = "
-    SELECT c.tenant, c.charged_at, CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END
+    SELECT c.tenant, COALESCE(p.charged_at, c.charged_at)
     FROM talkmeter.charge AS c
-    WHERE c.charged_at >= $1 AND c.charged_at < $2 AND c.reason IS DISTINCT FROM 'credit'";
+    LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
+    WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
+        AND c.period_start < $2 AND c.period_end > $1 AND c.reverses IS NULL AND NOT EXISTS (
+            SELECT FROM talkmeter.charge AS r
+            WHERE r.tenant = c.tenant AND r.reverses = c.charge_id AND r.reason = 'refold')";
 
 /// The days of all tenants that have an account or a reported count, with what was charged.
 fn days(connection: &Connection, day: i32, utc: Instant) -> BTreeMap<String, Counts> {
@@ -95,8 +101,7 @@ fn days(connection: &Connection, day: i32, utc: Instant) -> BTreeMap<String, Cou
             let calendar = all.get(*tenant).and_then(|books| books.account.subscription_at(utc.plus(DAY / 2)));
             let zone = calendar.map_or_else(Calendar::default, |own| own.calendar).zone;
             let Some(bounds) = period::day_bounds(day, zone) else { continue };
-            let counts =
-                Counts { day: bounds, charged: 0, recounted: 0, unprovable: 0, external: external[*tenant] };
+            let counts = Counts { day: bounds, charged: 0, recounted: 0, unprovable: 0, external: external[*tenant] };
             days.insert((*tenant).to_owned(), counts);
         }
     }
@@ -105,7 +110,7 @@ fn days(connection: &Connection, day: i32, utc: Instant) -> BTreeMap<String, Cou
     for row in 0..rows.count() {
         if let Some(counts) = days.get_mut(&rows.value::<String>(row, 1)) {
             if counts.day.holds(rows.value::<Timestamp>(row, 2).bound()) {
-                counts.charged += i64::from(rows.value::<i32>(row, 3));
+                counts.charged += 1;
             }
         }
     }
@@ -196,11 +201,12 @@ const RECORD: &str = "
 
 const ALERT: &str = "
     INSERT INTO talkmeter.alert AS a (tenant, period_start, period_end, kind, day, detail)
-    SELECT r.tenant, COALESCE(p.period_start, r.day), COALESCE(p.period_end, r.day + 1), 'reconcile', r.day,
+    SELECT r.tenant, COALESCE(p.period_start, d.day_start), COALESCE(p.period_end, d.day_end), 'reconcile', r.day,
         format('%s charged, %s recounted, %s unprovable, %s reported', r.charged, r.recounted, r.unprovable,
             COALESCE(r.external::text, 'none'))
-    FROM talkmeter.reconciliation AS r
-    LEFT JOIN LATERAL talkmeter.period_at(r.tenant, r.day + interval '12 hours') AS p ON true
+    FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS d (tenant, day_start, day_end)
+    JOIN talkmeter.reconciliation AS r ON r.tenant = d.tenant
+    LEFT JOIN LATERAL talkmeter.period_at(r.tenant, d.day_start) AS p ON true
     WHERE r.day = '1970-01-01'::date + $1 AND r.flagged AND NOT EXISTS (
         SELECT FROM talkmeter.alert AS o WHERE o.tenant = r.tenant AND o.kind = 'reconcile' AND o.day = r.day)
     ON CONFLICT DO NOTHING";
@@ -222,7 +228,12 @@ fn record(connection: &Connection, day: i32, days: &BTreeMap<String, Counts>) {
             ],
         );
     }
-    connection.run(ALERT, &[arg(day)]);
+    let flagged: Vec<(&String, &Counts)> = all.into_iter().filter(|(_, own)| own.is_flagged()).collect();
+    let times = |time: fn(&Period) -> Instant| {
+        arg(flagged.iter().map(|(_, own)| Timestamp::from(time(&own.day))).collect::<Vec<_>>())
+    };
+    let tenants = arg(flagged.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>());
+    connection.run(ALERT, &[arg(day), tenants, times(|day| day.start), times(|day| day.end)]);
 }
 
 const REPORT: &str = "

@@ -4,8 +4,8 @@ use crate::cache::{self, Reading, Role, Source};
 use crate::clock::{self, Timestamp};
 use crate::commit;
 use crate::history;
-use crate::locks;
 use crate::ingest::{self, push_row};
+use crate::locks;
 use crate::mark;
 use crate::quarantine::{self, Entry};
 use crate::queue::{self, Message, Operation};
@@ -55,7 +55,11 @@ const ALL: &str = select_entries!("true");
 const FUTURE: &str = select_entries!("q.reason = 'future' AND q.occurred_at <= $3");
 
 fn count() -> i64 {
-    as_owner(|| connected(|connection| connection.run("SELECT count(*) FROM talkmeter.quarantined WHERE removal IS NULL", &[]).value(0, 1)))
+    as_owner(|| {
+        connected(|connection| {
+            connection.run("SELECT count(*) FROM talkmeter.quarantined WHERE removal IS NULL", &[]).value(0, 1)
+        })
+    })
 }
 
 /// What is in quarantine.

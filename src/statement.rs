@@ -34,15 +34,22 @@ fn known_period(connection: &Connection, tenant: &str, start: Instant) -> Period
     let period = opened.map(|usage| usage.period).or_else(|| books.account.period_at(start));
     let shown = |at: Instant| at.calendar().map(|time| time.to_rfc3339()).unwrap_or_default();
     let Some(period) = period else {
-        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("tenant \"{tenant}\" was on no plan at {}", shown(start)))
-            .raise()
+        failure(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("tenant \"{tenant}\" was on no plan at {}", shown(start)),
+        )
+        .raise()
     };
     if period.start != start {
         failure(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("no period of tenant \"{tenant}\" starts at {}", shown(start)),
         )
-        .detail(format!("The period that holds it starts at {} and ends at {}.", shown(period.start), shown(period.end)))
+        .detail(format!(
+            "The period that holds it starts at {} and ends at {}.",
+            shown(period.start),
+            shown(period.end)
+        ))
         .raise();
     }
     if period.end > clock::now() {

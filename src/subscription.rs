@@ -48,8 +48,7 @@ fn subscribe(
     let since = instant(required(since, "since"), "since");
     let timezone = required(timezone, "timezone");
     let zone = known_zone(timezone);
-    let anchor_day =
-        anchor_day.unwrap_or_else(|| period::day_of(since, zone).map_or(1, |day| day.day() as i32));
+    let anchor_day = anchor_day.unwrap_or_else(|| period::day_of(since, zone).map_or(1, |day| day.day() as i32));
     checked_anchor(anchor_day);
     offers::known_plan(plan);
     if let Some(policy) = policy {
@@ -85,6 +84,8 @@ fn change_plan(tenant: Option<&str>, plan: Option<&str>, at: Option<TimestampWit
             false => books.account.period_at(at).map_or(at, |period| period.end),
         };
         change(connection, tenant, books, at, since, Some(plan.to_owned()));
+        // It may overrule a cancelling, since which units wait.
+        ledger::post_waiting(connection, tenant, since);
         since
     });
     Timestamp::from(since).shown()
@@ -190,7 +191,9 @@ fn period_at(
 ) -> TableIterator<'static, (name!(period_start, TimestampWithTimeZone), name!(period_end, TimestampWithTimeZone))> {
     let at = instant(at, "at");
     let period = as_owner(|| {
-        connected(|connection| books::read(connection, &[tenant], &Needed::at(at)).remove(tenant)?.account.period_at(at))
+        connected(|connection| {
+            books::read(connection, &[tenant], &Needed::at(at)).remove(tenant)?.account.period_at(at)
+        })
     });
     let shown = |at: Instant| Timestamp::from(at).shown();
     TableIterator::new(period.map(|period| (shown(period.start), shown(period.end))))

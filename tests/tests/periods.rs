@@ -403,34 +403,6 @@ fn assert_no_period_overlaps(session: &mut Session, told: &str) {
     assert_eq!(overlapping, [""; 0], "{told}");
 }
 
-#[test]
-fn a_zone_that_is_set_for_the_past_does_not_overlap_a_period_that_was_opened() {
-    for zone in ["Asia/Tokyo", "Pacific/Auckland", "Pacific/Pago_Pago", "Pacific/Kiritimati"] {
-        let (_database, mut session) = metered();
-        subscribe(&mut session, "two", "2026-03-10", "UTC", 1);
-        answer(&mut session, "2026-03-12 00:00");
-        subscribe(&mut session, "two", "2026-01-01", zone, 1);
-        for at in ["2026-02-28 12:00", "2026-03-13 00:00", "2026-03-31 12:00", "2026-04-20 00:00"] {
-            answer(&mut session, at);
-        }
-        assert_no_hole_and_no_overlap(&mut session, "2026-02-20", "2026-06-01", zone);
-        assert_no_period_overlaps(&mut session, zone);
-    }
-}
-
-#[test]
-fn a_zone_that_is_set_before_periods_that_were_opened_takes_effect_after_them() {
-    let (_database, mut session) = on_plan("two");
-    answer(&mut session, "2026-03-12 00:00");
-    answer(&mut session, "2026-04-12 00:00");
-    subscribe(&mut session, "two", "2026-03-10", "Asia/Tokyo", 20);
-    for at in ["2026-03-13 00:00", "2026-04-10 00:00", "2026-04-25 00:00", "2026-05-10 00:00"] {
-        answer(&mut session, at);
-    }
-    assert_no_hole_and_no_overlap(&mut session, "2026-02-20", "2026-09-01", "");
-    assert_no_period_overlaps(&mut session, "");
-}
-
 // --- Units without a plan ---
 
 #[test]
