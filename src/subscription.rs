@@ -167,7 +167,10 @@ fn known_zone(name: &str) -> chrono_tz::Tz {
     period::zone_named(name).unwrap_or_else(|| {
         failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" is not known"))
             .detail("Periods need the name of a zone, as the IANA database spells it.")
-            .hint(near::hint(name, period::zones().collect::<Vec<_>>()))
+            .hint(match near::nearest(name, period::zones()) {
+                Some(near) => format!("Perhaps you meant \"{near}\"."),
+                None => "For example \"Europe/Berlin\" or \"UTC\".".to_owned(),
+            })
             .raise()
     })
 }

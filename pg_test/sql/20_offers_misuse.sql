@@ -68,7 +68,7 @@ SELECT talkmeter.subscribe(NULL, 'p');
 :sqlstate
 SELECT talkmeter.subscribe(repeat('x', 513), 'p');
 :sqlstate
-SELECT talkmeter.subscribe('acme', 'p', timezone => 'Europe/Paris');
+SELECT talkmeter.subscribe('acme', 'p', timezone => 'Europe/Pari');
 :sqlstate
 SELECT talkmeter.subscribe('acme', 'p', anchor_day => 32);
 :sqlstate
@@ -89,8 +89,27 @@ SELECT * FROM talkmeter.packs;
 SELECT talkmeter.balance('nobody');
 
 -- Periods of months that are too short for the anchor day.
-SELECT talkmeter.period_start('2026-02-28 12:00+00', 31), talkmeter.period_end('2026-02-28 12:00+00', 31);
-SELECT talkmeter.period_start('2026-02-28 12:00+00', 0);
+SELECT * FROM talkmeter.period_at('acme', '2026-02-28 12:00+00');
+SELECT * FROM talkmeter.period_at('nobody', '2026-02-28 12:00+00');
+SELECT talkmeter.period_at('acme', 'infinity');
+:sqlstate
+SELECT talkmeter.change_plan('nobody', 'p');
+:sqlstate
+SELECT talkmeter.cancel('nobody');
+:sqlstate
+SELECT talkmeter.refund_pack('acme', 99);
+:sqlstate
+SELECT talkmeter.credit('acme', 1, 'no such charge');
+:sqlstate
+SELECT talkmeter.dispute('acme', 'c', 1, 'no such part');
+:sqlstate
+SELECT talkmeter.resolve_dispute('acme', 1, 'forgotten');
+:sqlstate
+SELECT talkmeter.finalize('acme', '2026-02-01');
+:sqlstate
+SELECT talkmeter.reconcile('infinity');
+:sqlstate
+SELECT talkmeter.review('acme', '2026-02-01');
 :sqlstate
 SELECT talkmeter.currency_digits(code) FROM unnest('{USD,JPY,KWD}'::text[]) AS code;
 
