@@ -129,6 +129,7 @@ CREATE TABLE talkmeter.charge (
     period_start timestamptz NOT NULL,
     period_end timestamptz NOT NULL,
     posted_period_start timestamptz NOT NULL,
+    posted_period_end timestamptz NOT NULL,
     tier text NOT NULL CHECK (tier IN ('included', 'pack', 'overage')),
     pack_id bigint,
     amount numeric NOT NULL,
@@ -160,6 +161,7 @@ COMMENT ON COLUMN talkmeter.charge.charged_at IS 'Its charge instant';
 COMMENT ON COLUMN talkmeter.charge.period_start IS 'The period of the charge instant, whose allowance pays';
 COMMENT ON COLUMN talkmeter.charge.period_end IS 'First instant after that period';
 COMMENT ON COLUMN talkmeter.charge.posted_period_start IS 'The period whose statement lists it';
+COMMENT ON COLUMN talkmeter.charge.posted_period_end IS 'First instant after that period: two may start together';
 COMMENT ON COLUMN talkmeter.charge.tier IS 'Who paid: included, pack or overage';
 COMMENT ON COLUMN talkmeter.charge.pack_id IS 'The pack that paid';
 COMMENT ON COLUMN talkmeter.charge.amount IS '0 for included and pack, the rate for overage, minus the original for a reversal';

@@ -6,12 +6,15 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
         WITH base AS (
-            -- The last plan within the period: an upgrade counts for the whole of it.
+            -- The last plan of this period: an upgrade counts for the whole of it. A subscription with another anchor day
+            -- has periods of its own.
             SELECT p.name, p.price, p.currency
             FROM (
                 SELECT s.plan
                 FROM talkmeter.subscription AS s
+                CROSS JOIN LATERAL talkmeter.period_at(s.tenant, GREATEST(s.since, statement_lines.period_start)) AS own
                 WHERE s.tenant = statement_lines.tenant AND s.since < statement_lines.period_end AND s.plan IS NOT NULL
+                    AND own.period_start = statement_lines.period_start AND own.period_end = statement_lines.period_end
                     -- One that was cancelled before the period began is none of it.
                     AND NOT EXISTS (
                         SELECT FROM talkmeter.subscription AS later
@@ -22,27 +25,36 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
             ) AS last
             JOIN talkmeter.plan AS p ON p.name = last.plan
             WHERE p.price IS NOT NULL
+        ), bought AS (
+            -- Each pack is on one statement: that of the period of its purchase, or of the first if it was bought before.
+            SELECT k.pack, k.price, k.currency, k.refunded_at
+            FROM talkmeter.pack AS k
+            LEFT JOIN LATERAL talkmeter.period_at(k.tenant, k.billed_at) AS own ON true
+            WHERE k.tenant = statement_lines.tenant AND k.billed_at < statement_lines.period_end
+                AND CASE WHEN own.period_start IS NULL THEN NOT EXISTS (
+                        SELECT FROM talkmeter.subscription AS s WHERE s.tenant = k.tenant AND s.since < statement_lines.period_start)
+                    ELSE own.period_start = statement_lines.period_start AND own.period_end = statement_lines.period_end END
         ), posted AS (
             SELECT c.period_start, c.tier, c.currency, c.reason, abs(c.amount) AS rate, c.amount,
                 CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END AS units
             FROM talkmeter.charge AS c
             WHERE c.tenant = statement_lines.tenant AND c.posted_period_start = statement_lines.period_start
+                AND c.posted_period_end = statement_lines.period_end
         ), lines AS (
             SELECT 1 AS rank, 'base' AS kind, NULL::timestamptz AS of_period_start, b.name AS description,
                 1::bigint AS quantity, b.price AS unit_price, b.price AS amount, b.currency
             FROM base AS b
             UNION ALL
             SELECT 2, 'pack', NULL, k.pack, count(*), k.price, sum(k.price), k.currency
-            FROM talkmeter.pack AS k
-            WHERE k.tenant = statement_lines.tenant AND k.billed_at >= statement_lines.period_start
-                AND k.billed_at < statement_lines.period_end
-                AND (k.refunded_at IS NULL OR k.refunded_at >= statement_lines.period_end)
+            FROM bought AS k
+            WHERE k.refunded_at IS NULL OR k.refunded_at >= statement_lines.period_end
             GROUP BY k.pack, k.price, k.currency
             UNION ALL
             SELECT 3, 'pack_refund', NULL, k.pack, -count(*), k.price, -sum(k.price), k.currency
             FROM talkmeter.pack AS k
+            CROSS JOIN LATERAL talkmeter.period_at(k.tenant, k.refunded_at) AS own
             WHERE k.tenant = statement_lines.tenant AND k.billed_at < statement_lines.period_start
-                AND k.refunded_at >= statement_lines.period_start AND k.refunded_at < statement_lines.period_end
+                AND own.period_start = statement_lines.period_start AND own.period_end = statement_lines.period_end
             GROUP BY k.pack, k.price, k.currency
             UNION ALL
             SELECT 4, 'overage', NULL, 'units beyond allowance and packs', sum(c.units), c.rate, sum(c.amount), c.currency

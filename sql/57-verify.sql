@@ -184,7 +184,30 @@ CREATE FUNCTION talkmeter.verify()
             format('It is on the statement of the period from %s, which was finalized before.', c.posted_period_start)
         FROM talkmeter.period AS p
         JOIN talkmeter.charge AS c ON c.tenant = p.tenant AND c.posted_period_start = p.period_start
-        WHERE p.finalized_at < c.posted_at AND p.period_end = c.period_end
+            AND c.posted_period_end = p.period_end
+        WHERE p.finalized_at < c.posted_at
+        UNION ALL
+        SELECT 'posted_in_no_period', c.tenant, format('charge %s', c.charge_id),
+            format('No statement lists the period from %s to %s.', c.posted_period_start, c.posted_period_end)
+        FROM talkmeter.charge AS c
+        WHERE (c.posted_period_start, c.posted_period_end) <> (c.period_start, c.period_end)
+            AND NOT EXISTS (
+                SELECT FROM talkmeter.period_at(c.tenant, c.posted_period_start) AS p
+                WHERE p.period_start = c.posted_period_start AND p.period_end = c.posted_period_end)
+        UNION ALL
+        SELECT 'charge_outside_its_period', c.tenant, format('charge %s', c.charge_id),
+            format('Its instant %s is not in the period from %s to %s.', c.charged_at, c.period_start, c.period_end)
+        FROM talkmeter.charge AS c
+        WHERE c.charged_at < c.period_start OR c.charged_at >= c.period_end
+        UNION ALL
+        SELECT 'statement_line_is_wrong', l.tenant, format('line %s of the period from %s', l.line, l.period_start),
+            CASE WHEN p.finalized_at IS NULL THEN 'It is frozen, and its period is not finalized.'
+                ELSE 'Its amount is not its quantity times its price.' END
+        FROM talkmeter.statement_line AS l
+        LEFT JOIN talkmeter.period AS p ON p.tenant = l.tenant AND p.period_start = l.period_start
+            AND p.period_end = l.period_end
+        WHERE p.finalized_at IS NULL
+            OR l.amount <> round(l.quantity * l.unit_price, talkmeter.currency_digits(l.currency))
         UNION ALL
         SELECT 'statement_differs_from_ledger', p.tenant, format('period from %s to %s', p.period_start, p.period_end),
             -- The base price may follow a subscription that was backdated since.

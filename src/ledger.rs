@@ -537,17 +537,17 @@ fn standing<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> BTreeMap<P
 
 const WRITE_CHARGES: OverRows = over_rows!(
     "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
-        posted_period_start, tier, pack_id, amount, currency, plan, policy, policy_version, reverses, reason, note,
-        posted_by)
-    SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, posted_period_start, tier,
-        pack_id, amount::numeric, currency, plan, policy, policy_version, reverses, reason, note,
+        posted_period_start, posted_period_end, tier, pack_id, amount, currency, plan, policy, policy_version, reverses,
+        reason, note, posted_by)
+    SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, posted_period_start,
+        posted_period_end, tier, pack_id, amount::numeric, currency, plan, policy, policy_version, reverses, reason, note,
         CASE WHEN reason = 'credit' THEN session_user END
     FROM",
     [
         1 tenant text, 2 charge_id int8, 3 conversation text, 4 part int4, 5 charged_at timestamptz,
         6 period_start timestamptz, 7 tier text, 8 pack_id int8, 9 amount text, 10 currency text, 11 plan text,
         12 policy text, 13 policy_version int4, 14 period_end timestamptz, 15 reverses int8, 16 posted_period_start timestamptz,
-        17 reason text, 18 note text
+        17 reason text, 18 note text, 19 posted_period_end timestamptz
     ],
     ""
 );
@@ -580,6 +580,7 @@ fn write_charges(connection: &Connection, charges: &[Charge]) {
                 column(batch, |charge| Timestamp::from(charge.posted_in.start)),
                 column(batch, |charge| charge.reverses.as_ref().map(|(_, why)| why.reason)),
                 column(batch, |charge| charge.reverses.as_ref().and_then(|(_, why)| why.note.as_deref())),
+                column(batch, |charge| Timestamp::from(charge.posted_in.end)),
             ],
         );
     }

@@ -180,9 +180,17 @@ impl<'a> Stage<'a> {
             "SELECT source_id, message_id, tenant, conversation, {}, reason FROM talkmeter.quarantined",
             micros("occurred_at")
         ));
-        let (wanted, stale) = self.meter.quarantine();
+        let (mut wanted, stale) = self.meter.quarantine();
         found.retain(|line| !stale.contains(line) || wanted.contains(line));
+        // Before a part that has lost rows an event that waits for a policy waits for ever: both reasons are true.
+        for ((tenant, id), _) in self.meter.keys().filter(|(_, lossy)| *lossy) {
+            let key = format!("|{tenant}|{id}|");
+            for line in found.iter_mut().chain(&mut wanted).filter(|line| line.contains(&key)) {
+                *line = line.replace("|unknown_policy", "|sealed");
+            }
+        }
         found.sort_unstable();
+        wanted.sort_unstable();
         assert_same_rows(&found, &wanted);
     }
 
