@@ -66,7 +66,7 @@ fn original() -> Database {
            SELECT talkmeter.attach_status('tickets', '{"status": {"done": "close"}}');
            UPDATE tickets SET status = 'done' WHERE id = 'a of messages';
            SELECT talkmeter.mark('small', 'open in messages', 'note');
-           SELECT talkmeter.mark('small', 'of no message', 'reopen');
+           SELECT talkmeter.mark('planless', 'of no message', 'reopen');
            SELECT talkmeter.detach('former');
            SELECT talkmeter.sweep()"#,
     );

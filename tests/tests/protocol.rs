@@ -394,7 +394,7 @@ fn many_inserts_into_one_conversation_in_one_transaction_cost_linear_time() {
     let begin = Clock::now();
     for repeat in 0.. {
         // Other work on the machine makes a repeat slower, so if the best ones are not good there are more of them.
-        if repeat >= 3 && (best[1] < best[0] * 5 || begin.elapsed() > Duration::from_secs(5)) {
+        if repeat >= 3 && (best[1] < best[0] * 5 || begin.elapsed() > Duration::from_secs(20)) {
             break;
         }
         for (best, rows) in best.iter_mut().zip(ROWS) {
