@@ -227,11 +227,19 @@ impl Work {
         if !asides.is_empty() {
             connected(|connection| self.set_aside(connection, asides));
         }
-        let conversations: Vec<&[NotedEvent]> = events.chunk_by(|a, b| conversation(a) == conversation(b)).collect();
+        let conversations: Vec<&[NotedEvent]> = events
+            .chunk_by(|a, b| conversation(a) == conversation(b))
+            .filter(|events| events.iter().any(|event| self.has_effect(event)))
+            .collect();
         for batch in conversations.chunks(BATCH) {
             let postings = connected(|connection| self.fold_batch(connection, batch));
             postings.iter().for_each(|posting| self.postings.push(posting));
         }
+    }
+
+    /// A row that is deleted rewrites no bill (SPEC 3.5), unless it comes back in the same commit or was in quarantine.
+    fn has_effect(&self, event: &NotedEvent) -> bool {
+        event.operation != Operation::Delete || self.was_held(event.place)
     }
 
     /// In the order of their calls: a row may have come and gone several times.

@@ -48,10 +48,7 @@ pub unsafe extern "C-unwind" fn on_delete(call: pg_sys::FunctionCallInfo) -> pg_
     // SAFETY: the call information is the server's.
     let call = unsafe { Call::of(call, &trigger::DELETE) };
     if let Some(source) = source(&call) {
-        // What was metered stays, so only rows that are still to be metered matter, or that wait to be.
-        if !queue::is_empty() || quarantine::holds_any(source.id) {
-            note_deleted(call.data, &source);
-        }
+        note_deleted(call.data, &source);
     }
     pg_sys::Datum::from(0usize)
 }
@@ -195,11 +192,15 @@ fn row_name(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) 
     }
 }
 
+/// What was metered stays. But a row may come back in the same transaction, or may still be to be metered.
 fn note_deleted(data: &pg_sys::TriggerData, source: &Source) {
     let Reading::Whole { mapping, readers } = &source.reading else { return };
     let latest = clock::latest();
+    let may_be_held = queue::has_asides() || quarantine::holds_any(source.id);
     row::for_each_old_row(data, readers, |row| {
-        queue::set_aside(&Aside::Left(row_name(source, mapping, row, latest)));
+        if may_be_held {
+            queue::set_aside(&Aside::Left(row_name(source, mapping, row, latest)));
+        }
         note_gone(source, mapping, row, latest, Operation::Delete);
     });
 }

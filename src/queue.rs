@@ -27,6 +27,8 @@ struct Queue {
     records: Spool,
     /// Something other than an insert was noted.
     has_changes: bool,
+    /// Something that concerns quarantine was noted.
+    has_asides: bool,
     /// For each subtransaction that has records: its id and where they begin.
     marks: Vec<Mark>,
     /// What was taken early, inside a subtransaction: if that is rolled back, so is the folding, but not the rows that were
@@ -36,7 +38,13 @@ struct Queue {
 
 impl Default for Queue {
     fn default() -> Queue {
-        Queue { records: Spool::of_transaction(), has_changes: false, marks: Vec::new(), taken: Vec::new() }
+        Queue {
+            records: Spool::of_transaction(),
+            has_changes: false,
+            has_asides: false,
+            marks: Vec::new(),
+            taken: Vec::new(),
+        }
     }
 }
 
@@ -141,6 +149,7 @@ fn append(parts: &[&[u8]], is_change: bool) {
         }
         queue.records.push(parts);
         queue.has_changes |= is_change;
+        queue.has_asides |= parts[0][0] == ASIDE;
     });
 }
 
@@ -198,6 +207,11 @@ pub fn clear() {
 /// Whether nothing was noted since the queue was last taken.
 pub fn is_empty() -> bool {
     QUEUE.with_borrow(|queue| queue.records.is_empty())
+}
+
+/// Whether a row may go to quarantine, or leave it, by what was noted since.
+pub fn has_asides() -> bool {
+    QUEUE.with_borrow(|queue| queue.has_asides)
 }
 
 /// Takes all that was noted, until the transaction ends or, inside a savepoint, that is rolled back.

@@ -160,6 +160,21 @@ fn a_change_that_is_taken_back_in_its_transaction_changes_nothing() {
 }
 
 #[test]
+fn a_row_that_is_deleted_and_inserted_again_in_one_transaction_stays_what_it_was() {
+    let (_database, mut session) = told("agent_red", "10:00 close, 10:10 exchange, 10:20 exchange");
+    let before = billed(&mut session);
+    session.run(
+        "BEGIN;
+         CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM messages WHERE id < 3;
+         DELETE FROM messages;
+         INSERT INTO messages SELECT * FROM kept;
+         COMMIT",
+    );
+    assert_eq!(billed(&mut session), before);
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
 fn a_flush_between_changes_meters_each() {
     let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
     session.run(
