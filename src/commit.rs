@@ -103,7 +103,7 @@ fn meter_or_set_aside(taken: &Taken) {
 
 /// What quarantine loses and gains, then conversations in key order, then tenants.
 fn meter(taken: &Taken) {
-    let mut work = Work { has_changes: taken.has_changes(), ..Work::default() };
+    let mut work = Work { has_changes: taken.has_changes(), deleted: deleted(taken), ..Work::default() };
     let mut sorted = taken.sorted();
     let mut chunk = Chunk::default();
     while chunk.fill(&mut sorted) {
@@ -123,6 +123,38 @@ fn meter(taken: &Taken) {
         pgrx::check_for_interrupts!();
     }
     ledger::post(work.postings);
+}
+
+/// The rows that were deleted after they were changed: what they were before, in whichever conversation, stays as it was
+/// metered.
+fn deleted(taken: &Taken) -> HashSet<(i32, String)> {
+    let mut rows = HashSet::new();
+    if !taken.has_deletes() {
+        return rows;
+    }
+    let mut sorted = taken.sorted();
+    let mut chunk = Chunk::default();
+    // An event is added before it is removed, and that before it is deleted.
+    let (mut at, mut added) = (Vec::new(), 0);
+    while chunk.fill(&mut sorted) {
+        for record in chunk.records(chunk.len()) {
+            let Noted::Event(event) = record else { continue };
+            if at != event.place {
+                (at, added) = (event.place.to_vec(), 0);
+            }
+            match event.operation {
+                Operation::Add => added += 1,
+                Operation::Remove => added -= 1,
+                Operation::Delete if added > 0 => {
+                    let place = key(event.place);
+                    rows.extend(place.message().map(|message| (place.source(), message.text())));
+                }
+                _ => {}
+            }
+        }
+        chunk.forget(chunk.len());
+    }
+    rows
 }
 
 /// Whether an error is for the application to see: it retries a conflict, and it or its DBA asked for an end.
@@ -193,6 +225,8 @@ struct Work {
     has_changes: bool,
     /// Sources all of whose rows were taken away.
     truncated: HashSet<i32>,
+    /// Rows that were deleted after they were changed.
+    deleted: HashSet<(i32, String)>,
     /// Rows that were in quarantine before they were changed: what they were before was no event.
     held_before: HashSet<(i32, String, Instant)>,
     /// Rows that this commit itself puts there.
@@ -340,14 +374,22 @@ impl Work {
                     changes.remove(&event.place);
                     removed.push(event.place.to_vec());
                 }
-                Operation::Delete => changes.delete(&event.place),
+                Operation::Delete => drop(changes.delete(&event.place)),
                 Operation::Touch => changes.touch(&event.place),
             }
             if matches!(event.operation, Operation::Add | Operation::Touch) {
                 new.push(event.place.to_vec());
             }
         }
+        changes.keep(|place| self.is_gone(place));
         Late { conversation, changes, new, removed }
+    }
+
+    /// Whether a row that was changed is there no more.
+    fn is_gone(&self, place: &OrderKey) -> bool {
+        let name = || place.message().map(|message| (place.source(), message.text()));
+        self.truncated.contains(&place.source())
+            || !self.deleted.is_empty() && name().is_some_and(|name| self.deleted.contains(&name))
     }
 
     fn was_held(&self, place: &[u8]) -> bool {

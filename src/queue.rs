@@ -29,6 +29,8 @@ struct Queue {
     has_changes: bool,
     /// Something that concerns quarantine was noted.
     has_asides: bool,
+    /// A row was deleted.
+    has_deletes: bool,
     /// For each subtransaction that has records: its id and where they begin.
     marks: Vec<Mark>,
     /// What was taken early, inside a subtransaction: if that is rolled back, so is the folding, but not the rows that were
@@ -42,6 +44,7 @@ impl Default for Queue {
             records: Spool::of_transaction(),
             has_changes: false,
             has_asides: false,
+            has_deletes: false,
             marks: Vec::new(),
             taken: Vec::new(),
         }
@@ -117,6 +120,9 @@ pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
         ],
         operation != Operation::Add,
     );
+    if operation == Operation::Delete {
+        QUEUE.with_borrow_mut(|queue| queue.has_deletes = true);
+    }
 }
 
 /// Notes a mark.
@@ -243,6 +249,11 @@ impl Taken {
     /// Whether anything but inserts is among the records.
     pub fn has_changes(&self) -> bool {
         self.0.has_changes
+    }
+
+    /// Whether any row was deleted.
+    pub fn has_deletes(&self) -> bool {
+        self.0.has_deletes
     }
 
     /// The records in the order in which they are folded, to be read with [`Chunk::fill`].

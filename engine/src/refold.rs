@@ -42,17 +42,23 @@ impl Changes {
         self.net.entry(place.to_vec()).or_default();
     }
 
-    /// An event whose row was deleted. If it was also added, it never was, and what its row was before stays as it was
-    /// metered; else it stays itself. Call it after [`Changes::add`] and [`Changes::remove`].
-    pub fn delete(&mut self, place: &[u8]) {
-        if !self.is_new(place) {
-            return;
+    /// An event whose row was deleted stays itself, but one that was also added never was. Returns whether that is so: then
+    /// what its row was before, in whichever conversation, is to be kept. Call it after [`Changes::add`] and
+    /// [`Changes::remove`].
+    pub fn delete(&mut self, place: &[u8]) -> bool {
+        let is_new = self.is_new(place);
+        if is_new {
+            self.remove(place);
         }
-        self.remove(place);
-        let row = |place: &[u8]| OrderKey::from_bytes(place).map(|key| (key.source(), key.message()));
-        let deleted = row(place);
-        for (_, net) in self.net.iter_mut().filter(|(before, net)| **net < 0 && row(before) == deleted) {
-            *net = 0;
+        is_new
+    }
+
+    /// Events that were changed away, but whose rows were then deleted, stay as they were metered.
+    pub fn keep(&mut self, was_deleted: impl Fn(&OrderKey) -> bool) {
+        for (place, net) in self.net.iter_mut().filter(|(_, net)| **net < 0) {
+            if OrderKey::from_bytes(place).is_some_and(|key| was_deleted(&key)) {
+                *net = 0;
+            }
         }
     }
 

@@ -344,6 +344,25 @@ fn delete_leaves_the_bill() {
     leaves_the_bill(told("agent_red", TWO_PARTS), "DELETE FROM messages");
 }
 
+fn an_update_and_then(end: &str) {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    let before = billed(&mut session);
+    session.run(&format!(
+        "BEGIN; UPDATE messages SET created_at = '2026-03-01 12:00+00', conversation_id = 'd'; {end} messages; COMMIT"
+    ));
+    assert_eq!(billed(&mut session), before);
+}
+
+#[test]
+fn a_row_deleted_in_the_transaction_that_changed_it_leaves_the_bill() {
+    an_update_and_then("DELETE FROM");
+}
+
+#[test]
+fn a_row_truncated_in_the_transaction_that_changed_it_leaves_the_bill() {
+    an_update_and_then("TRUNCATE");
+}
+
 #[test]
 fn truncate_leaves_the_bill() {
     leaves_the_bill(told("agent_red", TWO_PARTS), "TRUNCATE messages");

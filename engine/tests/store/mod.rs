@@ -276,11 +276,16 @@ pub fn changes(statements: &[Change]) -> Changes {
             Change::Delete(_) => {}
         }
     }
+    let row = |key: &OrderKey| (key.source(), key.message());
+    let mut deleted = Vec::new();
     for statement in statements {
         if let Change::Delete(place) = statement {
-            changes.delete(place);
+            if changes.delete(place) {
+                deleted.extend(OrderKey::from_bytes(place).as_ref().map(row));
+            }
         }
     }
+    changes.keep(|key| deleted.contains(&row(key)));
     changes
 }
 

@@ -174,6 +174,21 @@ pub struct Meter {
     sealed: BTreeSet<Name>,
     /// Lines of quarantine whose rows are gone: they may stay until somebody retries.
     stale: BTreeSet<String>,
+    /// Sources that lost all their rows.
+    truncated: BTreeSet<i32>,
+}
+
+/// Rows that are there no more.
+struct Gone {
+    rows: BTreeSet<Name>,
+    /// All that was in the tables of these sources.
+    sources: BTreeSet<i32>,
+}
+
+impl Gone {
+    fn holds(&self, row: &Name) -> bool {
+        self.sources.contains(&row.0) || self.rows.contains(row)
+    }
 }
 
 impl Meter {
@@ -186,6 +201,7 @@ impl Meter {
             talks: BTreeMap::new(),
             sealed: BTreeSet::new(),
             stale: BTreeSet::new(),
+            truncated: BTreeSet::new(),
         }
     }
 
@@ -215,6 +231,12 @@ impl Meter {
         self.leave(&row, Noted::Delete);
     }
 
+    pub fn truncate(&mut self, source: i32) {
+        let names: Vec<Name> = self.rows.keys().filter(|name| name.0 == source).cloned().collect();
+        names.iter().for_each(|name| self.delete(name));
+        self.truncated.insert(source);
+    }
+
     pub fn mark(&mut self, key: Key, kind: Kind, at: Instant) {
         self.called.push((key, kind, at));
     }
@@ -240,10 +262,12 @@ impl Meter {
             talk.marks.push(Placed { place: place.clone(), event: Event { at, kind, excluded: false } });
             self.noted.entry(key).or_default().push(Noted::Add(place));
         }
-        for (key, noted) in take(&mut self.noted) {
+        let noted = take(&mut self.noted);
+        let gone = self.gone(&noted);
+        for (key, noted) in noted {
             let mut talk = self.talks.remove(&key).unwrap_or_default();
             let log = self.log(&key, &talk);
-            let sealed = talk.fold(&self.terms, &key, &log, &noted);
+            let sealed = talk.fold(&self.terms, &key, &log, &noted, &gone);
             let there: Vec<Placed> = log.into_iter().filter(|placed| !sealed.contains(&placed.place)).collect();
             talk.unjudged = talk.waiting(&self.terms, &key.0, &there);
             let (marks, rows): (Vec<_>, Vec<_>) = sealed.into_iter().partition(|place| order::is_mark(place));
@@ -251,6 +275,21 @@ impl Meter {
             talk.sealed.extend(marks);
             self.talks.insert(key, talk);
         }
+    }
+
+    /// The rows that were deleted after they were changed: what they were before stays as it was metered.
+    fn gone(&mut self, noted: &BTreeMap<Key, Vec<Noted>>) -> Gone {
+        let mut rows: BTreeSet<Name> = BTreeSet::new();
+        for noted in noted.values() {
+            let mut changes = changes(noted);
+            for noted in noted {
+                match noted {
+                    Noted::Delete(place) if changes.delete(place) => drop(rows.insert(name(place))),
+                    _ => {}
+                }
+            }
+        }
+        Gone { rows, sources: take(&mut self.truncated) }
     }
 
     /// The events of a conversation that are there, in order.
@@ -363,7 +402,7 @@ impl Meter {
 impl Talk {
     /// Folds what was noted into the conversation, whose events now are `log`; returns the places of those that came too
     /// late for a part that had lost others.
-    fn fold(&mut self, terms: &Terms, key: &Key, log: &[Placed], noted: &[Noted]) -> Vec<Vec<u8>> {
+    fn fold(&mut self, terms: &Terms, key: &Key, log: &[Placed], noted: &[Noted], gone: &Gone) -> Vec<Vec<u8>> {
         let is_there = |place: &Vec<u8>| log.binary_search_by(|placed| placed.place.cmp(place)).is_ok();
         let counted =
             |place: &Vec<u8>| self.parts.iter().any(|part| part.first_event <= *place && *place <= part.last_event);
@@ -374,7 +413,8 @@ impl Talk {
         // A row that was changed before it was deleted was deleted.
         let lost = |noted: &Noted| match noted {
             Noted::Delete(place) | Noted::Remove(place) => {
-                deleted.contains(&name(place)) && !is_there(place) && counted(place)
+                let name = name(place);
+                (deleted.contains(&name) || gone.holds(&name)) && !is_there(place) && counted(place)
             }
             _ => false,
         };
@@ -385,7 +425,14 @@ impl Talk {
             self.go_on(terms, key, &log[first..]);
             return Vec::new();
         }
-        self.fold_again(terms, key, log, &changes(noted))
+        let mut changes = changes(noted);
+        for noted in noted {
+            if let Noted::Delete(place) = noted {
+                changes.delete(place);
+            }
+        }
+        changes.keep(|key| key.message().is_some_and(|id| gone.holds(&(key.source(), id.text()))));
+        self.fold_again(terms, key, log, &changes)
     }
 
     fn go_on(&mut self, terms: &Terms, (tenant, id): &Key, log: &[Placed]) {
@@ -464,7 +511,7 @@ impl Talk {
     }
 }
 
-/// Deletes come last, as [`Changes::delete`] asks.
+/// All but the deletes, which come last.
 fn changes(noted: &[Noted]) -> Changes {
     let mut changes = Changes::default();
     for noted in noted {
@@ -473,11 +520,6 @@ fn changes(noted: &[Noted]) -> Changes {
             Noted::Remove(place) => changes.remove(place),
             Noted::Touch(place) => changes.touch(place),
             Noted::Delete(_) => {}
-        }
-    }
-    for noted in noted {
-        if let Noted::Delete(place) = noted {
-            changes.delete(place);
         }
     }
     changes

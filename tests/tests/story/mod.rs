@@ -480,8 +480,7 @@ impl<'a> Enacted<'a> {
     }
 
     fn truncate(&mut self, source: i32) -> Option<String> {
-        let names: Vec<Name> = self.meter.rows.keys().filter(|name| name.0 == source).cloned().collect();
-        names.iter().for_each(|name| self.meter.delete(name));
+        self.meter.truncate(source);
         Some(format!("TRUNCATE {}", table(source)))
     }
 
