@@ -91,14 +91,19 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
         |placed, previous| batch.opening(late.conversation, &placed.place, placed.event.at, previous),
         || standing(connection, tenant, id),
     );
-    for place in &after.sealed {
+    let (judged, waiting): (Vec<_>, Vec<_>) = log
+        .unjudged
+        .iter()
+        .filter(|place| **place >= start.place && !after.unjudged.contains(place))
+        .partition(|place| Some(order::time_of(place)) > after.sealed_until);
+    for place in after.sealed.iter().chain(waiting) {
         let detail = "It comes before the last activity of a part that has lost rows.";
         quarantine::add(&mut findings.refused, Entry::of(tenant, id, &key(place), "sealed", detail.to_owned()));
     }
     for place in after.unjudged.iter().filter(|place| !log.unjudged.contains(*place)) {
         quarantine::add(&mut findings.refused, unjudged(tenant, id, place));
     }
-    for place in log.unjudged.iter().filter(|place| **place >= start.place && !after.unjudged.contains(place)) {
+    for place in judged {
         let place = key(place);
         let message = place.message().map(|message| message.text());
         findings.released.push(RowName {

@@ -146,6 +146,8 @@ pub struct After {
     pub sealed: Vec<Vec<u8>>,
     /// Places of events that no known policy could judge.
     pub unjudged: Vec<Vec<u8>>,
+    /// The last activity of the last part that has lost rows: what has waited before it for a policy waits for ever.
+    pub sealed_until: Option<Instant>,
 }
 
 /// Folds again. `log` holds, in order, the events that are there now from the place of [`restart`] on; `opener` answers
@@ -163,6 +165,7 @@ pub fn refold(
     let mut kept = 0;
     if let Some(last) = last_sealed(before.parts, &log, changes) {
         let part = &before.parts[last];
+        after.sealed_until = Some(part.last_activity_at);
         let sealed = |placed: &&Placed| changes.is_new(&placed.place) && placed.event.at <= part.last_activity_at;
         after.sealed = log.iter().filter(sealed).map(|placed| placed.place.clone()).collect();
         after.unjudged = still_unjudged(before, last, &log, changes, &mut opener);

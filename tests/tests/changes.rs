@@ -579,6 +579,24 @@ fn the_sweep_meters_a_row_of_the_future_once_its_time_has_come() {
 }
 
 #[test]
+fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
+    let (_database, mut session) = metered("agent_red");
+    let define = |from: &str| {
+        format!(
+            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+                "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
+        )
+    };
+    session.run(&define("2026-03-02T00:00:00Z"));
+    session.run("SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01', policy => 'own')");
+    tell(&mut session, "acme", "c", "10:00 exchange, 2026-03-02 10:00 exchange");
+    session.run("DELETE FROM messages WHERE id = 2");
+    session.run(&define("2026-01-01T00:00:00Z"));
+    retry(&mut session);
+    assert_eq!(quarantined(&mut session), ["1|sealed"]);
+}
+
+#[test]
 fn a_row_that_no_policy_can_judge_is_metered_once_one_is_defined_that_was_in_force() {
     let (_database, mut session) = metered("agent_red");
     let define = |from: &str| {
