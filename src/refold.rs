@@ -91,11 +91,11 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
         |placed, previous| batch.opening(late.conversation, &placed.place, placed.event.at, previous),
         || standing(connection, tenant, id),
     );
-    let (judged, waiting): (Vec<_>, Vec<_>) = log
-        .unjudged
-        .iter()
-        .filter(|place| **place >= start.place && !after.unjudged.contains(place))
-        .partition(|place| Some(order::time_of(place)) > after.sealed_until);
+    let mut waited: Vec<&Vec<u8>> =
+        log.unjudged.iter().filter(|place| **place >= start.place && !after.unjudged.contains(place)).collect();
+    waited.sort_unstable();
+    let (judged, waiting): (Vec<_>, Vec<_>) =
+        waited.into_iter().partition(|place| Some(order::time_of(place)) > after.sealed_until);
     for place in after.sealed.iter().chain(waiting) {
         let detail = "It comes before the last activity of a part that has lost rows.";
         quarantine::add(&mut findings.refused, Entry::of(tenant, id, &key(place), "sealed", detail.to_owned()));

@@ -593,6 +593,7 @@ fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
     session.run("DELETE FROM messages WHERE id = 2");
     session.run(&define("2026-01-01T00:00:00Z"));
     retry(&mut session);
+    // Once, although the row is two events.
     assert_eq!(quarantined(&mut session), ["1|sealed"]);
 }
 
