@@ -60,6 +60,8 @@ impl Role {
 #[derive(Debug)]
 pub struct Source {
     pub id: i32,
+    /// The attached table itself.
+    pub relation: pg_sys::Oid,
     pub role: Role,
     /// Empty for a status table.
     pub policy: String,
@@ -336,6 +338,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     };
     Some(Rc::new(Source {
         id: rows.value(0, 1),
+        relation: attached,
         role,
         policy: rows.get(0, 3).unwrap_or_default(),
         default_plan: rows.get(0, 4),

@@ -10,7 +10,7 @@ use crate::row::Reader;
 use crate::sql::{Connection, OverRows, Rows, arg, column, connected};
 use crate::{over_rows, rights};
 use pgrx::prelude::*;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Class, Mapping, Value};
@@ -174,6 +174,8 @@ pub struct Log {
     pub events: Vec<Placed>,
     /// The places of those that are in quarantine because no policy could judge them.
     pub unjudged: HashSet<Vec<u8>>,
+    /// By their places, why an `excluded` rule says that events do not count.
+    pub because: HashMap<Vec<u8>, String>,
 }
 
 /// The attached table whose rows cannot be read, so that nothing can be said of any conversation.
@@ -244,6 +246,8 @@ struct Found {
     conversation: usize,
     place: OrderKey,
     event: Event,
+    /// Of the `excluded` rule that matched.
+    because: Option<String>,
 }
 
 fn take(connection: &Connection, wanted: &[Wanted], logs: &mut [Log], found: Vec<Found>, some_held: bool) {
@@ -260,6 +264,9 @@ fn take(connection: &Connection, wanted: &[Wanted], logs: &mut [Log], found: Vec
             log.unjudged.insert(place.clone());
         }
         if held != Some(Held::Back) {
+            if let Some(because) = found.because {
+                log.because.insert(place.clone(), because);
+            }
             log.events.push(Placed { place, event: found.event });
         }
     }
@@ -296,11 +303,11 @@ fn rows(source: &Source, wanted: &[Wanted]) -> Vec<Found> {
                 if !same || at < source.starts_at {
                     continue;
                 }
-                let excluded = reading.excluded.is_some();
                 found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
                     conversation,
                     place: OrderKey::row(at, source.id, message, position as u16),
-                    event: Event { at, kind: *kind, excluded },
+                    event: Event { at, kind: *kind, excluded: reading.excluded.is_some() },
+                    because: reading.excluded.map(str::to_owned),
                 }));
             }
             found
@@ -362,6 +369,7 @@ fn marks(connection: &Connection, wanted: &[(usize, &Wanted)]) -> Vec<Found> {
             conversation: wanted[rows.value::<i64>(row, 1) as usize - 1].0,
             place: OrderKey::mark(at, kind, rows.value(row, 2)),
             event: Event { at, kind, excluded: false },
+            because: None,
         }
     };
     (0..rows.count()).map(found).collect()

@@ -15,6 +15,7 @@ mod clock;
 mod commit;
 mod dispute;
 mod error;
+mod explain;
 mod history;
 mod ingest;
 mod ledger;

@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod event;
+pub mod explain;
 pub mod fold;
 pub mod instant;
 pub mod ledger;

@@ -1,0 +1,361 @@
+//! What did each event do to its conversation, and which rule said so (SPEC 5, `explain`)?
+//!
+//! [`retell`] folds a conversation from its start and tells each step; [`as_metered`] tells one that has lost rows, whose
+//! parts stay what they were metered as.
+
+use crate::event::{Event, Kind};
+use crate::fold::{Conversation, Effect, EndReason, Opening, Part};
+use crate::instant::{Instant, SECOND};
+use crate::policy::{ChargeOn, Policy};
+use crate::refold::Placed;
+use crate::verdict::{Reason, Verdict};
+
+/// One thing that was found on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// When it happened; `None` for what is still to come.
+    pub at: Option<Instant>,
+    /// The event that did it, by its index in the log; `None` for time alone.
+    pub event: Option<usize>,
+    /// The part that it concerns, by its index among the parts that are told.
+    pub part: Option<usize>,
+    pub did: Did,
+    /// The rule that said so, in words.
+    pub rule: String,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    Opened,
+    Counted,
+    /// It was no event to any part.
+    Nothing,
+    /// No policy can judge it.
+    Waits,
+    Ended(EndReason),
+    Billable,
+    NotBillable(Reason),
+    /// It is open still.
+    Open,
+}
+
+impl Did {
+    /// What happened, in a few words; `part` is the number of the part.
+    pub fn words(self, part: Option<i32>) -> String {
+        let part = part.map_or("a part".to_owned(), |part| format!("part {part}"));
+        match self {
+            Did::Opened => format!("opened {part}"),
+            Did::Counted => format!("counted in {part}"),
+            Did::Nothing => "without effect".to_owned(),
+            Did::Waits => "waits for a policy".to_owned(),
+            Did::Ended(reason) => format!("{part} ended: {}", reason.name()),
+            Did::Billable => format!("{part} is billable"),
+            Did::NotBillable(reason) => format!("{part} is not billable: {}", reason.name()),
+            Did::Open => format!("{part} is open"),
+        }
+    }
+}
+
+/// What is told of a conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Story {
+    /// The parts, in the order of time.
+    pub parts: Vec<Part>,
+    pub lines: Vec<Line>,
+}
+
+/// Folds a conversation from its start and tells each step. `log` holds all its events in order, `because` the reason of
+/// an `excluded` rule that matched an event; `opener` answers as in [`crate::refold::refold`]; time passes until `now`.
+pub fn retell(
+    id: &str,
+    log: &[Placed],
+    because: impl Fn(&Placed) -> Option<String>,
+    mut opener: impl FnMut(&Placed, Option<&Opening>) -> Option<Opening>,
+    now: Instant,
+) -> Story {
+    let mut story = Story::default();
+    let mut state = Conversation::default();
+    for (index, placed) in log.iter().enumerate() {
+        let before = state.open.clone();
+        let previous = before.as_ref().or(story.parts.last());
+        let previous = previous.map(|part| Opening { policy: part.policy.clone(), source: part.source });
+        let mut asked = None;
+        let mut effects = Vec::new();
+        let stepped = state.step(
+            id,
+            &placed.place,
+            &placed.event,
+            || {
+                asked = opener(placed, previous.as_ref());
+                asked.clone().ok_or(())
+            },
+            &mut effects,
+        );
+        let excluded = because(placed);
+        let step = Step { id, index, placed, before, asked, excluded };
+        match stepped {
+            Ok(()) => step.tell(&mut story, effects, state.open.as_ref()),
+            Err(()) => {
+                step.push(&mut story, None, Did::Waits, "no version of its policy was in force at its time".into())
+            }
+        }
+    }
+    let mut effects = Vec::new();
+    state.pass_time(id, now, &mut effects);
+    for part in effects.into_iter().filter_map(ended) {
+        let judged = state_was_judged(&part);
+        tell_end(&mut story, id, &part, None, judged);
+        story.parts.push(part);
+    }
+    if let Some(part) = state.open {
+        let rule = what_will_end(&part);
+        let place = story.parts.len();
+        story.lines.push(Line { at: None, event: None, part: Some(place), did: Did::Open, rule });
+        story.parts.push(part);
+    }
+    story
+}
+
+/// Whether a part that has just ended had its verdict before.
+fn state_was_judged(part: &Part) -> bool {
+    part.policy.charge_on == ChargeOn::FirstAiReply && part.first_ai_reply_at.is_some()
+}
+
+fn ended(effect: Effect) -> Option<Part> {
+    match effect {
+        Effect::Ended(part) => Some(part),
+        Effect::Charged { .. } => None,
+    }
+}
+
+/// One event and what was there before it.
+struct Step<'a> {
+    id: &'a str,
+    index: usize,
+    placed: &'a Placed,
+    before: Option<Part>,
+    /// What a part would have opened under, if that was asked.
+    asked: Option<Opening>,
+    excluded: Option<String>,
+}
+
+impl Step<'_> {
+    fn event(&self) -> &Event {
+        &self.placed.event
+    }
+
+    fn push(&self, story: &mut Story, part: Option<usize>, did: Did, rule: String) {
+        story.lines.push(Line { at: Some(self.event().at), event: Some(self.index), part, did, rule });
+    }
+
+    fn tell(&self, story: &mut Story, effects: Vec<Effect>, open: Option<&Part>) {
+        let mut ended: Vec<Part> = effects.into_iter().filter_map(ended).collect();
+        let by_time = |part: &Part| part.last_event.as_slice() < self.placed.place.as_slice();
+        if ended.first().is_some_and(by_time) {
+            let part = ended.remove(0);
+            tell_end(story, self.id, &part, Some(self.event().at), state_was_judged(&part));
+            story.parts.push(part);
+        }
+        let place = story.parts.len();
+        let counted_in = ended.first().or(open).filter(|part| part.last_event == self.placed.place);
+        let Some(part) = counted_in else {
+            return self.push(story, None, Did::Nothing, self.why_nothing());
+        };
+        let mut rule = match part.first_event == self.placed.place {
+            true => format!("starts_on of {} holds {}", title(&part.policy), self.event().kind.name()),
+            false => self.why_counted(part),
+        };
+        if self.event().excluded {
+            rule += &format!("; an excluded rule matched: {}", self.excluded.as_deref().unwrap_or("no reason given"));
+        }
+        let did = if part.first_event == self.placed.place { Did::Opened } else { Did::Counted };
+        self.push(story, Some(place), did, rule);
+        let before = self.before.as_ref().filter(|before| before.first_event == part.first_event);
+        if part.end.is_none() {
+            if before.is_none_or(|before| before.verdict.is_none()) {
+                tell_verdict(story, self.id, part, Some(self.index));
+            }
+            return;
+        }
+        let part = ended.remove(0);
+        let judged_at_reply = state_was_judged(&part);
+        if judged_at_reply && before.is_none_or(|before| before.verdict.is_none()) {
+            tell_verdict(story, self.id, &part, Some(self.index));
+        }
+        let end = part.end.expect("an ended part has an end");
+        self.push(story, Some(place), Did::Ended(end.reason), why_ended(&part, None));
+        if !judged_at_reply {
+            tell_verdict(story, self.id, &part, Some(self.index));
+        }
+        story.parts.push(part);
+    }
+
+    fn why_nothing(&self) -> String {
+        let kind = self.event().kind.name();
+        match &self.asked {
+            Some(opening) => {
+                format!("no part is open, and starts_on of {} does not hold {kind}", title(&opening.policy))
+            }
+            None => format!("{kind} belongs to no part"),
+        }
+    }
+
+    fn why_counted(&self, part: &Part) -> String {
+        let kind = self.event().kind;
+        let turns = self.before.as_ref().map_or(0, |before| before.turn_count);
+        match kind {
+            _ if part.turn_count > turns => {
+                format!("{} is activity, and completes turn {}", kind.name(), part.turn_count)
+            }
+            _ if kind.is_activity() => format!("{} is activity: the clocks start again", kind.name()),
+            Kind::Error if part.first_ai_reply_at.is_none() => "error before the first AI reply".to_owned(),
+            _ => format!("{} is no activity: the clocks run on", kind.name()),
+        }
+    }
+}
+
+/// The end of a part by time; `next` is the event that found it, if one did.
+fn tell_end(story: &mut Story, id: &str, part: &Part, next: Option<Instant>, judged: bool) {
+    let end = part.end.expect("an ended part has an end");
+    let place = story.parts.len();
+    let line = |did, rule| Line { at: Some(end.at), event: None, part: Some(place), did, rule };
+    story.lines.push(line(Did::Ended(end.reason), why_ended(part, next)));
+    if !judged {
+        story.lines.extend(verdict(id, part).map(|(did, rule)| line(did, rule)));
+    }
+}
+
+fn tell_verdict(story: &mut Story, id: &str, part: &Part, event: Option<usize>) {
+    let place = story.parts.len();
+    let at = part.charge_instant().or(part.end.map(|end| end.at)).or(part.first_ai_reply_at);
+    story.lines.extend(verdict(id, part).map(|(did, rule)| Line { at, event, part: Some(place), did, rule }));
+}
+
+/// What was decided of a part, and by which rule.
+fn verdict(id: &str, part: &Part) -> Option<(Did, String)> {
+    let policy = &part.policy;
+    let at = |on| match on {
+        ChargeOn::FirstAiReply => "its first AI reply",
+        ChargeOn::Close => "its end",
+    };
+    Some(match part.verdict? {
+        Verdict::Billable(_) => (
+            Did::Billable,
+            format!("charge_on of {} is {}, and nothing is against it", title(policy), policy.charge_on.name()),
+        ),
+        Verdict::NotBillable(reason) => {
+            let rule = match reason {
+                Reason::ExcludedPrefix => {
+                    let prefix = policy.exclude_prefixes.iter().find(|prefix| id.starts_with(prefix.as_str()));
+                    format!("exclude_prefixes holds \"{}\"", prefix.map_or("", String::as_str))
+                }
+                Reason::Excluded => {
+                    format!("an excluded rule of the mapping matched one of its events up to {}", at(policy.charge_on))
+                }
+                Reason::StaffReplied => format!("staff_reply_blocks, and staff replied {} times", part.staff_replies),
+                Reason::ErrorBeforeReply => {
+                    "error_before_reply_waives, and an error came before the first AI reply".to_owned()
+                }
+                Reason::NoAiReply => "the AI never replied in it".to_owned(),
+            };
+            (Did::NotBillable(reason), rule)
+        }
+    })
+}
+
+fn why_ended(part: &Part, next: Option<Instant>) -> String {
+    let end = part.end.expect("an ended part has an end");
+    let policy = &part.policy;
+    let quiet = next.map(|next| format!("; the next event came {} after it", span(next.since(part.last_activity_at))));
+    let quiet = quiet.unwrap_or_default();
+    let timeout = |timeout: Option<i64>| span(timeout.unwrap_or_default());
+    match end.reason {
+        EndReason::Idle => format!(
+            "idle_timeout of {}: {} after the last activity{quiet}",
+            title(policy),
+            timeout(policy.idle_timeout)
+        ),
+        EndReason::QuietReview => format!(
+            "quiet_review_after of {}: {} after the last activity without a staff reply{quiet}",
+            title(policy),
+            timeout(policy.quiet_review_after)
+        ),
+        EndReason::TurnLimit => format!("turn_limit of {} is {}", title(policy), policy.turn_limit.unwrap_or_default()),
+        EndReason::Event(kind) => format!("ends_on of {} holds {}", title(policy), kind.name()),
+    }
+}
+
+fn what_will_end(part: &Part) -> String {
+    let kinds: Vec<&str> = part.policy.ends_on.iter().map(|kind| kind.name()).collect();
+    let by_event = match kinds.as_slice() {
+        [] => "no event ends it".to_owned(),
+        kinds => format!("{} ends it", kinds.join(" or ")),
+    };
+    match part.timeout() {
+        Some(timeout) => {
+            let at = timeout.end.at.calendar().map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+            let at = at.unwrap_or_else(|| "the end of time".to_owned());
+            format!("{by_event}, or {} at {at} if no activity comes before", timeout.end.reason.name())
+        }
+        None => format!("{by_event}; time alone does not"),
+    }
+}
+
+/// A policy as people name it.
+fn title(policy: &Policy) -> String {
+    format!("{}@{}", policy.name, policy.version)
+}
+
+/// Microseconds as hours, minutes and seconds.
+fn span(micros: i64) -> String {
+    let (seconds, rest) = (micros / SECOND, micros % SECOND);
+    let whole = format!("{}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    match rest {
+        0 => whole,
+        rest => format!("{whole}.{rest:06}"),
+    }
+}
+
+/// Tells a conversation of which rows are gone: its parts are `stored`, and stay.
+pub fn as_metered(id: &str, stored: &[Part], log: &[Placed]) -> Story {
+    let mut story = Story::default();
+    let mut events = log.iter().enumerate().peekable();
+    let told = |placed: &Placed, event, part, did, rule: &str| Line {
+        at: Some(placed.event.at),
+        event: Some(event),
+        part,
+        did,
+        rule: rule.to_owned(),
+    };
+    const BETWEEN: &str = "no part counted it; rows of the conversation are gone, so it is not folded again";
+    for part in stored {
+        let place = story.parts.len();
+        while let Some((index, placed)) = events.next_if(|(_, placed)| placed.place < part.first_event) {
+            story.lines.push(told(placed, index, None, Did::Nothing, BETWEEN));
+        }
+        let counted = log.partition_point(|placed| placed.place <= part.last_event)
+            - log.partition_point(|placed| placed.place < part.first_event);
+        let gone = part.event_count - counted as i64;
+        let line = |at, did, rule| Line { at, event: None, part: Some(place), did, rule };
+        if gone > 0 {
+            let opening_is_there = log.iter().any(|placed| placed.place == part.first_event);
+            let did = if opening_is_there { Did::Counted } else { Did::Opened };
+            let rule = format!("{gone} of its {} events are gone; what was metered stays", part.event_count);
+            story.lines.push(line(Some(part.started_at), did, rule));
+        }
+        while let Some((index, placed)) = events.next_if(|(_, placed)| placed.place <= part.last_event) {
+            let did = if placed.place == part.first_event { Did::Opened } else { Did::Counted };
+            story.lines.push(told(placed, index, Some(place), did, "as it was metered"));
+        }
+        match part.end {
+            Some(end) => story.lines.push(line(Some(end.at), Did::Ended(end.reason), why_ended(part, None))),
+            None => story.lines.push(line(None, Did::Open, what_will_end(part))),
+        }
+        let at = part.charge_instant().or(part.end.map(|end| end.at));
+        story.lines.extend(verdict(id, part).map(|(did, rule)| line(at, did, rule)));
+        story.parts.push(part.clone());
+    }
+    story.lines.extend(events.map(|(index, placed)| told(placed, index, None, Did::Nothing, BETWEEN)));
+    story
+}
