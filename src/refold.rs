@@ -9,7 +9,7 @@ use crate::queue::RowName;
 use crate::sql::{Connection, arg};
 use std::collections::BTreeMap;
 use talkmeter_engine::fold::{Opening, Part};
-use talkmeter_engine::order::{self, OrderKey};
+use talkmeter_engine::order::{self, MessageId, OrderKey};
 use talkmeter_engine::refold::{After, Before, Changes, Restart, refold, restart};
 
 /// A conversation of a batch that is to be folded again.
@@ -91,8 +91,10 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
         |placed, previous| batch.opening(late.conversation, &placed.place, placed.event.at, previous),
         || standing(connection, tenant, id),
     );
+    // A row leaves quarantine when none of its events waits any more.
+    let still: Vec<Row> = after.unjudged.iter().map(|place| row(place)).collect();
     let mut waited: Vec<&Vec<u8>> =
-        log.unjudged.iter().filter(|place| **place >= start.place && !after.unjudged.contains(place)).collect();
+        log.unjudged.iter().filter(|place| **place >= start.place && !still.contains(&row(place))).collect();
     waited.sort_unstable();
     let (judged, waiting): (Vec<_>, Vec<_>) =
         waited.into_iter().partition(|place| Some(order::time_of(place)) > after.sealed_until);
@@ -124,6 +126,14 @@ pub fn unjudged(tenant: &str, conversation: &str, place: &[u8]) -> Entry {
         false => "No version of the policy was in force at its time.",
     };
     Entry::of(tenant, conversation, &key(place), "unknown_policy", detail.to_owned())
+}
+
+/// The source and the id of a row, or of a mark.
+type Row = (i32, Option<MessageId>);
+
+fn row(place: &[u8]) -> Row {
+    let place = key(place);
+    (place.source(), place.message())
 }
 
 fn key(place: &[u8]) -> OrderKey {

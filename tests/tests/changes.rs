@@ -579,6 +579,24 @@ fn the_sweep_meters_a_row_of_the_future_once_its_time_has_come() {
 }
 
 #[test]
+fn a_row_of_several_events_stays_in_quarantine_until_none_of_them_waits() {
+    let (_database, mut session) = metered("agent_red");
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "own", "starts_on": ["customer_message"], "ends_on": ["ai_reply"],
+               "charge_on": "close", "effective_from": "2026-03-02T00:00:00Z"}');
+           CREATE TABLE calls (id bigint PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz);
+           SELECT FROM talkmeter.attach('calls', 'own@1', '{"kinds": [{"kind": "customer_message"}]}');
+           CREATE TABLE visits (LIKE calls INCLUDING ALL);
+           SELECT FROM talkmeter.attach('visits', 'own', '{"kinds": [{"kind": ["ai_reply", "close"]}]}');
+           INSERT INTO calls VALUES (1, 'acme', 'c', '2026-03-01 10:00+00');
+           INSERT INTO visits VALUES (7, 'acme', 'c', '2026-03-01 10:05+00')"#,
+    );
+    assert_eq!(quarantined(&mut session), ["7|unknown_policy"]);
+    assert_eq!(retry(&mut session), "0");
+    assert_eq!(quarantined(&mut session), ["7|unknown_policy"]);
+}
+
+#[test]
 fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
     let (_database, mut session) = metered("agent_red");
     let define = |from: &str| {
