@@ -278,7 +278,8 @@ fn not_attached_twice(connection: &Connection, source: pg_sys::Oid, relation: &R
 }
 
 fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
-    let mut indexes: Vec<usize> = mapping.columns.iter().chain(&mapping.audit_columns).copied().collect();
+    let mut indexes: Vec<usize> =
+        mapping.columns.iter().copied().chain(mapping.audit.columns().into_iter().flatten()).collect();
     indexes.sort_unstable();
     indexes.dedup();
     let is_id = |index| index == mapping.message_id_column();

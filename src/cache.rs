@@ -85,8 +85,8 @@ impl Source {
 /// How the rows of a source are read.
 #[derive(Debug)]
 pub enum Reading {
-    /// `readers` has one entry per slot of the mapping.
-    Whole { mapping: Mapping, readers: Vec<Reader> },
+    /// `readers` has one entry per slot of the mapping; `audit` has the numbers of the columns of the audit trail.
+    Whole { mapping: Mapping, readers: Vec<Reader>, audit: [Option<i16>; 4] },
     /// A column that the mapping names is not what it was; the message id is read if it can be.
     Broken { because: String, message_id: Option<Reader> },
 }
@@ -103,7 +103,7 @@ impl Reading {
     /// How to read the message id alone, if it can be read.
     pub fn message_id(&self) -> Option<&Reader> {
         match self {
-            Reading::Whole { mapping, readers } => readers.get(mapping.message_id_slot()),
+            Reading::Whole { mapping, readers, .. } => readers.get(mapping.message_id_slot()),
             Reading::Broken { message_id, .. } => message_id.as_ref(),
         }
     }
@@ -331,8 +331,8 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     let reading = reading(role, &mapping, &recorded, same_table, &columns, &fired);
     let is_attached = fires_on.is_none() && rows.value::<bool>(0, 11);
     let history = match &reading {
-        Reading::Whole { mapping, readers } if is_attached => {
-            History::of(connection, attached, mapping, readers, &columns)
+        Reading::Whole { mapping, readers, audit } if is_attached => {
+            History::of(connection, attached, mapping, readers, audit, &columns)
         }
         _ => None,
     };
@@ -448,7 +448,8 @@ fn reading(
             Ok(mapping) => {
                 let reader = |index: &usize| readable[*index].1.reader(mapping.timezone.clone());
                 let readers = mapping.columns.iter().map(reader).collect();
-                return Reading::Whole { mapping, readers };
+                let audit = mapping.audit.columns().map(|index| index.map(|index| readable[index].1.number));
+                return Reading::Whole { mapping, readers, audit };
             }
             Err(flaw) => broken = Some(flaw.message),
         }

@@ -13,8 +13,8 @@ use pgrx::prelude::*;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Class, Mapping, Value};
-use talkmeter_engine::order::OrderKey;
+use talkmeter_engine::mapping::{self, Class, Mapping, Value};
+use talkmeter_engine::order::{MessageId, OrderKey};
 use talkmeter_engine::refold::Placed;
 
 /// How the rows of an attached table are read later: by its owner, whose rights suffice and whose code may run.
@@ -27,6 +27,8 @@ pub struct History {
     message: Class,
     /// Reads the rows of conversations.
     by_conversation: String,
+    /// Reads the rows of conversations with what the audit trail shows of them; `None` if that is nothing.
+    audit: Option<String>,
     /// Reads rows by their message ids.
     by_message: String,
     /// Names the conversations that have rows within a span of time.
@@ -35,12 +37,13 @@ pub struct History {
 
 impl History {
     /// For a table that was attached with this mapping; `None` if the table is gone. `readers` and `columns` are the
-    /// table's own.
+    /// table's own, `audit` the numbers of those of the audit trail.
     pub fn of(
         connection: &Connection,
         table: pg_sys::Oid,
         mapping: &Mapping,
         readers: &[Reader],
+        audit: &[Option<i16>; 4],
         columns: &[TableColumn],
     ) -> Option<History> {
         let relation = relation::facts(connection, table, rights::caller())?;
@@ -71,23 +74,36 @@ impl History {
             Err(_) => String::new(),
         };
         let from = statement(&["SELECT wanted.place, own.* FROM "]);
-        let by_conversation = statement(&[
-            &from,
-            "unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS wanted (tenant, conversation, since, place)
-            CROSS JOIN LATERAL (SELECT ",
-            &selected,
-            " FROM ",
-            only,
-            &relation.name,
-            " AS message WHERE ",
-            &equals(conversation, "wanted.conversation"),
-            &of_tenant,
-            " AND ",
-            &time,
-            " OPERATOR(pg_catalog.>=) ",
-            &since,
-            " OFFSET 0) AS own",
-        ]);
+        let by_conversation = |selected: &str| {
+            statement(&[
+                &from,
+                "unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
+                    AS wanted (tenant, conversation, since, place)
+                CROSS JOIN LATERAL (SELECT ",
+                selected,
+                " FROM ",
+                only,
+                &relation.name,
+                " AS message WHERE ",
+                &equals(conversation, "wanted.conversation"),
+                &of_tenant,
+                " AND ",
+                &time,
+                " OPERATOR(pg_catalog.>=) ",
+                &since,
+                " OFFSET 0) AS own",
+            ])
+        };
+        let shown = |number: &Option<i16>| {
+            let column = number.and_then(|number| columns.iter().find(|column| column.number == number));
+            column
+                .map_or("NULL::text".to_owned(), |column| statement(&["CAST(", &name(column), " AS pg_catalog.text)"]))
+        };
+        let audit = audit.iter().any(Option::is_some).then(|| {
+            let shown: Vec<String> = audit.iter().map(shown).collect();
+            by_conversation(&statement(&[&selected, ", ", &shown.join(", ")]))
+        });
+        let by_conversation = by_conversation(&selected);
         let by_message = statement(&[
             &from,
             "unnest($1::text[]) WITH ORDINALITY AS wanted (message, place) CROSS JOIN LATERAL (SELECT ",
@@ -131,6 +147,7 @@ impl History {
             conversation: conversation.seen.class.clone(),
             message: message.seen.class.clone(),
             by_conversation,
+            audit,
             by_message,
         })
     }
@@ -274,12 +291,32 @@ fn take(connection: &Connection, wanted: &[Wanted], logs: &mut [Log], found: Vec
 
 /// The events of the rows of one source.
 fn rows(source: &Source, wanted: &[Wanted]) -> Vec<Found> {
-    let (Some(history), Reading::Whole { mapping, readers }) = (&source.history, &source.reading) else {
-        return Vec::new();
-    };
+    let Some(history) = &source.history else { return Vec::new() };
+    let mut found = Vec::new();
+    for_each_row(source, history, &history.by_conversation, wanted, |_, _, conversation, reading, at, message| {
+        found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
+            conversation,
+            place: OrderKey::row(at, source.id, message, position as u16),
+            event: Event { at, kind: *kind, excluded: reading.excluded.is_some() },
+            because: reading.excluded.map(str::to_owned),
+        }));
+    });
+    found
+}
+
+/// Gives `each` the rows of a source that can be metered: as the server holds them, the index of their conversation, what they
+/// are to the meter, their time and id.
+fn for_each_row(
+    source: &Source,
+    history: &History,
+    statement: &str,
+    wanted: &[Wanted],
+    mut each: impl FnMut(&Rows, usize, usize, &mapping::Reading, Instant, &MessageId),
+) {
+    let Reading::Whole { mapping, readers, .. } = &source.reading else { return };
     let held: Vec<(usize, &Wanted)> = wanted.iter().enumerate().filter(|(_, wanted)| history.holds(wanted)).collect();
     if held.is_empty() {
-        return Vec::new();
+        return;
     }
     let args = || {
         [
@@ -290,8 +327,7 @@ fn rows(source: &Source, wanted: &[Wanted]) -> Vec<Found> {
     };
     as_table_owner(history.owner, || {
         connected(|connection| {
-            let rows = connection.run_composed(&history.by_conversation, &args());
-            let mut found = Vec::new();
+            let rows = connection.run_composed(statement, &args());
             for row in 0..rows.count() {
                 let (conversation, wanted) = held[rows.value::<i64>(row, 1) as usize - 1];
                 let values = values(&rows, row, readers);
@@ -300,19 +336,56 @@ fn rows(source: &Source, wanted: &[Wanted]) -> Vec<Found> {
                 let (Some(message), Some(at), None) = (&reading.message, reading.at, reading.refusal) else { continue };
                 let same = reading.tenant.as_deref() == Some(wanted.tenant)
                     && reading.conversation.as_deref() == Some(wanted.conversation);
-                if !same || at < source.starts_at {
-                    continue;
+                if same && at >= source.starts_at {
+                    each(&rows, row, conversation, &reading, at, message);
                 }
-                found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
-                    conversation,
-                    place: OrderKey::row(at, source.id, message, position as u16),
-                    event: Event { at, kind: *kind, excluded: reading.excluded.is_some() },
-                    because: reading.excluded.map(str::to_owned),
-                }));
             }
-            found
         })
-    })
+    });
+}
+
+/// What the audit trail shows of a row.
+pub struct Shown {
+    /// The place of its first event.
+    pub place: OrderKey,
+    pub customer: Option<String>,
+    pub model: Option<String>,
+    pub stage: Option<String>,
+    pub safety_passed: Option<bool>,
+}
+
+/// The rows of a conversation from an instant on, in order, with what the audit trail shows of them.
+pub fn audited(connection: &Connection, wanted: Wanted) -> Result<Vec<Shown>, Unreadable> {
+    let wanted = [wanted];
+    let mut shown = Vec::new();
+    for source in cache::attached().iter() {
+        if let Reading::Broken { because, .. } = &source.reading {
+            return Err(Unreadable { because: because.clone() });
+        }
+        let Some((history, statement)) = source.history.as_ref().and_then(|own| Some((own, own.audit.as_ref()?)))
+        else {
+            continue;
+        };
+        let Reading::Whole { readers, .. } = &source.reading else { continue };
+        let first = readers.len() + 2;
+        for_each_row(source, history, statement, &wanted, |rows, row, _, _, at, message| {
+            shown.push(Shown {
+                place: OrderKey::row(at, source.id, message, 0),
+                customer: rows.get(row, first),
+                model: rows.get(row, first + 1),
+                stage: rows.get(row, first + 2),
+                safety_passed: rows.get::<String>(row, first + 3).map(|passed| passed == "true"),
+            });
+        });
+    }
+    let key = (wanted[0].tenant, wanted[0].conversation);
+    let places: Vec<_> = shown.iter().map(|shown| (key, &shown.place)).collect();
+    let held = quarantine::held(connection, &places);
+    let back: HashSet<usize> = held.iter().filter(|(_, held)| *held == Held::Back).map(|(index, _)| *index).collect();
+    let mut index = 0..;
+    shown.retain(|_| !index.next().is_some_and(|index| back.contains(&index)));
+    shown.sort_unstable_by(|a, b| a.place.cmp(&b.place));
+    Ok(shown)
 }
 
 /// The values of the mapping's slots in a row that [`History`] selected.

@@ -84,7 +84,7 @@ fn note_new(data: &pg_sys::TriggerData, source: &Source) {
         return note_unread(data, source, &Entry { reason: "disabled".into(), ..Entry::default() });
     }
     match &source.reading {
-        Reading::Whole { mapping, readers } => {
+        Reading::Whole { mapping, readers, .. } => {
             let latest = clock::latest();
             row::for_each_new_row(data, readers, |row| note_row(source, mapping, row, latest));
         }
@@ -111,7 +111,7 @@ fn note_changed(call: &Call, source: &Source) {
         return;
     }
     let (mapping, readers) = match &source.reading {
-        Reading::Whole { mapping, readers } => (mapping, readers),
+        Reading::Whole { mapping, readers, .. } => (mapping, readers),
         // What has changed is not known: each row is looked at again once it can be.
         Reading::Broken { because, .. } => {
             return note_unread(call.data, source, &Entry { counted: true, ..broken(because) });
@@ -194,7 +194,7 @@ fn row_name(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) 
 
 /// What was metered stays. But a row may come back in the same transaction, or may still be to be metered.
 fn note_deleted(data: &pg_sys::TriggerData, source: &Source) {
-    let Reading::Whole { mapping, readers } = &source.reading else { return };
+    let Reading::Whole { mapping, readers, .. } = &source.reading else { return };
     let latest = clock::latest();
     let may_be_held = queue::has_asides() || quarantine::holds_any(source.id);
     row::for_each_old_row(data, readers, |row| {

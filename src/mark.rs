@@ -62,7 +62,7 @@ pub unsafe extern "C-unwind" fn on_status_insert(call: pg_sys::FunctionCallInfo)
     let call = unsafe { Call::of(call, &trigger::STATUS_INSERT) };
     if let Some(source) = source(&call) {
         match &source.reading {
-            Reading::Whole { mapping, readers } => row::for_each_new_row(call.data, readers, |row| {
+            Reading::Whole { mapping, readers, .. } => row::for_each_new_row(call.data, readers, |row| {
                 // A conversation that begins open was not closed before.
                 note(&source, mapping, row, status::ends);
             }),
@@ -81,7 +81,7 @@ pub unsafe extern "C-unwind" fn on_status_update(call: pg_sys::FunctionCallInfo)
     let call = unsafe { Call::of(call, &trigger::STATUS_UPDATE) };
     if let Some(source) = source(&call).filter(|source| call.may_have_changed(source.reading.columns())) {
         match &source.reading {
-            Reading::Whole { mapping, readers } => {
+            Reading::Whole { mapping, readers, .. } => {
                 row::for_each_changed_row(call.data, readers, |old, new| note_change(&source, mapping, old, new));
             }
             Reading::Broken { because, .. } => note_broken(call.data, &source, because),

@@ -4,9 +4,11 @@ use crate::account::tenant_key;
 use crate::books::{self, Needed};
 use crate::clock::{self, Timestamp};
 use crate::error::{failure, required};
-use crate::history::{self, Log, Wanted};
+use crate::history::{self, Wanted};
 use crate::parts::{BATCH, Batch, Key};
+use crate::progress::Progress;
 use crate::rights::as_owner;
+use crate::simulate::has_lost_rows;
 use crate::sql::{Connection, arg, connected};
 use pgrx::datum::Date;
 use pgrx::prelude::*;
@@ -143,9 +145,10 @@ fn recount(connection: &Connection, utc: Instant, days: &mut BTreeMap<String, Co
         .map(|(tenant, id)| (tenant.as_str(), id.as_str()))
         .filter(|(tenant, _)| days.contains_key(*tenant))
         .collect();
+    let mut progress = Progress::begin("reconcile", "conversations", keys.len());
     for some in keys.chunks(BATCH) {
         connected(|connection| recount_some(connection, some, days));
-        pgrx::check_for_interrupts!();
+        progress.advance(some.len());
     }
 }
 
@@ -175,12 +178,6 @@ fn recount_some(connection: &Connection, keys: &[Key], days: &mut BTreeMap<Strin
         let parts = folding.written.iter().chain(&folding.state.open);
         counts.recounted += parts.filter(on_day).count() as i64;
     }
-}
-
-fn has_lost_rows(part: &Part, log: &Log) -> bool {
-    let begin = log.events.partition_point(|placed| placed.place < part.first_event);
-    let end = log.events.partition_point(|placed| placed.place <= part.last_event);
-    ((end - begin) as i64) < part.event_count
 }
 
 const RECORD: &str = "

@@ -196,13 +196,33 @@ pub(crate) struct ExclusionRule {
     because: String,
 }
 
+/// The columns of the audit trail, by index into the columns given to [`Mapping::check`]; `None` if the mapping names none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Who asked.
+    pub customer: Option<usize>,
+    /// Which model answered.
+    pub model: Option<usize>,
+    /// The stage of a pipeline.
+    pub stage: Option<usize>,
+    /// Whether the safety check was passed: boolean.
+    pub safety_passed: Option<usize>,
+}
+
+impl Audit {
+    /// Customer, model, stage and safety, in this order.
+    pub fn columns(&self) -> [Option<usize>; 4] {
+        [self.customer, self.model, self.stage, self.safety_passed]
+    }
+}
+
 /// A mapping checked against a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mapping {
     /// The columns that a row is read from, by index into the columns given to [`Mapping::check`]: the slots.
     pub columns: Vec<usize>,
-    /// The columns that the mapping names for the audit trail; not needed to meter a row.
-    pub audit_columns: Vec<usize>,
+    /// The columns that the audit trail shows; not needed to meter a row.
+    pub audit: Audit,
     /// The zone of a `timestamp` column; the caller turns local time into instants.
     pub timezone: Option<String>,
     pub(crate) tenant: Key,
@@ -242,10 +262,10 @@ impl Mapping {
         let (occurred_at, timezone) = checker.occurred_at(mapping)?;
         let kinds = checker.kinds(mapping)?;
         let excluded = checker.excluded(mapping)?;
-        let audit_columns = checker.audit_columns(mapping)?;
+        let audit = checker.audit(mapping)?;
         Ok(Mapping {
             columns: checker.slots,
-            audit_columns,
+            audit,
             timezone,
             tenant,
             conversation,
@@ -598,27 +618,32 @@ impl Checker<'_> {
         Ok((index, steps))
     }
 
-    fn audit_columns(&self, mapping: &Map<String, Json>) -> Result<Vec<usize>, Flaw> {
-        let mut found = Vec::new();
-        for key in ["customer", "model", "stage", "safety_passed"] {
-            if !mapping.contains_key(key) {
-                continue;
-            }
-            let index = self.named_or(mapping, key, key)?;
-            let column = &self.columns[index];
-            let serves = match (key, &column.class) {
-                ("safety_passed", class) => *class == Class::Boolean,
-                (_, Class::Text | Class::PaddedText | Class::Uuid | Class::Integer { .. } | Class::Enum(_)) => true,
-                _ => false,
-            };
-            if !serves {
-                return Err(Flaw::wrong_type(format!("column \"{}\" cannot be \"{key}\"", column.name))
-                    .detail(format!("It is of type {}.", column.type_name))
-                    .hint("\"safety_passed\" is boolean; \"customer\", \"model\" and \"stage\" are text, uuid, an integer or an enum."));
-            }
-            found.push(index);
+    fn audit(&self, mapping: &Map<String, Json>) -> Result<Audit, Flaw> {
+        Ok(Audit {
+            customer: self.audit_column(mapping, "customer")?,
+            model: self.audit_column(mapping, "model")?,
+            stage: self.audit_column(mapping, "stage")?,
+            safety_passed: self.audit_column(mapping, "safety_passed")?,
+        })
+    }
+
+    fn audit_column(&self, mapping: &Map<String, Json>, key: &str) -> Result<Option<usize>, Flaw> {
+        if !mapping.contains_key(key) {
+            return Ok(None);
         }
-        Ok(found)
+        let index = self.named_or(mapping, key, key)?;
+        let column = &self.columns[index];
+        let serves = match (key, &column.class) {
+            ("safety_passed", class) => *class == Class::Boolean,
+            (_, Class::Text | Class::PaddedText | Class::Uuid | Class::Integer { .. } | Class::Enum(_)) => true,
+            _ => false,
+        };
+        if !serves {
+            return Err(Flaw::wrong_type(format!("column \"{}\" cannot be \"{key}\"", column.name))
+                .detail(format!("It is of type {}.", column.type_name))
+                .hint("\"safety_passed\" is boolean; \"customer\", \"model\" and \"stage\" are text, uuid, an integer or an enum."));
+        }
+        Ok(Some(index))
     }
 }
 

@@ -4,7 +4,9 @@
 //! nothing.
 
 use crate::event::Kind;
-use crate::mapping::{Checker, Class, Column, Condition, Flaw, KindRule, Mapping, only_known_keys, wanted_value};
+use crate::mapping::{
+    Audit, Checker, Class, Column, Condition, Flaw, KindRule, Mapping, only_known_keys, wanted_value,
+};
 use crate::near;
 use serde_json::{Map, Value as Json};
 
@@ -33,7 +35,7 @@ pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
     let kinds = kinds(&mut checker, mapping)?;
     Ok(Mapping {
         columns: checker.slots,
-        audit_columns: Vec::new(),
+        audit: Audit::default(),
         timezone,
         tenant,
         conversation,

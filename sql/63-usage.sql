@@ -1,0 +1,80 @@
+-- What have tenants used day by day and month by month, and what will it come to?
+
+CREATE VIEW talkmeter.usage_daily AS
+    SELECT d.tenant, d.day, d.units AS used
+    FROM talkmeter.day_units AS d;
+REVOKE ALL ON talkmeter.usage_daily FROM PUBLIC;
+COMMENT ON VIEW talkmeter.usage_daily IS
+    'Net units of each local day of a tenant, by charge instant; a day without units has no row, or 0 if all were taken back';
+
+CREATE VIEW talkmeter.usage_history AS
+    SELECT u.tenant, plan.name AS plan, u.period_start, u.period_end,
+        u.included_used + u.pack_used + u.overage_units AS used,
+        plan.included, u.included_used, u.pack_used, u.overage_units,
+        pg_catalog.round(u.overage_amount, talkmeter.currency_digits(plan.currency)) AS overage, plan.currency,
+        u.finalized_at
+    FROM talkmeter.period AS u
+    LEFT JOIN LATERAL (
+        SELECT s.plan
+        FROM talkmeter.subscription AS s
+        WHERE s.tenant = u.tenant AND s.since < u.period_end AND s.plan IS NOT NULL
+        ORDER BY s.subscription_id DESC
+        LIMIT 1
+    ) AS last ON true
+    LEFT JOIN talkmeter.plan ON plan.name = last.plan
+    WHERE u.period_end <= pg_catalog.statement_timestamp();
+REVOKE ALL ON talkmeter.usage_history FROM PUBLIC;
+COMMENT ON VIEW talkmeter.usage_history IS
+    'One row per tenant and month that is over and had units: what it used, net, with its last plan; its statement has the money line by line';
+
+CREATE VIEW talkmeter.usage_projection AS
+    SELECT u.tenant, u.period_start, u.period_end, u.used,
+        p.units AS projected_used,
+        u.overage_units + p.beyond AS projected_overage_units,
+        pg_catalog.round(u.estimated_overage + p.beyond * u.overage_rate, talkmeter.currency_digits(u.currency))
+            AS projected_overage,
+        u.currency
+    FROM talkmeter.usage AS u
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.round(u.used * EXTRACT(epoch FROM u.period_end - u.period_start)
+            / GREATEST(EXTRACT(epoch FROM pg_catalog.statement_timestamp() - u.period_start), 1))::bigint AS units
+    ) AS whole
+    CROSS JOIN LATERAL (
+        SELECT whole.units, GREATEST(whole.units - u.used - u.included_remaining - u.pack_balance, 0) AS beyond
+    ) AS p;
+REVOKE ALL ON talkmeter.usage_projection FROM PUBLIC;
+COMMENT ON VIEW talkmeter.usage_projection IS
+    'What the current period comes to if it goes on as it went so far: units, of them overage, and its money; no pack is expected to be bought or to expire';
+
+CREATE FUNCTION talkmeter.audit_of(tenant text, conversation text, first bytea, last bytea)
+    RETURNS TABLE (customer text, stages text[], models text[], safety_passed boolean)
+    LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1 COST 10000 AS 'MODULE_PATHNAME', 'audit_of_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.audit_of(text, text, bytea, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.audit_of(text, text, bytea, bytea) IS
+    'What audit_trail shows of the rows of a part, from its first event to its last: the first customer, stages and models in the order in which they were first seen, and whether all safety checks were passed';
+
+CREATE VIEW talkmeter.audit_trail AS
+    SELECT safe.tenant, safe.conversation, p.part, safe.customer, p.started_at, p.first_ai_reply_at, p.last_activity_at,
+        p.ended_at, p.end_reason, p.charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
+        seen.stages, seen.models, seen.safety_passed, c.charge_id, c.tier, c.amount, c.currency,
+        c.taken_back, p.policy, p.policy_version
+    FROM talkmeter.part AS p
+    CROSS JOIN LATERAL talkmeter.audit_of(p.tenant, p.conversation, p.first_event, p.last_event) AS seen
+    LEFT JOIN LATERAL (
+        SELECT own.charge_id, own.tier, own.amount, own.currency, EXISTS (
+            SELECT FROM talkmeter.charge AS r WHERE r.tenant = own.tenant AND r.reverses = own.charge_id) AS taken_back
+        FROM talkmeter.charge AS own
+        WHERE own.tenant = p.tenant AND own.conversation = p.conversation AND own.part = p.part AND own.reverses IS NULL
+        ORDER BY own.charge_id DESC
+        LIMIT 1
+    ) AS c ON true
+    -- A cell that begins so is a formula to a spreadsheet.
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN p.tenant ~ '^[=+@\t\r\n-]' THEN '''' || p.tenant ELSE p.tenant END AS tenant,
+            CASE WHEN p.conversation ~ '^[=+@\t\r\n-]' THEN '''' || p.conversation ELSE p.conversation END AS conversation,
+            CASE WHEN seen.customer ~ '^[=+@\t\r\n-]' THEN '''' || seen.customer ELSE seen.customer END AS customer
+    ) AS safe
+    WHERE p.charged_at IS NOT NULL;
+REVOKE ALL ON talkmeter.audit_trail FROM PUBLIC;
+COMMENT ON VIEW talkmeter.audit_trail IS
+    'Billable parts with who asked, which stages and models answered, whether safety was passed, and the charge. Made for COPY ... CSV HEADER: text that a spreadsheet would take for a formula has an apostrophe before it';

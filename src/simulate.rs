@@ -1,0 +1,482 @@
+//! What would have been charged under another definition and plan (SPEC 5)? Nothing is written or locked.
+
+use crate::account::instant;
+use crate::books::{self, Needed, decimal};
+use crate::cache;
+use crate::clock::{self, Timestamp};
+use crate::error::{failure, required};
+use crate::history::{self, Log, Wanted};
+use crate::parts::{BATCH, Batch, From, Key, parts_from};
+use crate::progress::Progress;
+use crate::rights::as_owner;
+use crate::sql::{Connection, arg, connected};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use rust_decimal::Decimal;
+use std::collections::{BTreeMap, BTreeSet};
+use talkmeter_engine::fold::{Opening, Part};
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Usage};
+use talkmeter_engine::order;
+use talkmeter_engine::period::{Calendar, Period};
+use talkmeter_engine::refold::{Before, Changes, Placed, refold};
+
+/// What is asked.
+struct Question<'a> {
+    /// `None`: for each part the policy that was in force.
+    policy: Option<&'a str>,
+    /// `None`: for each tenant the plans that it was on.
+    plan: Option<Plan>,
+    from: Instant,
+    to: Instant,
+}
+
+impl Question<'_> {
+    fn asks_for(&self, at: Option<Instant>) -> bool {
+        at.is_some_and(|at| self.from <= at && at < self.to)
+    }
+}
+
+/// A part that is charged, in the simulation or in the ledger.
+struct Unit {
+    tenant: String,
+    conversation: String,
+    part: Option<i32>,
+    first_event: Vec<u8>,
+    started_at: Instant,
+    at: Instant,
+    /// `None` until it is drawn, and if no plan was in force.
+    paid: Option<Paid>,
+    /// Rows of its conversation are gone: it stands as it was billed.
+    is_unprovable: bool,
+}
+
+#[derive(Clone, PartialEq)]
+struct Paid {
+    tier: String,
+    amount: Decimal,
+    currency: String,
+}
+
+/// What a tenant's units of a span come to.
+#[derive(Clone, Default)]
+struct Sum {
+    included: i64,
+    pack: i64,
+    overage: i64,
+    amount: Decimal,
+    /// `None` if there is none yet, or if there are several.
+    currency: Option<String>,
+    is_mixed: bool,
+}
+
+impl Sum {
+    fn add(&mut self, paid: &Paid) {
+        match paid.tier.as_str() {
+            "included" => self.included += 1,
+            "pack" => self.pack += 1,
+            _ => self.overage += 1,
+        }
+        self.amount += paid.amount;
+        self.is_mixed |= self.currency.as_ref().is_some_and(|currency| *currency != paid.currency);
+        self.currency = Some(paid.currency.clone()).filter(|_| !self.is_mixed);
+    }
+
+    fn units(&self) -> i64 {
+        self.included + self.pack + self.overage
+    }
+
+    /// An amount of several currencies is none.
+    fn money(&self) -> Option<AnyNumeric> {
+        (!self.is_mixed).then(|| numeric(self.amount))
+    }
+}
+
+fn numeric(amount: Decimal) -> AnyNumeric {
+    amount.to_string().parse().expect("a decimal is a number")
+}
+
+/// One row per tenant: what the units of the span would have cost, what was billed, and the difference. Reads only.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn simulate(
+    policy: Option<&str>,
+    plan: Option<&str>,
+    from_time: Option<TimestampWithTimeZone>,
+    to_time: Option<TimestampWithTimeZone>,
+) -> TableIterator<
+    'static,
+    (
+        name!(tenant, String),
+        name!(units, i64),
+        name!(included_units, i64),
+        name!(pack_units, i64),
+        name!(overage_units, i64),
+        name!(amount, Option<AnyNumeric>),
+        name!(currency, Option<String>),
+        name!(unprovable, i64),
+        name!(billed_units, i64),
+        name!(billed_included_units, i64),
+        name!(billed_pack_units, i64),
+        name!(billed_overage_units, i64),
+        name!(billed_amount, Option<AnyNumeric>),
+        name!(billed_currency, Option<String>),
+        name!(units_difference, i64),
+        name!(amount_difference, Option<AnyNumeric>),
+    ),
+> {
+    let (simulated, billed) = answer(policy, plan, from_time, to_time);
+    let mut unprovable: BTreeMap<String, i64> = BTreeMap::new();
+    for unit in simulated.iter().filter(|unit| unit.is_unprovable) {
+        *unprovable.entry(unit.tenant.clone()).or_default() += 1;
+    }
+    let (simulated, billed) = (sums(&simulated), sums(&billed));
+    let tenants: BTreeSet<&String> = simulated.keys().chain(billed.keys()).collect();
+    let rows = tenants.into_iter().map(|tenant| {
+        let would = simulated.get(tenant).cloned().unwrap_or_default();
+        let was = billed.get(tenant).cloned().unwrap_or_default();
+        let comparable =
+            !would.is_mixed && !was.is_mixed && (would.currency == was.currency || was.units() * would.units() == 0);
+        (
+            tenant.clone(),
+            would.units(),
+            would.included,
+            would.pack,
+            would.overage,
+            would.money(),
+            would.currency.clone(),
+            unprovable.get(tenant).copied().unwrap_or(0),
+            was.units(),
+            was.included,
+            was.pack,
+            was.overage,
+            was.money(),
+            was.currency.clone(),
+            would.units() - was.units(),
+            comparable.then(|| numeric(would.amount - was.amount)),
+        )
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+fn sums(units: &[Unit]) -> BTreeMap<String, Sum> {
+    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+    for unit in units {
+        if let Some(paid) = &unit.paid {
+            sums.entry(unit.tenant.clone()).or_default().add(paid);
+        }
+    }
+    sums
+}
+
+/// One row per part that would have been charged otherwise: `added`, `removed`, or `paid_otherwise`. Reads only.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn simulate_parts(
+    policy: Option<&str>,
+    plan: Option<&str>,
+    from_time: Option<TimestampWithTimeZone>,
+    to_time: Option<TimestampWithTimeZone>,
+) -> TableIterator<
+    'static,
+    (
+        name!(tenant, String),
+        name!(conversation, String),
+        name!(started_at, TimestampWithTimeZone),
+        name!(difference, String),
+        name!(charged_at, Option<TimestampWithTimeZone>),
+        name!(tier, Option<String>),
+        name!(amount, Option<AnyNumeric>),
+        name!(currency, Option<String>),
+        name!(billed_part, Option<i32>),
+        name!(billed_at, Option<TimestampWithTimeZone>),
+        name!(billed_tier, Option<String>),
+        name!(billed_amount, Option<AnyNumeric>),
+        name!(billed_currency, Option<String>),
+    ),
+> {
+    let (simulated, billed) = answer(policy, plan, from_time, to_time);
+    let mut pairs: BTreeMap<(String, String, Vec<u8>), [Option<Unit>; 2]> = BTreeMap::new();
+    for (side, units) in [simulated, billed].into_iter().enumerate() {
+        for unit in units.into_iter().filter(|unit| unit.paid.is_some()) {
+            let key = (unit.tenant.clone(), unit.conversation.clone(), unit.first_event.clone());
+            pairs.entry(key).or_default()[side] = Some(unit);
+        }
+    }
+    let shown = |at: Instant| Timestamp::from(at).shown();
+    let rows = pairs.into_iter().filter_map(|((tenant, conversation, _), [would, was])| {
+        let difference = match (&would, &was) {
+            (Some(would), Some(was)) if would.paid == was.paid => return None,
+            (Some(_), Some(_)) => "paid_otherwise",
+            (Some(_), None) => "added",
+            _ => "removed",
+        };
+        let paid = |unit: &Option<Unit>| unit.as_ref().and_then(|unit| unit.paid.clone());
+        let (would_pay, paid) = (paid(&would), paid(&was));
+        let started_at = would.as_ref().or(was.as_ref())?.started_at;
+        Some((
+            tenant,
+            conversation,
+            shown(started_at),
+            difference.to_owned(),
+            would.as_ref().map(|unit| shown(unit.at)),
+            would_pay.as_ref().map(|paid| paid.tier.clone()),
+            would_pay.as_ref().map(|paid| numeric(paid.amount)),
+            would_pay.map(|paid| paid.currency),
+            was.as_ref().and_then(|unit| unit.part),
+            was.as_ref().map(|unit| shown(unit.at)),
+            paid.as_ref().map(|paid| paid.tier.clone()),
+            paid.as_ref().map(|paid| numeric(paid.amount)),
+            paid.map(|paid| paid.currency),
+        ))
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// The units of the simulation, drawn, and those that were billed.
+fn answer(
+    policy: Option<&str>,
+    plan: Option<&str>,
+    from_time: Option<TimestampWithTimeZone>,
+    to_time: Option<TimestampWithTimeZone>,
+) -> (Vec<Unit>, Vec<Unit>) {
+    let from = instant(required(from_time, "from_time"), "from_time");
+    let to = instant(required(to_time, "to_time"), "to_time");
+    if from >= to {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"from_time\" is not before \"to_time\"").raise();
+    }
+    as_owner(|| {
+        connected(|connection| {
+            check_policy(policy);
+            let plan = plan.map(|name| known_plan(connection, name));
+            let question = Question { policy, plan, from, to };
+            let mut units = fold(connection, &question);
+            units.sort_by(|a, b| {
+                (&a.tenant, a.at, &a.conversation, &a.first_event).cmp(&(
+                    &b.tenant,
+                    b.at,
+                    &b.conversation,
+                    &b.first_event,
+                ))
+            });
+            draw(&question, &mut units);
+            (units, billed(connection, &question))
+        })
+    })
+}
+
+fn check_policy(policy: Option<&str>) {
+    let Some(policy) = policy.filter(|policy| !cache::policies().knows(policy)) else { return };
+    failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("policy \"{policy}\" does not exist"))
+        .detail(format!("Known are: {}.", cache::policies().names().join(", ")))
+        .hint("See talkmeter.policies; null stands for the policies that were in force.")
+        .raise()
+}
+
+const PLAN: &str = "SELECT p.included, p.overage_rate::text, p.currency FROM talkmeter.plan AS p WHERE p.name = $1";
+
+fn known_plan(connection: &Connection, name: &str) -> Plan {
+    let rows = connection.run(PLAN, &[arg(name)]);
+    if rows.count() == 0 {
+        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("plan \"{name}\" does not exist"))
+            .hint("See talkmeter.plans; null stands for the plans that tenants were on.")
+            .raise();
+    }
+    Plan {
+        name: name.to_owned(),
+        included: rows.value(0, 1),
+        overage_rate: decimal(rows.value(0, 2)),
+        currency: rows.value(0, 3),
+    }
+}
+
+// --- The messages, folded under the other definition ---
+
+const PARTS_OF_SPAN: &str = "
+    SELECT DISTINCT p.tenant, p.conversation
+    FROM talkmeter.part AS p
+    WHERE p.charged_at >= $1 AND p.charged_at < $2
+    UNION
+    SELECT m.tenant, m.conversation
+    FROM talkmeter.marked AS m
+    WHERE m.occurred_at >= $3 AND m.occurred_at < $2";
+
+const LONGEST_TIMEOUT: &str = "
+    SELECT COALESCE(max(extract(epoch FROM GREATEST(p.idle_timeout, p.quiet_review_after)) * 1000000), 0)::int8
+    FROM talkmeter.policy AS p";
+
+/// Folds every conversation that may have a unit in the span from its start.
+fn fold(connection: &Connection, question: &Question) -> Vec<Unit> {
+    let timeout: i64 = connection.run(LONGEST_TIMEOUT, &[]).value(0, 1);
+    let since = question.from.plus(-timeout);
+    let mut conversations: BTreeSet<(String, String)> =
+        history::conversations(since, question.to).unwrap_or_else(|unreadable| unreadable.raise());
+    let span = [question.from, question.to, since].map(|at| arg(Timestamp::from(at)));
+    let rows = connection.run(PARTS_OF_SPAN, &span);
+    conversations.extend((0..rows.count()).map(|row| (rows.value(row, 1), rows.value(row, 2))));
+    let keys: Vec<Key> = conversations.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
+    let mut progress = Progress::begin("simulate", "conversations", keys.len());
+    let mut units = Vec::new();
+    for some in keys.chunks(BATCH) {
+        connected(|connection| fold_some(connection, some, question, &mut units));
+        progress.advance(some.len());
+    }
+    units
+}
+
+fn fold_some(connection: &Connection, keys: &[Key], question: &Question, units: &mut Vec<Unit>) {
+    let since = Instant::EARLIEST;
+    let wanted = keys.iter().map(|(tenant, conversation)| Wanted { tenant, conversation, since, has_marks: true });
+    let logs = history::read(connection, &wanted.collect::<Vec<_>>()).unwrap_or_else(|unreadable| unreadable.raise());
+    let from: Vec<From> = keys.iter().map(|key| From { key: *key, place: &[] }).collect();
+    let stored = parts_from(connection, &from);
+    let mut batch = Batch::in_thought(connection, keys);
+    for (index, ((key, log), stored)) in keys.iter().zip(logs).zip(stored).enumerate() {
+        let is_unprovable = stored.iter().any(|part| has_lost_rows(part, &log));
+        let parts = match is_unprovable {
+            true => stored,
+            false => folded(&mut batch, index, log.events, question.policy),
+        };
+        let of_span = parts.into_iter().filter(|part| question.asks_for(part.charge_instant()));
+        units.extend(of_span.map(|part| unit(*key, &part, is_unprovable)));
+    }
+}
+
+/// Whether a part counted rows that are gone.
+pub fn has_lost_rows(part: &Part, log: &Log) -> bool {
+    let begin = log.events.partition_point(|placed| placed.place < part.first_event);
+    let end = log.events.partition_point(|placed| placed.place <= part.last_event);
+    ((end - begin) as i64) < part.event_count
+}
+
+fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> Unit {
+    Unit {
+        tenant: tenant.to_owned(),
+        conversation: conversation.to_owned(),
+        part: None,
+        first_event: part.first_event.clone(),
+        started_at: part.started_at,
+        at: part.charge_instant().expect("a part of the span is charged"),
+        paid: None,
+        is_unprovable,
+    }
+}
+
+fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, policy: Option<&str>) -> Vec<Part> {
+    let id = batch.conversations[index].id;
+    let before = Before { id, previous: None, parts: &[], highest: 0, passed: Some(clock::now()) };
+    let opener = |placed: &Placed, previous: Option<&Opening>| {
+        let really = batch.opening(index, &placed.place, placed.event.at, previous);
+        let Some(policy) = policy else { return really };
+        // A mark opens a part where it would have opened one: after another, or for a tenant whose policy is named.
+        if order::is_mark(&placed.place) && really.is_none() {
+            return None;
+        }
+        let source = really.and_then(|opening| opening.source);
+        Some(Opening { policy: cache::policies().in_force(policy, placed.event.at)?, source })
+    };
+    refold(&before, log, &Changes::default(), opener, BTreeMap::new).parts
+}
+
+// --- The units, drawn under the other plan ---
+
+fn draw(question: &Question, units: &mut [Unit]) {
+    for some in units.chunk_by_mut(|a, b| a.tenant == b.tenant) {
+        let tenant = some[0].tenant.clone();
+        let mut account = connected(|connection| account(connection, question, &tenant));
+        for unit in some {
+            unit.paid = account.draw(unit.at).map(|draw| Paid {
+                tier: draw.tier.name().to_owned(),
+                amount: draw.amount,
+                currency: draw.plan.currency.clone(),
+            });
+        }
+        pgrx::check_for_interrupts!();
+    }
+}
+
+const PACKS: &str = "
+    SELECT p.pack_id, p.size, p.purchased_at, p.expires_at, p.size - COALESCE((
+        SELECT sum(CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END)
+        FROM talkmeter.charge AS c
+        WHERE c.tenant = p.tenant AND c.pack_id = p.pack_id AND c.charged_at < $2), 0)::int8
+    FROM talkmeter.pack AS p
+    WHERE p.tenant = $1 AND p.refunded_at IS NULL
+    ORDER BY p.purchased_at, p.pack_id";
+
+const INCLUDED_USED: &str = "
+    SELECT COALESCE(sum(CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END), 0)::int8
+    FROM talkmeter.charge AS c
+    WHERE c.tenant = $1 AND c.charged_at < $2 AND c.period_start = $3 AND c.period_end = $4 AND c.tier = 'included'";
+
+/// The account as it was when the span began, on the plan that is asked for.
+fn account(connection: &Connection, question: &Question, tenant: &str) -> Account {
+    let needed = Needed { first: question.from, last: question.to, packs: Vec::new() };
+    let mut account = books::read(connection, &[tenant], &needed).remove(tenant).unwrap_or_default().account;
+    if let Some(plan) = &question.plan {
+        for subscription in account.subscriptions.iter_mut().filter(|own| own.plan.is_some()) {
+            subscription.plan = Some(plan.clone());
+        }
+        if account.subscriptions.is_empty() {
+            let calendar = Calendar::default();
+            account.subscriptions.push(Subscription { since: Instant::BEGINNING, plan: Some(plan.clone()), calendar });
+        }
+    }
+    account.packs = packs(connection, question, tenant);
+    let opened: Vec<Period> = account.used.keys().copied().collect();
+    account.used = opened.into_iter().map(|period| (period, Usage::unused(period))).collect();
+    if let Some(period) = account.period_at(question.from).filter(|period| period.start < question.from) {
+        let bounds = [arg(tenant), at(question.from), at(period.start), at(period.end)];
+        let used: i64 = connection.run(INCLUDED_USED, &bounds).value(0, 1);
+        account.used.insert(period, Usage { included_used: used, ..Usage::unused(period) });
+    }
+    account
+}
+
+fn at(instant: Instant) -> crate::sql::Arg {
+    arg(Timestamp::from(instant))
+}
+
+fn packs(connection: &Connection, question: &Question, tenant: &str) -> Vec<Pack> {
+    let rows = connection.run(PACKS, &[arg(tenant), at(question.from)]);
+    let pack = |row| Pack {
+        id: rows.value(row, 1),
+        size: rows.value(row, 2),
+        purchased_at: rows.value::<Timestamp>(row, 3).bound(),
+        expires_at: rows.value::<Timestamp>(row, 4).bound(),
+        remaining: rows.value(row, 5),
+    };
+    (0..rows.count()).map(pack).collect()
+}
+
+// --- What was billed ---
+
+// A charge whose instant has moved within its period stays as it was posted, so the part says when it is.
+const BILLED: &str = "
+    SELECT c.tenant, c.conversation, c.part, COALESCE(p.first_event, ''::bytea), COALESCE(p.started_at, c.charged_at),
+        COALESCE(p.charged_at, c.charged_at), c.tier, c.amount::text, c.currency
+    FROM talkmeter.charge AS c
+    LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
+    WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
+        AND c.period_start < $2 AND c.period_end > $1 AND c.reverses IS NULL AND NOT EXISTS (
+            SELECT FROM talkmeter.charge AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id)";
+
+fn billed(connection: &Connection, question: &Question) -> Vec<Unit> {
+    let rows = connection.run(BILLED, &[at(question.from), at(question.to)]);
+    let unit = |row| Unit {
+        tenant: rows.value(row, 1),
+        conversation: rows.value(row, 2),
+        part: rows.get(row, 3),
+        first_event: rows.value(row, 4),
+        started_at: rows.value::<Timestamp>(row, 5).bound(),
+        at: rows.value::<Timestamp>(row, 6).bound(),
+        paid: Some(Paid {
+            tier: rows.value(row, 7),
+            amount: decimal(rows.value(row, 8)),
+            currency: rows.value(row, 9),
+        }),
+        is_unprovable: false,
+    };
+    (0..rows.count()).map(unit).collect()
+}
