@@ -113,6 +113,15 @@ fn a_jump_from_70_to_105_percent_in_one_statement_raises_both() {
 }
 
 #[test]
+fn of_alerts_that_one_statement_raises_the_lower_threshold_comes_first() {
+    let (_database, mut session) = on_plan("20 included");
+    session.run("INSERT INTO talkmeter.threshold (kind, percent) VALUES ('allowance_90', 90)");
+    answer(&mut session, 21, DAY);
+    let order = "SELECT kind FROM talkmeter.alert ORDER BY fired_at, ctid";
+    assert_eq!(session.lines(order), ["allowance_80", "allowance_90", "allowance_100"]);
+}
+
+#[test]
 fn an_alert_belongs_to_the_period_of_the_charge_instant() {
     let (_database, mut session) = on_plan("3 included");
     answer(&mut session, 3, "2026-04-01 00:00");
@@ -174,6 +183,16 @@ fn after_an_upgrade_the_new_allowance_is_measured_and_what_was_raised_stays() {
     answer(&mut session, 5, "2026-03-12 12:00");
     assert_eq!(raised(&mut session), ["allowance_80"]);
     answer(&mut session, 1, "2026-03-12 12:00");
+    assert_eq!(raised(&mut session), ["allowance_100", "allowance_80"]);
+}
+
+#[test]
+fn a_smaller_allowance_is_measured_with_the_next_unit() {
+    let (_database, mut session) = on_plan("10 included");
+    answer(&mut session, 4, "2026-03-10 12:00");
+    session.run("SELECT talkmeter.subscribe('acme', '5 included', '2026-03-11', 'UTC', 1)");
+    assert_eq!(raised(&mut session), NONE);
+    answer(&mut session, 1, "2026-03-11 12:00");
     assert_eq!(raised(&mut session), ["allowance_100", "allowance_80"]);
 }
 
@@ -434,6 +453,34 @@ fn a_day_is_the_tenants_own() {
     // The day lasts until 15:00 in UTC.
     answer(&mut session, 1, "2026-03-09 00:00");
     assert_eq!(raised(&mut session), ["volume_spike"]);
+}
+
+#[test]
+fn a_day_of_23_or_25_hours_is_one_day() {
+    // In Berlin midnight was at 23:00 in UTC before the 29th of March, and at 22:00 after it; in October the other way
+    // round.
+    for (before, first, last, after) in [
+        ("2026-03-28 22:59:59.999999", "2026-03-28 23:00", "2026-03-29 21:59:59.999999", "2026-03-29 22:00"),
+        ("2025-10-25 21:59:59.999999", "2025-10-25 22:00", "2025-10-26 22:59:59.999999", "2025-10-26 23:00"),
+    ] {
+        let (_database, mut session) = on_plan("1000 included");
+        session.run("SELECT talkmeter.subscribe('acme', '1000 included', '2024-12-01', 'Europe/Berlin', 1)");
+        session.run(&format!(
+            "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+             SELECT 'acme', 'day ' || n, '{first}+00'::timestamptz + interval '12 hours' - n * interval '24 hours',
+                 'exchange'
+             FROM generate_series(1, 8) AS n"
+        ));
+        for at in [before, first, last, after, after] {
+            answer(&mut session, 1, at);
+        }
+        let days = session.lines("SELECT units FROM talkmeter.day_units ORDER BY day DESC LIMIT 3");
+        assert_eq!(days, ["2", "2", "2"], "around {first}");
+        // The mean before that day is 8 in 7 days: its third unit is more than twice as many.
+        assert_eq!(raised(&mut session), NONE, "around {first}");
+        answer(&mut session, 1, last);
+        assert_eq!(raised(&mut session), ["volume_spike"], "around {first}");
+    }
 }
 
 #[test]

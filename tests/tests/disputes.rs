@@ -110,6 +110,36 @@ fn a_unit_goes_back_to_its_pack_also_when_that_has_expired_and_pays_nothing_ther
 }
 
 #[test]
+fn units_taken_back_in_any_order_each_go_back_to_where_they_came_from() {
+    for order in [[1, 2, 3, 4], [4, 3, 2, 1], [3, 1, 4, 2]] {
+        let (_database, mut session) = four_charges();
+        for charge in order {
+            credit(&mut session, charge);
+        }
+        let taken_back = "SELECT c.charge_id
+             FROM talkmeter.charges AS r
+             JOIN talkmeter.charges AS c ON c.charge_id = r.reverses
+             WHERE (c.tier, c.pack_id, c.amount) IS NOT DISTINCT FROM (r.tier, r.pack_id, -r.amount)
+             ORDER BY r.charge_id";
+        assert_eq!(session.lines(taken_back), order.map(|charge| charge.to_string()));
+        assert_eq!(used(&mut session), "0|0|0|0.000");
+        assert_eq!(session.lines("SELECT remaining FROM talkmeter.packs"), ["1", "1"]);
+        assert_sound(&mut session);
+    }
+}
+
+#[test]
+fn units_that_one_statement_makes_unbillable_each_go_back_to_where_they_came_from() {
+    let (_database, mut session) = four_charges();
+    session.run("UPDATE messages SET kind = 'note' WHERE kind = 'ai_reply'");
+    let reversed = ledger(&mut session, "charge_id, reverses, tier, pack_id, amount");
+    let wanted = ["5|1|included||0", "6|2|pack|1|0", "7|3|pack|2|0", "8|4|overage||-0.125"];
+    assert_eq!(reversed[4..], wanted);
+    assert_eq!(used(&mut session), "0|0|0|0.000");
+    assert_sound(&mut session);
+}
+
+#[test]
 fn a_credit_mirrors_its_charge() {
     let (_database, mut session) = four_charges();
     credit(&mut session, 4);
@@ -428,6 +458,27 @@ fn a_disputed_charge_counts_until_it_is_credited() {
     assert_eq!(used(&mut session), "1|2|1|0.125");
     resolve(&mut session, 1, "credited");
     assert_eq!(used(&mut session), "1|2|0|0.000");
+}
+
+#[test]
+fn a_disputed_unit_counts_for_alerts_and_on_the_statement_until_it_is_credited() {
+    let (_database, mut session) = four_charges();
+    session
+        .run("INSERT INTO talkmeter.threshold (kind, percent) VALUES ('allowance_500', 500), ('allowance_600', 600)");
+    dispute(&mut session, 4);
+    tell(&mut session, "acme", "e", "11:00 exchange");
+    let kinds = "SELECT kind FROM talkmeter.alerts WHERE kind IN ('allowance_500', 'allowance_600') ORDER BY 1";
+    assert_eq!(session.lines(kinds), ["allowance_500"]);
+    let overage = "SELECT kind, quantity, amount FROM talkmeter.statement('acme', '2026-03-01')
+         WHERE kind IN ('overage', 'credit') ORDER BY line";
+    assert_eq!(session.lines(overage), ["overage|2|0.25"]);
+    resolve(&mut session, 1, "credited");
+    assert_eq!(session.lines(overage), ["overage|2|0.25", "credit|-1|-0.13"]);
+    // Now it counts no more: the next unit is the fifth again.
+    tell(&mut session, "acme", "f", "11:00 exchange");
+    assert_eq!(session.lines(kinds), ["allowance_500"]);
+    tell(&mut session, "acme", "g", "11:00 exchange");
+    assert_eq!(session.lines(kinds), ["allowance_500", "allowance_600"]);
 }
 
 #[test]

@@ -169,6 +169,43 @@ fn the_allowance_pays_n_units_and_overage_the_next() {
 }
 
 #[test]
+fn the_unit_after_the_allowance_is_the_packs_and_the_one_after_the_pack_is_overage() {
+    let paid = ["included|", "included|", "pack|1", "overage|"];
+    for (statements, units) in [(4, 1), (1, 4)] {
+        let (_database, mut session) = small_offers(Some("two"));
+        session.run("SELECT talkmeter.buy_pack('acme', 'one', purchased_at => '2026-02-20')");
+        for statement in 0..statements {
+            session.run(&format!(
+                "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+                 SELECT 'acme', '{statement}/' || n, '2026-03-01 10:00+00', 'exchange'
+                 FROM generate_series(1, {units}) AS n"
+            ));
+        }
+        let tiers = session.lines("SELECT tier, pack_id FROM talkmeter.charges ORDER BY charge_id");
+        assert_eq!(tiers, paid, "{statements} statements of {units} units");
+    }
+}
+
+#[test]
+fn of_two_clients_that_race_for_the_last_unit_one_gets_it() {
+    for (end, paid) in [("COMMIT", ["included", "included", "overage"].as_slice()), ("ROLLBACK", &["included"; 2])] {
+        let (database, mut first) = small_offers(Some("two"));
+        let mut second = database.connect();
+        answer(&mut first, "2026-03-01 10:00");
+        let pid = second.pid();
+        first.run("BEGIN");
+        tell(&mut first, "acme", "first", "11:00 exchange");
+        first.run("SELECT talkmeter.flush()");
+        let raced = std::thread::spawn(move || tell(&mut second, "acme", "second", "10:30 exchange"));
+        first.wait_until_blocked(pid);
+        first.run(end);
+        raced.join().expect("the application is not held up");
+        assert_eq!(first.lines("SELECT tier FROM talkmeter.charges ORDER BY charge_id"), paid, "{end}");
+        assert_eq!(first.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
+    }
+}
+
+#[test]
 fn a_pack_pays_from_its_purchase_to_the_microsecond_before_it_expires() {
     for (at, paid) in [
         ("2026-01-10 11:59:59.999999", "overage"),
@@ -182,6 +219,78 @@ fn a_pack_pays_from_its_purchase_to_the_microsecond_before_it_expires() {
         answer(&mut session, at);
         assert_eq!(session.line("SELECT tier FROM talkmeter.charges"), paid, "at {at}");
     }
+}
+
+#[test]
+fn a_pack_that_begins_or_expires_in_mid_conversation_pays_if_the_charge_instant_is_in_its_life() {
+    // It lives from the 10th of January to the 10th of April, 12:00.
+    let start = "2026-01-10 11:50 customer_message, 2026-01-10 11:55";
+    let end = "2026-04-10 11:50 customer_message, 2026-04-10 11:55";
+    for (policy, story, paid) in [
+        ("lutingenie", format!("{start} note, 2026-01-10 12:05 ai_reply"), "pack"),
+        ("lutingenie", format!("{start} ai_reply, 2026-01-10 12:05 ai_reply"), "overage"),
+        ("lutingenie", format!("{end} ai_reply, 2026-04-10 12:05 ai_reply"), "pack"),
+        ("lutingenie", format!("{end} note, 2026-04-10 12:05 ai_reply"), "overage"),
+        ("ai_resolution", format!("{start} ai_reply, 2026-01-10 12:05 close"), "pack"),
+        ("ai_resolution", format!("{end} ai_reply, 2026-04-10 12:05 close"), "overage"),
+    ] {
+        let (_database, mut session) = small_offers(None);
+        session.run(&format!(
+            "SELECT talkmeter.subscribe('acme', 'none', '2026-01-01', policy => '{policy}'),
+                 talkmeter.buy_pack('acme', 'one', purchased_at => '2026-01-10 12:00+00')"
+        ));
+        tell(&mut session, "acme", "c", &story);
+        assert_eq!(session.lines("SELECT tier FROM talkmeter.charges"), [paid], "{policy}: {story}");
+    }
+}
+
+#[test]
+fn the_days_of_a_pack_have_24_hours_also_over_a_change_of_the_clock() {
+    let (_database, mut session) = small_offers(None);
+    session.run(
+        "SET TimeZone = 'Europe/Berlin';
+         SELECT talkmeter.subscribe('acme', 'none', '2025-01-01', 'Europe/Berlin', 1),
+             talkmeter.buy_pack('acme', 'one', purchased_at => '2026-02-01 12:00'),
+             talkmeter.buy_pack('acme', 'one', purchased_at => '2025-09-01 12:00')",
+    );
+    let expiries = "SELECT expires_at::timestamp FROM talkmeter.packs ORDER BY pack_id";
+    assert_eq!(session.lines(expiries), ["2026-05-02 13:00:00", "2025-11-30 11:00:00"]);
+}
+
+#[test]
+fn of_packs_bought_at_one_instant_the_lower_id_pays_first_also_if_another_expires_sooner() {
+    let (_database, mut session) = small_offers(Some("none"));
+    session.run(
+        r#"SELECT talkmeter.define_pack('{"name": "short", "size": 1, "price": 1, "currency": "EUR",
+               "valid_for": "10 days"}')"#,
+    );
+    for (day, packs) in [("2026-03-01", ["one", "short"]), ("2026-05-01", ["short", "one"])] {
+        for pack in packs {
+            session.run(&format!("SELECT talkmeter.buy_pack('acme', '{pack}', purchased_at => '{day}')"));
+        }
+        answer(&mut session, &format!("{day} 10:00"));
+    }
+    // Of March's packs nothing is left in May: one is used up, and the other has expired.
+    assert_eq!(ledger(&mut session), ["1|pack|1|0|none", "2|pack|3|0|none"]);
+}
+
+#[test]
+fn a_late_unit_takes_what_is_unspent_of_what_was_valid_at_its_instant_and_moves_no_other() {
+    let (_database, mut session) = small_offers(Some("none"));
+    session.run(
+        "SELECT talkmeter.buy_pack('acme', 'one', purchased_at => '2026-01-01'),
+             talkmeter.buy_pack('acme', 'one', purchased_at => '2026-02-01')",
+    );
+    answer(&mut session, "2026-03-10 10:00");
+    answer(&mut session, "2026-05-10 10:00");
+    assert_eq!(ledger(&mut session), ["1|pack|1|0|none", "2|overage||1|none"]);
+    // The second pack expired on the 2nd of May: for these it has not yet, or was not bought yet.
+    answer(&mut session, "2026-01-31 23:59:59.999999");
+    answer(&mut session, "2026-03-01 10:00");
+    answer(&mut session, "2026-03-02 10:00");
+    assert_eq!(ledger(&mut session)[2..], ["3|overage||1|none", "4|pack|2|0|none", "5|overage||1|none"]);
+    assert_eq!(ledger(&mut session)[..2], ["1|pack|1|0|none", "2|overage||1|none"]);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
 }
 
 #[test]
@@ -340,4 +449,23 @@ fn a_pinned_version_stays_where_the_name_moves_on() {
     );
     let code = session.refused("SELECT talkmeter.subscribe('acme', 'two', policy => 'agent_red@9')");
     assert_eq!(code, SqlState::UNDEFINED_OBJECT);
+}
+
+#[test]
+fn a_part_that_is_open_when_its_policy_changes_is_judged_by_the_version_of_its_opening() {
+    let (_database, mut session) = small_offers(None);
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "agent_red", "label": "2.0.0",
+               "effective_from": "2026-03-01T12:00:00Z", "starts_on": ["customer_message"], "ends_on": ["close"],
+               "charge_on": "close"}');
+           SELECT talkmeter.subscribe('acme', 'two', since => '2026-01-01', policy => 'agent_red')"#,
+    );
+    let story = "12:05 ai_reply, 12:10 close";
+    tell(&mut session, "acme", "before", &format!("11:59:59.999999 customer_message, {story}"));
+    tell(&mut session, "acme", "after", &format!("12:00 customer_message, {story}"));
+    let charged = session
+        .lines("SELECT conversation, policy_version, charged_at::time FROM talkmeter.charges ORDER BY charge_id");
+    assert_eq!(charged, ["before|1|12:05:00", "after|2|12:10:00"]);
+    let parts = session.lines("SELECT conversation, policy_version FROM talkmeter.parts ORDER BY 1 DESC");
+    assert_eq!(parts, ["before|1", "after|2"]);
 }

@@ -184,6 +184,82 @@ fn a_period_is_half_open_to_the_microsecond() {
     );
 }
 
+#[test]
+fn a_conversation_that_spans_two_periods_is_one_unit_of_the_period_of_its_charge_instant() {
+    let (march, april) = ("2026-03-01 00:00:00+00", "2026-04-01 00:00:00+00");
+    let last = "2026-03-31 23:59:59.999999";
+    for (policy, story, wanted) in [
+        ("lutingenie", format!("{last} exchange, 2026-04-01 00:00 exchange, 2026-04-01 00:10 close"), march),
+        ("lutingenie", format!("{last} customer_message, 2026-04-01 00:00 ai_reply"), april),
+        ("ai_resolution", format!("2026-03-31 23:50 exchange, {last} close"), march),
+        ("ai_resolution", "2026-03-31 23:50 exchange, 2026-04-01 00:00 close".to_owned(), april),
+        // Three quiet hours end it.
+        ("ai_resolution", "2026-03-31 21:00 exchange".to_owned(), april),
+    ] {
+        let (_database, mut session) = metered();
+        session.run(&format!("SELECT talkmeter.subscribe('acme', 'two', '2026-01-01', 'UTC', 1, '{policy}')"));
+        tell(&mut session, "acme", "c", &story);
+        session.sweep("now");
+        assert_eq!(ledger(&mut session, "period_start"), [wanted], "{policy}: {story}");
+        assert_sound(&mut session);
+    }
+}
+
+#[test]
+fn a_long_transaction_is_charged_by_the_time_of_its_messages_and_numbered_when_it_commits() {
+    let (database, mut session) = on_plan("two");
+    let mut long = database.connect();
+    long.run("BEGIN");
+    answer(&mut long, "2026-03-31 23:59:59.999999");
+    tell(&mut session, "acme", "short", "2026-04-01 00:00 exchange");
+    long.run("COMMIT");
+    let (march, april) = ("2026-03-01 00:00:00+00", "2026-04-01 00:00:00+00");
+    assert_eq!(
+        ledger(&mut session, "charge_id, conversation, period_start"),
+        [format!("1|short|{april}"), format!("2|c0|{march}")]
+    );
+    assert_eq!(ledger(&mut session, "posted_at = max(posted_at) OVER ()"), ["f", "t"]);
+}
+
+#[test]
+fn two_charges_at_once_around_the_end_of_a_period_are_each_in_that_of_their_instant() {
+    let (database, mut session) = on_plan("two");
+    let mut other = database.connect();
+    let pid = other.pid();
+    session.run("BEGIN");
+    tell(&mut session, "acme", "first", "2026-04-01 00:00 exchange");
+    session.run("SELECT talkmeter.flush()");
+    let late = thread::spawn(move || {
+        let last = "2026-03-31 23:59:59.999999 exchange";
+        tell(&mut other, "acme", "last", last);
+    });
+    session.wait_until_blocked(pid);
+    session.run("COMMIT");
+    late.join().expect("the application is not held up");
+    assert_eq!(
+        ledger(&mut session, "conversation, period_start, tier"),
+        ["first|2026-04-01 00:00:00+00|included", "last|2026-03-01 00:00:00+00|included"]
+    );
+    assert_sound(&mut session);
+}
+
+#[test]
+fn a_row_of_the_future_opens_no_period_and_prolongs_no_part() {
+    let (_database, mut session) = on_plan("two");
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         VALUES ('acme', 'c', now() - interval '20 minutes', 'exchange'),
+             ('acme', 'c', now() + interval '6 minutes', 'exchange'),
+             ('acme', 'd', now() + interval '40 days', 'exchange')",
+    );
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["future", "future"]);
+    assert_eq!(session.lines("SELECT conversation, message_count FROM talkmeter.parts"), ["c|2"]);
+    let periods = "SELECT p.period_start = n.period_start
+         FROM talkmeter.period AS p, talkmeter.period_at('acme', now() - interval '20 minutes') AS n";
+    assert_eq!(session.lines(periods), ["t"]);
+    assert_sound(&mut session);
+}
+
 // --- The allowance of a period ---
 
 #[test]
@@ -548,6 +624,40 @@ fn the_last_change_wins() {
     change_plan(&mut session, "two, cheaper", "2026-05-11");
     answer(&mut session, "2026-06-20 00:00");
     assert_eq!(ledger(&mut session, "plan")[2..], ["two, cheaper"]);
+}
+
+#[test]
+fn of_two_changes_at_one_instant_the_later_call_holds() {
+    for (first, second) in [("five", "two, cheaper"), ("two, cheaper", "five")] {
+        let (_database, mut session) = on_plan("two");
+        // Each holds from that instant on, the larger and the smaller.
+        session.run(&format!("SELECT talkmeter.subscribe('acme', '{first}', '2026-03-10', 'UTC', 1)"));
+        session.run(&format!("SELECT talkmeter.subscribe('acme', '{second}', '2026-03-10', 'UTC', 1)"));
+        answer(&mut session, "2026-03-09 23:59:59.999999");
+        answer(&mut session, "2026-03-10 00:00");
+        assert_eq!(ledger(&mut session, "plan"), ["two", second]);
+    }
+    let (_database, mut session) = on_plan("five");
+    // The downgrade is overruled by what is said after it of the same instant.
+    change_plan(&mut session, "none", "2026-03-10");
+    assert_eq!(change_plan(&mut session, "five", "2026-03-10"), "2026-04-01 00:00:00+00");
+    answer(&mut session, "2026-04-01 00:00");
+    assert_eq!(ledger(&mut session, "plan"), ["five"]);
+}
+
+#[test]
+fn the_rate_is_that_of_the_charge_instant_however_late_the_unit_comes() {
+    let (_database, mut session) = on_plan("two");
+    change_plan(&mut session, "two, cheaper", "2026-03-10 12:00+00");
+    for at in ["2026-03-01 00:00", "2026-03-02 00:00", "2026-03-10 12:00", "2026-03-10 11:59:59.999999"] {
+        answer(&mut session, at);
+    }
+    assert_eq!(ledger(&mut session, "plan, tier, amount")[2..], ["two, cheaper|overage|0.1", "two|overage|0.125"]);
+    // What is taken back gives back what it had cost.
+    session.run("UPDATE messages SET kind = 'note' WHERE conversation_id = 'c3'");
+    assert_eq!(ledger(&mut session, "amount, reverses")[4..], ["-0.125|4"]);
+    assert_eq!(session.line("SELECT overage_units, overage_amount FROM talkmeter.period"), "1|0.100");
+    assert_sound(&mut session);
 }
 
 #[test]

@@ -80,6 +80,38 @@ fn three_quiet_hours_end_a_part_in_triage() {
     );
 }
 
+#[test]
+fn a_change_of_the_clock_is_nothing_to_idle_and_quiet_times() {
+    // In Berlin it was 03:00 after 01:59 on the 29th of March 2026, and 02:00 again after 02:59 on the 26th of October
+    // 2025.
+    for day in ["2026-03-29", "2025-10-26"] {
+        let (_database, mut session) = metered("agent_red");
+        session.run(
+            "SET TimeZone = 'Europe/Berlin';
+             SELECT talkmeter.subscribe('acme', 'agent_red/starter', '2025-01-01', 'Europe/Berlin'),
+                 talkmeter.subscribe('other', 'agent_red/starter', '2025-01-01', 'Europe/Berlin',
+                     policy => 'ai_resolution')",
+        );
+        tell(&mut session, "acme", "whole", &format!("{day} 00:45 exchange, {day} 01:15 exchange"));
+        tell(&mut session, "acme", "split", &format!("{day} 00:45 exchange, {day} 01:15:00.000001 exchange"));
+        tell(&mut session, "other", "quiet", &format!("{day} 00:10 customer_message, {day} 03:09:59.999999 ai_reply"));
+        tell(&mut session, "other", "reviewed", &format!("{day} 00:10 customer_message, {day} 03:10 ai_reply"));
+        session.sweep("now");
+        let parts = session.lines(
+            "SELECT conversation, ended_at - last_activity_at, ended_at - started_at FROM talkmeter.parts
+             ORDER BY conversation, part",
+        );
+        let wanted = [
+            "quiet|03:00:00|05:59:59.999999",
+            "reviewed|03:00:00|03:00:00",
+            "split|00:30:00|00:30:00",
+            "split|00:30:00|00:30:00",
+            "whole|00:30:00|01:00:00",
+        ];
+        assert_eq!(parts, wanted, "{day}");
+    }
+}
+
 // --- Reasons against ---
 
 /// A conversation whose id starts with `prefix` is recorded and not charged; ids that only look like it are.

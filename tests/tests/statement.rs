@@ -1,5 +1,6 @@
 //! What does a statement list, and does it stay what it was (SPEC 4.6)?
 
+use postgres::error::SqlState;
 use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
 
 const MARCH: &str = "2026-03-01 00:00+00";
@@ -76,6 +77,225 @@ fn what_comes_after_finalization_is_listed_by_the_open_period_and_names_its_own(
         ["base|two|1|10.00|USD|", "late|overage|1|0.13|USD|2026-03-01", "credit|overage|-1|-0.13|USD|2026-03-01"]
     );
     is_sound(&mut session);
+}
+
+#[test]
+fn a_late_message_that_takes_back_a_unit_of_a_frozen_period_makes_a_late_line_of_the_open_one() {
+    let (_database, mut session) = shop();
+    subscribe(&mut session, "two", MARCH, 1);
+    units(&mut session, "2026-03-10", 2);
+    tell(&mut session, "acme", "c", "2026-03-12 10:00 exchange, 2026-03-12 10:40 exchange");
+    finalize(&mut session, MARCH);
+    let frozen = statement(&mut session, MARCH);
+    assert_eq!(frozen[1], "overage|units beyond allowance and packs|2|0.25|USD|");
+    tell(&mut session, "acme", "c", "2026-03-12 10:20 customer_message");
+    assert_eq!(statement(&mut session, MARCH), frozen);
+    let open = session.line("SELECT period_start FROM talkmeter.usage");
+    assert_eq!(statement(&mut session, &open), ["base|two|1|10.00|USD|", "late|overage|-1|-0.13|USD|2026-03-01"]);
+    is_sound(&mut session);
+}
+
+#[test]
+fn a_pack_recorded_after_its_period_was_frozen_is_on_the_open_statement() {
+    let (_database, mut session) = shop();
+    subscribe(&mut session, "two", MARCH, 1);
+    finalize(&mut session, MARCH);
+    let frozen = statement(&mut session, MARCH);
+    session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-05')");
+    assert_eq!(statement(&mut session, MARCH), frozen);
+    assert_eq!(statement(&mut session, APRIL), ["base|two|1|10.00|USD|"]);
+    let open = session.line("SELECT period_start FROM talkmeter.usage");
+    assert_eq!(statement(&mut session, &open), ["base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]);
+    is_sound(&mut session);
+}
+
+#[test]
+fn a_pack_is_on_the_statement_of_the_period_of_its_purchase_to_the_microsecond() {
+    let (_database, mut session) = shop();
+    subscribe(&mut session, "two", "2026-02-01", 1);
+    session.run(
+        "SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => at::timestamptz)
+         FROM unnest(ARRAY['2026-02-28 23:59:59.999999+00', '2026-03-01 00:00+00', '2026-03-31 23:59:59.999999+00',
+             '2026-04-01 00:00+00', '2026-04-30 23:59:59.999999+00', '2026-05-01 00:00+00']) AS at",
+    );
+    for (start, packs) in [("2026-02-01", "1|7.00"), (MARCH, "2|14.00"), (APRIL, "2|14.00"), ("2026-05-01", "1|7.00")] {
+        let lines = statement(&mut session, start);
+        assert_eq!(lines[1..], [format!("pack|pair|{packs}|USD|")], "from {start}");
+    }
+}
+
+#[test]
+fn nothing_changes_a_frozen_statement() {
+    let (_database, mut session) = shop();
+    subscribe(&mut session, "two", MARCH, 1);
+    session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-05')");
+    session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-20')");
+    units(&mut session, "2026-03-10", 6);
+    session.run("SELECT talkmeter.credit('acme', 5, 'goodwill')");
+    finalize(&mut session, MARCH);
+    let whole = format!("SELECT l::text FROM talkmeter.statement('acme', '{MARCH}') AS l");
+    let frozen = session.lines(&whole);
+    assert_eq!(frozen.len(), 4);
+    for change in [
+        "SELECT talkmeter.refund_pack('acme', 2)",
+        "INSERT INTO messages VALUES (100, 'acme', 'late', '2026-03-31', 'exchange')",
+        "UPDATE messages SET kind = 'note' WHERE id = 6",
+        "UPDATE messages SET created_at = '2026-04-02' WHERE id = 1",
+        "SELECT talkmeter.credit('acme', 2, 'goodwill')",
+        "SELECT talkmeter.dispute('acme', 3, 'not ours'), talkmeter.resolve_dispute('acme', 1, 'credited')",
+        "SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-06')",
+        "SELECT talkmeter.change_plan('acme', 'five', '2026-03-10')",
+        "SELECT talkmeter.cancel('acme', '2026-03-12')",
+        "SELECT talkmeter.subscribe('acme', 'two', '2026-03-11', anchor_day => 1)",
+        "SELECT talkmeter.reconcile('2026-03-10')",
+        "DELETE FROM messages WHERE id = 2",
+        "TRUNCATE messages",
+        "SELECT talkmeter.sweep()",
+    ] {
+        session.run(change);
+        assert_eq!(session.lines(&whole), frozen, "{change}");
+    }
+    let again = session.refused(&format!("SELECT talkmeter.finalize('acme', '{MARCH}')"));
+    assert_eq!(again, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    is_sound(&mut session);
+}
+
+/// Units of March that were posted before, and those that come while it is being frozen.
+fn of_march(session: &mut Session) -> Vec<String> {
+    session.lines(
+        "SELECT conversation, posted_period_start = period_start FROM talkmeter.charges
+         WHERE tenant = 'acme' ORDER BY charge_id",
+    )
+}
+
+#[test]
+fn a_charge_that_waits_for_the_freeze_is_late() {
+    let (database, mut session) = shop();
+    subscribe(&mut session, "two", MARCH, 1);
+    let mut other = database.connect();
+    let pid = other.pid();
+    session.run("BEGIN");
+    finalize(&mut session, MARCH);
+    let charged = std::thread::spawn(move || tell(&mut other, "acme", "c", "2026-03-31 23:59:59.999999 exchange"));
+    session.wait_until_blocked(pid);
+    session.run("COMMIT");
+    charged.join().expect("the application is not held up");
+    assert_eq!(of_march(&mut session), ["c|f"]);
+    assert_eq!(statement(&mut session, MARCH), ["base|two|1|10.00|USD|"]);
+    is_sound(&mut session);
+}
+
+#[test]
+fn a_charge_that_the_freeze_waits_for_is_on_the_frozen_statement() {
+    let (database, mut session) = shop();
+    subscribe(&mut session, "two", MARCH, 1);
+    units(&mut session, "2026-03-10", 2);
+    let mut other = database.connect();
+    let pid = other.pid();
+    session.run("BEGIN");
+    tell(&mut session, "acme", "c", "2026-03-31 23:59:59.999999 exchange");
+    session.run("SELECT talkmeter.flush()");
+    let frozen = std::thread::spawn(move || finalize(&mut other, MARCH));
+    session.wait_until_blocked(pid);
+    session.run("COMMIT");
+    frozen.join().expect("a statement");
+    assert_eq!(of_march(&mut session)[2..], ["c|t"]);
+    let lines = statement(&mut session, MARCH);
+    assert_eq!(lines[1..], ["overage|units beyond allowance and packs|1|0.13|USD|"]);
+    is_sound(&mut session);
+}
+
+#[test]
+fn the_base_price_is_that_of_the_last_plan_of_the_period() {
+    let base = |session: &mut Session, start: &str| statement(session, start).join(" and ");
+    for (first, second, march, april) in [
+        (
+            "two",
+            "SELECT talkmeter.change_plan('acme', 'five', '2026-03-31 23:59:59.999999+00')",
+            "five|1|30",
+            "five|1|30",
+        ),
+        ("five", "SELECT talkmeter.change_plan('acme', 'two', '2026-03-10')", "five|1|30", "two|1|10"),
+        ("two", "SELECT talkmeter.change_plan('acme', 'five', '2026-04-01')", "two|1|10", "five|1|30"),
+        ("two", "SELECT talkmeter.cancel('acme', '2026-03-10')", "two|1|10", ""),
+        ("two", "SELECT talkmeter.cancel('acme', '2026-04-01 00:00:00.000001+00')", "two|1|10", "two|1|10"),
+    ] {
+        let (_database, mut session) = shop();
+        subscribe(&mut session, first, MARCH, 1);
+        session.run(second);
+        let priced = |line: &str| if line.is_empty() { String::new() } else { format!("base|{line}.00|USD|") };
+        assert_eq!(base(&mut session, MARCH), priced(march), "March: {second}");
+        assert_eq!(base(&mut session, APRIL), priced(april), "April: {second}");
+    }
+}
+
+#[test]
+fn a_pack_is_billed_at_its_price_and_overage_at_the_exact_rate() {
+    let (_database, mut session) = shop();
+    session.run(
+        r#"SELECT talkmeter.define_plan('{"name": "tiny", "included": 0, "overage_rate": 0.015, "currency": "USD"}')"#,
+    );
+    subscribe(&mut session, "tiny", MARCH, 1);
+    session.run(
+        "SELECT talkmeter.buy_pack('acme', pack, purchased_at => '2026-03-20')
+         FROM unnest(ARRAY['agent_red/1000', 'agent_red/5000', 'agent_red/5000', 'agent_red/20000']) AS pack",
+    );
+    units(&mut session, "2026-03-10", 3);
+    units(&mut session, "2026-03-21", 7);
+    // 5,000 units for 99 are 0.0198 a unit, and 20,000 for 249 are 0.01245; three units of 0.015 are 0.045.
+    assert_eq!(
+        statement(&mut session, MARCH),
+        [
+            "pack|agent_red/1000|1|29.00|USD|",
+            "pack|agent_red/20000|1|249.00|USD|",
+            "pack|agent_red/5000|2|198.00|USD|",
+            "overage|units beyond allowance and packs|3|0.05|USD|"
+        ]
+    );
+    assert_eq!(session.line("SELECT sum(amount) FROM talkmeter.charges"), "0.045");
+}
+
+#[test]
+fn lines_of_several_currencies_stand_side_by_side_and_nothing_is_converted() {
+    let (_database, mut session) = shop();
+    subscribe(&mut session, "yen", MARCH, 1);
+    session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-05')");
+    units(&mut session, "2026-03-10", 5);
+    // Another currency begins with a period.
+    assert_eq!(session.line("SELECT talkmeter.change_plan('acme', 'five', '2026-03-11')"), "2026-04-01 00:00:00+00");
+    units(&mut session, "2026-03-12", 1);
+    units(&mut session, "2026-04-10", 6);
+    let overage = "overage|units beyond allowance and packs";
+    assert_eq!(statement(&mut session, MARCH), ["pack|pair|1|7.00|USD|".to_owned(), format!("{overage}|4|2|JPY|")]);
+    assert_eq!(statement(&mut session, APRIL), ["base|five|1|30.00|USD|".to_owned(), format!("{overage}|1|0.10|USD|")]);
+}
+
+/// Overage and credits of the statement of the current period, and what `usage` says of them.
+fn overage_and_estimate(session: &mut Session) -> (String, String) {
+    let billed = session.line(
+        "SELECT sum(l.amount) FROM talkmeter.usage AS u, talkmeter.statement(u.tenant, u.period_start) AS l
+         WHERE l.kind IN ('overage', 'credit')",
+    );
+    (billed, session.line("SELECT estimated_overage FROM talkmeter.usage"))
+}
+
+/// So many conversations of the current period, `seconds` after its start, each one unit.
+fn units_of_now(session: &mut Session, seconds: u32, count: u32) {
+    session.run(&format!(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'acme', '{seconds}/' || n, date_trunc('month', now()) + interval '{seconds} seconds', 'exchange'
+         FROM generate_series(1, {count}) AS n"
+    ));
+}
+
+#[test]
+fn the_estimate_of_the_current_period_is_what_its_statement_says() {
+    let (_database, mut session) = shop();
+    subscribe(&mut session, "two", MARCH, 1);
+    units_of_now(&mut session, 0, 3);
+    assert_eq!(overage_and_estimate(&mut session), ("0.13".to_owned(), "0.13".to_owned()));
+    units_of_now(&mut session, 1, 2);
+    assert_eq!(overage_and_estimate(&mut session), ("0.38".to_owned(), "0.38".to_owned()));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file is a crate of its own and uses only a part of this")]
 
 pub mod data;
+pub mod dice;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //!
 //! Conversations by the million, each the child of one number: `TALKMETER_SEED=<number>` tells that one again.
 
+use crate::common::dice::Dice;
 use crate::naive::{self, Happening};
 use crate::store::{Change, Outcome, Store, Terms, mark, opening_of, row};
 use std::collections::BTreeSet;
@@ -25,39 +26,6 @@ const IDS: [&str; 5] = ["c1", "test_1", "testX", "Test_1", "my_test_1"];
 const PREFIXES: [&str; 3] = ["test_", "Test_", "c"];
 /// A source for which no policy is known.
 const STRANGER: i32 = 3;
-
-/// Splitmix64: small, fast, and the same for ever.
-pub struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Dice {
-        Dice(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
-    }
-
-    fn index(&mut self, n: usize) -> usize {
-        self.below(n as u64) as usize
-    }
-
-    fn percent(&mut self, n: u64) -> bool {
-        self.below(100) < n
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.index(all.len())]
-    }
-}
 
 /// A row of a source. It is one event or two.
 #[derive(Clone, Copy, Debug)]
