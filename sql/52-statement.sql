@@ -27,7 +27,7 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
             WHERE p.price IS NOT NULL
         ), bought AS (
             -- Each pack is on one statement: that of the period of its purchase, or of the first if it was bought before.
-            SELECT k.pack, k.price, k.currency, k.refunded_at
+            SELECT k.pack_id, k.pack, k.price, k.currency, k.refunded_at
             FROM talkmeter.pack AS k
             LEFT JOIN LATERAL talkmeter.period_at(k.tenant, k.billed_at) AS own ON true
             WHERE k.tenant = statement_lines.tenant AND k.billed_at < statement_lines.period_end
@@ -55,6 +55,8 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
             CROSS JOIN LATERAL talkmeter.period_at(k.tenant, k.refunded_at) AS own
             WHERE k.tenant = statement_lines.tenant AND k.billed_at < statement_lines.period_start
                 AND own.period_start = statement_lines.period_start AND own.period_end = statement_lines.period_end
+                -- One that no statement has listed is not paid back.
+                AND NOT EXISTS (SELECT FROM bought AS b WHERE b.pack_id = k.pack_id)
             GROUP BY k.pack, k.price, k.currency
             UNION ALL
             SELECT 4, 'overage', NULL, 'units beyond allowance and packs', sum(c.units), c.rate, sum(c.amount), c.currency
@@ -85,6 +87,29 @@ REVOKE ALL ON FUNCTION talkmeter.statement_lines(text, timestamptz, timestamptz)
 COMMENT ON FUNCTION talkmeter.statement_lines(text, timestamptz, timestamptz) IS
     'The lines of a statement as the ledger has them now; read talkmeter.statement instead, which knows what is frozen';
 
+CREATE FUNCTION talkmeter.periods_starting(tenant text, start timestamptz)
+    RETURNS TABLE (period_start timestamptz, period_end timestamptz)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT p.period_start, p.period_end
+        FROM talkmeter.period AS p
+        WHERE p.tenant = periods_starting.tenant AND p.period_start = periods_starting.start
+        UNION
+        SELECT own.period_start, own.period_end
+        FROM talkmeter.period_at(periods_starting.tenant, periods_starting.start) AS own
+        WHERE own.period_start = periods_starting.start
+        UNION
+        -- A subscription that is made within a month of its own begins with the whole of it.
+        SELECT own.period_start, own.period_end
+        FROM talkmeter.subscription AS s
+        CROSS JOIN LATERAL talkmeter.period_at(s.tenant, s.since) AS own
+        WHERE s.tenant = periods_starting.tenant AND s.since > periods_starting.start
+            AND s.since < periods_starting.start + interval '62 days' AND own.period_start = periods_starting.start
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.periods_starting(text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.periods_starting(text, timestamptz) IS
+    'The billing months of a tenant that start at an instant: at most one, unless its anchor day was changed from one to another that both fall on the last day of a month';
+
 CREATE FUNCTION talkmeter.statement(tenant text, period_start timestamptz)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
@@ -96,11 +121,12 @@ CREATE FUNCTION talkmeter.statement(tenant text, period_start timestamptz)
         WHERE s.tenant = statement.tenant AND s.period_start = statement.period_start AND p.finalized_at IS NOT NULL
         UNION ALL
         SELECT l.*
-        FROM talkmeter.period_at(statement.tenant, statement.period_start) AS own
+        FROM talkmeter.periods_starting(statement.tenant, statement.period_start) AS own
         CROSS JOIN LATERAL talkmeter.statement_lines(statement.tenant, own.period_start, own.period_end) AS l
-        WHERE own.period_start = statement.period_start AND NOT EXISTS (
+        WHERE NOT EXISTS (
             SELECT FROM talkmeter.period AS p
-            WHERE p.tenant = statement.tenant AND p.period_start = own.period_start AND p.finalized_at IS NOT NULL)
+            WHERE p.tenant = statement.tenant AND p.period_start = own.period_start AND p.period_end = own.period_end
+                AND p.finalized_at IS NOT NULL)
         ORDER BY 1
     $$;
 REVOKE ALL ON FUNCTION talkmeter.statement(text, timestamptz) FROM PUBLIC;

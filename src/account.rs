@@ -105,9 +105,12 @@ const PURCHASE: &str = "
         purchase_key, billed_at)
     SELECT $1, $2, o.name, o.size, o.size, o.price, o.currency, $4,
         $4 + make_interval(secs => extract(epoch FROM o.valid_for)::float8), $5,
+        -- The statement that would list it, that of its period or the first, may be frozen.
         CASE WHEN EXISTS (
             SELECT FROM talkmeter.period AS p
-            WHERE p.tenant = $1 AND p.period_start <= $4 AND p.period_end > $4 AND p.finalized_at IS NOT NULL
+            WHERE p.tenant = $1 AND p.finalized_at IS NOT NULL AND CASE
+                WHEN EXISTS (SELECT FROM talkmeter.period_at($1, $4)) THEN p.period_start <= $4 AND p.period_end > $4
+                ELSE p.period_start > $4 END
         ) THEN clock_timestamp() ELSE $4 END
     FROM talkmeter.pack_offer AS o
     WHERE o.name = $3";

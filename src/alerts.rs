@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use talkmeter_engine::alert::{is_low, is_reached, is_spike};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::ledger::Tier;
-use talkmeter_engine::period::{self, Calendar, Period};
+use talkmeter_engine::period::Period;
 
 /// A share of the allowance at which a tenant is told.
 #[derive(Clone, Debug)]
@@ -47,8 +47,7 @@ pub struct Drawn {
 
 /// Adds to the units of the local day of an instant, and returns that day.
 pub fn count(books: &mut Books, at: Instant, units: i64) -> Day {
-    let calendar = books.account.subscription_at(at).map_or_else(Calendar::default, |own| own.calendar);
-    let day = period::day_number(at, calendar.zone).expect("a charge instant is in range");
+    let day = books.account.day_of(at).expect("a charge instant is in range");
     *books.days.entry(day).or_default() += units;
     if units > 0 {
         books.first_day = Some(books.first_day.map_or(day, |first| first.min(day)));
@@ -122,10 +121,15 @@ const SEND: &str = "
             AND a.kind = u.kind AND a.day = u.day
         RETURNING a.*
     )
-    SELECT pg_notify('talkmeter_alerts', json_build_object('tenant', s.tenant, 'period_start', s.period_start,
-        'kind', s.kind, 'fired_at', s.fired_at, 'detail', s.detail,
-        'channel', (SELECT o.alert_channel FROM talkmeter.account AS o WHERE o.tenant = s.tenant))::text)
-    FROM stamped AS s";
+    SELECT pg_notify('talkmeter_alerts', CASE WHEN octet_length(p.whole) < 8000 THEN p.whole ELSE p.short END)
+    FROM stamped AS s
+    CROSS JOIN LATERAL (
+        SELECT json_build_object('tenant', s.tenant, 'period_start', s.period_start,
+                'kind', s.kind, 'fired_at', s.fired_at, 'detail', s.detail,
+                'channel', (SELECT o.alert_channel FROM talkmeter.account AS o WHERE o.tenant = s.tenant))::text AS whole,
+            -- A notification has room for no more; what is left out is in talkmeter.alerts.
+            json_build_object('tenant', s.tenant, 'period_start', s.period_start, 'kind', left(s.kind, 100))::text AS short
+    ) AS p";
 
 /// Sends the alerts that are not sent yet, as notifications that are delivered when the transaction commits.
 pub fn send() {

@@ -10,8 +10,7 @@ use crate::rights::as_owner;
 use crate::sql::{Connection, arg, connected};
 use pgrx::prelude::*;
 use std::collections::HashSet;
-use talkmeter_engine::ledger::Account;
-use talkmeter_engine::period::{self, Calendar};
+use talkmeter_engine::period;
 
 /// Business days after that of the filing at whose end a dispute is due.
 const BUSINESS_DAYS: u32 = 10;
@@ -106,17 +105,13 @@ fn file(connection: &Connection, tenant: &str, charge_id: i64, reason: &str) -> 
     let books = books::read(connection, &[tenant], &Needed::at(now)).remove(tenant).unwrap_or_default();
     let rows = connection.run(HOLIDAYS, &[]);
     let holidays: HashSet<i32> = (0..rows.count()).map(|row| rows.value(row, 1)).collect();
-    let due = period::end_of_business_day(now, zone(&books.account, now).zone, BUSINESS_DAYS, |day| {
+    let due = period::end_of_business_day(now, books.account.zone_at(now), BUSINESS_DAYS, |day| {
         holidays.contains(&day.to_epoch_days())
     });
     let id: i64 = connection.run(COUNT, &[arg(tenant)]).value(0, 1);
     let due = due.expect("the calendar goes on for more than a month");
     connection.run(FILE, &[arg(tenant), arg(id), arg(charge_id), arg(reason), arg(Timestamp::from(due))]);
     id
-}
-
-fn zone(account: &Account, at: talkmeter_engine::instant::Instant) -> Calendar {
-    account.subscription_at(at).map_or_else(Calendar::default, |own| own.calendar)
 }
 
 const FILED: &str = "

@@ -15,11 +15,14 @@ use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::alert::is_off;
 use talkmeter_engine::fold::Part;
-use talkmeter_engine::instant::{DAY, Instant};
-use talkmeter_engine::period::{self, Calendar, Period};
+use talkmeter_engine::instant::{DAY, Instant, SECOND};
+use talkmeter_engine::ledger::Account;
+use talkmeter_engine::period::{self, Period};
 
 /// A local day may begin and end this much from that of UTC.
 const ZONES: i64 = DAY;
+/// No zone's day ends earlier before that of UTC.
+const EASTERNMOST: i64 = 14 * 3_600 * SECOND;
 
 /// Compares, for each tenant, what was charged on a local day with a recount and with what was reported, records the result
 /// and returns how many days of tenants are flagged.
@@ -28,8 +31,8 @@ fn reconcile(day: Option<Date>) -> i64 {
     let day = number(required(day, "day"));
     crate::sweep::end_what_has_ended(clock::now());
     let utc = Instant(i64::from(day) * DAY);
-    if utc.plus(DAY) > clock::now().plus(ZONES) {
-        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over").raise();
+    if utc.plus(DAY) > clock::now().plus(EASTERNMOST) {
+        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over anywhere").raise();
     }
     as_owner(|| {
         connected(|connection| {
@@ -55,7 +58,9 @@ fn number(day: Date) -> i32 {
 
 /// What was counted of a tenant's day.
 struct Counts {
-    day: Period,
+    day: i32,
+    /// Says in which local day an instant lies.
+    account: Account,
     charged: i64,
     recounted: i64,
     /// Charged units whose rows are gone.
@@ -64,6 +69,16 @@ struct Counts {
 }
 
 impl Counts {
+    fn holds(&self, at: Instant) -> bool {
+        self.account.day_of(at) == Some(self.day)
+    }
+
+    /// About when the day is: a zone that changes within it makes it longer or shorter.
+    fn bounds(&self) -> Period {
+        let midday = Instant(i64::from(self.day) * DAY + DAY / 2);
+        period::day_bounds(self.day, self.account.zone_at(midday)).expect("a day in range")
+    }
+
     fn is_flagged(&self) -> bool {
         let recounted = self.recounted + self.unprovable;
         let off = |external| is_off(self.charged, external) || is_off(recounted, external);
@@ -98,20 +113,22 @@ fn days(connection: &Connection, day: i32, utc: Instant) -> BTreeMap<String, Cou
     let mut days = BTreeMap::new();
     let tenants: Vec<&str> = external.keys().map(String::as_str).collect();
     for some in tenants.chunks(BATCH) {
-        let all = books::read(connection, some, &Needed::at(utc));
+        let mut all = books::read(connection, some, &Needed::at(utc));
         for tenant in some {
-            let calendar = all.get(*tenant).and_then(|books| books.account.subscription_at(utc.plus(DAY / 2)));
-            let zone = calendar.map_or_else(Calendar::default, |own| own.calendar).zone;
-            let Some(bounds) = period::day_bounds(day, zone) else { continue };
-            let counts = Counts { day: bounds, charged: 0, recounted: 0, unprovable: 0, external: external[*tenant] };
-            days.insert((*tenant).to_owned(), counts);
+            let account = all.remove(*tenant).unwrap_or_default().account;
+            let external = external[*tenant];
+            let counts = Counts { day, account, charged: 0, recounted: 0, unprovable: 0, external };
+            // It may not be over yet in the tenant's zone: a later call will do.
+            if counts.account.day_of(clock::now()).is_some_and(|today| day < today) {
+                days.insert((*tenant).to_owned(), counts);
+            }
         }
     }
     let span = [arg(Timestamp::from(utc.plus(-ZONES))), arg(Timestamp::from(utc.plus(DAY + ZONES)))];
     let rows = connection.run(CHARGED, &span);
     for row in 0..rows.count() {
         if let Some(counts) = days.get_mut(&rows.value::<String>(row, 1)) {
-            if counts.day.holds(rows.value::<Timestamp>(row, 2).bound()) {
+            if counts.holds(rows.value::<Timestamp>(row, 2).bound()) {
                 counts.charged += 1;
             }
         }
@@ -164,7 +181,7 @@ fn recount_some(connection: &Connection, keys: &[Key], days: &mut BTreeMap<Strin
     let mut batch = Batch::in_thought(connection, keys);
     for (index, ((key, log), stored)) in keys.iter().zip(&logs).zip(&stored).enumerate() {
         let counts = days.get_mut(key.0).expect("a tenant of the day");
-        let on_day = |part: &&Part| part.charge_instant().is_some_and(|at| counts.day.holds(at));
+        let on_day = |part: &&Part| part.charge_instant().is_some_and(|at| counts.holds(at));
         if stored.iter().any(|part| has_lost_rows(part, log)) {
             counts.unprovable += stored.iter().filter(on_day).count() as i64;
             continue;
@@ -226,8 +243,8 @@ fn record(connection: &Connection, day: i32, days: &BTreeMap<String, Counts>) {
         );
     }
     let flagged: Vec<(&String, &Counts)> = all.into_iter().filter(|(_, own)| own.is_flagged()).collect();
-    let times = |time: fn(&Period) -> Instant| {
-        arg(flagged.iter().map(|(_, own)| Timestamp::from(time(&own.day))).collect::<Vec<_>>())
+    let times = |time: fn(Period) -> Instant| {
+        arg(flagged.iter().map(|(_, own)| Timestamp::from(time(own.bounds()))).collect::<Vec<_>>())
     };
     let tenants = arg(flagged.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>());
     connection.run(ALERT, &[arg(day), tenants, times(|day| day.start), times(|day| day.end)]);

@@ -29,9 +29,7 @@ fn finalize(tenant: Option<&str>, period_start: Option<TimestampWithTimeZone>) {
 
 fn known_period(connection: &Connection, tenant: &str, start: Instant) -> Period {
     let books = books::read(connection, &[tenant], &Needed::at(start)).remove(tenant).unwrap_or_default();
-    // Two periods may start together; the one that was opened is meant.
-    let opened = books.account.used.values().find(|usage| usage.period.start == start && !usage.is_finalized);
-    let period = opened.map(|usage| usage.period).or_else(|| books.account.period_at(start));
+    let period = books.account.period_starting(start).or_else(|| books.account.period_at(start));
     let shown = |at: Instant| at.calendar().map(|time| time.to_rfc3339()).unwrap_or_default();
     let Some(period) = period else {
         failure(

@@ -62,10 +62,31 @@ fn subscribe(
         policy: policy.map(str::to_owned),
     };
     locked(tenant, since, |connection, books| {
+        zone_may_change(connection, tenant, books, since, zone);
         let id = write(connection, tenant, &opening, books.last_subscription_id);
         ledger::post_waiting(connection, tenant, since);
         id
     })
+}
+
+const LAST_OPENED: &str = "
+    SELECT max(p.period_start) FROM talkmeter.period AS p WHERE p.tenant = $1 AND p.period_start >= $2";
+
+/// Another zone takes effect when the current period ends; months that were opened after it cannot be divided anew.
+fn zone_may_change(connection: &Connection, tenant: &str, books: &Books, since: Instant, zone: chrono_tz::Tz) {
+    if books.account.subscriptions.iter().all(|known| known.calendar.zone == zone) {
+        return;
+    }
+    let after = books.account.period_at(since).map_or(since, |current| current.end);
+    let rows = connection.run(LAST_OPENED, &[arg(tenant), arg(Timestamp::from(after))]);
+    let Some(opened) = rows.get::<Timestamp>(0, 1).and_then(|opened| opened.bound().calendar()) else { return };
+    failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("the zone of tenant \"{tenant}\" cannot change before a month that was opened already"),
+    )
+    .detail(format!("Its last month starts at {}.", opened.to_rfc3339()))
+    .hint("Give a since that is not before that, or keep the zone.")
+    .raise()
 }
 
 /// Puts a tenant on another plan: an upgrade at once, anything else from the next period on. Returns the instant from

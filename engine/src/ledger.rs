@@ -1,7 +1,8 @@
 //! Which tier pays for a unit (SPEC 4.3)?
 
 use crate::instant::{DAY, Instant};
-use crate::period::{Calendar, Period};
+use crate::period::{self, Calendar, Period};
+use chrono_tz::Tz;
 use rust_decimal::Decimal;
 use std::collections::BTreeMap;
 
@@ -172,6 +173,39 @@ impl Account {
             true => Some(fitted),
             false => self.used.keys().find(|opened| opened.holds(at)).copied(),
         }
+    }
+
+    /// The period of a statement that starts then: one that was opened and is not finalized, else the one that is computed.
+    pub fn period_starting(&self, start: Instant) -> Option<Period> {
+        let opened = self.used.values().find(|usage| usage.period.start == start && !usage.is_finalized);
+        if let Some(opened) = opened {
+            return Some(opened.period);
+        }
+        // A subscription that is made within a month of its own begins with the whole of it.
+        let within = self.subscriptions.iter().map(|own| own.since.max(start));
+        within.filter_map(|at| self.period_at(at)).find(|period| period.start == start)
+    }
+
+    /// The zone by whose days a tenant lives at an instant. A new one takes effect when the current period ends.
+    pub fn zone_at(&self, at: Instant) -> Tz {
+        self.in_force(at).map_or(Tz::UTC, |index| self.zone_of(index, at))
+    }
+
+    fn zone_of(&self, index: usize, at: Instant) -> Tz {
+        let Subscription { since, calendar, .. } = self.subscriptions[index];
+        let before = self.subscriptions[..index].iter().rposition(|before| before.since <= since);
+        let Some(before) = before.filter(|before| self.subscriptions[*before].calendar.zone != calendar.zone) else {
+            return calendar.zone;
+        };
+        match self.computed(before, since).is_some_and(|current| at < current.end) {
+            true => self.zone_of(before, at),
+            false => calendar.zone,
+        }
+    }
+
+    /// The local day of an instant, counted from 1970-01-01; `None` where the calendar ends.
+    pub fn day_of(&self, at: Instant) -> Option<i32> {
+        period::day_number(at, self.zone_at(at))
     }
 
     /// The period whose statement lists what is posted at `now` for `period`: that one, or if it is finalized, the current one.

@@ -53,12 +53,15 @@ impl Calendar {
         let date = day_of(at, self.zone)?;
         let month = date.with_day(1)?;
         let this = self.start_in(month)?;
-        let (start, end) = if at < this {
-            (self.start_in(month.checked_sub_months(Months::new(1))?)?, this)
-        } else {
-            (this, self.start_in(month.checked_add_months(Months::new(1))?)?)
-        };
-        Some(Period { start, end })
+        if at < this {
+            return Some(Period { start: self.start_in(month.checked_sub_months(Months::new(1))?)?, end: this });
+        }
+        let next = self.start_in(month.checked_add_months(Months::new(1))?)?;
+        if at < next {
+            return Some(Period { start: this, end: next });
+        }
+        // A clock that goes back over midnight shows the month before again, after the next has begun.
+        Some(Period { start: next, end: self.start_in(month.checked_add_months(Months::new(2))?)? })
     }
 
     fn start_in(&self, first_of_month: NaiveDate) -> Option<Instant> {

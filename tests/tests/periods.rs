@@ -865,3 +865,33 @@ fn a_misspelt_zone_or_plan_is_answered_with_the_names_that_are_near() {
         assert!(hint.contains(near), "{call}: {hint}");
     }
 }
+
+#[test]
+fn a_new_zone_divides_days_from_the_next_period_on() {
+    let (_database, mut session) = on_plan("five");
+    subscribe(&mut session, "five", "2026-03-10", "Asia/Tokyo", 1);
+    for at in ["2026-03-09 20:00", "2026-03-20 20:00", "2026-05-20 20:00"] {
+        answer(&mut session, at);
+    }
+    assert_eq!(
+        session.lines("SELECT day, used FROM talkmeter.usage_daily ORDER BY day"),
+        ["2026-03-09|1", "2026-03-20|1", "2026-05-21|1"]
+    );
+    for day in ["2026-03-09", "2026-03-10", "2026-03-20", "2026-03-21", "2026-05-20", "2026-05-21"] {
+        session.run(&format!("SELECT talkmeter.reconcile('{day}')"));
+    }
+    assert_eq!(
+        session
+            .lines("SELECT day, recounted FROM talkmeter.reconciliations WHERE charged + recounted > 0 ORDER BY day"),
+        ["2026-03-09|1", "2026-03-20|1", "2026-05-21|1"]
+    );
+}
+
+#[test]
+fn a_zone_cannot_change_before_a_month_that_was_opened() {
+    let (_database, mut session) = on_plan("five");
+    answer(&mut session, "2026-05-20 12:00");
+    let at = |since: &str| format!("SELECT talkmeter.subscribe('acme', 'five', '{since}', 'Asia/Tokyo', 1)");
+    assert_eq!(session.refused(&at("2026-03-10")), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    session.run(&at("2026-05-01"));
+}

@@ -356,3 +356,41 @@ fn a_pack_refunded_in_a_later_period_is_on_both_statements_and_one_of_the_same_o
     session.run("SELECT talkmeter.buy_pack('acme', 'pair'); SELECT talkmeter.refund_pack('acme', 2)");
     assert_eq!(statement(&mut session, &open), ["base|two|1|10.00|USD|", "pack_refund|pair|-1|-7.00|USD|"]);
 }
+
+#[test]
+fn the_first_month_of_a_subscription_with_another_anchor_day_has_a_statement() {
+    let (_database, mut session) = shop();
+    subscribe(&mut session, "two", MARCH, 1);
+    subscribe(&mut session, "five", "2026-03-20", 15);
+    let first = "2026-03-15 00:00+00";
+    assert_eq!(statement(&mut session, first), ["base|five|1|30.00|USD|"]);
+    units(&mut session, "2026-03-21", 7);
+    let lines = ["base|five|1|30.00|USD|", "overage|units beyond allowance and packs|2|0.20|USD|"];
+    assert_eq!(statement(&mut session, first), lines);
+    finalize(&mut session, first);
+    assert_eq!(statement(&mut session, first), lines);
+    is_sound(&mut session);
+}
+
+#[test]
+fn a_pack_that_no_statement_has_listed_is_not_paid_back() {
+    let (_database, mut session) = shop();
+    session.run(
+        "SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => now() - interval '40 days');
+         SELECT talkmeter.subscribe('acme', 'two', now(), anchor_day => 1);
+         SELECT talkmeter.refund_pack('acme', 1)",
+    );
+    let now = session.line("SELECT period_start FROM talkmeter.usage");
+    assert_eq!(statement(&mut session, &now), ["base|two|1|10.00|USD|"]);
+}
+
+#[test]
+fn a_pack_of_before_the_first_period_recorded_after_that_was_frozen_is_on_the_open_statement() {
+    let (_database, mut session) = shop();
+    subscribe(&mut session, "two", MARCH, 1);
+    finalize(&mut session, MARCH);
+    session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-02-10')");
+    let now = session.line("SELECT period_start FROM talkmeter.usage");
+    assert_eq!(statement(&mut session, &now), ["base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]);
+    is_sound(&mut session);
+}

@@ -16,7 +16,7 @@ use talkmeter_engine::money;
 use talkmeter_engine::period::{Calendar, Period, zone_named};
 
 /// Zones in which, after that day, a midnight is skipped or occurs twice at an anchor day, a day is skipped, or nothing is.
-const PLACES: [(&str, &str); 10] = [
+const PLACES: [(&str, &str); 11] = [
     ("UTC", "2026-01-05"),
     ("UTC", "2028-01-20"),
     ("Europe/Berlin", "2026-01-20"),
@@ -25,6 +25,7 @@ const PLACES: [(&str, &str); 10] = [
     ("Pacific/Apia", "2011-11-10"),
     ("America/Havana", "2026-09-10"),
     ("America/Santiago", "2026-08-01"),
+    ("America/St_Johns", "2009-09-20"),
     ("America/St_Johns", "2010-09-20"),
     ("Asia/Kathmandu", "2025-12-20"),
 ];

@@ -142,6 +142,8 @@ enum Noted {
     /// Its row was changed into something else.
     Remove(Vec<u8>),
     Delete(Vec<u8>),
+    /// Its table was truncated: a row that is inserted after that is a new one, although it may be the same.
+    Lose(Vec<u8>),
     Touch(Vec<u8>),
 }
 
@@ -233,7 +235,10 @@ impl Meter {
 
     pub fn truncate(&mut self, source: i32) {
         let names: Vec<Name> = self.rows.keys().filter(|name| name.0 == source).cloned().collect();
-        names.iter().for_each(|name| self.delete(name));
+        for row in names.iter().filter_map(|name| self.rows.remove(name)).collect::<Vec<_>>() {
+            self.stale.extend(self.held(&row));
+            self.leave(&row, Noted::Lose);
+        }
         self.truncated.insert(source);
     }
 
@@ -418,7 +423,8 @@ impl Talk {
             }
             _ => false,
         };
-        self.lossy |= noted.iter().any(lost);
+        let truncated = |noted: &Noted| matches!(noted, Noted::Lose(place) if counted(place));
+        self.lossy |= noted.iter().any(|noted| lost(noted) || truncated(noted));
         let later = |noted: &Noted| matches!(noted, Noted::Add(place) if *place > self.last_event);
         if noted.iter().all(later) {
             let first = log.partition_point(|placed| placed.place <= self.last_event);
@@ -519,7 +525,7 @@ fn changes(noted: &[Noted]) -> Changes {
             Noted::Add(place) => changes.add(place),
             Noted::Remove(place) => changes.remove(place),
             Noted::Touch(place) => changes.touch(place),
-            Noted::Delete(_) => {}
+            Noted::Delete(_) | Noted::Lose(_) => {}
         }
     }
     changes
