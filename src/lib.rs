@@ -41,6 +41,7 @@ mod statement;
 mod subscription;
 mod subtransaction;
 mod sweep;
+mod tenant;
 mod trigger;
 
 pgrx::pg_module_magic!(name, version);
