@@ -125,6 +125,9 @@ fn meter(taken: &Taken) {
     ledger::post(work.postings);
 }
 
+/// Tenant, conversation and place.
+type EventName = (String, String, Vec<u8>);
+
 /// The rows that were deleted after they were changed: what they were before, in whichever conversation, stays as it was
 /// metered.
 fn deleted(taken: &Taken) -> HashSet<(i32, String)> {
@@ -135,12 +138,13 @@ fn deleted(taken: &Taken) -> HashSet<(i32, String)> {
     let mut sorted = taken.sorted();
     let mut chunk = Chunk::default();
     // An event is added before it is removed, and that before it is deleted.
-    let (mut at, mut added) = (Vec::new(), 0);
+    let (mut of, mut added) = (EventName::default(), 0);
     while chunk.fill(&mut sorted) {
         for record in chunk.records(chunk.len()) {
             let Noted::Event(event) = record else { continue };
-            if at != event.place {
-                (at, added) = (event.place.to_vec(), 0);
+            if (of.0.as_str(), of.1.as_str(), of.2.as_slice()) != (event.tenant, event.conversation, event.place) {
+                of = (event.tenant.to_owned(), event.conversation.to_owned(), event.place.to_vec());
+                added = 0;
             }
             match event.operation {
                 Operation::Add => added += 1,
@@ -296,6 +300,11 @@ impl Work {
                 Aside::Left(row) => {
                     write_refused(connection, &mut refused);
                     left.push(row);
+                }
+                Aside::Emptied(source) => {
+                    write_refused(connection, &mut refused);
+                    self.leave(connection, &mut left);
+                    quarantine::empty(source);
                 }
             }
         }

@@ -60,8 +60,12 @@ pub unsafe extern "C-unwind" fn on_delete(call: pg_sys::FunctionCallInfo) -> pg_
 pub unsafe extern "C-unwind" fn on_truncate(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the call information is the server's.
     let call = unsafe { Call::of(call, &trigger::TRUNCATE) };
-    if !queue::is_empty() {
-        if let Some(source) = source(&call) {
+    if let Some(source) = source(&call) {
+        // A partition's rows are not all that there are.
+        if call.relation.rd_id == source.relation && (queue::has_asides() || quarantine::holds_any(source.id)) {
+            queue::set_aside(&Aside::Emptied(source.id));
+        }
+        if !queue::is_empty() {
             queue::truncated(source.id);
         }
     }

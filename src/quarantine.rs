@@ -164,6 +164,14 @@ pub fn leave(connection: &Connection, rows: &[RowName]) -> Vec<RowName> {
     left
 }
 
+const EMPTY: &str = "
+    DELETE FROM talkmeter.quarantined AS q WHERE q.source_id = $1 AND q.removal IS NULL AND q.mark_kind IS NULL";
+
+/// Takes all rows of a source out.
+pub fn empty(source: i32) {
+    locks::despite_conflicts(|connection| connection.run(EMPTY, &[arg(source)]).count());
+}
+
 const OCCUPIED: &str = "
     SELECT s.source_id
     FROM unnest($1::int4[]) AS s (source_id)

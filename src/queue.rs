@@ -101,6 +101,8 @@ pub enum Aside {
     Left(RowName),
     /// A row, or a mark, goes to quarantine.
     Refused(Entry),
+    /// All rows of a source were taken away: those that are in quarantine are there no more.
+    Emptied(i32),
 }
 
 /// Notes what happened to an event; it will be folded at commit.

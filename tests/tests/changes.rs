@@ -345,12 +345,12 @@ fn delete_leaves_the_bill() {
 }
 
 fn an_update_and_then(end: &str) {
-    let (_database, mut session) = told("agent_red", "10:00 exchange");
-    let before = billed(&mut session);
-    session.run(&format!(
-        "BEGIN; UPDATE messages SET created_at = '2026-03-01 12:00+00', conversation_id = 'd'; {end} messages; COMMIT"
-    ));
-    assert_eq!(billed(&mut session), before);
+    for change in ["created_at = '2026-03-01 12:00+00', conversation_id = 'd'", "tenant_id = 'bolt'"] {
+        let (_database, mut session) = told("agent_red", "10:00 exchange");
+        let before = billed(&mut session);
+        session.run(&format!("BEGIN; UPDATE messages SET {change}; {end} messages; COMMIT"));
+        assert_eq!(billed(&mut session), before, "{change}");
+    }
 }
 
 #[test]
@@ -732,15 +732,33 @@ fn a_row_of_before_the_start_is_no_event_and_stays_so() {
 }
 
 #[test]
-fn a_row_that_is_gone_leaves_quarantine_by_itself_or_when_it_is_tried_again() {
+fn a_row_that_is_gone_leaves_quarantine_by_itself() {
     let (_database, mut session) = metered("agent_red");
     tell(&mut session, "acme", "c", "10:00 unheard_of");
     session.run("DELETE FROM messages");
     assert_eq!(quarantined(&mut session), NOTHING);
     tell(&mut session, "acme", "c", "10:00 unheard_of");
     session.run("TRUNCATE messages");
-    assert_eq!(retry(&mut session), "1");
     assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
+fn truncate_empties_quarantine_of_the_rows_of_its_table() {
+    let (_database, mut session) = metered("agent_red");
+    session.run(
+        "INSERT INTO messages (id, tenant_id, conversation_id, created_at, kind)
+         VALUES (1, 'acme', 'c', '2026-03-01 10:00+00', 'unheard_of'), (2, NULL, 'c', '2026-03-01 10:00+00', 'exchange')",
+    );
+    assert_eq!(quarantined(&mut session), ["1|no_kind", "2|null_key"]);
+    session.run(
+        "BEGIN;
+         TRUNCATE messages;
+         INSERT INTO messages (id, tenant_id, conversation_id, created_at, kind)
+         VALUES (1, 'acme', 'd', '2026-03-01 10:00+00', 'exchange'), (2, NULL, 'c', '2026-03-01 10:00+00', 'exchange');
+         COMMIT",
+    );
+    assert_eq!(quarantined(&mut session), ["2|null_key"]);
+    assert_eq!(billed(&mut session), ["acme|d|10:00|10:30|2||10:00"]);
 }
 
 #[test]
