@@ -1,0 +1,295 @@
+//! Does a tenant's role read its own rows, and nothing of anybody else's, by whatever way (SPEC 5)?
+
+use postgres::error::SqlState;
+use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
+
+/// A secret that only rows of the other tenant hold: it must come out nowhere.
+const SECRET: &str = "zebra";
+
+/// Two shops that have something in every report, and a role that reads `mine`. The other tenant's name holds the secret.
+fn shops() -> (Database, Session, String) {
+    let database = Database::fresh("tenants");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run(
+        r#"SELECT talkmeter.define_plan('{"name": "one", "included": 1, "overage_rate": 0.5, "currency": "USD"}');
+           SELECT talkmeter.define_pack('{"name": "pair", "size": 2, "price": 1, "currency": "USD", "valid_for": "20 days"}')"#,
+    );
+    attach(&mut session, "messages", "lutingenie", None, &messages_mapping());
+    for tenant in ["mine", SECRET] {
+        session.run(&format!(
+            "SELECT talkmeter.subscribe('{tenant}', 'one', '2026-03-01', anchor_day => 1);
+             SELECT talkmeter.buy_pack('{tenant}', 'pair', 'order of {tenant}', '2026-03-01')"
+        ));
+        for number in 1..6 {
+            tell(&mut session, tenant, &format!("{tenant} {number}"), &format!("2026-03-{number:02} 10:00 exchange"));
+        }
+        tell(&mut session, tenant, &format!("{tenant} now"), "now exchange");
+        session.run(&format!(
+            "SELECT talkmeter.dispute('{tenant}', 2, 'a reason of {tenant}');
+             SELECT talkmeter.credit('{tenant}', 3, 'a note of {tenant}');
+             SELECT talkmeter.cancel('{tenant}', now() + interval '1 minute');
+             SELECT talkmeter.finalize('{tenant}', '2026-03-01')"
+        ));
+    }
+    let role = database.role("reader");
+    session.run(&format!("SELECT talkmeter.grant_tenant('{role}', 'mine')"));
+    (database, session, role)
+}
+
+/// The views of tenants, each with the view that it is a part of.
+fn views(session: &mut Session) -> Vec<(String, String)> {
+    let views = session.lines(
+        "SELECT relname FROM pg_class
+         WHERE relnamespace = 'talkmeter'::regnamespace AND relkind = 'v' AND relname LIKE 'my\\_%' ORDER BY 1",
+    );
+    assert!(views.len() >= 12, "{views:?}");
+    views.into_iter().map(|view| (view.clone(), view.replacen("my_", "", 1))).collect()
+}
+
+#[test]
+fn a_tenant_reads_all_rows_of_its_own_in_every_view_and_none_of_anothers() {
+    let (database, mut session, role) = shops();
+    let mut reader = database.connect_as(&role);
+    for (own, all) in views(&mut session) {
+        let expected = session.lines(&format!("SELECT * FROM talkmeter.{all} AS a WHERE tenant = 'mine' ORDER BY a"));
+        assert_eq!(reader.lines(&format!("SELECT * FROM talkmeter.{own} AS a ORDER BY a")), expected, "{own}");
+        let foreign = session.line(&format!("SELECT count(*) FROM talkmeter.{all} WHERE tenant = '{SECRET}'"));
+        let may_be_empty = ["alerts", "expired_packs", "unplanned"].contains(&all.as_str());
+        assert!(foreign != "0" || may_be_empty, "{all} has no foreign rows to hide");
+    }
+}
+
+#[test]
+fn a_tenants_functions_answer_for_its_own_alone() {
+    let (database, mut session, role) = shops();
+    let mut reader = database.connect_as(&role);
+    assert_eq!(reader.lines("SELECT tenant FROM talkmeter.my_balance()"), ["mine"]);
+    assert_eq!(reader.lines("SELECT DISTINCT tenant FROM talkmeter.my_statement('2026-03-01')"), ["mine"]);
+    assert_eq!(reader.lines("SELECT DISTINCT tenant FROM talkmeter.my_explain('mine 1')"), ["mine"]);
+    assert_eq!(reader.lines(&format!("SELECT * FROM talkmeter.my_explain('{SECRET} 1')")), [""; 0]);
+    assert_eq!(reader.lines("SELECT * FROM talkmeter.own_tenants()"), ["mine"]);
+    for function in session.lines(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'talkmeter'::regnamespace AND proname LIKE 'own\\_%'
+             AND proname <> 'own_tenants'",
+    ) {
+        let foreign = reader.line(&format!("SELECT count(*) FROM talkmeter.{function}() WHERE tenant <> 'mine'"));
+        assert_eq!(foreign, "0", "{function}");
+    }
+}
+
+#[test]
+fn whatever_is_not_for_tenants_is_refused() {
+    let (database, mut session, role) = shops();
+    let mut reader = database.connect_as(&role);
+    let relations = session.lines(
+        "SELECT relname FROM pg_class
+         WHERE relnamespace = 'talkmeter'::regnamespace AND relkind IN ('r', 'v') AND relname NOT LIKE 'my\\_%'",
+    );
+    for relation in relations {
+        let refused = reader.refused(&format!("SELECT * FROM talkmeter.{relation}"));
+        assert_eq!(refused, SqlState::INSUFFICIENT_PRIVILEGE, "{relation}");
+    }
+    let may = session.lines(&format!(
+        "SELECT DISTINCT proname FROM pg_proc
+         WHERE pronamespace = 'talkmeter'::regnamespace AND has_function_privilege('{role}', oid, 'EXECUTE')
+             AND proname !~ '^(my_|own_|is_own$)'"
+    ));
+    assert_eq!(may, [""; 0]);
+}
+
+#[test]
+fn nothing_of_talkmeters_is_for_everybody() {
+    let (database, mut session, _role) = shops();
+    let stranger = database.role("stranger");
+    let open = session.lines(&format!(
+        "SELECT proname FROM pg_proc
+         WHERE pronamespace = 'talkmeter'::regnamespace AND has_function_privilege('{stranger}', oid, 'EXECUTE')
+         UNION ALL
+         SELECT relname FROM pg_class
+         WHERE relnamespace = 'talkmeter'::regnamespace AND relkind IN ('r', 'v')
+             AND has_any_column_privilege('{stranger}', oid, 'SELECT, INSERT, UPDATE')"
+    ));
+    assert_eq!(open, [""; 0]);
+}
+
+#[test]
+fn copy_gives_no_foreign_row() {
+    let (database, _session, role) = shops();
+    let mut reader = database.connect_as(&role);
+    let mut copied = String::new();
+    let mut out =
+        reader.client.copy_out("COPY (SELECT * FROM talkmeter.my_audit_trail) TO STDOUT CSV HEADER").expect("COPY");
+    std::io::Read::read_to_string(&mut out, &mut copied).expect("text");
+    assert!(copied.contains("mine 1") && !copied.contains(SECRET), "{copied}");
+}
+
+/// Functions of the reader's own that tell what they are given, or fail on it.
+fn spies(database: &Database, session: &mut Session, role: &str) -> Session {
+    session.run(&format!("CREATE SCHEMA spies AUTHORIZATION {role}"));
+    let mut reader = database.connect_as(role);
+    reader.run(
+        "CREATE FUNCTION spies.tell(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS
+             $$ BEGIN RAISE NOTICE 'seen %', $1; RETURN true; END $$;
+         CREATE FUNCTION spies.fail(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS
+             $$ BEGIN IF $1 LIKE 'zebra%' THEN RAISE 'found %', $1; END IF; RETURN true; END $$",
+    );
+    reader
+}
+
+#[test]
+fn no_condition_of_the_readers_is_asked_about_a_foreign_row() {
+    let (database, mut session, role) = shops();
+    let mut reader = spies(&database, &mut session, &role);
+    for (own, _) in views(&mut session) {
+        reader.run(&format!("SELECT count(*) FROM talkmeter.{own} WHERE spies.fail(tenant)"));
+        reader.run(&format!(
+            "SELECT count(*) FROM talkmeter.{own} WHERE 1 / (CASE WHEN tenant = '{SECRET}' THEN 0 ELSE 1 END) = 1"
+        ));
+    }
+    let (mut heard_by, heard) = database.connect_heard();
+    heard_by.run(&format!("SET ROLE {role}; SELECT count(*) FROM talkmeter.my_parts WHERE spies.tell(conversation)"));
+    let heard = heard.lock().expect("no other thread").join("\n");
+    assert!(heard.contains("mine 1") && !heard.contains(SECRET), "{heard}");
+}
+
+#[test]
+fn a_plan_that_is_explained_tells_only_of_own_rows() {
+    let (database, mut session, role) = shops();
+    let mut reader = database.connect_as(&role);
+    for (own, _) in views(&mut session) {
+        let rows = reader.line(&format!("SELECT count(*) FROM talkmeter.{own}"));
+        let plan = reader.lines(&format!(
+            "EXPLAIN (ANALYZE, VERBOSE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT * FROM talkmeter.{own} WHERE tenant = '{SECRET}'"
+        ));
+        let removed = format!("Rows Removed by Filter: {rows}");
+        let told = plan.iter().filter(|line| line.contains("Rows Removed")).all(|line| line.trim() == removed);
+        assert!(
+            told && plan.iter().any(|line| line.contains("Function Scan")),
+            "{own} has {rows} rows:\n{}",
+            plan.join("\n")
+        );
+    }
+}
+
+#[test]
+fn a_cursor_that_outlives_a_change_of_role_gives_the_new_role_nothing_of_the_olds() {
+    let (database, mut session, role) = shops();
+    let other = database.role("other");
+    session.run(&format!("SELECT talkmeter.grant_tenant('{other}', '{SECRET}')"));
+    for (view, _) in views(&mut session) {
+        session.run(&format!(
+            "BEGIN; SET LOCAL ROLE {other}; DECLARE started CURSOR FOR SELECT * FROM talkmeter.{view};
+             DECLARE fresh CURSOR FOR SELECT * FROM talkmeter.{view}; FETCH 1 FROM started; SET LOCAL ROLE {role}"
+        ));
+        for cursor in ["started", "fresh"] {
+            let rows = session.lines(&format!("FETCH ALL FROM {cursor}"));
+            assert!(rows.iter().all(|row| !row.contains(SECRET)), "{view}, {cursor}: {rows:?}");
+        }
+        session.run("COMMIT");
+    }
+}
+
+#[test]
+fn a_function_of_one_tenants_gives_another_nothing() {
+    let (database, mut session, role) = shops();
+    let other = database.role("other");
+    session.run(&format!(
+        "SELECT talkmeter.grant_tenant('{other}', '{SECRET}'); CREATE SCHEMA others AUTHORIZATION {other}"
+    ));
+    database.connect_as(&other).run(&format!(
+        "CREATE FUNCTION others.parts() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM talkmeter.my_parts';
+         GRANT USAGE ON SCHEMA others TO {role}"
+    ));
+    assert_eq!(database.connect_as(&other).line("SELECT others.parts() > 0"), "t");
+    assert_eq!(database.connect_as(&role).line("SELECT others.parts()"), "0");
+}
+
+#[test]
+fn what_is_revoked_is_read_no_more_and_members_read_what_they_inherit() {
+    let (database, mut session, role) = shops();
+    let (member, stranger) = (database.role("member"), database.role("stranger"));
+    session.run(&format!("GRANT {role} TO {member}; GRANT {role} TO {stranger}; ALTER ROLE {stranger} NOINHERIT"));
+    let mut reader = database.connect_as(&member);
+    assert_eq!(reader.line("SELECT count(*) > 0 FROM talkmeter.my_parts"), "t");
+    assert_eq!(
+        database.connect_as(&stranger).refused("SELECT count(*) FROM talkmeter.my_parts"),
+        SqlState::INSUFFICIENT_PRIVILEGE
+    );
+    assert_eq!(session.line(&format!("SELECT talkmeter.revoke_tenant('{role}', 'mine')")), "t");
+    assert_eq!(session.line(&format!("SELECT talkmeter.revoke_tenant('{role}', 'mine')")), "f");
+    assert_eq!(reader.line("SELECT count(*) FROM talkmeter.my_parts"), "0");
+}
+
+#[test]
+fn a_role_of_several_tenants_reads_them_all() {
+    let (database, mut session, role) = shops();
+    session
+        .run(&format!("SELECT talkmeter.grant_tenant('{role}', '{SECRET}'), talkmeter.grant_tenant('{role}', 'mine')"));
+    assert_eq!(
+        database.connect_as(&role).lines("SELECT tenant FROM talkmeter.my_balance() ORDER BY 1"),
+        ["mine", SECRET]
+    );
+}
+
+#[test]
+fn the_roles_that_are_created_can_do_what_they_are_for_and_no_more() {
+    let (database, mut session, _role) = shops();
+    let prefix = format!("p_{}", database.name());
+    let roles = session.lines(&format!("SELECT * FROM talkmeter.create_roles('{prefix}')"));
+    assert_eq!(roles, ["admin", "analyst", "application", "tenant"].map(|kind| format!("{prefix}_{kind}")));
+    session.run(&format!("SELECT talkmeter.create_roles('{prefix}')"));
+    let mut can = |kind: &str, sql: &str| {
+        session.run(&format!("SET ROLE {prefix}_{kind}"));
+        let done = session.client.batch_execute(sql).map_err(|error| error.code().cloned());
+        session.run("RESET ROLE");
+        assert!(matches!(done, Ok(()) | Err(Some(SqlState::INSUFFICIENT_PRIVILEGE))), "{kind}: {sql}: {done:?}");
+        done.is_ok()
+    };
+    let reads = [
+        "SELECT * FROM talkmeter.usage",
+        "SELECT * FROM talkmeter.audit_trail",
+        "SELECT * FROM talkmeter.progress",
+        "SELECT talkmeter.explain('mine', 'mine 1')",
+        "SELECT * FROM talkmeter.verify()",
+        "SELECT * FROM talkmeter.health()",
+        "SELECT * FROM talkmeter.simulate(NULL, NULL, '2026-03-01', '2026-04-01')",
+        "SELECT talkmeter.statement('mine', '2026-03-01')",
+        "SELECT talkmeter.explain_json('mine', 'mine 1')",
+    ];
+    for sql in reads {
+        assert_eq!(
+            ["admin", "analyst", "application", "tenant"].map(|kind| can(kind, sql)),
+            [true, true, false, false],
+            "{sql}"
+        );
+    }
+    for sql in [
+        "SELECT talkmeter.sweep()",
+        "SELECT talkmeter.credit('mine', 1, 'x')",
+        "SELECT talkmeter.grant_tenant('nobody', 'x')",
+    ] {
+        assert_eq!(["analyst", "application", "tenant"].map(|kind| can(kind, sql)), [false; 3], "{sql}");
+    }
+    assert!(can("admin", "SELECT talkmeter.sweep()"));
+    assert!(can(
+        "application",
+        "SELECT talkmeter.balance('mine'), talkmeter.mark('mine', 'mine 1', 'close'), talkmeter.flush()"
+    ));
+    assert!(can("tenant", "SELECT * FROM talkmeter.my_usage"));
+    assert!(!can("admin", "SELECT * FROM talkmeter.charge"), "tables are nobody's");
+    session.run(&format!(
+        "DROP OWNED BY {prefix}_admin, {prefix}_analyst, {prefix}_application, {prefix}_tenant;
+         DROP ROLE {prefix}_admin, {prefix}_analyst, {prefix}_application, {prefix}_tenant"
+    ));
+}
+
+#[test]
+fn an_unknown_role_and_missing_arguments_are_refused() {
+    let (_database, mut session, role) = shops();
+    assert_eq!(session.refused("SELECT talkmeter.grant_tenant('nobody at all', 'mine')"), SqlState::UNDEFINED_OBJECT);
+    let null = SqlState::NULL_VALUE_NOT_ALLOWED;
+    assert_eq!(session.refused("SELECT talkmeter.grant_tenant(NULL, 'mine')"), null);
+    assert_eq!(session.refused(&format!("SELECT talkmeter.grant_tenant('{role}', NULL)")), null);
+    assert_eq!(session.refused("SELECT talkmeter.create_roles(NULL)"), null);
+}
