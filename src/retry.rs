@@ -7,6 +7,7 @@ use crate::history;
 use crate::ingest::{self, push_row};
 use crate::locks;
 use crate::mark;
+use crate::progress::Progress;
 use crate::quarantine::{self, Entry};
 use crate::queue::{self, Message, Operation};
 use crate::rights::as_owner;
@@ -23,14 +24,15 @@ use talkmeter_engine::order::OrderKey;
 fn retry_quarantine() -> i64 {
     commit::work();
     let before = count();
-    retry(&|connection, after| connection.run(ALL, &[arg(after), arg(BATCH)]));
+    let mut progress = Progress::begin("retry_quarantine", "rows", before as usize);
+    retry(&|connection, after| connection.run(ALL, &[arg(after), arg(BATCH)]), |looked_at| progress.advance(looked_at));
     commit::work();
     before - count()
 }
 
 /// Notes again the rows whose time has come by `as_of`.
 pub fn future(as_of: Instant) {
-    retry(&|connection, after| connection.run(FUTURE, &[arg(after), arg(BATCH), arg(Timestamp::from(as_of))]));
+    retry(&|connection, after| connection.run(FUTURE, &[arg(after), arg(BATCH), arg(Timestamp::from(as_of))]), |_| {});
 }
 
 /// Entries looked at together.
@@ -98,7 +100,8 @@ fn read(rows: &Rows, row: usize) -> Held {
     }
 }
 
-fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>) {
+/// Notes the selected entries again; `looked_at` learns how many at a time.
+fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_at: impl FnMut(usize)) {
     let mut after = Uuid::from_bytes([0; 16]);
     loop {
         let entries: Vec<Held> = as_owner(|| {
@@ -110,6 +113,7 @@ fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>) {
         let Some(last) = entries.last() else { return };
         after = last.id;
         as_owner(|| connected(|connection| note_again(connection, &entries)));
+        looked_at(entries.len());
         pgrx::check_for_interrupts!();
     }
 }
