@@ -70,6 +70,7 @@ bench: setup build ## what metering costs, as ratios (LONG=1: ten million rows t
 	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/bulk.sh
 	@scripts/with-cluster.sh -- bench/charging.sh
 	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/late.sh
+	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/verify.sh
 
 clean: demo-stop ## stop the demo, remove everything built
 	rm -rf target

@@ -1,128 +1,308 @@
 -- Do parts, charges, packs, periods, alerts and statements agree with one another?
 
+CREATE FUNCTION talkmeter.show_progress(work text, done bigint, total bigint, unit text) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'show_progress_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.show_progress(text, bigint, bigint, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.show_progress(text, bigint, bigint, text) IS
+    'Shows in talkmeter.progress how far a statement of talkmeter''s own has come; true';
+
 CREATE FUNCTION talkmeter.verify()
     RETURNS TABLE (problem text, tenant text, object text, detail text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET work_mem = '64MB' SET jit = off
     AS $$
         WITH reversed AS (
-            SELECT r.tenant, r.reverses AS charge_id, r.charge_id AS by, r.reason
+            SELECT r.tenant, r.reverses AS charge_id, r.charge_id AS by, r.reason, r.conversation, r.part
             FROM talkmeter.charge AS r
             WHERE r.reverses IS NOT NULL
-        ), standing AS (
-            SELECT c.tenant, c.charge_id, c.conversation, c.part, c.charged_at, c.period_start, c.period_end, c.policy,
-                c.policy_version
-            FROM talkmeter.charge AS c
-            LEFT JOIN reversed AS r ON r.tenant = c.tenant AND r.charge_id = c.charge_id
-            WHERE c.reverses IS NULL AND r.charge_id IS NULL
-        ), credited AS (
-            SELECT DISTINCT c.tenant, c.conversation, c.part FROM talkmeter.charge AS c WHERE c.reason = 'credit'
+        ), term AS MATERIALIZED (
+            -- What a tenant with a single subscription is on need not be looked up for each charge.
+            SELECT s.tenant, count(*) > 1 AS has_many, min(s.since) AS since, min(s.plan) AS plan,
+                min(s.timezone) AS timezone, min(s.timezone) <> max(s.timezone) AS has_moved,
+                -- The server's own time zones may be older than the ones that days were counted by.
+                bool_and(s.timezone = 'UTC' OR s.timezone IN (SELECT z.name FROM pg_timezone_names AS z)) AS is_known
+            FROM talkmeter.subscription AS s
+            GROUP BY s.tenant
+        ), total AS MATERIALIZED (
+            SELECT c.tenant, c.period_start, c.period_end, c.tier, c.pack_id, c.plan, c.day, sum(c.units) AS units,
+                sum(c.amount) AS amount, min(c.charged_at) AS first, max(c.charged_at) AS last,
+                count(*) AS rows, min(c.charge_id) AS first_id, max(c.charge_id) AS last_id,
+                count(*) FILTER (WHERE c.units > 0) AS charges
+            FROM (
+                SELECT o.*, CASE WHEN o.reverses IS NULL THEN 1 ELSE -1 END AS units,
+                    -- A later subscription moves no unit to another day.
+                    CASE WHEN t.is_known THEN (o.charged_at AT TIME ZONE
+                        CASE WHEN NOT t.has_moved THEN t.timezone ELSE (
+                            SELECT s.timezone FROM talkmeter.subscription AS s
+                            WHERE s.tenant = o.tenant AND s.since <= o.charged_at AND s.subscribed_at <= o.posted_at
+                            ORDER BY s.subscription_id DESC
+                            LIMIT 1) END)::date END AS day
+                FROM talkmeter.charge AS o
+                LEFT JOIN term AS t ON t.tenant = o.tenant
+                -- Hides from the planner that the day comes of the instant: it would expect as many days as instants.
+                OFFSET 0
+            ) AS c
+            GROUP BY c.tenant, c.period_start, c.period_end, c.tier, c.pack_id, c.plan, c.day
         ), net AS (
-            SELECT c.tenant, c.period_start, c.period_end,
-                sum(CASE WHEN c.tier = 'included' THEN u.units ELSE 0 END) AS included_used,
-                sum(CASE WHEN c.tier = 'pack' THEN u.units ELSE 0 END) AS pack_used,
-                sum(CASE WHEN c.tier = 'overage' THEN u.units ELSE 0 END) AS overage_units,
-                sum(c.amount) AS overage_amount, max(p.included) AS most_included
-            FROM talkmeter.charge AS c
-            CROSS JOIN LATERAL (SELECT CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END AS units) AS u
-            JOIN talkmeter.plan AS p ON p.name = c.plan
-            GROUP BY c.tenant, c.period_start, c.period_end
+            SELECT t.tenant, t.period_start, t.period_end,
+                COALESCE(sum(t.units) FILTER (WHERE t.tier = 'included'), 0) AS included_used,
+                COALESCE(sum(t.units) FILTER (WHERE t.tier = 'pack'), 0) AS pack_used,
+                COALESCE(sum(t.units) FILTER (WHERE t.tier = 'overage'), 0) AS overage_units,
+                sum(t.amount) AS overage_amount, max(p.included) AS most_included
+            FROM total AS t
+            LEFT JOIN talkmeter.plan AS p ON p.name = t.plan
+            GROUP BY t.tenant, t.period_start, t.period_end
         ), drawn AS (
-            SELECT c.tenant, c.pack_id, sum(CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END) AS units,
-                min(c.charged_at) AS first, max(c.charged_at) AS last
+            SELECT t.tenant, t.pack_id, sum(t.units) AS units, min(t.first) AS first, max(t.last) AS last
+            FROM total AS t
+            WHERE t.pack_id IS NOT NULL
+            GROUP BY t.tenant, t.pack_id
+        ), unmirrored AS MATERIALIZED (
+            SELECT r.tenant, r.charge_id, r.reverses, r.conversation, c.conversation AS other, c.charge_id IS NULL AS is_missing
+            FROM talkmeter.charge AS r
+            LEFT JOIN talkmeter.charge AS c ON c.tenant = r.tenant AND c.charge_id = r.reverses
+            WHERE r.reverses IS NOT NULL AND (c.charge_id IS NULL OR c.reverses IS NOT NULL OR c.charge_id >= r.charge_id
+                OR (c.conversation, c.part, c.charged_at, c.period_start, c.period_end, c.tier, c.currency, c.plan, c.policy,
+                    c.policy_version, -c.amount) <> (r.conversation, r.part, r.charged_at, r.period_start, r.period_end,
+                    r.tier, r.currency, r.plan, r.policy, r.policy_version, r.amount)
+                OR c.pack_id IS DISTINCT FROM r.pack_id)
+        ), standing AS NOT MATERIALIZED (
+            SELECT c.tenant, c.conversation, c.part, c.charge_id, c.charged_at, c.period_start, c.period_end, c.policy,
+                c.policy_version, hashtext(c.conversation) & 63 AS drawer
             FROM talkmeter.charge AS c
-            WHERE c.pack_id IS NOT NULL
-            GROUP BY c.tenant, c.pack_id
-        ), counted AS (
-            SELECT c.tenant, count(*) AS rows, min(c.charge_id) AS first, max(c.charge_id) AS last,
-                sum(CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END) AS units
-            FROM talkmeter.charge AS c
-            GROUP BY c.tenant
+            WHERE c.reverses IS NULL AND NOT EXISTS (
+                SELECT FROM reversed AS r WHERE r.tenant = c.tenant AND r.charge_id = c.charge_id)
+        ), credited AS MATERIALIZED (
+            SELECT DISTINCT r.tenant, r.conversation, r.part FROM reversed AS r WHERE r.reason = 'credit'
+        ), judged AS NOT MATERIALIZED (
+            SELECT p.tenant, p.conversation, p.part, p.charged_at, p.policy, p.policy_version,
+                hashtext(p.conversation) & 63 AS drawer, v.name IS NULL AS is_of_no_policy,
+                p.ended_at IS NOT NULL AND p.charged_at IS NULL AND p.not_billable_because IS NULL AS is_not_judged,
+                p.charged_at <> CASE v.charge_on WHEN 'close' THEN p.ended_at ELSE p.first_ai_reply_at END
+                    OR p.last_activity_at < p.started_at OR p.ended_at < p.last_activity_at
+                    OR p.first_event > p.last_event OR p.event_count < p.message_count
+                    OR p.message_count < p.ai_replies + p.staff_replies OR p.turn_count > p.ai_replies
+                    OR (p.ai_replies = 0) <> (p.first_ai_reply_at IS NULL) AS is_impossible
+            FROM talkmeter.part AS p
+            LEFT JOIN talkmeter.policy AS v ON v.name = p.policy AND v.version = p.policy_version
+        ), doubtful AS MATERIALIZED (
+            -- To compare each part with its charge takes long. So they are put into drawers, by tenant and conversation, and
+            -- only those are looked into whose charges less reversals, in number and in sum, are not those of their parts.
+            SELECT tenant, drawer
+            FROM (
+                SELECT o.tenant, o.drawer, sum(o.sign) AS units, sum(o.sign * o.number) AS sum
+                FROM (
+                    SELECT b.tenant, hashtext(b.conversation) & 63 AS drawer,
+                        CASE WHEN b.reverses IS NULL THEN 1 ELSE -1 END AS sign, hash_record_extended(
+                            ROW (b.conversation, b.part, b.charged_at, b.policy, b.policy_version), 0) >> 1 AS number
+                    FROM talkmeter.charge AS b
+                    -- As above: there are few drawers.
+                    OFFSET 0
+                ) AS o
+                GROUP BY o.tenant, o.drawer
+            ) AS c
+            FULL JOIN (
+                SELECT o.tenant, o.drawer, count(o.number) AS units, sum(o.number) AS sum, bool_or(o.is_wrong) AS is_wrong
+                FROM (
+                    SELECT j.tenant, j.drawer, j.is_of_no_policy OR j.is_not_judged OR j.is_impossible AS is_wrong,
+                        CASE WHEN j.charged_at IS NOT NULL THEN hash_record_extended(
+                            ROW (j.conversation, j.part, j.charged_at, j.policy, j.policy_version), 0) >> 1 END AS number
+                    FROM judged AS j
+                    OFFSET 0
+                ) AS o
+                GROUP BY o.tenant, o.drawer
+            ) AS p USING (tenant, drawer)
+            WHERE COALESCE(c.units, 0) <> COALESCE(p.units, 0) OR COALESCE(c.sum, 0) <> COALESCE(p.sum, 0) OR p.is_wrong
+            UNION
+            SELECT m.tenant, hashtext(o.conversation) & 63
+            FROM unmirrored AS m
+            CROSS JOIN LATERAL (VALUES (m.conversation), (m.other)) AS o (conversation)
+            UNION
+            SELECT k.tenant, hashtext(k.conversation) & 63 FROM credited AS k
+            UNION
+            SELECT u.tenant, hashtext(u.conversation) & 63 FROM talkmeter.unplanned_unit AS u
         )
-        SELECT 'charge_ids_have_gaps', c.tenant, 'charges',
-            format('%s rows from %s to %s; the account counts %s.', c.rows, c.first, c.last, a.last_charge_id)
-        FROM counted AS c
-        LEFT JOIN talkmeter.account AS a ON a.tenant = c.tenant
-        WHERE c.first <> 1 OR c.last <> c.rows OR a.last_charge_id IS DISTINCT FROM c.last
+        -- What is numbered within its tenant has no gaps, and its account knows the last number.
+        SELECT CASE WHEN n.rows IS NULL THEN a.what || 's_are_missing' ELSE n.what || '_ids_have_gaps' END,
+            COALESCE(n.tenant, a.tenant), COALESCE(n.what, a.what) || 's',
+            format('%s rows from %s to %s; the account counts %s.', COALESCE(n.rows, 0), n.first, n.last, a.last)
+        FROM (
+            SELECT t.tenant, 'charge' AS what, sum(t.rows) AS rows, min(t.first_id) AS first, max(t.last_id) AS last
+            FROM total AS t GROUP BY t.tenant
+            UNION ALL
+            SELECT k.tenant, 'pack', count(*), min(k.pack_id), max(k.pack_id) FROM talkmeter.pack AS k GROUP BY k.tenant
+            UNION ALL
+            SELECT s.tenant, 'subscription', count(*), min(s.subscription_id), max(s.subscription_id)
+            FROM talkmeter.subscription AS s GROUP BY s.tenant
+            UNION ALL
+            SELECT d.tenant, 'dispute', count(*), min(d.dispute_id), max(d.dispute_id)
+            FROM talkmeter.dispute_filed AS d GROUP BY d.tenant
+        ) AS n
+        FULL JOIN (
+            SELECT o.tenant, c.what, c.last
+            FROM talkmeter.account AS o
+            CROSS JOIN LATERAL (VALUES ('charge', o.last_charge_id), ('pack', o.last_pack_id),
+                ('subscription', o.last_subscription_id), ('dispute', o.last_dispute_id)) AS c (what, last)
+            WHERE c.last <> 0
+        ) AS a ON a.tenant = n.tenant AND a.what = n.what
+        WHERE n.rows IS NULL OR n.first <> 1 OR n.last <> n.rows OR a.last IS DISTINCT FROM n.last
         UNION ALL
-        SELECT 'charges_are_missing', a.tenant, 'charges', format('The account counts %s, and there is none.', a.last_charge_id)
-        FROM talkmeter.account AS a
-        WHERE a.last_charge_id > 0 AND NOT EXISTS (SELECT FROM counted AS c WHERE c.tenant = a.tenant)
+        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 0, 22, 'checks') AS shown WHERE NOT shown
         UNION ALL
         SELECT 'reversal_is_no_mirror', r.tenant, format('charge %s', r.charge_id),
-            CASE WHEN c.charge_id IS NULL THEN format('It takes back charge %s, which is not there.', r.reverses)
+            CASE WHEN r.is_missing THEN format('It takes back charge %s, which is not there.', r.reverses)
                 ELSE format('It differs from charge %s, which it takes back.', r.reverses) END
-        FROM talkmeter.charge AS r
-        LEFT JOIN talkmeter.charge AS c ON c.tenant = r.tenant AND c.charge_id = r.reverses
-        WHERE r.reverses IS NOT NULL AND (c.charge_id IS NULL OR c.reverses IS NOT NULL OR c.charge_id >= r.charge_id
-            OR (c.conversation, c.part, c.charged_at, c.period_start, c.period_end, c.tier, c.currency, c.plan, c.policy,
-                c.policy_version, -c.amount) <> (r.conversation, r.part, r.charged_at, r.period_start, r.period_end, r.tier,
-                r.currency, r.plan, r.policy, r.policy_version, r.amount)
-            OR c.pack_id IS DISTINCT FROM r.pack_id)
+        FROM unmirrored AS r
         UNION ALL
-        SELECT 'amount_is_not_the_rate', c.tenant, format('charge %s', c.charge_id),
-            format('It costs %s; the rate of plan %s is %s %s.', c.amount, c.plan, p.overage_rate, p.currency)
+        -- All that a charge itself, its plan, its policy and its periods tell.
+        SELECT w.problem, c.tenant, format('charge %s', c.charge_id), w.detail
+        FROM (
+            SELECT b.*, p.overage_rate, p.currency AS plan_currency, f.plan AS plan_in_force, o.finalized_at AS frozen_at,
+                p.name IS NULL AS is_of_no_plan, v.name IS NULL AS is_of_no_policy,
+                p.name IS NOT NULL AND b.reverses IS NULL AND f.plan IS DISTINCT FROM b.plan AS is_of_other_plan,
+                b.reverses IS NULL AND (b.currency <> p.currency
+                    OR b.amount <> CASE WHEN b.tier = 'overage' THEN p.overage_rate ELSE 0 END) AS is_of_other_rate,
+                b.charged_at < b.period_start OR b.charged_at >= b.period_end AS is_outside,
+                o.finalized_at < b.posted_at AS is_frozen,
+                (b.posted_period_start, b.posted_period_end) <> (b.period_start, b.period_end)
+                    AND (own.finalized_at <= b.posted_at) IS NOT TRUE AS is_elsewhere
+            FROM talkmeter.charge AS b
+            LEFT JOIN talkmeter.plan AS p ON p.name = b.plan
+            LEFT JOIN talkmeter.policy AS v ON v.name = b.policy AND v.version = b.policy_version
+            LEFT JOIN term AS t ON t.tenant = b.tenant
+            LEFT JOIN talkmeter.period AS own ON own.tenant = b.tenant AND own.period_start = b.period_start
+                AND own.period_end = b.period_end
+            LEFT JOIN talkmeter.period AS o ON o.tenant = b.tenant AND o.period_start = b.posted_period_start
+                AND o.period_end = b.posted_period_end
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN NOT t.has_many THEN CASE WHEN t.since <= b.charged_at THEN t.plan END ELSE (
+                    SELECT s.plan FROM talkmeter.subscription AS s
+                    WHERE s.tenant = b.tenant AND s.since <= b.charged_at AND s.subscribed_at <= b.posted_at
+                    ORDER BY s.subscription_id DESC
+                    LIMIT 1) END AS plan
+            ) AS f
+        ) AS c
+        CROSS JOIN LATERAL (
+            VALUES (c.is_of_no_plan, 'charge_of_unknown_plan', format('There is no plan %s.', c.plan)),
+                (c.is_of_no_policy, 'charge_of_unknown_policy',
+                    format('There is no policy %s@%s.', c.policy, c.policy_version)),
+                (c.is_of_other_plan, 'charge_of_other_plan',
+                    format('It is of plan %s; in force at its instant %s was %s.', c.plan, c.charged_at,
+                        COALESCE(c.plan_in_force, 'none'))),
+                (c.is_of_other_rate, 'amount_is_not_the_rate', format('It costs %s %s; the rate of plan %s is %s %s.',
+                    c.amount, c.currency, c.plan, c.overage_rate, c.plan_currency)),
+                (c.is_outside, 'charge_outside_its_period', format('Its instant %s is not in the period from %s to %s.',
+                    c.charged_at, c.period_start, c.period_end)),
+                (c.is_frozen, 'posted_after_finalization',
+                    format('It is on the statement of the period from %s, which was finalized before.', c.posted_period_start)),
+                (c.is_elsewhere, 'posted_elsewhere', format(
+                    'It is on the statement of the period from %s; its own, from %s, was not finalized when it was posted.',
+                    c.posted_period_start, c.period_start))
+        ) AS w (is_so, problem, detail)
+        WHERE w.is_so AND (c.is_of_no_plan OR c.is_of_no_policy OR c.is_of_other_plan OR c.is_of_other_rate OR c.is_outside
+            OR c.is_frozen OR c.is_elsewhere)
+        UNION ALL
+        SELECT 'posted_in_no_period', c.tenant, format('charge %s', c.charge_id),
+            format('No statement lists the period from %s to %s.', c.posted_period_start, c.posted_period_end)
         FROM talkmeter.charge AS c
-        JOIN talkmeter.plan AS p ON p.name = c.plan
-        WHERE c.reverses IS NULL
-            AND (c.amount <> CASE WHEN c.tier = 'overage' THEN p.overage_rate ELSE 0 END OR c.currency <> p.currency)
+        WHERE (c.tenant, c.posted_period_start, c.posted_period_end) IN (
+            SELECT l.tenant, l.posted_period_start, l.posted_period_end
+            FROM (
+                SELECT DISTINCT o.tenant, o.posted_period_start, o.posted_period_end
+                FROM talkmeter.charge AS o
+                WHERE (o.posted_period_start, o.posted_period_end) <> (o.period_start, o.period_end)
+            ) AS l
+            WHERE NOT EXISTS (
+                SELECT FROM talkmeter.period_at(l.tenant, l.posted_period_start) AS p
+                WHERE p.period_start = l.posted_period_start AND p.period_end = l.posted_period_end))
+            AND (c.posted_period_start, c.posted_period_end) <> (c.period_start, c.period_end)
         UNION ALL
         SELECT 'part_is_charged_twice', s.tenant, format('part %s of %s', s.part, s.conversation),
             format('Charges %s stand.', string_agg(s.charge_id::text, ', ' ORDER BY s.charge_id))
         FROM standing AS s
+        WHERE (s.tenant, s.drawer) IN (SELECT d.tenant, d.drawer FROM doubtful AS d)
         GROUP BY s.tenant, s.conversation, s.part
         HAVING count(*) > 1
         UNION ALL
-        SELECT 'charge_without_part', s.tenant, format('charge %s', s.charge_id),
-            format('Part %s of %s is not there, or is not billable.', s.part, s.conversation)
-        FROM standing AS s
-        LEFT JOIN talkmeter.part AS p
-            ON p.tenant = s.tenant AND p.conversation = s.conversation AND p.part = s.part AND p.charged_at IS NOT NULL
-        WHERE p.part IS NULL
-        UNION ALL
-        SELECT 'charge_differs_from_part', s.tenant, format('charge %s', s.charge_id),
-            format('Part %s of %s is charged at %s under %s@%s.', p.part, p.conversation, p.charged_at, p.policy,
-                p.policy_version)
-        FROM standing AS s
-        JOIN talkmeter.part AS p ON p.tenant = s.tenant AND p.conversation = s.conversation AND p.part = s.part
-        WHERE p.charged_at < s.period_start OR p.charged_at >= s.period_end
-            OR (p.policy, p.policy_version) <> (s.policy, s.policy_version)
-        UNION ALL
-        SELECT 'part_without_charge', p.tenant, format('part %s of %s', p.part, p.conversation),
-            format('It is billable since %s, and neither charged, nor waiting for a plan, nor credited.', p.charged_at)
-        FROM talkmeter.part AS p
-        LEFT JOIN standing AS s ON s.tenant = p.tenant AND s.conversation = p.conversation AND s.part = p.part
-        LEFT JOIN talkmeter.unplanned_unit AS u
-            ON u.tenant = p.tenant AND u.conversation = p.conversation AND u.part = p.part
-        LEFT JOIN credited AS c ON c.tenant = p.tenant AND c.conversation = p.conversation AND c.part = p.part
-        WHERE p.charged_at IS NOT NULL AND s.part IS NULL AND u.part IS NULL AND c.part IS NULL
-        UNION ALL
-        SELECT 'waiting_unit_is_wrong', u.tenant, format('part %s of %s', u.part, u.conversation),
-            'It waits for a plan, but is charged already, or not billable, or of another instant.'
-        FROM talkmeter.unplanned_unit AS u
-        LEFT JOIN talkmeter.part AS p ON p.tenant = u.tenant AND p.conversation = u.conversation AND p.part = u.part
-        LEFT JOIN standing AS s ON s.tenant = u.tenant AND s.conversation = u.conversation AND s.part = u.part
-        WHERE p.charged_at IS DISTINCT FROM u.charged_at OR s.part IS NOT NULL
-        UNION ALL
-        SELECT 'parts_overlap', p.tenant, format('part %s of %s', p.part, p.conversation),
-            'It begins before the part before it has ended.'
+        -- Each billable part has one charge that stands, or waits for a plan, or was credited; no other part has any.
+        SELECT w.problem, a.tenant, w.object, w.detail
         FROM (
-            SELECT o.tenant, o.conversation, o.part, o.first_event,
-                lag(o.last_event) OVER w AS before, lag(o.ended_at IS NULL) OVER w AS before_is_open
-            FROM talkmeter.part AS o
-            WINDOW w AS (PARTITION BY o.tenant, o.conversation ORDER BY o.first_event)
+            SELECT tenant, conversation, part, s.charge_id, p.charged_at, p.policy, p.policy_version, p.is_of_no_policy,
+                p.is_not_judged, p.is_impossible,
+                s.charge_id IS NOT NULL AND p.charged_at IS NULL AS has_no_part,
+                p.charged_at < s.period_start OR p.charged_at >= s.period_end
+                    OR (p.policy, p.policy_version) <> (s.policy, s.policy_version) AS is_of_other_part,
+                s.charge_id IS NOT NULL AND k.part IS NOT NULL AS is_credited,
+                s.charge_id IS NULL AND p.charged_at IS NOT NULL AND u.charged_at IS NULL AND k.part IS NULL AS has_no_charge,
+                u.charged_at IS NOT NULL
+                    AND (s.charge_id IS NOT NULL OR p.charged_at IS DISTINCT FROM u.charged_at
+                        OR (u.policy, u.policy_version) <> (p.policy, p.policy_version)) AS waits_wrongly
+            FROM (
+                SELECT * FROM standing AS o WHERE (o.tenant, o.drawer) IN (SELECT d.tenant, d.drawer FROM doubtful AS d)
+            ) AS s
+            FULL JOIN (
+                SELECT * FROM judged AS o WHERE (o.tenant, o.drawer) IN (SELECT d.tenant, d.drawer FROM doubtful AS d)
+            ) AS p USING (tenant, conversation, part)
+            FULL JOIN talkmeter.unplanned_unit AS u USING (tenant, conversation, part)
+            LEFT JOIN credited AS k USING (tenant, conversation, part)
+        ) AS a
+        CROSS JOIN LATERAL (
+            SELECT format('charge %s', a.charge_id) AS charge, format('part %s of %s', a.part, a.conversation) AS part
+        ) AS o
+        CROSS JOIN LATERAL (
+            VALUES (a.has_no_part, 'charge_without_part', o.charge,
+                    format('Part %s of %s is not there, or is not billable.', a.part, a.conversation)),
+                (a.is_of_other_part, 'charge_differs_from_part', o.charge, format('Part %s of %s is charged at %s under %s@%s.',
+                    a.part, a.conversation, a.charged_at, a.policy, a.policy_version)),
+                (a.is_credited, 'credited_part_is_charged', o.charge,
+                    format('Part %s of %s was credited.', a.part, a.conversation)),
+                (a.has_no_charge, 'part_without_charge', o.part,
+                    format('It is billable since %s, and neither charged, nor waiting for a plan, nor credited.', a.charged_at)),
+                (a.waits_wrongly, 'waiting_unit_is_wrong', o.part,
+                    'It waits for a plan, but is charged already, or not billable, or of another instant or policy.'),
+                (a.is_not_judged, 'part_is_not_judged', o.part, 'It has ended, and is neither billable nor not.'),
+                (a.is_impossible, 'part_is_impossible', o.part,
+                    'Its times, its counts or its charge instant are none that any messages would give.'),
+                (a.is_of_no_policy, 'part_of_unknown_policy', o.part,
+                    format('There is no policy %s@%s.', a.policy, a.policy_version))
+        ) AS w (is_so, problem, object, detail)
+        WHERE w.is_so AND (a.has_no_part OR a.is_of_other_part OR a.is_credited OR a.has_no_charge OR a.waits_wrongly
+            OR a.is_not_judged OR a.is_impossible OR a.is_of_no_policy)
+        UNION ALL
+        SELECT 'waiting_unit_has_a_plan', u.tenant, format('part %s of %s', u.part, u.conversation),
+            format('It waits for a plan, and at its instant %s one is in force.', u.charged_at)
+        FROM talkmeter.unplanned_unit AS u
+        WHERE (
+            SELECT s.plan FROM talkmeter.subscription AS s
+            WHERE s.tenant = u.tenant AND s.since <= u.charged_at
+            ORDER BY s.subscription_id DESC
+            LIMIT 1) IS NOT NULL
+        UNION ALL
+        SELECT w.problem, p.tenant, format('part %s of %s', p.part, p.conversation), w.detail
+        FROM (
+            SELECT o.tenant, o.conversation, o.part, o.before >= o.first_event OR o.before_is_open AS overlaps,
+                c.highest_part IS NULL OR c.highest_part < o.part AS is_unknown
+            FROM (
+                SELECT e.tenant, e.conversation, e.part, e.first_event, lag(e.last_event) OVER w AS before,
+                    lag(e.ended_at IS NULL) OVER w AS before_is_open
+                FROM talkmeter.part AS e
+                -- A number is sorted faster than two texts.
+                WINDOW w AS (PARTITION BY hashtextextended(e.conversation, 0), e.tenant, e.conversation ORDER BY e.first_event)
+            ) AS o
+            LEFT JOIN talkmeter.conversation AS c ON c.tenant = o.tenant AND c.conversation = o.conversation
         ) AS p
-        WHERE p.before >= p.first_event OR p.before_is_open
+        CROSS JOIN LATERAL (
+            VALUES (p.overlaps, 'parts_overlap', 'It begins before the part before it has ended.'),
+                (p.is_unknown, 'part_number_is_unknown', 'Its conversation has not counted so far.')
+        ) AS w (is_so, problem, detail)
+        WHERE w.is_so AND (p.overlaps OR p.is_unknown)
         UNION ALL
-        SELECT 'part_is_not_judged', p.tenant, format('part %s of %s', p.part, p.conversation),
-            'It has ended, and is neither billable nor not.'
-        FROM talkmeter.part AS p
-        WHERE p.ended_at IS NOT NULL AND p.charged_at IS NULL AND p.not_billable_because IS NULL
-        UNION ALL
-        SELECT 'part_number_is_unknown', p.tenant, format('part %s of %s', p.part, p.conversation),
+        SELECT 'mark_number_is_unknown', m.tenant, format('mark %s of %s', max(m.mark), m.conversation),
             'Its conversation has not counted so far.'
-        FROM talkmeter.part AS p
-        LEFT JOIN talkmeter.conversation AS c ON c.tenant = p.tenant AND c.conversation = p.conversation
-        WHERE c.highest_part IS NULL OR c.highest_part < p.part
+        FROM talkmeter.marked AS m
+        LEFT JOIN talkmeter.conversation AS c ON c.tenant = m.tenant AND c.conversation = m.conversation
+        GROUP BY m.tenant, m.conversation, c.last_mark
+        HAVING max(m.mark) > COALESCE(c.last_mark, 0)
         UNION ALL
         SELECT 'period_differs_from_charges', COALESCE(p.tenant, n.tenant),
             format('period from %s to %s', COALESCE(p.period_start, n.period_start), COALESCE(p.period_end, n.period_end)),
@@ -135,6 +315,7 @@ CREATE FUNCTION talkmeter.verify()
                 COALESCE(p.overage_amount, 0))
             <> (COALESCE(n.included_used, 0), COALESCE(n.pack_used, 0), COALESCE(n.overage_units, 0),
                 COALESCE(n.overage_amount, 0))
+            OR p.tenant IS NULL
         UNION ALL
         SELECT 'more_than_included', n.tenant, format('period from %s to %s', n.period_start, n.period_end),
             format('%s units were included; no plan of its charges includes more than %s.', n.included_used, n.most_included)
@@ -149,6 +330,13 @@ CREATE FUNCTION talkmeter.verify()
         -- Two subscriptions with other anchor days make months of their own.
         WHERE (SELECT count(DISTINCT s.anchor_day) FROM talkmeter.subscription AS s WHERE s.tenant = p.tenant) = 1
         UNION ALL
+        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 8, 22, 'checks') AS shown WHERE NOT shown
+        UNION ALL
+        SELECT 'finalized_before_its_end', p.tenant, format('period from %s to %s', p.period_start, p.period_end),
+            format('It was finalized at %s.', p.finalized_at)
+        FROM talkmeter.period AS p
+        WHERE p.finalized_at < p.period_end
+        UNION ALL
         SELECT 'pack_differs_from_charges', k.tenant, format('pack %s', k.pack_id),
             format('%s of %s units are left; its charges are %s, from %s to %s.', k.remaining, k.size,
                 COALESCE(d.units, 0), d.first, d.last)
@@ -162,11 +350,41 @@ CREATE FUNCTION talkmeter.verify()
         LEFT JOIN talkmeter.pack AS k ON k.tenant = d.tenant AND k.pack_id = d.pack_id
         WHERE k.pack_id IS NULL
         UNION ALL
-        SELECT 'days_differ_from_charges', COALESCE(d.tenant, c.tenant), 'day_units',
-            format('The days count %s units, the charges are %s.', COALESCE(d.units, 0), COALESCE(c.units, 0))
-        FROM (SELECT o.tenant, sum(o.units) AS units FROM talkmeter.day_units AS o GROUP BY o.tenant) AS d
-        FULL JOIN counted AS c ON c.tenant = d.tenant
-        WHERE COALESCE(d.units, 0) <> COALESCE(c.units, 0)
+        SELECT 'pack_differs_from_offer', k.tenant, format('pack %s', k.pack_id),
+            format('%s units for %s %s until %s; %s is %s units for %s %s, for %s from %s on.', k.size, k.price, k.currency,
+                k.expires_at, o.name, o.size, o.price, o.currency, o.valid_for, k.purchased_at)
+        FROM talkmeter.pack AS k
+        JOIN talkmeter.pack_offer AS o ON o.name = k.pack
+        WHERE (k.size, k.price, k.currency) <> (o.size, o.price, o.currency)
+            OR k.expires_at <> k.purchased_at + make_interval(secs => extract(epoch FROM o.valid_for)::float8)
+        UNION ALL
+        SELECT 'pack_is_billed_elsewhere', k.tenant, format('pack %s', k.pack_id),
+            format('It was bought at %s, and is on the statement of %s.', k.purchased_at, k.billed_at)
+        FROM talkmeter.pack AS k
+        WHERE k.billed_at <> k.purchased_at AND NOT EXISTS (
+            SELECT FROM talkmeter.period AS p
+            -- Its own period, or the first one if it was bought before, had been frozen.
+            WHERE p.tenant = k.tenant AND p.period_end > k.purchased_at AND p.finalized_at <= k.billed_at
+                AND (p.period_start <= k.purchased_at
+                    OR NOT EXISTS (SELECT FROM talkmeter.period_at(k.tenant, k.purchased_at))))
+        UNION ALL
+        SELECT 'days_differ_from_charges', COALESCE(d.tenant, c.tenant), format('day %s', COALESCE(d.day, c.day)),
+            format('It counts %s units, the charges are %s.', COALESCE(d.units, 0), COALESCE(c.units, 0))
+        FROM talkmeter.day_units AS d
+        FULL JOIN (
+            SELECT t.tenant, t.day, sum(t.units) AS units FROM total AS t WHERE t.day IS NOT NULL GROUP BY t.tenant, t.day
+        ) AS c ON c.tenant = d.tenant AND c.day = d.day
+        WHERE COALESCE(d.units, 0) <> COALESCE(c.units, 0) AND (c.tenant IS NOT NULL
+            OR NOT EXISTS (SELECT FROM total AS t WHERE t.tenant = d.tenant AND t.day IS NULL))
+        UNION ALL
+        SELECT 'first_day_differs_from_charges', t.tenant, 'first_day',
+            format('The account says %s, the first charge is of %s.', a.first_day, t.day)
+        FROM (
+            SELECT o.tenant, min(o.day) AS day FROM total AS o WHERE o.charges > 0
+            GROUP BY o.tenant HAVING bool_and(o.day IS NOT NULL)
+        ) AS t
+        JOIN talkmeter.account AS a ON a.tenant = t.tenant
+        WHERE a.first_day IS DISTINCT FROM t.day
         UNION ALL
         SELECT 'alerts_differ_from_period', p.tenant, format('period from %s to %s', p.period_start, p.period_end),
             format('It has raised %s; the alerts are %s.', p.alerted, a.kinds)
@@ -180,65 +398,72 @@ CREATE FUNCTION talkmeter.verify()
         WHERE (SELECT COALESCE(array_agg(k ORDER BY k COLLATE "C"), '{}') FROM unnest(p.alerted) AS k)
             <> COALESCE(a.kinds, '{}')
         UNION ALL
-        SELECT 'posted_after_finalization', c.tenant, format('charge %s', c.charge_id),
-            format('It is on the statement of the period from %s, which was finalized before.', c.posted_period_start)
-        FROM talkmeter.period AS p
-        JOIN talkmeter.charge AS c ON c.tenant = p.tenant AND c.posted_period_start = p.period_start
-            AND c.posted_period_end = p.period_end
-        WHERE p.finalized_at < c.posted_at
+        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 16, 22, 'checks') AS shown WHERE NOT shown
         UNION ALL
-        SELECT 'posted_in_no_period', c.tenant, format('charge %s', c.charge_id),
-            format('No statement lists the period from %s to %s.', c.posted_period_start, c.posted_period_end)
-        FROM talkmeter.charge AS c
-        WHERE (c.posted_period_start, c.posted_period_end) <> (c.period_start, c.period_end)
-            AND NOT EXISTS (
-                SELECT FROM talkmeter.period_at(c.tenant, c.posted_period_start) AS p
-                WHERE p.period_start = c.posted_period_start AND p.period_end = c.posted_period_end)
+        SELECT 'alert_of_nothing', a.tenant, format('alert %s of the period from %s', a.kind, a.period_start),
+            CASE WHEN a.day = '-infinity' THEN 'There is no such period.'
+                ELSE format('Day %s was never reconciled.', a.day) END
+        FROM talkmeter.alert AS a
+        LEFT JOIN talkmeter.period AS p ON p.tenant = a.tenant AND p.period_start = a.period_start
+            AND p.period_end = a.period_end
+        LEFT JOIN talkmeter.reconciliation AS r ON r.tenant = a.tenant AND r.day = a.day
+        WHERE CASE WHEN a.day = '-infinity' THEN p.tenant IS NULL ELSE a.kind <> 'reconcile' OR r.tenant IS NULL END
         UNION ALL
-        SELECT 'charge_outside_its_period', c.tenant, format('charge %s', c.charge_id),
-            format('Its instant %s is not in the period from %s to %s.', c.charged_at, c.period_start, c.period_end)
-        FROM talkmeter.charge AS c
-        WHERE c.charged_at < c.period_start OR c.charged_at >= c.period_end
+        SELECT 'reconciliation_is_wrong', r.tenant, format('day %s', r.day),
+            CASE WHEN r.flagged THEN 'It is flagged, and its counts agree or nobody was told.'
+                ELSE 'It is not flagged, and its counts differ.' END
+        FROM talkmeter.reconciliation AS r
+        LEFT JOIN talkmeter.alert AS a ON a.tenant = r.tenant AND a.day = r.day AND a.kind = 'reconcile'
+        WHERE (r.flagged AND a.tenant IS NULL) OR r.flagged IS DISTINCT FROM (
+            SELECT bool_or(abs(x.a - x.b) * 100.0 > 5.0 * GREATEST(x.a, x.b))
+            FROM (VALUES (r.charged::numeric, r.recounted::numeric + r.unprovable), (r.charged, r.external),
+                (r.recounted::numeric + r.unprovable, r.external)) AS x (a, b))
         UNION ALL
         SELECT 'statement_line_is_wrong', l.tenant, format('line %s of the period from %s', l.line, l.period_start),
             CASE WHEN p.finalized_at IS NULL THEN 'It is frozen, and its period is not finalized.'
+                WHEN l.kind = 'base' THEN 'It is the price of no plan.'
                 ELSE 'Its amount is not its quantity times its price.' END
         FROM talkmeter.statement_line AS l
         LEFT JOIN talkmeter.period AS p ON p.tenant = l.tenant AND p.period_start = l.period_start
             AND p.period_end = l.period_end
         WHERE p.finalized_at IS NULL
-            OR l.amount <> round(l.quantity * l.unit_price, talkmeter.currency_digits(l.currency))
+            OR l.amount IS DISTINCT FROM round(l.quantity * l.unit_price, talkmeter.currency_digits(l.currency))
+            OR l.kind = 'base' AND NOT EXISTS (
+                SELECT FROM talkmeter.plan AS o
+                WHERE o.name = l.description AND o.price = l.unit_price AND o.currency = l.currency AND l.quantity = 1)
         UNION ALL
         SELECT 'statement_differs_from_ledger', p.tenant, format('period from %s to %s', p.period_start, p.period_end),
-            -- The base price may follow a subscription that was backdated since.
-            'Its frozen lines are not those of its charges and packs.'
+            'Its frozen lines are not those of its plan, its charges and its packs.'
         FROM talkmeter.period AS p
-        WHERE p.finalized_at IS NOT NULL AND EXISTS (
-            (SELECT l.kind, l.of_period_start, l.description, l.quantity, l.amount, l.currency
-             FROM talkmeter.statement_line AS l
-             WHERE l.tenant = p.tenant AND l.period_start = p.period_start AND l.period_end = p.period_end
-                 AND l.kind <> 'base'
-             EXCEPT
-             SELECT l.kind, l.of_period_start, l.description, l.quantity, l.amount, l.currency
-             FROM talkmeter.statement_lines(p.tenant, p.period_start, p.period_end) AS l
-             WHERE l.kind <> 'base')
-            UNION ALL
-            (SELECT l.kind, l.of_period_start, l.description, l.quantity, l.amount, l.currency
-             FROM talkmeter.statement_lines(p.tenant, p.period_start, p.period_end) AS l
-             WHERE l.kind <> 'base'
-             EXCEPT
-             SELECT l.kind, l.of_period_start, l.description, l.quantity, l.amount, l.currency
-             FROM talkmeter.statement_line AS l
-             WHERE l.tenant = p.tenant AND l.period_start = p.period_start AND l.period_end = p.period_end
-                 AND l.kind <> 'base'))
+        CROSS JOIN LATERAL (
+            -- A subscription that was backdated since may have changed the base price, and with it the place of the others.
+            SELECT NOT EXISTS (
+                SELECT FROM talkmeter.subscription AS s
+                WHERE s.tenant = p.tenant AND s.since < p.period_end AND s.subscribed_at > p.finalized_at) AS with_base
+        ) AS o
+        WHERE p.finalized_at IS NOT NULL AND (
+            SELECT array_agg((CASE WHEN o.with_base THEN l.line END, l.kind, l.of_period_start, l.description, l.quantity,
+                trim_scale(l.unit_price), l.amount, l.currency)::text ORDER BY l.line)
+            FROM talkmeter.statement_line AS l
+            WHERE l.tenant = p.tenant AND l.period_start = p.period_start AND l.period_end = p.period_end
+                AND (o.with_base OR l.kind <> 'base')
+        ) IS DISTINCT FROM (
+            SELECT array_agg((CASE WHEN o.with_base THEN l.line END, l.kind, l.of_period_start, l.description, l.quantity,
+                trim_scale(l.unit_price), l.amount, l.currency)::text ORDER BY l.line)
+            FROM talkmeter.statement_lines(p.tenant, p.period_start, p.period_end) AS l
+            WHERE o.with_base OR l.kind <> 'base'
+        )
         UNION ALL
         SELECT 'dispute_is_wrong', d.tenant, format('dispute %s', d.dispute_id),
             CASE WHEN c.charge_id IS NULL THEN format('Charge %s is not there.', d.charge_id)
-                ELSE format('It is credited, and charge %s was not.', d.charge_id) END
+                WHEN c.reverses IS NOT NULL THEN format('Charge %s takes another one back.', d.charge_id)
+                WHEN d.state = 'credited' THEN format('It is credited, and charge %s was not.', d.charge_id)
+                ELSE format('It is open, and charge %s was credited.', d.charge_id) END
         FROM talkmeter.dispute_filed AS d
         LEFT JOIN talkmeter.charge AS c ON c.tenant = d.tenant AND c.charge_id = d.charge_id
         LEFT JOIN reversed AS r ON r.tenant = d.tenant AND r.charge_id = d.charge_id
-        WHERE c.charge_id IS NULL OR (d.state = 'credited' AND r.reason IS DISTINCT FROM 'credit')
+        WHERE c.charge_id IS NULL OR c.reverses IS NOT NULL
+            OR CASE d.state WHEN 'credited' THEN r.reason IS DISTINCT FROM 'credit' WHEN 'open' THEN r.reason = 'credit' END
     $$;
 REVOKE ALL ON FUNCTION talkmeter.verify() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.verify() IS

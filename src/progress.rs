@@ -16,14 +16,7 @@ pub struct Progress {
 impl Progress {
     /// `what` is the function at work, `unit` what it counts.
     pub fn begin(what: &'static str, unit: &'static str, total: usize) -> Progress {
-        // SAFETY: the server's own text of the statement, if there is one; copied.
-        let statement = unsafe {
-            match pg_sys::debug_query_string.is_null() {
-                true => CString::default(),
-                false => CStr::from_ptr(pg_sys::debug_query_string).to_owned(),
-            }
-        };
-        let progress = Progress { what, unit, done: 0, total, statement };
+        let progress = Progress { what, unit, done: 0, total, statement: statement() };
         progress.show();
         progress
     }
@@ -35,11 +28,33 @@ impl Progress {
         pgrx::check_for_interrupts!();
     }
 
-    /// Before the statement, because the server cuts off what is too long.
     fn show(&self) {
-        let head = format!("/* talkmeter.{}: {} of {} {} */ ", self.what, self.done, self.total, self.unit);
-        let text = [head.as_bytes(), self.statement.as_bytes()].concat();
-        report(&CString::new(text).expect("two texts without zero bytes"));
+        show(self.what, self.done as i64, self.total as i64, self.unit, &self.statement);
+    }
+}
+
+/// Before the statement, because the server cuts off what is too long.
+fn show(what: &str, done: i64, total: i64, unit: &str, statement: &CStr) {
+    let head = format!("/* talkmeter.{what}: {done} of {total} {unit} */ ");
+    let text = [head.as_bytes(), statement.to_bytes()].concat();
+    report(&CString::new(text).expect("texts without zero bytes"));
+}
+
+/// Shows how far a statement of SQL alone has come; the server forgets it with the statement. Always true.
+#[pg_extern(sql = false)]
+fn show_progress(work: &str, done: i64, total: i64, unit: &str) -> bool {
+    show(work, done, total, unit, &statement());
+    true
+}
+
+/// The server's own text of the statement that is running, if there is one.
+fn statement() -> CString {
+    // SAFETY: a text of the server's that lives as long as the statement; copied.
+    unsafe {
+        match pg_sys::debug_query_string.is_null() {
+            true => CString::default(),
+            false => CStr::from_ptr(pg_sys::debug_query_string).to_owned(),
+        }
     }
 }
 

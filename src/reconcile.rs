@@ -15,14 +15,12 @@ use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::alert::is_off;
 use talkmeter_engine::fold::Part;
-use talkmeter_engine::instant::{DAY, Instant, SECOND};
+use talkmeter_engine::instant::{DAY, Instant};
 use talkmeter_engine::ledger::Account;
 use talkmeter_engine::period::{self, Period};
 
 /// A local day may begin and end this much from that of UTC.
 const ZONES: i64 = DAY;
-/// No zone's day ends earlier before that of UTC.
-const EASTERNMOST: i64 = 14 * 3_600 * SECOND;
 
 /// Compares, for each tenant, what was charged on a local day with a recount and with what was reported, records the result
 /// and returns how many days of tenants are flagged.
@@ -31,9 +29,6 @@ fn reconcile(day: Option<Date>) -> i64 {
     let day = number(required(day, "day"));
     crate::sweep::end_what_has_ended(clock::now());
     let utc = Instant(i64::from(day) * DAY);
-    if utc.plus(DAY) > clock::now().plus(EASTERNMOST) {
-        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over anywhere").raise();
-    }
     as_owner(|| {
         connected(|connection| {
             let mut days = days(connection, day, utc);
@@ -111,6 +106,8 @@ fn days(connection: &Connection, day: i32, utc: Instant) -> BTreeMap<String, Cou
     let external: BTreeMap<String, Option<i64>> =
         (0..rows.count()).map(|row| (rows.value(row, 1), rows.get(row, 2))).collect();
     let mut days = BTreeMap::new();
+    let now = clock::now();
+    let mut is_over = utc.plus(DAY) <= now;
     let tenants: Vec<&str> = external.keys().map(String::as_str).collect();
     for some in tenants.chunks(BATCH) {
         let mut all = books::read(connection, some, &Needed::at(utc));
@@ -119,10 +116,14 @@ fn days(connection: &Connection, day: i32, utc: Instant) -> BTreeMap<String, Cou
             let external = external[*tenant];
             let counts = Counts { day, account, charged: 0, recounted: 0, unprovable: 0, external };
             // It may not be over yet in the tenant's zone: a later call will do.
-            if counts.account.day_of(clock::now()).is_some_and(|today| day < today) {
-                days.insert((*tenant).to_owned(), counts);
+            match counts.account.day_of(now).is_some_and(|today| day < today) {
+                true => drop(days.insert((*tenant).to_owned(), counts)),
+                false => is_over = false,
             }
         }
+    }
+    if days.is_empty() && !is_over {
+        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over").raise();
     }
     let span = [arg(Timestamp::from(utc.plus(-ZONES))), arg(Timestamp::from(utc.plus(DAY + ZONES)))];
     let rows = connection.run(CHARGED, &span);
@@ -181,7 +182,10 @@ fn recount_some(connection: &Connection, keys: &[Key], days: &mut BTreeMap<Strin
     let mut batch = Batch::in_thought(connection, keys);
     for (index, ((key, log), stored)) in keys.iter().zip(&logs).zip(&stored).enumerate() {
         let counts = days.get_mut(key.0).expect("a tenant of the day");
-        let on_day = |part: &&Part| part.charge_instant().is_some_and(|at| counts.holds(at));
+        // A unit without a plan waits, and is not charged.
+        let on_day = |part: &&Part| {
+            part.charge_instant().is_some_and(|at| counts.holds(at) && counts.account.plan_at(at).is_some())
+        };
         if stored.iter().any(|part| has_lost_rows(part, log)) {
             counts.unprovable += stored.iter().filter(on_day).count() as i64;
             continue;

@@ -112,7 +112,8 @@ struct Rights {
 }
 
 /// Everything but what triggers and tenants' views call.
-const ADMIN: Rights = Rights { views: ".", no_views: "^my_", functions: ".", no_functions: "^(on_|own_|my_|is_own)" };
+const ADMIN: Rights =
+    Rights { views: ".", no_views: "^my_", functions: ".", no_functions: "^(on_|own_|my_|is_own|show_progress)" };
 
 /// What reads, of all tenants.
 const ANALYST: Rights = Rights {
