@@ -31,10 +31,12 @@ CREATE VIEW talkmeter.usage_projection AS
     SELECT u.tenant, u.period_start, u.period_end, u.used,
         p.units AS projected_used,
         u.overage_units + p.beyond AS projected_overage_units,
-        pg_catalog.round(u.estimated_overage + p.beyond * u.overage_rate, talkmeter.currency_digits(u.currency))
-            AS projected_overage,
+        pg_catalog.round(COALESCE(own.overage_amount, 0) + p.beyond * u.overage_rate,
+            talkmeter.currency_digits(u.currency)) AS projected_overage,
         u.currency
     FROM talkmeter.usage AS u
+    LEFT JOIN talkmeter.period AS own
+        ON own.tenant = u.tenant AND own.period_start = u.period_start AND own.period_end = u.period_end
     CROSS JOIN LATERAL (
         SELECT pg_catalog.round(u.used * EXTRACT(epoch FROM u.period_end - u.period_start)
             / GREATEST(EXTRACT(epoch FROM pg_catalog.statement_timestamp() - u.period_start), 1))::bigint AS units
@@ -55,10 +57,16 @@ COMMENT ON FUNCTION talkmeter.audit_of(text, text, bytea, bytea) IS
 
 CREATE VIEW talkmeter.audit_trail AS
     SELECT safe.tenant, safe.conversation, p.part, safe.customer, p.started_at, p.first_ai_reply_at, p.last_activity_at,
-        p.ended_at, p.end_reason, p.charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
+        CASE WHEN passed THEN p.due_end ELSE p.ended_at END AS ended_at,
+        CASE WHEN passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
+        COALESCE(p.charged_at, p.due_end) AS charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
         seen.stages, seen.models, seen.safety_passed, c.charge_id, c.tier, c.amount, c.currency,
-        c.taken_back, p.policy, p.policy_version
+        c.taken_back, safe.policy, p.policy_version
     FROM talkmeter.part AS p
+    -- As in parts: what time has ended shows as ended.
+    CROSS JOIN LATERAL (
+        SELECT p.ended_at IS NULL AND p.timed AND p.due_at <= pg_catalog.statement_timestamp() AS passed
+    ) AS now
     CROSS JOIN LATERAL talkmeter.audit_of(p.tenant, p.conversation, p.first_event, p.last_event) AS seen
     LEFT JOIN LATERAL (
         SELECT own.charge_id, own.tier, own.amount, own.currency, EXISTS (
@@ -72,9 +80,10 @@ CREATE VIEW talkmeter.audit_trail AS
     CROSS JOIN LATERAL (
         SELECT CASE WHEN p.tenant ~ '^[=+@\t\r\n-]' THEN '''' || p.tenant ELSE p.tenant END AS tenant,
             CASE WHEN p.conversation ~ '^[=+@\t\r\n-]' THEN '''' || p.conversation ELSE p.conversation END AS conversation,
-            CASE WHEN seen.customer ~ '^[=+@\t\r\n-]' THEN '''' || seen.customer ELSE seen.customer END AS customer
+            CASE WHEN seen.customer ~ '^[=+@\t\r\n-]' THEN '''' || seen.customer ELSE seen.customer END AS customer,
+            CASE WHEN p.policy ~ '^[=+@\t\r\n-]' THEN '''' || p.policy ELSE p.policy END AS policy
     ) AS safe
-    WHERE p.charged_at IS NOT NULL;
+    WHERE p.charged_at IS NOT NULL OR passed AND p.due_because IS NULL;
 REVOKE ALL ON talkmeter.audit_trail FROM PUBLIC;
 COMMENT ON VIEW talkmeter.audit_trail IS
     'Billable parts with who asked, which stages and models answered, whether safety was passed, and the charge. Made for COPY ... CSV HEADER: text that a spreadsheet would take for a formula has an apostrophe before it';

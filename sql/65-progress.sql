@@ -7,7 +7,7 @@ CREATE FUNCTION talkmeter.working()
     AS $$
         SELECT a.pid, a.datname, a.usename, m.found[1], m.found[2]::bigint, m.found[3]::bigint, m.found[4], a.query_start
         FROM pg_stat_activity AS a
-        CROSS JOIN LATERAL regexp_match(a.query, '^/\* talkmeter\.(\w+): (\d+) of (\d+) ([a-z ]+) \*/') AS m (found)
+        CROSS JOIN LATERAL regexp_match(a.query, '^/\* talkmeter\.(\w+): (\d{1,18}) of (\d{1,18}) ([a-z ]+) \*/') AS m (found)
         WHERE a.datname = current_database() AND a.state = 'active' AND m.found IS NOT NULL
     $$;
 REVOKE ALL ON FUNCTION talkmeter.working() FROM PUBLIC;

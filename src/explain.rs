@@ -12,7 +12,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use talkmeter_engine::explain::{Did, Story, as_metered, retell};
-use talkmeter_engine::fold::Part;
+use talkmeter_engine::fold::{Opening, Part};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::OrderKey;
 use talkmeter_engine::refold::Placed;
@@ -119,14 +119,23 @@ fn told(connection: &Connection, key: Key) -> Vec<Told> {
 /// The conversation as it is folded from its start, if that gives the parts that are stored; else as it was metered.
 fn story(connection: &Connection, key: Key, log: &Log, stored: &[Part]) -> Story {
     let mut batch = Batch::in_thought(connection, &[key]);
-    let opener = |placed: &Placed, previous: Option<&_>| batch.opening(0, &placed.place, placed.event.at, previous);
     let because = |placed: &Placed| log.because.get(&placed.place).cloned();
-    let story = retell(key.1, &log.events, because, opener, clock::now());
+    let now = clock::now();
+    let opener = |placed: &Placed, previous: Option<&Opening>| {
+        opened_under(stored, placed).or_else(|| batch.opening(0, &placed.place, placed.event.at, previous))
+    };
+    let story = retell(key.1, &log.events, because, opener, now);
     let extent = |part: &Part| (part.first_event.clone(), part.last_event.clone(), part.event_count);
     match story.parts.iter().map(extent).eq(stored.iter().map(extent)) {
         true => story,
-        false => as_metered(key.1, stored, &log.events),
+        false => as_metered(key.1, stored, &log.events, because, now),
     }
+}
+
+/// What the stored part that begins at this event opened under: it stays with that, whatever is in force by now.
+pub fn opened_under(stored: &[Part], placed: &Placed) -> Option<Opening> {
+    let part = stored.iter().find(|part| part.first_event == placed.place)?;
+    Some(Opening { policy: part.policy.clone(), source: part.source })
 }
 
 fn tell(story: &Story, line: &talkmeter_engine::explain::Line, log: &Log, stored: &[Part], charges: &[Posted]) -> Told {

@@ -124,7 +124,7 @@ const LEAVE: &str = "
         AND (q.source_id <> 0 OR (q.tenant = row.tenant AND q.conversation = row.conversation))
         AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
         AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)
-    RETURNING row.place, q.counted";
+    RETURNING row.place, q.counted OR q.reason = 'unknown_policy'";
 
 const LEAVE_NAMELESS: &str = "
     DELETE FROM talkmeter.quarantined AS q

@@ -5,16 +5,18 @@ use crate::books::{self, Needed, decimal};
 use crate::cache;
 use crate::clock::{self, Timestamp};
 use crate::error::{failure, required};
+use crate::explain::opened_under;
 use crate::history::{self, Log, Wanted};
+use crate::over_rows;
 use crate::parts::{BATCH, Batch, From, Key, parts_from};
 use crate::progress::Progress;
 use crate::rights::as_owner;
-use crate::sql::{Connection, arg, connected};
+use crate::sql::{Connection, OverRows, arg, column, connected};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use talkmeter_engine::fold::{Opening, Part};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Usage};
@@ -331,16 +333,38 @@ fn fold_some(connection: &Connection, keys: &[Key], question: &Question, units: 
     let logs = history::read(connection, &wanted.collect::<Vec<_>>()).unwrap_or_else(|unreadable| unreadable.raise());
     let from: Vec<From> = keys.iter().map(|key| From { key: *key, place: &[] }).collect();
     let stored = parts_from(connection, &from);
+    let credited = credited(connection, keys);
     let mut batch = Batch::in_thought(connection, keys);
     for (index, ((key, log), stored)) in keys.iter().zip(logs).zip(stored).enumerate() {
         let is_unprovable = stored.iter().any(|part| has_lost_rows(part, &log));
         let parts = match is_unprovable {
-            true => stored,
-            false => folded(&mut batch, index, log.events, question.policy),
+            true => stored.clone(),
+            false => folded(&mut batch, index, log.events, &stored, question.policy),
         };
-        let of_span = parts.into_iter().filter(|part| question.asks_for(part.charge_instant()));
+        let is_credited = |part: &Part| credited.contains(&(index, part.first_event.clone()));
+        let asked = |part: &Part| question.asks_for(part.charge_instant()) && !is_credited(part);
+        let of_span = parts.into_iter().filter(asked);
         units.extend(of_span.map(|part| unit(*key, &part, is_unprovable)));
     }
+}
+
+const CREDITED: OverRows = over_rows!(
+    "SELECT wanted.place, c.first_event FROM",
+    [1 tenant text, 2 conversation text],
+    "CROSS JOIN LATERAL (
+        SELECT p.first_event
+        FROM talkmeter.charge AS own
+        JOIN talkmeter.part AS p ON p.tenant = own.tenant AND p.conversation = own.conversation AND p.part = own.part
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND own.reason = 'credit'
+        OFFSET 0
+    ) AS c"
+);
+
+/// The parts that were credited, which are never charged again: the index of the conversation and the first event.
+fn credited(connection: &Connection, keys: &[Key]) -> HashSet<(usize, Vec<u8>)> {
+    let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
+    let rows = connection.run_over(&CREDITED, keys.len(), &args);
+    (0..rows.count()).map(|row| (rows.value::<i64>(row, 1) as usize - 1, rows.value(row, 2))).collect()
 }
 
 /// Whether a part counted rows that are gone.
@@ -363,12 +387,12 @@ fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> Unit {
     }
 }
 
-fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, policy: Option<&str>) -> Vec<Part> {
+fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], policy: Option<&str>) -> Vec<Part> {
     let id = batch.conversations[index].id;
     let before = Before { id, previous: None, parts: &[], highest: 0, passed: Some(clock::now()) };
     let opener = |placed: &Placed, previous: Option<&Opening>| {
         let really = batch.opening(index, &placed.place, placed.event.at, previous);
-        let Some(policy) = policy else { return really };
+        let Some(policy) = policy else { return opened_under(stored, placed).or(really) };
         // A mark opens a part where it would have opened one: after another, or for a tenant whose policy is named.
         if order::is_mark(&placed.place) && really.is_none() {
             return None;

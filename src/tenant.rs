@@ -141,12 +141,18 @@ fn create_roles(prefix: Option<&str>) -> SetOfIterator<'static, String> {
                     connection.run_once(&statement(&["CREATE ROLE ", &quoted(&name), " NOLOGIN"]), false);
                 }
                 grant(connection, &name, rights);
+                if kind == "admin" {
+                    connection.run_once(&statement(&[FILLED_BY_HAND, &quoted(&name)]), false);
+                }
                 name
             })
         })
     });
     SetOfIterator::new(names)
 }
+
+/// The tables that are a vendor's to fill.
+const FILLED_BY_HAND: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON talkmeter.holidays, talkmeter.threshold TO ";
 
 const VIEWS: &str = "
     SELECT c.oid::regclass::text

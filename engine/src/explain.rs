@@ -253,7 +253,9 @@ fn verdict(id: &str, part: &Part) -> Option<(Did, String)> {
                 Reason::Excluded => {
                     format!("an excluded rule of the mapping matched one of its events up to {}", at(policy.charge_on))
                 }
-                Reason::StaffReplied => format!("staff_reply_blocks, and staff replied {} times", part.staff_replies),
+                Reason::StaffReplied => {
+                    format!("staff_reply_blocks, and it holds {} by staff", replies(part.staff_replies))
+                }
                 Reason::ErrorBeforeReply => {
                     "error_before_reply_waives, and an error came before the first AI reply".to_owned()
                 }
@@ -317,8 +319,21 @@ fn span(micros: i64) -> String {
     }
 }
 
-/// Tells a conversation of which rows are gone: its parts are `stored`, and stay.
-pub fn as_metered(id: &str, stored: &[Part], log: &[Placed]) -> Story {
+fn replies(count: i64) -> String {
+    match count {
+        1 => "a reply".to_owned(),
+        count => format!("{count} replies"),
+    }
+}
+
+/// Tells a conversation of which rows are gone: its parts are `stored`, and stay. Arguments as of [`retell`].
+pub fn as_metered(
+    id: &str,
+    stored: &[Part],
+    log: &[Placed],
+    because: impl Fn(&Placed) -> Option<String>,
+    now: Instant,
+) -> Story {
     let mut story = Story::default();
     let mut events = log.iter().enumerate().peekable();
     let told = |placed: &Placed, event, part, did, rule: &str| Line {
@@ -326,10 +341,15 @@ pub fn as_metered(id: &str, stored: &[Part], log: &[Placed]) -> Story {
         event: Some(event),
         part,
         did,
-        rule: rule.to_owned(),
+        rule: match placed.event.excluded {
+            true => {
+                format!("{rule}; an excluded rule matched: {}", because(placed).as_deref().unwrap_or("no reason given"))
+            }
+            false => rule.to_owned(),
+        },
     };
     const BETWEEN: &str = "no part counted it; rows of the conversation are gone, so it is not folded again";
-    for part in stored {
+    for part in stored.iter().map(|part| passed(id, part, now)) {
         let place = story.parts.len();
         while let Some((index, placed)) = events.next_if(|(_, placed)| placed.place < part.first_event) {
             story.lines.push(told(placed, index, None, Did::Nothing, BETWEEN));
@@ -338,24 +358,36 @@ pub fn as_metered(id: &str, stored: &[Part], log: &[Placed]) -> Story {
             - log.partition_point(|placed| placed.place < part.first_event);
         let gone = part.event_count - counted as i64;
         let line = |at, did, rule| Line { at, event: None, part: Some(place), did, rule };
-        if gone > 0 {
-            let opening_is_there = log.iter().any(|placed| placed.place == part.first_event);
-            let did = if opening_is_there { Did::Counted } else { Did::Opened };
-            let rule = format!("{gone} of its {} events are gone; what was metered stays", part.event_count);
-            story.lines.push(line(Some(part.started_at), did, rule));
+        let mut missing =
+            (gone > 0).then(|| format!("{gone} of its {} events are gone; what was metered stays", part.event_count));
+        if !log.iter().any(|placed| placed.place == part.first_event) {
+            story.lines.extend(missing.take().map(|rule| line(Some(part.started_at), Did::Opened, rule)));
         }
         while let Some((index, placed)) = events.next_if(|(_, placed)| placed.place <= part.last_event) {
             let did = if placed.place == part.first_event { Did::Opened } else { Did::Counted };
             story.lines.push(told(placed, index, Some(place), did, "as it was metered"));
         }
-        match part.end {
-            Some(end) => story.lines.push(line(Some(end.at), Did::Ended(end.reason), why_ended(part, None))),
-            None => story.lines.push(line(None, Did::Open, what_will_end(part))),
-        }
+        story.lines.extend(missing.map(|rule| line(Some(part.last_activity_at), Did::Counted, rule)));
         let at = part.charge_instant().or(part.end.map(|end| end.at));
-        story.lines.extend(verdict(id, part).map(|(did, rule)| line(at, did, rule)));
-        story.parts.push(part.clone());
+        let verdict = verdict(id, &part).map(|(did, rule)| line(at, did, rule));
+        let end = match part.end {
+            Some(end) => line(Some(end.at), Did::Ended(end.reason), why_ended(&part, None)),
+            None => line(None, Did::Open, what_will_end(&part)),
+        };
+        match state_was_judged(&part) {
+            true => story.lines.extend(verdict.into_iter().chain([end])),
+            false => story.lines.extend([end].into_iter().chain(verdict)),
+        }
+        story.parts.push(part);
     }
     story.lines.extend(events.map(|(index, placed)| told(placed, index, None, Did::Nothing, BETWEEN)));
     story
+}
+
+/// The part as time has left it by now.
+fn passed(id: &str, part: &Part, now: Instant) -> Part {
+    let mut state = Conversation { highest: part.number, open: Some(part.clone()).filter(|part| part.end.is_none()) };
+    let mut effects = Vec::new();
+    state.pass_time(id, now, &mut effects);
+    effects.into_iter().find_map(ended).unwrap_or_else(|| part.clone())
 }

@@ -277,6 +277,7 @@ fn the_roles_that_are_created_can_do_what_they_are_for_and_no_more() {
         "SELECT talkmeter.balance('mine'), talkmeter.mark('mine', 'mine 1', 'close'), talkmeter.flush()"
     ));
     assert!(can("tenant", "SELECT * FROM talkmeter.my_usage"));
+    assert!(can("admin", "INSERT INTO talkmeter.holidays (day, name) VALUES ('2026-12-25', 'Christmas')"));
     assert!(!can("admin", "SELECT * FROM talkmeter.charge"), "tables are nobody's");
     session.run(&format!(
         "DROP OWNED BY {prefix}_admin, {prefix}_analyst, {prefix}_application, {prefix}_tenant;

@@ -1,0 +1,283 @@
+//! Does the documentation say what is? Its SQL runs as it stands, and each output that it shows is compared.
+//!
+//! Every block of ```sql of README.md and of docs/*.md is given to psql, page by page in order, each page in a database of
+//! its own. A block of ```text right after it is what psql answers; a block that fails shows its ERROR there. With
+//! TALKMETER_ACCEPT=1 the outputs are written into the pages instead of being compared. What is not to be run is a block
+//! of ```sh, or of no language.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use talkmeter_tests::{Database, Session, assert_same_rows, program};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The README, then the pages by name.
+fn pages() -> Vec<PathBuf> {
+    let docs = std::fs::read_dir(root().join("docs")).expect("the directory of the pages");
+    let mut pages: Vec<PathBuf> = docs.map(|entry| entry.expect("a page").path()).collect();
+    pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.sort();
+    pages.insert(0, root().join("README.md"));
+    pages
+}
+
+// --- A page ---
+
+/// A stretch of a page between two fences, or outside of any.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Piece {
+    /// The number of its first line.
+    line: usize,
+    /// What follows the opening fence; `None` outside of blocks.
+    language: Option<String>,
+    text: String,
+}
+
+/// A page taken apart.
+fn pieces(page: &str) -> Vec<Piece> {
+    let mut pieces = vec![Piece { line: 1, language: None, text: String::new() }];
+    for (number, line) in (1..).zip(page.lines()) {
+        let last = pieces.last_mut().expect("there is one from the start");
+        let next = match (line.strip_prefix("```"), last.language.is_some()) {
+            (Some(language), false) => Some(Some(language.to_owned())),
+            (Some(""), true) => Some(None),
+            _ => None,
+        };
+        match next {
+            Some(language) => pieces.push(Piece { line: number + 1, language, text: String::new() }),
+            None => last.text += &format!("{line}\n"),
+        }
+    }
+    assert!(pieces.last().is_some_and(|last| last.language.is_none()), "a block is not closed");
+    pieces
+}
+
+/// The page that the pieces are.
+fn put_together(pieces: &[Piece]) -> String {
+    let part = |piece: &Piece| match &piece.language {
+        Some(language) => format!("```{language}\n{}```\n", piece.text),
+        None => piece.text.clone(),
+    };
+    pieces.iter().map(part).collect()
+}
+
+/// Where the output is that a page shows for the block at `index`: with nothing between the two.
+fn output_of(pieces: &[Piece], index: usize) -> Option<usize> {
+    pieces.get(index + 1).filter(|between| between.text.trim().is_empty())?;
+    pieces.get(index + 2).filter(|output| output.language.as_deref() == Some("text")).map(|_| index + 2)
+}
+
+/// What psql says to a block: its output, then its errors and warnings, without blanks at the ends of lines.
+fn said(database: &Database, sql: &str) -> String {
+    let mut psql = program("psql");
+    psql.args(["-X", "-q", "-d", database.name()]);
+    psql.env("PGOPTIONS", "-c TimeZone=UTC").env("PGCLIENTENCODING", "UTF8").env("LC_ALL", "C");
+    psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = psql.spawn().expect("psql");
+    child.stdin.take().expect("a pipe").write_all(sql.as_bytes()).expect("psql reads on");
+    let output = child.wait_with_output().expect("psql ends");
+    let all = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+    let lines: Vec<&str> = all.lines().map(str::trim_end).collect();
+    lines.join("\n").trim_matches('\n').to_owned()
+}
+
+fn roles(session: &mut Session) -> BTreeSet<String> {
+    session.lines("SELECT quote_ident(rolname) FROM pg_roles").into_iter().collect()
+}
+
+/// Runs a page's blocks, puts what psql said into the page, and returns what is not as the page has it: if outputs are
+/// accepted, only what fails and shows none.
+fn run(path: &Path, pieces: &mut [Piece], administrator: &mut Session, accepts: bool) -> Vec<String> {
+    let name = path.file_stem().expect("a page has a name").to_string_lossy().to_lowercase();
+    let before = roles(administrator);
+    let database = Database::empty(&name);
+    let mut wrong = Vec::new();
+    for index in 0..pieces.len() {
+        if pieces[index].language.as_deref() != Some("sql") {
+            continue;
+        }
+        let found = said(&database, &pieces[index].text);
+        let shown = output_of(pieces, index).map(|output| &mut pieces[output].text);
+        let expected = shown.as_deref().map(|text| text.trim_matches('\n').to_owned());
+        let failed = found.lines().any(|line| line.starts_with("ERROR"));
+        if let Some(shown) = shown {
+            *shown = format!("{found}\n");
+        }
+        let is_right = expected.as_ref().map_or(!failed, |expected| accepts || *expected == found);
+        if !is_right {
+            let (line, expected) = (pieces[index].line, expected.unwrap_or_default());
+            wrong.push(format!(
+                "{}, block at line {line}:\n{}--- expected\n{expected}\n--- found\n{found}\n",
+                path.display(),
+                pieces[index].text
+            ));
+        }
+    }
+    // Roles are the cluster's: what a page made leaves with it, after what it was granted.
+    drop(database);
+    for role in roles(administrator).difference(&before) {
+        administrator.run(&format!("DROP ROLE {role}"));
+    }
+    wrong
+}
+
+#[test]
+fn every_statement_of_the_documentation_runs_and_answers_what_is_shown() {
+    let administration = Database::empty("administration");
+    let mut administrator = administration.connect();
+    let accepts = std::env::var("TALKMETER_ACCEPT").is_ok_and(|value| value == "1");
+    let mut wrong = Vec::new();
+    for path in pages() {
+        let page = std::fs::read_to_string(&path).expect("a page");
+        let mut pieces = pieces(&page);
+        assert_eq!(put_together(&pieces), page, "{}", path.display());
+        wrong.extend(run(&path, &mut pieces, &mut administrator, accepts));
+        if accepts {
+            std::fs::write(&path, put_together(&pieces)).expect("a page that can be written");
+        }
+    }
+    assert!(wrong.is_empty(), "{} blocks are wrong:\n\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn no_page_shows_an_output_without_the_statements_that_give_it() {
+    for path in pages() {
+        let pieces = pieces(&std::fs::read_to_string(&path).expect("a page"));
+        let compared: BTreeSet<usize> = (0..pieces.len())
+            .filter(|index| pieces[*index].language.as_deref() == Some("sql"))
+            .filter_map(|index| output_of(&pieces, index))
+            .collect();
+        for (index, piece) in pieces.iter().enumerate() {
+            let is_known = matches!(piece.language.as_deref(), None | Some("" | "sh" | "sql" | "text" | "json"));
+            assert!(is_known, "{}, line {}: {:?}", path.display(), piece.line, piece.language);
+            let is_output = piece.language.as_deref() == Some("text");
+            assert!(!is_output || compared.contains(&index), "{}, line {}", path.display(), piece.line);
+        }
+    }
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    for path in pages() {
+        let page = std::fs::read_to_string(&path).expect("a page");
+        for target in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().expect("a part before any #");
+            let is_outside = target.starts_with("http") || file.is_empty();
+            let there = path.parent().expect("a directory").join(file);
+            assert!(is_outside || there.exists(), "{}: {target}", path.display());
+        }
+    }
+}
+
+// --- The reference ---
+
+fn reference() -> String {
+    std::fs::read_to_string(root().join("docs/reference.md")).expect("the reference")
+}
+
+/// The text under a heading, up to the next of its level or above.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let start = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading}"));
+    let text = &page[start + heading.len() + 2..];
+    let level = heading.find(' ').expect("its mark");
+    let end = (1..=level).filter_map(|level| text.find(&format!("\n{} ", "#".repeat(level)))).min();
+    end.map_or(text, |end| &text[..end])
+}
+
+/// What stands between back-quotes.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The cells of a table's rows, without its heading.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    text.lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect()
+}
+
+/// What stands between back-quotes in the first cells.
+fn first_cells(text: &str) -> Vec<String> {
+    rows(text).iter().flat_map(|row| quoted(row[0])).collect()
+}
+
+#[track_caller]
+fn assert_same(documented: Vec<String>, there: Vec<String>) {
+    let sorted = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    assert_same_rows(&sorted(documented), &sorted(there));
+}
+
+const IN_ONE_LINE: &str = "(prorettype = 'trigger'::regtype OR proname ~ '^(own_|is_own)')";
+
+#[test]
+fn the_reference_has_every_function_with_its_arguments_and_no_other() {
+    let database = Database::fresh("reference_functions");
+    let mut session = database.connect();
+    let signatures = session.lines(&format!(
+        "SELECT proname || '(' || regexp_replace(
+             replace(pg_get_function_arguments(oid), 'timestamp with time zone', 'timestamptz'),
+             '::(text|integer|interval)', '', 'g') || ')'
+         FROM pg_proc WHERE pronamespace = 'talkmeter'::regnamespace AND NOT {IN_ONE_LINE}",
+    ));
+    let reference = reference();
+    assert_same(first_cells(section(&reference, "## Functions")), signatures);
+    let inner = session.lines(&format!(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'talkmeter'::regnamespace AND {IN_ONE_LINE}"
+    ));
+    assert_same(quoted(section(&reference, "### Inner functions")), inner);
+}
+
+#[test]
+fn the_reference_has_every_view_with_its_columns_in_their_order_and_no_other() {
+    let database = Database::fresh("reference_views");
+    let mut session = database.connect();
+    let columns = session.lines(
+        "SELECT c.relname || ': ' || string_agg(a.attname, ' ' ORDER BY a.attnum)
+         FROM pg_class AS c
+         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'v'
+         GROUP BY c.oid",
+    );
+    let there: BTreeMap<&str, &str> = columns.iter().filter_map(|line| line.split_once(": ")).collect();
+    let reference = reference();
+    let views = section(&reference, "## Views");
+    let mut documented = BTreeMap::new();
+    for view in views.split("\n### `").skip(1) {
+        let (name, text) = view.split_once('`').expect("a name between back-quotes");
+        documented.insert(name.to_owned(), first_cells(text.split("\n### ").next().expect("its text")).join(" "));
+    }
+    for row in rows(section(views, "### Those of a tenant")) {
+        let (own, of) = (quoted(row[0]).remove(0), quoted(row[1]).remove(0));
+        documented.insert(own, there.get(of.as_str()).unwrap_or(&"no such view").to_string());
+    }
+    let documented = documented.into_iter().map(|(name, columns)| format!("{name}: {columns}")).collect();
+    assert_same(documented, columns.clone());
+}
+
+#[test]
+fn the_reference_has_every_table_setting_and_reason_of_quarantine_and_no_other() {
+    let database = Database::fresh("reference_rest");
+    let mut session = database.connect();
+    let reference = reference();
+    // The library brings its settings when it is loaded.
+    session.lines("SELECT talkmeter.currency_digits('USD')");
+    let settings = session.lines("SELECT name FROM pg_settings WHERE name LIKE 'talkmeter.%'");
+    assert_same(first_cells(section(&reference, "## Settings")), settings);
+    let tables =
+        session.lines("SELECT relname FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace AND relkind = 'r'");
+    assert_same(quoted(section(&reference, "### Tables")), tables);
+    let reasons = session.lines(
+        "SELECT found[1] FROM pg_constraint,
+             regexp_matches(pg_get_constraintdef(oid), '''([a-z_]+)''::text', 'g') AS found
+         WHERE conrelid = 'talkmeter.quarantined'::regclass AND contype = 'c'",
+    );
+    assert_same(first_cells(section(&reference, "## Reasons of quarantine")), reasons);
+}
