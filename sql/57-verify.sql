@@ -356,7 +356,7 @@ CREATE FUNCTION talkmeter.verify()
         FROM talkmeter.pack AS k
         JOIN talkmeter.pack_offer AS o ON o.name = k.pack
         WHERE (k.size, k.price, k.currency) <> (o.size, o.price, o.currency)
-            OR k.expires_at <> k.purchased_at + make_interval(secs => extract(epoch FROM o.valid_for)::float8)
+            OR k.expires_at <> k.purchased_at + (extract(epoch FROM o.valid_for) || ' seconds')::interval
         UNION ALL
         SELECT 'pack_is_billed_elsewhere', k.tenant, format('pack %s', k.pack_id),
             format('It was bought at %s, and is on the statement of %s.', k.purchased_at, k.billed_at)

@@ -104,7 +104,7 @@ const PURCHASE: &str = "
     INSERT INTO talkmeter.pack (tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at,
         purchase_key, billed_at)
     SELECT $1, $2, o.name, o.size, o.size, o.price, o.currency, $4,
-        $4 + make_interval(secs => extract(epoch FROM o.valid_for)::float8), $5,
+        $4 + (extract(epoch FROM o.valid_for) || ' seconds')::interval, $5,
         -- The statement that would list it, that of its period or the first, may be frozen.
         CASE WHEN EXISTS (
             SELECT FROM talkmeter.period AS p

@@ -1,5 +1,7 @@
 //! What do the tests share? A database for each, a message table, the sample data, a comparison that shows differences.
 
+pub mod standby;
+
 use flate2::read::GzDecoder;
 use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls, SimpleQueryMessage, ToStatement};

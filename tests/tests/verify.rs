@@ -1,12 +1,8 @@
 //! Does `verify` name each kind of damage, and nothing in books that are sound (docs/money.md, "Is it sound?")?
 
 use postgres::error::SqlState;
-use postgres::{Config, NoTls};
-use std::fs;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, program, tell, variable};
+use talkmeter_tests::standby::Standby;
+use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
 
 const NONE: [&str; 0] = [];
 
@@ -742,60 +738,6 @@ fn a_hot_standby_verifies_what_its_primary_has_written() {
     assert_eq!(reader.line("SELECT pg_is_in_recovery()"), "t");
     assert_eq!(problems(&mut reader), NONE);
     session.run("UPDATE talkmeter.pack SET remaining = 1 WHERE tenant = 'acme' AND pack_id = 2");
-    let written = session.line("SELECT pg_current_wal_lsn()");
-    while reader.line(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")) != "t" {
-        thread::sleep(Duration::from_millis(10));
-    }
+    Standby::wait_for(&mut session, &mut reader);
     assert_eq!(problems(&mut reader), ["pack_differs_from_charges|acme|pack 2"]);
-}
-
-/// A server that replays what the private one writes; stopped and removed at the end.
-struct Standby {
-    directory: String,
-}
-
-impl Standby {
-    fn of_now() -> Standby {
-        let directory = format!("{}/standby", variable("TALKMETER_DIR"));
-        let standby = Standby { directory: directory.clone() };
-        let server = variable("PGHOST");
-        as_server(
-            "pg_basebackup",
-            &["-h", &server, "-U", &variable("PGUSER"), "-D", &directory, "-R", "-c", "fast", "-X", "stream"],
-        );
-        let options = format!("-c unix_socket_directories={directory} -c listen_addresses= -c shared_buffers=16MB");
-        as_server(
-            "pg_ctl",
-            &["start", "-D", &directory, "-l", &format!("{directory}/log"), "-s", "-w", "-o", &options],
-        );
-        standby
-    }
-
-    fn connect(&self, database: &Database) -> Session {
-        let mut config = Config::new();
-        config.host(&self.directory).port(variable("PGPORT").parse().expect("a port"));
-        config.dbname(database.name()).user(&variable("PGUSER")).options("-c TimeZone=UTC");
-        Session { client: config.connect(NoTls).expect("a connection to the standby") }
-    }
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        as_server("pg_ctl", &["stop", "-D", &self.directory, "-m", "immediate", "-s", "-w"]);
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// Runs a program of the server's as the user that the server runs as.
-fn as_server(name: &str, arguments: &[&str]) {
-    let program = program(name).get_program().to_owned();
-    let user = variable("TALKMETER_RUN_AS");
-    let mut command = Command::new(if user.is_empty() { "env" } else { "runuser" });
-    if !user.is_empty() {
-        command.args(["-u", &user, "--", "env"]);
-    }
-    command.arg(program).args(arguments).current_dir(variable("TALKMETER_DIR"));
-    let done = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("a program");
-    // A panic while another one is on its way would hide it.
-    assert!(done.success() || thread::panicking(), "{name}: {done}");
 }

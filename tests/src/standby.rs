@@ -1,0 +1,72 @@
+//! How does a test get a hot standby of the private server?
+
+use crate::{Database, Session, program, variable};
+use postgres::{Config, NoTls};
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// A server that replays what the private one writes; stopped and removed at the end.
+pub struct Standby {
+    directory: String,
+}
+
+impl Standby {
+    /// One that holds by now what the private one does.
+    pub fn of_now() -> Standby {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = format!("{}/standby{}_{number}", variable("TALKMETER_DIR"), std::process::id());
+        let standby = Standby { directory: directory.clone() };
+        let server = variable("PGHOST");
+        as_server(
+            "pg_basebackup",
+            &["-h", &server, "-U", &variable("PGUSER"), "-D", &directory, "-R", "-c", "fast", "-X", "stream"],
+        );
+        let options = format!("-c unix_socket_directories={directory} -c listen_addresses= -c shared_buffers=16MB");
+        as_server(
+            "pg_ctl",
+            &["start", "-D", &directory, "-l", &format!("{directory}/log"), "-s", "-w", "-o", &options],
+        );
+        standby
+    }
+
+    /// A session of the superuser's, in UTC.
+    pub fn connect(&self, database: &Database) -> Session {
+        let mut config = Config::new();
+        config.host(&self.directory).port(variable("PGPORT").parse().expect("a port"));
+        config.dbname(database.name()).user(&variable("PGUSER")).options("-c TimeZone=UTC");
+        Session { client: config.connect(NoTls).expect("a connection to the standby") }
+    }
+
+    /// Waits until the standby has replayed what was written on the primary.
+    pub fn wait_for(primary: &mut Session, standby: &mut Session) {
+        let written = primary.line("SELECT pg_current_wal_lsn()");
+        while standby.line(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")) != "t" {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        as_server("pg_ctl", &["stop", "-D", &self.directory, "-m", "immediate", "-s", "-w"]);
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Runs a program of the server's as the user that the server runs as.
+fn as_server(name: &str, arguments: &[&str]) {
+    let program = program(name).get_program().to_owned();
+    let user = variable("TALKMETER_RUN_AS");
+    let mut command = Command::new(if user.is_empty() { "env" } else { "runuser" });
+    if !user.is_empty() {
+        command.args(["-u", &user, "--", "env"]);
+    }
+    command.arg(program).args(arguments).current_dir(variable("TALKMETER_DIR"));
+    let done = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("a program");
+    // A panic while another one is on its way would hide it.
+    assert!(done.success() || thread::panicking(), "{name}: {done}");
+}
