@@ -8,7 +8,7 @@ use crate::history::{self, Wanted};
 use crate::parts::{BATCH, Batch, Key};
 use crate::progress::Progress;
 use crate::rights::as_owner;
-use crate::simulate::has_lost_rows;
+use crate::simulate::{folded, has_lost_rows};
 use crate::sql::{Connection, arg, connected};
 use pgrx::datum::Date;
 use pgrx::prelude::*;
@@ -180,24 +180,18 @@ fn recount_some(connection: &Connection, keys: &[Key], days: &mut BTreeMap<Strin
         &keys.iter().map(|key| crate::parts::From { key: *key, place: &[] }).collect::<Vec<_>>(),
     );
     let mut batch = Batch::in_thought(connection, keys);
-    for (index, ((key, log), stored)) in keys.iter().zip(&logs).zip(&stored).enumerate() {
+    for (index, ((key, log), stored)) in keys.iter().zip(logs).zip(&stored).enumerate() {
         let counts = days.get_mut(key.0).expect("a tenant of the day");
         // A unit without a plan waits, and is not charged.
         let on_day = |part: &&Part| {
             part.charge_instant().is_some_and(|at| counts.holds(at) && counts.account.plan_at(at).is_some())
         };
-        if stored.iter().any(|part| has_lost_rows(part, log)) {
+        if stored.iter().any(|part| has_lost_rows(part, &log)) {
             counts.unprovable += stored.iter().filter(on_day).count() as i64;
             continue;
         }
-        for placed in &log.events {
-            // What no policy can judge is in quarantine, and was not charged either.
-            let _ = batch.step(index, &placed.place, &placed.event);
-        }
-        batch.pass_time(index, clock::now());
-        let folding = &batch.conversations[index];
-        let parts = folding.written.iter().chain(&folding.state.open);
-        counts.recounted += parts.filter(on_day).count() as i64;
+        let parts = folded(&mut batch, index, log.events, stored, None);
+        counts.recounted += parts.iter().filter(on_day).count() as i64;
     }
 }
 

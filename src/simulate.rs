@@ -387,7 +387,8 @@ fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> Unit {
     }
 }
 
-fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], policy: Option<&str>) -> Vec<Part> {
+/// The parts of the conversation of that index, folded from its start: under a policy, or under those that were in force.
+pub fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], policy: Option<&str>) -> Vec<Part> {
     let id = batch.conversations[index].id;
     let before = Before { id, previous: None, parts: &[], highest: 0, passed: Some(clock::now()) };
     let opener = |placed: &Placed, previous: Option<&Opening>| {
