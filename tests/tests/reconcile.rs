@@ -307,6 +307,25 @@ fn a_charge_whose_instant_has_moved_counts_where_its_part_says() {
 }
 
 #[test]
+fn a_part_is_recounted_under_the_policy_that_it_opened_under() {
+    let (_database, mut session) = metered("lutingenie");
+    units(&mut session, FIRST, 1);
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "lutingenie", "effective_from": "2020-01-01T00:00:00Z",
+               "starts_on": ["customer_message"], "ends_on": ["close"], "charge_on": "close"}')"#,
+    );
+    assert_eq!(reconciled(&mut session, FIRST), "1|1|0||f");
+}
+
+#[test]
+fn a_unit_that_waits_for_a_plan_is_neither_charged_nor_recounted() {
+    let (_database, mut session) = metered("lutingenie");
+    session.run(&format!("SELECT talkmeter.cancel('acme', '{FIRST}')"));
+    units(&mut session, SECOND, 1);
+    assert_eq!(reconciled(&mut session, SECOND), "0|0|0||f");
+}
+
+#[test]
 fn each_tenant_has_a_day_of_its_own() {
     let (_database, mut session) = metered("lutingenie");
     subscribe(&mut session, "other", "UTC");
