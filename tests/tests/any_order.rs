@@ -18,7 +18,7 @@ use story::{Enacted, Setup, Step, Teller, Transaction, plans};
 use talkmeter_engine::instant::Instant;
 use talkmeter_tests::{Database, Random, Session, assert_same_rows};
 
-const THREADS: u64 = 2;
+const THREADS: u64 = 4;
 
 #[test]
 fn the_meter_makes_the_same_of_the_same_in_any_order() {
