@@ -28,6 +28,7 @@ mod progress;
 mod quarantine;
 mod queue;
 mod reconcile;
+mod recount;
 mod refold;
 mod relation;
 mod retry;

@@ -4,11 +4,9 @@ use crate::account::tenant_key;
 use crate::books::{self, Needed};
 use crate::clock::{self, Timestamp};
 use crate::error::{failure, required};
-use crate::history::{self, Wanted};
-use crate::parts::{BATCH, Batch, Key};
-use crate::progress::Progress;
+use crate::parts::BATCH;
+use crate::recount;
 use crate::rights::as_owner;
-use crate::simulate::{folded, has_lost_rows};
 use crate::sql::{Connection, arg, connected};
 use pgrx::datum::Date;
 use pgrx::prelude::*;
@@ -32,7 +30,7 @@ fn reconcile(day: Option<Date>) -> i64 {
     as_owner(|| {
         connected(|connection| {
             let mut days = days(connection, day, utc);
-            recount(connection, utc, &mut days);
+            recount(utc, &mut days);
             let flagged = days.values().filter(|counts| counts.is_flagged()).count() as i64;
             record(connection, day, &days);
             flagged
@@ -137,62 +135,29 @@ fn days(connection: &Connection, day: i32, utc: Instant) -> BTreeMap<String, Cou
     days
 }
 
-const PARTS_OF_DAY: &str = "
-    SELECT DISTINCT p.tenant, p.conversation
-    FROM talkmeter.part AS p
-    WHERE p.charged_at >= $1 AND p.charged_at < $2
-    UNION
-    SELECT m.tenant, m.conversation
-    FROM talkmeter.marked AS m
-    WHERE m.occurred_at >= $1 AND m.occurred_at < $2";
-
-const LONGEST_TIMEOUT: &str = "
-    SELECT COALESCE(max(extract(epoch FROM GREATEST(p.idle_timeout, p.quiet_review_after)) * 1000000), 0)::int8
-    FROM talkmeter.policy AS p";
-
-/// Folds from its start every conversation that may have a unit on the day.
-fn recount(connection: &Connection, utc: Instant, days: &mut BTreeMap<String, Counts>) {
-    let timeout: i64 = connection.run(LONGEST_TIMEOUT, &[]).value(0, 1);
-    let (from, to) = (utc.plus(-ZONES), utc.plus(DAY + ZONES));
-    let mut conversations: BTreeSet<(String, String)> =
-        history::conversations(from.plus(-timeout), to).unwrap_or_else(|unreadable| unreadable.raise());
-    let rows = connection.run(PARTS_OF_DAY, &[arg(Timestamp::from(from)), arg(Timestamp::from(to))]);
-    conversations.extend((0..rows.count()).map(|row| (rows.value(row, 1), rows.value(row, 2))));
-    let keys: Vec<Key> = conversations
-        .iter()
-        .map(|(tenant, id)| (tenant.as_str(), id.as_str()))
-        .filter(|(tenant, _)| days.contains_key(*tenant))
-        .collect();
-    let mut progress = Progress::begin("reconcile", "conversations", keys.len());
-    for some in keys.chunks(BATCH) {
-        connected(|connection| recount_some(connection, some, days));
-        progress.advance(some.len());
-    }
-}
-
-fn recount_some(connection: &Connection, keys: &[Key], days: &mut BTreeMap<String, Counts>) {
-    let since = Instant::EARLIEST;
-    let wanted = keys.iter().map(|(tenant, conversation)| Wanted { tenant, conversation, since, has_marks: true });
-    let wanted: Vec<Wanted> = wanted.collect();
-    let logs = history::read(connection, &wanted).unwrap_or_else(|unreadable| unreadable.raise());
-    let stored = crate::parts::parts_from(
-        connection,
-        &keys.iter().map(|key| crate::parts::From { key: *key, place: &[] }).collect::<Vec<_>>(),
+/// Counts the units of the day that the messages give.
+fn recount(utc: Instant, days: &mut BTreeMap<String, Counts>) {
+    let span = Period { start: utc.plus(-ZONES), end: utc.plus(DAY + ZONES) };
+    let tenants: BTreeSet<String> = days.keys().cloned().collect();
+    recount::conversations(
+        "reconcile",
+        span,
+        None,
+        |tenant| tenants.contains(tenant),
+        |some| {
+            for recounted in some {
+                let counts = days.get_mut(recounted.key.0).expect("a tenant of the day");
+                // A unit without a plan waits, and is not charged.
+                let on_day = |at: Instant| counts.holds(at) && counts.account.plan_at(at).is_some();
+                let units =
+                    recounted.parts.iter().filter_map(Part::charge_instant).filter(|at| on_day(*at)).count() as i64;
+                match recounted.is_unprovable {
+                    true => counts.unprovable += units,
+                    false => counts.recounted += units,
+                }
+            }
+        },
     );
-    let mut batch = Batch::in_thought(connection, keys);
-    for (index, ((key, log), stored)) in keys.iter().zip(logs).zip(&stored).enumerate() {
-        let counts = days.get_mut(key.0).expect("a tenant of the day");
-        // A unit without a plan waits, and is not charged.
-        let on_day = |part: &&Part| {
-            part.charge_instant().is_some_and(|at| counts.holds(at) && counts.account.plan_at(at).is_some())
-        };
-        if stored.iter().any(|part| has_lost_rows(part, &log)) {
-            counts.unprovable += stored.iter().filter(on_day).count() as i64;
-            continue;
-        }
-        let parts = folded(&mut batch, index, log.events, stored, None);
-        counts.recounted += parts.iter().filter(on_day).count() as i64;
-    }
 }
 
 const RECORD: &str = "

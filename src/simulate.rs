@@ -1,15 +1,13 @@
 //! What would have been charged under another definition and plan (SPEC 5)? Nothing is written or locked.
 
-use crate::account::instant;
+use crate::account::{instant, known_policy};
 use crate::books::{self, Needed, decimal};
-use crate::cache;
-use crate::clock::{self, Timestamp};
+use crate::clock::Timestamp;
 use crate::error::{failure, required};
-use crate::explain::opened_under;
-use crate::history::{self, Log, Wanted};
+use crate::offers;
 use crate::over_rows;
-use crate::parts::{BATCH, Batch, From, Key, parts_from};
-use crate::progress::Progress;
+use crate::parts::Key;
+use crate::recount;
 use crate::rights::as_owner;
 use crate::sql::{Connection, OverRows, arg, column, connected};
 use pgrx::datum::TimestampWithTimeZone;
@@ -17,12 +15,10 @@ use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use talkmeter_engine::fold::{Opening, Part};
+use talkmeter_engine::fold::Part;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Usage};
-use talkmeter_engine::order;
 use talkmeter_engine::period::{Calendar, Period};
-use talkmeter_engine::refold::{Before, Changes, Placed, refold};
 
 /// What is asked.
 struct Question<'a> {
@@ -250,10 +246,13 @@ fn answer(
     }
     as_owner(|| {
         connected(|connection| {
-            check_policy(policy);
-            let plan = plan.map(|name| known_plan(connection, name));
+            policy.into_iter().for_each(known_policy);
+            let plan = plan.map(|name| {
+                offers::known_plan(name);
+                offers::plan(connection, name)
+            });
             let question = Question { policy, plan, from, to };
-            let mut units = fold(connection, &question);
+            let mut units = fold(&question);
             units.sort_by(|a, b| {
                 (&a.tenant, a.at, &a.conversation, &a.first_event).cmp(&(
                     &b.tenant,
@@ -268,84 +267,27 @@ fn answer(
     })
 }
 
-fn check_policy(policy: Option<&str>) {
-    let Some(policy) = policy.filter(|policy| !cache::policies().knows(policy)) else { return };
-    failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("policy \"{policy}\" does not exist"))
-        .detail(format!("Known are: {}.", cache::policies().names().join(", ")))
-        .hint("See talkmeter.policies; null stands for the policies that were in force.")
-        .raise()
-}
-
-const PLAN: &str = "SELECT p.included, p.overage_rate::text, p.currency FROM talkmeter.plan AS p WHERE p.name = $1";
-
-fn known_plan(connection: &Connection, name: &str) -> Plan {
-    let rows = connection.run(PLAN, &[arg(name)]);
-    if rows.count() == 0 {
-        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("plan \"{name}\" does not exist"))
-            .hint("See talkmeter.plans; null stands for the plans that tenants were on.")
-            .raise();
-    }
-    Plan {
-        name: name.to_owned(),
-        included: rows.value(0, 1),
-        overage_rate: decimal(rows.value(0, 2)),
-        currency: rows.value(0, 3),
-    }
-}
-
-// --- The messages, folded under the other definition ---
-
-const PARTS_OF_SPAN: &str = "
-    SELECT DISTINCT p.tenant, p.conversation
-    FROM talkmeter.part AS p
-    WHERE p.charged_at >= $1 AND p.charged_at < $2
-    UNION
-    SELECT m.tenant, m.conversation
-    FROM talkmeter.marked AS m
-    WHERE m.occurred_at >= $3 AND m.occurred_at < $2";
-
-const LONGEST_TIMEOUT: &str = "
-    SELECT COALESCE(max(extract(epoch FROM GREATEST(p.idle_timeout, p.quiet_review_after)) * 1000000), 0)::int8
-    FROM talkmeter.policy AS p";
-
-/// Folds every conversation that may have a unit in the span from its start.
-fn fold(connection: &Connection, question: &Question) -> Vec<Unit> {
-    let timeout: i64 = connection.run(LONGEST_TIMEOUT, &[]).value(0, 1);
-    let since = question.from.plus(-timeout);
-    let mut conversations: BTreeSet<(String, String)> =
-        history::conversations(since, question.to).unwrap_or_else(|unreadable| unreadable.raise());
-    let span = [question.from, question.to, since].map(|at| arg(Timestamp::from(at)));
-    let rows = connection.run(PARTS_OF_SPAN, &span);
-    conversations.extend((0..rows.count()).map(|row| (rows.value(row, 1), rows.value(row, 2))));
-    let keys: Vec<Key> = conversations.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
-    let mut progress = Progress::begin("simulate", "conversations", keys.len());
+/// The units of the span, not drawn yet.
+fn fold(question: &Question) -> Vec<Unit> {
+    let span = Period { start: question.from, end: question.to };
     let mut units = Vec::new();
-    for some in keys.chunks(BATCH) {
-        connected(|connection| fold_some(connection, some, question, &mut units));
-        progress.advance(some.len());
-    }
+    recount::conversations(
+        "simulate",
+        span,
+        question.policy,
+        |_| true,
+        |some| {
+            let keys: Vec<Key> = some.iter().map(|own| own.key).collect();
+            let credited = connected(|connection| credited(connection, &keys));
+            for (index, recounted) in some.iter().enumerate() {
+                let is_credited = |part: &Part| credited.contains(&(index, part.first_event.clone()));
+                let asked = |part: &&Part| question.asks_for(part.charge_instant()) && !is_credited(part);
+                let of_span = recounted.parts.iter().filter(asked);
+                units.extend(of_span.map(|part| unit(recounted.key, part, recounted.is_unprovable)));
+            }
+        },
+    );
     units
-}
-
-fn fold_some(connection: &Connection, keys: &[Key], question: &Question, units: &mut Vec<Unit>) {
-    let since = Instant::EARLIEST;
-    let wanted = keys.iter().map(|(tenant, conversation)| Wanted { tenant, conversation, since, has_marks: true });
-    let logs = history::read(connection, &wanted.collect::<Vec<_>>()).unwrap_or_else(|unreadable| unreadable.raise());
-    let from: Vec<From> = keys.iter().map(|key| From { key: *key, place: &[] }).collect();
-    let stored = parts_from(connection, &from);
-    let credited = credited(connection, keys);
-    let mut batch = Batch::in_thought(connection, keys);
-    for (index, ((key, log), stored)) in keys.iter().zip(logs).zip(stored).enumerate() {
-        let is_unprovable = stored.iter().any(|part| has_lost_rows(part, &log));
-        let parts = match is_unprovable {
-            true => stored.clone(),
-            false => folded(&mut batch, index, log.events, &stored, question.policy),
-        };
-        let is_credited = |part: &Part| credited.contains(&(index, part.first_event.clone()));
-        let asked = |part: &Part| question.asks_for(part.charge_instant()) && !is_credited(part);
-        let of_span = parts.into_iter().filter(asked);
-        units.extend(of_span.map(|part| unit(*key, &part, is_unprovable)));
-    }
 }
 
 const CREDITED: OverRows = over_rows!(
@@ -367,13 +309,6 @@ fn credited(connection: &Connection, keys: &[Key]) -> HashSet<(usize, Vec<u8>)> 
     (0..rows.count()).map(|row| (rows.value::<i64>(row, 1) as usize - 1, rows.value(row, 2))).collect()
 }
 
-/// Whether a part counted rows that are gone.
-pub fn has_lost_rows(part: &Part, log: &Log) -> bool {
-    let begin = log.events.partition_point(|placed| placed.place < part.first_event);
-    let end = log.events.partition_point(|placed| placed.place <= part.last_event);
-    ((end - begin) as i64) < part.event_count
-}
-
 fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> Unit {
     Unit {
         tenant: tenant.to_owned(),
@@ -385,23 +320,6 @@ fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> Unit {
         paid: None,
         is_unprovable,
     }
-}
-
-/// The parts of the conversation of that index, folded from its start: under a policy, or under those that were in force.
-pub fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], policy: Option<&str>) -> Vec<Part> {
-    let id = batch.conversations[index].id;
-    let before = Before { id, previous: None, parts: &[], highest: 0, passed: Some(clock::now()) };
-    let opener = |placed: &Placed, previous: Option<&Opening>| {
-        let really = batch.opening(index, &placed.place, placed.event.at, previous);
-        let Some(policy) = policy else { return opened_under(stored, placed).or(really) };
-        // A mark opens a part where it would have opened one: after another, or for a tenant whose policy is named.
-        if order::is_mark(&placed.place) && really.is_none() {
-            return None;
-        }
-        let source = really.and_then(|opening| opening.source);
-        Some(Opening { policy: cache::policies().in_force(policy, placed.event.at)?, source })
-    };
-    refold(&before, log, &Changes::default(), opener, BTreeMap::new).parts
 }
 
 // --- The units, drawn under the other plan ---
