@@ -55,8 +55,8 @@ REVOKE ALL ON FUNCTION talkmeter.audit_of(text, text, bytea, bytea) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.audit_of(text, text, bytea, bytea) IS
     'What audit_trail shows of the rows of a part, from its first event to its last: the first customer, stages and models in the order in which they were first seen, and whether all safety checks were passed';
 
-CREATE VIEW talkmeter.audit_trail AS
-    SELECT safe.tenant, safe.conversation, p.part, safe.customer, p.started_at, p.first_ai_reply_at, p.last_activity_at,
+CREATE VIEW talkmeter.audited AS
+    SELECT p.tenant, safe.conversation, p.part, safe.customer, p.started_at, p.first_ai_reply_at, p.last_activity_at,
         CASE WHEN passed THEN p.due_end ELSE p.ended_at END AS ended_at,
         CASE WHEN passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
         COALESCE(p.charged_at, p.due_end) AS charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
@@ -78,12 +78,27 @@ CREATE VIEW talkmeter.audit_trail AS
     ) AS c ON true
     -- A cell that begins so is a formula to a spreadsheet.
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN p.tenant ~ '^[=+@\t\r\n-]' THEN '''' || p.tenant ELSE p.tenant END AS tenant,
-            CASE WHEN p.conversation ~ '^[=+@\t\r\n-]' THEN '''' || p.conversation ELSE p.conversation END AS conversation,
+        SELECT CASE WHEN p.conversation ~ '^[=+@\t\r\n-]' THEN '''' || p.conversation ELSE p.conversation END AS conversation,
             CASE WHEN seen.customer ~ '^[=+@\t\r\n-]' THEN '''' || seen.customer ELSE seen.customer END AS customer,
             CASE WHEN p.policy ~ '^[=+@\t\r\n-]' THEN '''' || p.policy ELSE p.policy END AS policy
     ) AS safe
     WHERE p.charged_at IS NOT NULL OR passed AND p.due_because IS NULL;
+REVOKE ALL ON talkmeter.audited FROM PUBLIC;
+COMMENT ON VIEW talkmeter.audited IS
+    'The rows of audit_trail with the name of the tenant as it is: what is joined with other views by tenant';
+
+-- In two halves, so that a condition on the tenant finds its parts by index, also where the name shown is not the name.
+CREATE VIEW talkmeter.audit_trail AS
+    SELECT a.*
+    FROM talkmeter.audited AS a
+    WHERE a.tenant !~ '^[=+@\t\r\n-]'
+    UNION ALL
+    SELECT '''' || a.tenant, a.conversation, a.part, a.customer, a.started_at, a.first_ai_reply_at, a.last_activity_at,
+        a.ended_at, a.end_reason, a.charged_at, a.message_count, a.turn_count, a.ai_replies, a.staff_replies, a.stages,
+        a.models, a.safety_passed, a.charge_id, a.tier, a.amount, a.currency, a.taken_back, a.policy, a.policy_version
+    FROM talkmeter.audited AS a
+    WHERE a.tenant LIKE '=%' OR a.tenant LIKE '+%' OR a.tenant LIKE '@%' OR a.tenant LIKE '-%'
+        OR a.tenant LIKE E'\t%' OR a.tenant LIKE E'\r%' OR a.tenant LIKE E'\n%';
 REVOKE ALL ON talkmeter.audit_trail FROM PUBLIC;
 COMMENT ON VIEW talkmeter.audit_trail IS
     'Billable parts with who asked, which stages and models answered, whether safety was passed, and the charge. Made for COPY ... CSV HEADER: text that a spreadsheet would take for a formula has an apostrophe before it';

@@ -116,17 +116,23 @@ CREATE VIEW talkmeter.my_parts WITH (security_barrier) AS
 REVOKE ALL ON talkmeter.my_parts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_parts IS 'Every metered interaction of the own tenants: see parts';
 
-CREATE FUNCTION talkmeter.own_audit_trail() RETURNS SETOF talkmeter.audit_trail
+CREATE FUNCTION talkmeter.own_audit_trail() RETURNS SETOF talkmeter.audited
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
         SELECT v.*
         FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.audit_trail AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
+        CROSS JOIN LATERAL (SELECT * FROM talkmeter.audited AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
     $$;
 REVOKE ALL ON FUNCTION talkmeter.own_audit_trail() FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.own_audit_trail() IS 'The rows of talkmeter.my_audit_trail';
+COMMENT ON FUNCTION talkmeter.own_audit_trail() IS
+    'The rows of talkmeter.my_audit_trail, with the name of the tenant as it is';
 CREATE VIEW talkmeter.my_audit_trail WITH (security_barrier) AS
-    SELECT v.* FROM talkmeter.own_audit_trail() AS v WHERE talkmeter.is_own(v.tenant);
+    SELECT CASE WHEN v.tenant ~ '^[=+@\t\r\n-]' THEN '''' || v.tenant ELSE v.tenant END AS tenant, v.conversation, v.part,
+        v.customer, v.started_at, v.first_ai_reply_at, v.last_activity_at, v.ended_at, v.end_reason, v.charged_at,
+        v.message_count, v.turn_count, v.ai_replies, v.staff_replies, v.stages, v.models, v.safety_passed, v.charge_id,
+        v.tier, v.amount, v.currency, v.taken_back, v.policy, v.policy_version
+    FROM talkmeter.own_audit_trail() AS v
+    WHERE talkmeter.is_own(v.tenant);
 REVOKE ALL ON talkmeter.my_audit_trail FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_audit_trail IS 'Billable parts of the own tenants: see audit_trail';
 

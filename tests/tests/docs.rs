@@ -254,7 +254,7 @@ fn the_reference_has_every_view_with_its_columns_in_their_order_and_no_other() {
         let (name, text) = view.split_once('`').expect("a name between back-quotes");
         documented.insert(name.to_owned(), first_cells(text.split("\n### ").next().expect("its text")).join(" "));
     }
-    for row in rows(section(views, "### Those of a tenant")) {
+    for row in rows(section(views, "### With the columns of another view")) {
         let (own, of) = (quoted(row[0]).remove(0), quoted(row[1]).remove(0));
         documented.insert(own, there.get(of.as_str()).unwrap_or(&"no such view").to_string());
     }

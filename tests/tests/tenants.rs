@@ -61,6 +61,25 @@ fn a_tenant_reads_all_rows_of_its_own_in_every_view_and_none_of_anothers() {
 }
 
 #[test]
+fn a_tenant_whose_name_a_spreadsheet_would_take_for_a_formula_reads_its_audit_trail() {
+    let (database, mut session, role) = shops();
+    let named = ["=sum", "+1", "@home", "-dash", "\ttab"];
+    for tenant in named {
+        session.run(&format!(
+            "SELECT talkmeter.subscribe('{tenant}', 'one', '2026-03-01', anchor_day => 1);
+             SELECT talkmeter.grant_tenant('{role}', '{tenant}')"
+        ));
+        tell(&mut session, tenant, "c", "10:00 exchange");
+    }
+    // What an apostrophe makes of the first.
+    tell(&mut session, "'=sum", "foreign", "10:00 exchange");
+    let shown = "SELECT tenant, conversation FROM talkmeter.my_audit_trail WHERE tenant <> 'mine' ORDER BY 1";
+    let mut expected = named.map(|tenant| format!("'{tenant}|c"));
+    expected.sort_unstable();
+    assert_eq!(database.connect_as(&role).lines(shown), expected);
+}
+
+#[test]
 fn a_tenants_functions_answer_for_its_own_alone() {
     let (database, mut session, role) = shops();
     let mut reader = database.connect_as(&role);

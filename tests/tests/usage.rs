@@ -253,8 +253,8 @@ fn fill(session: &mut Session, parts: u32) {
          INSERT INTO talkmeter.part (tenant, conversation, part, first_event, last_event, policy, policy_version, started_at,
              first_ai_reply_at, last_activity_at, ended_at, end_reason, event_count, message_count, turn_count, ai_replies,
              staff_replies, customer_waits, excluded, error_before_reply, charged_at, timed)
-         SELECT tenant, conversation, 1, '', '', 'lutingenie', 1, period_start, period_start, period_start, period_start,
-             'close', 3, 2, 1, 1, 0, false, false, false, period_start, false
+         SELECT tenant, conversation, 1, '\\x8000000000000000', '\\x8000000000000000', 'lutingenie', 1,
+             period_start, period_start, period_start, period_start, 'close', 3, 2, 1, 1, 0, false, false, false, period_start, false
          FROM unit;
          INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
              posted_period_start, posted_period_end, tier, amount, currency, plan, policy, policy_version)
@@ -273,12 +273,20 @@ fn fill(session: &mut Session, parts: u32) {
     session.run("VACUUM ANALYZE");
 }
 
-const QUESTIONS: [&str; 4] = [
-    "SELECT * FROM talkmeter.usage WHERE tenant = 'big'",
-    "SELECT * FROM talkmeter.usage WHERE tenant = 'small 7'",
-    "SELECT talkmeter.balance('big')",
-    "SELECT talkmeter.balance('small 7')",
-];
+/// Usage and balance of a big tenant and of a small one, and all views of the small one.
+fn questions(session: &mut Session) -> Vec<String> {
+    let mut questions = session.lines(
+        "SELECT format('SELECT count(v) FROM talkmeter.%I AS v WHERE tenant = %L', c.relname, 'small 7')
+         FROM pg_class AS c
+         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant'
+         WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'v' AND c.relname NOT LIKE 'my\\_%'
+         ORDER BY c.relname",
+    );
+    assert!(questions.len() >= 14, "{questions:?}");
+    questions.push("SELECT * FROM talkmeter.usage WHERE tenant = 'big'".to_owned());
+    questions.extend(["big", "small 7"].map(|tenant| format!("SELECT talkmeter.balance('{tenant}')")));
+    questions
+}
 
 /// What a question costs.
 #[derive(Debug)]
@@ -290,7 +298,7 @@ struct Cost {
     buffers: u32,
 }
 
-fn costs(session: &mut Session) -> Vec<Cost> {
+fn costs(session: &mut Session) -> Vec<(String, Cost)> {
     session.run(
         r#"CREATE FUNCTION pg_temp.plan(query text) RETURNS jsonb LANGUAGE plpgsql AS $$
                DECLARE plan json;
@@ -300,7 +308,8 @@ fn costs(session: &mut Session) -> Vec<Cost> {
                END
            $$"#,
     );
-    QUESTIONS.iter().map(|question| cost(session, question)).collect()
+    let questions = questions(session);
+    questions.into_iter().map(|question| (question.clone(), cost(session, &question))).collect()
 }
 
 fn cost(session: &mut Session, question: &str) -> Cost {
@@ -328,18 +337,20 @@ fn cost(session: &mut Session, question: &str) -> Cost {
 }
 
 #[test]
-fn usage_and_balance_of_a_tenant_read_as_few_rows_of_many_as_of_few() {
+fn what_is_asked_of_a_tenant_reads_as_few_rows_of_many_as_of_few() {
     let many = if std::env::var_os("TALKMETER_LONG").is_some() { 1_000_000 } else { 200_000 };
     let [few, many] = [20_000, many].map(|parts| {
         let (_database, mut session) = shop();
         fill(&mut session, parts);
         costs(&mut session)
     });
-    for ((question, few), many) in QUESTIONS.iter().zip(&few).zip(&many) {
+    assert!(few.iter().any(|(_, cost)| cost.read > 0), "what is read is counted");
+    for ((question, few), (_, many)) in few.iter().zip(&many) {
         println!("{question}\n  few:  {few:?}\n  many: {many:?}");
-        assert!(0 < few.read && few.read < 20, "{question}");
-        assert_eq!(many.read, few.read, "{question}");
-        assert_eq!(many.planned, few.planned, "{question}");
+        assert!(few.read < 30, "{question}");
+        assert!(many.read <= few.read, "{question}");
+        // A plan of more rows may have a node more or less.
+        assert!(many.planned <= few.planned + 10, "{question}");
         // An index of more rows may be a level or two deeper.
         assert!(many.buffers <= few.buffers + 15, "{question}");
     }
