@@ -307,6 +307,23 @@ pub fn tell(session: &mut Session, tenant: &str, conversation: &str, story: &str
     ));
 }
 
+/// The plan of tenants whose first unit subscribes them.
+pub const PLAN: Option<&str> = Some("agent_red/starter");
+
+/// A new database in which `messages` is metered under a policy, and a session there.
+pub fn metered(policy: &str) -> (Database, Session) {
+    let database = Database::with_messages("metered", policy, PLAN);
+    let session = database.connect();
+    (database, session)
+}
+
+/// A metered database in which the conversation `c` of `acme` has had these events; their ids count from 1.
+pub fn told(policy: &str, story: &str) -> (Database, Session) {
+    let (database, mut session) = metered(policy);
+    tell(&mut session, "acme", "c", story);
+    (database, session)
+}
+
 /// A time of a story as SQL.
 pub fn instant(time: &str) -> String {
     match time {

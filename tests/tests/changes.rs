@@ -1,23 +1,11 @@
 //! Is a row that is changed, deleted or held back metered as what it is, without rewriting what was billed (SPEC 3.5, 3.7)?
 
 use postgres::error::SqlState;
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, quoted, standing_charges, tell};
+use talkmeter_tests::{
+    Database, PLAN, Session, attach, create_messages, messages_mapping, metered, quoted, standing_charges, tell, told,
+};
 
-const PLAN: Option<&str> = Some("agent_red/starter");
 const NOTHING: [&str; 0] = [];
-
-fn metered(policy: &str) -> (Database, Session) {
-    let database = Database::with_messages("changes", policy, PLAN);
-    let session = database.connect();
-    (database, session)
-}
-
-/// A database in which the conversation `c` of `acme` has had these events; their ids count from 1.
-fn told(policy: &str, story: &str) -> (Database, Session) {
-    let (database, mut session) = metered(policy);
-    tell(&mut session, "acme", "c", story);
-    (database, session)
-}
 
 /// The parts, with messages counted and the time of the charge that stands, times of 2026-03-01 without the day.
 fn billed(session: &mut Session) -> Vec<String> {

@@ -4,10 +4,9 @@ mod paid;
 
 use paid::{Charged, POLICIES};
 use postgres::error::SqlState;
-use talkmeter_tests::{Database, Random, Session, assert_same_rows, tell};
+use talkmeter_tests::{Database, Random, Session, assert_same_rows, metered, tell, told};
 
 const NOTHING: [&str; 0] = [];
-const PLAN: Option<&str> = Some("agent_red/starter");
 
 // --- All conversations of the sample ---
 
@@ -155,19 +154,6 @@ fn real_conversations_are_told_as_they_were_metered() {
 }
 
 // --- One conversation ---
-
-fn metered(policy: &str) -> (Database, Session) {
-    let database = Database::with_messages("explain", policy, PLAN);
-    let session = database.connect();
-    (database, session)
-}
-
-/// A database in which the conversation `c` of `acme` has had these events; their ids count from 1.
-fn told(policy: &str, story: &str) -> (Database, Session) {
-    let (database, mut session) = metered(policy);
-    tell(&mut session, "acme", "c", story);
-    (database, session)
-}
 
 /// The steps of a conversation; times of 2026-03-01 without the day.
 fn steps(session: &mut Session, conversation: &str, columns: &str) -> Vec<String> {

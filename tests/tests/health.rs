@@ -1,12 +1,6 @@
 //! Does `talkmeter.health()` name everything that is not as it should be, and nothing else?
 
-use talkmeter_tests::{Database, Session, tell};
-
-fn metered() -> (Database, Session) {
-    let database = Database::with_messages("health", "agent_red", Some("agent_red/starter"));
-    let session = database.connect();
-    (database, session)
-}
+use talkmeter_tests::{Database, Session, metered, tell};
 
 fn problems(session: &mut Session) -> Vec<String> {
     session.lines("SELECT problem, object FROM talkmeter.health() ORDER BY problem, object")
@@ -14,7 +8,7 @@ fn problems(session: &mut Session) -> Vec<String> {
 
 #[test]
 fn all_is_well_where_messages_are_metered_and_swept() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     tell(&mut session, "acme", "c", "10:00 exchange");
     session.run("SELECT talkmeter.sweep()");
     assert_eq!(problems(&mut session), [""; 0]);
@@ -22,7 +16,7 @@ fn all_is_well_where_messages_are_metered_and_swept() {
 
 #[test]
 fn metering_that_is_off_is_named_and_its_gap_is_kept_when_it_is_on_again() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     session.run("SET talkmeter.enabled = off");
     tell(&mut session, "acme", "c", "10:00 exchange");
     assert_eq!(problems(&mut session), ["gap|public.messages", "metering_off|talkmeter.enabled"]);
@@ -40,7 +34,7 @@ fn metering_that_is_off_is_named_and_its_gap_is_kept_when_it_is_on_again() {
 
 #[test]
 fn metering_that_is_switched_off_in_a_transaction_under_way_stops_at_once() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     session.run("BEGIN");
     tell(&mut session, "acme", "c", "10:00 exchange");
     session.run("SET LOCAL talkmeter.enabled = off; COMMIT");
@@ -63,7 +57,7 @@ fn a_strict_source_takes_rows_while_metering_is_off() {
 
 /// With a status table besides the messages.
 fn metered_with_tickets() -> (Database, Session) {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("agent_red");
     session.run(
         r#"CREATE TABLE tickets (id text PRIMARY KEY, tenant_id text, status text);
            SELECT talkmeter.attach_status('tickets', '{"status": {"done": "close"}}')"#,
@@ -111,7 +105,7 @@ fn each_trigger_that_is_missing_is_named() {
 
 #[test]
 fn a_table_without_an_index_on_its_conversations_is_named_and_the_hint_ends_the_problem() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     session.run(
         r#"CREATE TABLE letters (id bigint PRIMARY KEY, "To" text, tenant_id text, created_at timestamptz);
            ALTER TABLE letters RENAME tenant_id TO "From";
@@ -131,7 +125,7 @@ fn a_table_without_an_index_on_its_conversations_is_named_and_the_hint_ends_the_
 
 #[test]
 fn a_renamed_a_swapped_and_a_dropped_table_are_told_apart() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     session.run("ALTER TABLE messages RENAME TO old_messages");
     assert_eq!(problems(&mut session), ["table_renamed|public.messages"]);
     session.run("CREATE TABLE messages (LIKE old_messages INCLUDING INDEXES)");
@@ -142,7 +136,7 @@ fn a_renamed_a_swapped_and_a_dropped_table_are_told_apart() {
 
 #[test]
 fn the_hint_of_a_dropped_table_ends_its_problem() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     session.run("DROP TABLE messages");
     let hint = session.line("SELECT hint FROM talkmeter.health()");
     session.run(&hint);
@@ -151,7 +145,7 @@ fn the_hint_of_a_dropped_table_ends_its_problem() {
 
 #[test]
 fn a_mapping_broken_by_a_dropped_column_is_named_and_a_renamed_column_is_followed() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     session.run("ALTER TABLE messages RENAME COLUMN kind TO event");
     assert_eq!(problems(&mut session), [""; 0]);
     session.run("ALTER TABLE messages DROP COLUMN event");
@@ -179,7 +173,7 @@ fn a_partition_that_was_taken_out_is_named_and_its_hint_ends_the_problem() {
 
 #[test]
 fn quarantine_is_named_by_table_and_reason_with_its_growth() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     tell(&mut session, "acme", "c", "10:00 customer_message, 10:01 unheard_of");
     let detail = session.line("SELECT detail FROM talkmeter.health() WHERE problem = 'quarantine'");
     assert!(
@@ -190,7 +184,7 @@ fn quarantine_is_named_by_table_and_reason_with_its_growth() {
 
 #[test]
 fn parts_that_no_sweep_has_ended_for_long_are_named() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("agent_red");
     tell(&mut session, "acme", "c", "10:00 exchange");
     assert_eq!(problems(&mut session), ["sweep_stale|talkmeter.part"]);
     session.run("SELECT talkmeter.sweep()");
@@ -199,7 +193,7 @@ fn parts_that_no_sweep_has_ended_for_long_are_named() {
 
 #[test]
 fn a_prepared_transaction_that_holds_conversations_is_named() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("agent_red");
     session.run("BEGIN");
     tell(&mut session, "acme", "d", "10:00 customer_message");
     session.run("PREPARE TRANSACTION 'held'");

@@ -2,9 +2,9 @@
 
 use postgres::error::SqlState;
 use std::collections::BTreeSet;
-use talkmeter_tests::{Database, Random, Session, attach, create_messages, messages_mapping, quoted, tell};
-
-const PLAN: Option<&str> = Some("agent_red/starter");
+use talkmeter_tests::{
+    Database, PLAN, Random, Session, attach, create_messages, messages_mapping, metered, quoted, tell,
+};
 
 /// A database with a table of these columns attached under a mapping; rows without other kinds are exchanges.
 fn attached(columns: &str, mapping: &str) -> (Database, Session) {
@@ -12,12 +12,6 @@ fn attached(columns: &str, mapping: &str) -> (Database, Session) {
     let mut session = database.connect();
     session.run(&format!("CREATE TABLE messages ({columns})"));
     attach(&mut session, "messages", "lutingenie", PLAN, mapping);
-    (database, session)
-}
-
-fn metered() -> (Database, Session) {
-    let database = Database::with_messages("ids", "lutingenie", PLAN);
-    let session = database.connect();
     (database, session)
 }
 
@@ -172,7 +166,7 @@ fn message_ids_of_any_shape() {
 
 #[test]
 fn ids_of_any_shape_in_one_conversation_and_instant() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("ALTER TABLE messages DROP CONSTRAINT messages_pkey, ALTER id DROP IDENTITY");
     session.run("SELECT talkmeter.detach('messages')");
     session.run("ALTER TABLE messages ALTER id TYPE text, ADD UNIQUE (id)");
@@ -255,7 +249,7 @@ fn a_column_of_another_type_is_refused_as_key() {
 
 #[test]
 fn null_keys_are_quarantined() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("ALTER TABLE messages DROP CONSTRAINT messages_pkey; ALTER TABLE messages ALTER id DROP IDENTITY");
     session.run("ALTER TABLE messages ALTER id DROP NOT NULL");
     session.run(
@@ -271,7 +265,7 @@ fn null_keys_are_quarantined() {
 
 #[test]
 fn times_that_cannot_be_metered_are_quarantined() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     let times = [
         ("infinity", "time_out_of_range"),
         ("-infinity", "time_out_of_range"),
@@ -294,7 +288,7 @@ fn times_that_cannot_be_metered_are_quarantined() {
 
 #[test]
 fn a_row_further_ahead_than_max_future_is_quarantined() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run(
         "INSERT INTO messages VALUES (1, 'acme', 'ahead', clock_timestamp() + interval '6 minutes', 'exchange'),
              (2, 'acme', 'near', clock_timestamp() + interval '4 minutes', 'exchange')",
@@ -334,7 +328,7 @@ fn a_timestamp_means_the_time_in_the_zone_of_the_mapping() {
 
 #[test]
 fn a_row_of_which_no_rule_speaks_is_quarantined() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     tell(&mut session, "acme", "c", "10:00 customer_message, 10:01 Customer_message, 10:02 ai_reply");
     session.run("INSERT INTO messages (tenant_id, conversation_id) VALUES ('acme', 'c')");
     assert_eq!(quarantined(&mut session), ["2|no_kind", "4|no_kind"]);
@@ -498,7 +492,7 @@ fn strict_raises_instead_and_the_insert_fails() {
 
 /// Changes the table after a first row, while another session knows it as it was, and inserts a row by each.
 fn after_change(change: &str, insert: &str) -> (Database, Session) {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let mut other = database.connect();
     tell(&mut other, "acme", "first", "10:00 exchange");
     session.run(change);
@@ -635,7 +629,7 @@ fn rows_of_partitions_are_metered_once_by_way_of_the_parent_and_directly() {
 
 #[test]
 fn on_conflict_meters_what_was_inserted() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     let insert = |id: &str| {
         format!("INSERT INTO messages VALUES ({id}, 'acme', 'c', clock_timestamp(), 'exchange') ON CONFLICT")
     };
@@ -667,7 +661,7 @@ fn values_that_are_stored_out_of_line_are_read() {
 
 #[test]
 fn inserts_of_every_form_are_metered_once() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run(
         "ALTER TABLE messages ALTER tenant_id SET DEFAULT 'acme', ALTER kind SET DEFAULT 'exchange';
          CREATE TABLE inbox (conversation text);
@@ -733,7 +727,7 @@ fn hostile() -> String {
 
 #[test]
 fn a_role_that_may_only_insert_is_metered_and_reads_nothing_of_talkmeter() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let app = database.role("app");
     session.run(&format!("GRANT INSERT ON messages TO {app}"));
     let mut inserter = database.connect_as(&app);
@@ -767,7 +761,7 @@ fn a_role_that_may_only_insert_is_metered_and_reads_nothing_of_talkmeter() {
 
 #[test]
 fn a_hostile_search_path_has_no_effect_on_metering() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let app = database.role("app");
     session.run(&hostile());
     session.run(&format!(
@@ -786,7 +780,7 @@ fn a_hostile_search_path_has_no_effect_on_metering() {
 
 #[test]
 fn settings_of_a_session_have_no_effect_on_metering() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run(
         "SET DateStyle = 'German'; SET IntervalStyle = 'iso_8601'; SET TimeZone = 'Asia/Kathmandu';
          SET client_encoding = 'LATIN1'; SET standard_conforming_strings = off; SET bytea_output = 'escape';
@@ -805,7 +799,7 @@ fn settings_of_a_session_have_no_effect_on_metering() {
 
 #[test]
 fn names_that_a_session_wants_quoted_have_no_effect_on_metering() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("SET quote_all_identifiers = on");
     tell(&mut session, "acme", "c", "10:00 exchange");
     assert_eq!(quarantined(&mut session), [""; 0]);
@@ -814,7 +808,7 @@ fn names_that_a_session_wants_quoted_have_no_effect_on_metering() {
 
 #[test]
 fn a_hostile_search_path_does_not_make_anybody_owner_of_a_table() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let clerk = database.role("clerk");
     session.run(&format!(
         "CREATE SCHEMA hostile;

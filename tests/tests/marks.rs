@@ -2,23 +2,11 @@
 
 use postgres::error::SqlState;
 use std::thread;
-use talkmeter_tests::{Database, Session, attach, instant, messages_mapping, quoted, standing_charges, tell};
+use talkmeter_tests::{
+    Database, PLAN, Session, attach, instant, messages_mapping, metered, quoted, standing_charges, tell, told,
+};
 
-const PLAN: Option<&str> = Some("agent_red/starter");
 const NOTHING: [&str; 0] = [];
-
-fn metered(policy: &str) -> (Database, Session) {
-    let database = Database::with_messages("marks", policy, PLAN);
-    let session = database.connect();
-    (database, session)
-}
-
-/// A database in which the conversation `c` of `acme` has had these events.
-fn told(policy: &str, story: &str) -> (Database, Session) {
-    let (database, mut session) = metered(policy);
-    tell(&mut session, "acme", "c", story);
-    (database, session)
-}
 
 /// Marks the conversation `c`.
 fn mark(session: &mut Session, kind: &str, at: &str) {

@@ -1,5 +1,8 @@
 //! Is the bill exact among many clients, and the application's transaction never the meter's business, however it ends?
 
+#[path = "../../engine/tests/common/policies.rs"]
+mod policies;
+
 use postgres::error::SqlState;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -9,23 +12,16 @@ use std::thread;
 use std::time::{Duration, Instant as Clock};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
-use talkmeter_engine::instant::{Instant, SECOND};
+use talkmeter_engine::instant::Instant;
 use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::period::Calendar;
-use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::verdict::Verdict;
 use talkmeter_tests::{
-    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, quoted, standing_charges,
-    tell, traces,
+    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, metered, quoted,
+    standing_charges, tell, traces,
 };
 
 const NOTHING: [&str; 0] = [];
-
-fn metered() -> (Database, Session) {
-    let database = Database::with_messages("protocol", "lutingenie", Some("agent_red/starter"));
-    let session = database.connect();
-    (database, session)
-}
 
 /// The conversations that were metered, with messages counted.
 fn counted(session: &mut Session) -> Vec<String> {
@@ -147,23 +143,6 @@ fn eight_clients(database: &Database, level: &str, transactions: usize, row: fn(
     assert_eq!(rows, (CLIENTS * transactions * 3).to_string());
 }
 
-/// The policy `lutingenie`, as the engine takes it.
-fn lutingenie() -> Arc<Policy> {
-    Arc::new(Policy {
-        name: "lutingenie".into(),
-        version: 1,
-        starts_on: vec![Kind::CustomerMessage],
-        ends_on: vec![Kind::Close, Kind::Resolve, Kind::NewTopic],
-        idle_timeout: Some(30 * 60 * SECOND),
-        quiet_review_after: None,
-        turn_limit: None,
-        charge_on: ChargeOn::FirstAiReply,
-        staff_reply_blocks: false,
-        error_before_reply_waives: false,
-        exclude_prefixes: vec![],
-    })
-}
-
 fn kinds(kind: &str) -> Vec<Kind> {
     match kind {
         "exchange" => vec![Kind::CustomerMessage, Kind::AiReply],
@@ -206,7 +185,7 @@ fn the_parts_are_those_of_folding_in_order(session: &mut Session) {
            ORDER BY conversation_id COLLATE "C", created_at, id"#,
         micros("created_at")
     ));
-    let policy = lutingenie();
+    let policy = policies::lutingenie();
     let mut folding: BTreeMap<&str, (Conversation, Vec<Effect>)> = BTreeMap::new();
     for row in &rows {
         let [conversation, at, kind] = row.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
@@ -389,7 +368,7 @@ fn shared_tenants_at_serializable_meet_only_serialization_failures_and_are_bille
 #[test]
 fn many_inserts_into_one_conversation_in_one_transaction_cost_linear_time() {
     const ROWS: [usize; 2] = [5_000, 20_000];
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     let mut best = [Duration::MAX; 2];
     let begin = Clock::now();
     for repeat in 0.. {
@@ -430,7 +409,7 @@ fn create_say(session: &mut Session) {
 
 #[test]
 fn rows_inserted_by_refreshing_a_materialized_view_are_metered() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     create_say(&mut session);
     session.run("CREATE MATERIALIZED VIEW said AS SELECT say('c') AS conversation WITH NO DATA");
     session.run("REFRESH MATERIALIZED VIEW said");
@@ -442,7 +421,7 @@ fn rows_inserted_by_refreshing_a_materialized_view_are_metered() {
 
 #[test]
 fn rows_inserted_by_a_cursor_that_is_held_over_the_commit_are_metered() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     create_say(&mut session);
     session.run(
         "BEGIN;
@@ -457,7 +436,7 @@ fn rows_inserted_by_a_cursor_that_is_held_over_the_commit_are_metered() {
 
 #[test]
 fn rows_inserted_in_blocks_of_a_function_are_metered_if_their_block_succeeds() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     create_say(&mut session);
     session.run(
         "CREATE FUNCTION say_much() RETURNS void LANGUAGE plpgsql AS $$
@@ -485,7 +464,7 @@ fn rows_inserted_in_blocks_of_a_function_are_metered_if_their_block_succeeds() {
 
 /// A foreign key of the messages that is checked at commit.
 fn metered_with_tickets() -> (Database, Session) {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     session.run(
         "CREATE TABLE tickets (id text PRIMARY KEY);
          ALTER TABLE messages ADD FOREIGN KEY (conversation_id) REFERENCES tickets DEFERRABLE INITIALLY DEFERRED",
@@ -520,7 +499,7 @@ fn a_deferred_constraint_that_fails_the_commit_leaves_no_trace() {
 /// In this role the server fires no ordinary trigger: rows are those of another server, which has metered them.
 #[test]
 fn rows_inserted_as_a_replica_are_not_metered() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("SET session_replication_role = replica");
     tell(&mut session, "acme", "c", "10:00 exchange");
     assert_eq!(traces(&mut session), NOTHING);
@@ -531,7 +510,7 @@ fn rows_inserted_as_a_replica_are_not_metered() {
 
 #[test]
 fn rows_inserted_before_a_session_became_a_replica_are_metered() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "c", "10:00 exchange");
     session.run("SET LOCAL session_replication_role = replica; COMMIT");
@@ -540,7 +519,7 @@ fn rows_inserted_before_a_session_became_a_replica_are_metered() {
 
 #[test]
 fn after_an_error_in_a_transaction_the_next_statement_is_metered_alone() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "explicit", "10:00 exchange");
     session.refused("SELECT 1 / 0");
@@ -574,7 +553,7 @@ fn by_name(conversation: &str, count: &str, from: &str) -> String {
 
 #[test]
 fn savepoints_keep_and_take_back_more_rows_than_memory_holds() {
-    let (database, _) = metered();
+    let (database, _) = metered("lutingenie");
     let (mut session, heard) = database.connect_heard();
     session.run("BEGIN");
     tell_much(&mut session, "kept");
@@ -600,7 +579,7 @@ fn savepoints_keep_and_take_back_more_rows_than_memory_holds() {
 
 #[test]
 fn an_error_of_the_meters_with_more_rows_than_memory_holds_puts_each_into_quarantine() {
-    let (database, mut other) = metered();
+    let (database, mut other) = metered("lutingenie");
     other.run("ALTER TABLE talkmeter.part ADD CHECK (conversation NOT LIKE 'zzz%')");
     let (mut session, heard) = database.connect_heard();
     session.run("BEGIN");
@@ -631,7 +610,7 @@ fn tell_both(session: &mut Session) {
 
 #[test]
 fn an_error_of_the_meters_is_a_warning_and_a_quarantine_but_none_of_the_applications() {
-    let (database, _) = metered();
+    let (database, _) = metered("lutingenie");
     let (mut session, heard) = database.connect_heard();
     break_tenant(&mut session);
     session.run("BEGIN");
@@ -650,7 +629,7 @@ fn an_error_of_the_meters_is_a_warning_and_a_quarantine_but_none_of_the_applicat
 
 #[test]
 fn after_an_error_of_the_meters_later_transactions_are_metered() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     break_tenant(&mut session);
     session.run("BEGIN");
     tell_both(&mut session);
@@ -664,7 +643,7 @@ fn after_an_error_of_the_meters_later_transactions_are_metered() {
 
 #[test]
 fn an_error_of_the_meters_lets_a_transaction_be_prepared() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     break_tenant(&mut session);
     session.run("BEGIN");
     tell_both(&mut session);
@@ -675,7 +654,7 @@ fn an_error_of_the_meters_lets_a_transaction_be_prepared() {
 
 #[test]
 fn an_error_of_the_meters_in_flush_lets_the_transaction_go_on() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     break_tenant(&mut session);
     session.run("BEGIN");
     tell(&mut session, "broken", "before", "10:00 exchange");
@@ -692,7 +671,7 @@ fn an_error_of_the_meters_in_flush_lets_the_transaction_go_on() {
 
 #[test]
 fn an_error_of_the_meters_fails_the_commit_of_a_strict_source_and_leaves_no_trace() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     let mapping = quoted(&messages_mapping());
     session.run(&format!(
         "CREATE TABLE strict_messages (LIKE messages INCLUDING ALL);
@@ -726,7 +705,7 @@ fn holder_and_waiter(database: &Database) -> (Session, Session) {
 
 #[test]
 fn a_commit_can_be_cancelled_while_it_waits() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let (mut holder, mut waiter) = holder_and_waiter(&database);
     let pid = waiter.pid();
     let waiting = thread::spawn(move || {
@@ -748,7 +727,7 @@ fn a_commit_can_be_cancelled_while_it_waits() {
 
 #[test]
 fn a_session_can_be_terminated_while_its_commit_waits() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let (mut holder, mut waiter) = holder_and_waiter(&database);
     let pid = waiter.pid();
     let waiting = thread::spawn(move || waiter.client.batch_execute("COMMIT"));
@@ -764,7 +743,7 @@ fn a_session_can_be_terminated_while_its_commit_waits() {
 /// Only flush() lets a transaction wait for the application while it holds a conversation.
 #[test]
 fn a_deadlock_with_a_lock_of_the_applications_fails_the_commit() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     session.run("CREATE TABLE stock (item int PRIMARY KEY); INSERT INTO stock VALUES (1)");
     let (mut holder, mut waiter) = holder_and_waiter(&database);
     waiter.run("SELECT * FROM stock FOR UPDATE");

@@ -1,16 +1,11 @@
 //! Who may do what, and does talkmeter ever lend its rights to anybody's code?
 
 use postgres::error::SqlState;
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, quoted, tell, traces};
+use talkmeter_tests::{
+    Database, PLAN, Session, attach, create_messages, messages_mapping, metered, quoted, tell, traces,
+};
 
-const PLAN: Option<&str> = Some("agent_red/starter");
 const EXCHANGES: &str = r#"{"kinds": [{"kind": ["customer_message", "ai_reply"]}]}"#;
-
-fn metered() -> (Database, Session) {
-    let database = Database::with_messages("rights", "lutingenie", PLAN);
-    let session = database.connect();
-    (database, session)
-}
 
 /// A role that may create schemas, and attach and detach tables that it owns.
 fn clerk(database: &Database, session: &mut Session) -> String {
@@ -57,7 +52,7 @@ fn nothing_is_granted_to_public() {
 
 #[test]
 fn an_application_gets_no_right_on_anything_of_talkmeter() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let app = database.role("app");
     session.run(&format!("GRANT INSERT ON messages TO {app}"));
     tell(&mut database.connect_as(&app), "acme", "c", "10:00 exchange");
@@ -100,7 +95,7 @@ fn an_extension_does_not_adopt_what_somebody_made_before_it() {
 
 #[test]
 fn nobody_but_a_superuser_switches_metering_off() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let app = database.role("app");
     session.run(&format!("GRANT INSERT ON messages TO {app}"));
     // Also before the library is loaded, when the server does not know yet whose setting it is.
@@ -120,7 +115,7 @@ fn nobody_but_a_superuser_switches_metering_off() {
 
 #[test]
 fn a_message_is_metered_whatever_role_inserts_it() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let (owner, app, caller) = (database.role("owner"), database.role("app"), database.role("caller"));
     session.run(&format!(
         "ALTER TABLE messages OWNER TO {owner};
@@ -347,7 +342,7 @@ fn to_attach_a_table_one_must_own_it() {
 
 #[test]
 fn to_attach_a_table_one_needs_execute_and_to_be_its_owner_or_a_member_of_it() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let (owner, member, guest) = (database.role("owner"), database.role("member"), database.role("guest"));
     session.run(&format!(
         "SELECT talkmeter.detach('messages');
@@ -408,7 +403,7 @@ fn firing(event: &str) -> &'static str {
 
 #[test]
 fn a_trigger_on_a_table_that_is_not_attached_is_refused() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let mallory = forged(&database, &mut session);
     for (function, event, tables) in TRIGGERS {
         let trigger = format!(
@@ -428,7 +423,7 @@ fn a_trigger_on_a_table_that_is_not_attached_is_refused() {
 
 #[test]
 fn a_function_that_is_fired_by_another_trigger_than_its_own_is_refused() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     forged(&database, &mut session);
     for (function, own_event, own_tables) in TRIGGERS {
         for (event, tables) in TRIGGERS.map(|(_, event, tables)| (event, tables)) {

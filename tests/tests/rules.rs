@@ -1,20 +1,13 @@
 //! Do rows of SQL meet the rules of parts and verdicts, of time that passes and of events that come late (SPEC 3)?
 
 use postgres::error::SqlState;
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, standing_charges, tell, traces};
-
-const PLAN: Option<&str> = Some("agent_red/starter");
-
-fn metered(policy: &str) -> (Database, Session) {
-    let database = Database::with_messages("rules", policy, PLAN);
-    let session = database.connect();
-    (database, session)
-}
+use talkmeter_tests::{
+    Database, Session, attach, create_messages, messages_mapping, metered, standing_charges, tell, told, traces,
+};
 
 /// A database in which the conversation `c` of `acme` has had these events, swept.
-fn told(policy: &str, story: &str) -> (Database, Session) {
-    let (database, mut session) = metered(policy);
-    tell(&mut session, "acme", "c", story);
+fn told_and_swept(policy: &str, story: &str) -> (Database, Session) {
+    let (database, mut session) = told(policy, story);
     session.sweep("2026-04-01");
     (database, session)
 }
@@ -56,20 +49,22 @@ fn the_50th_turn_ends_the_part_and_the_next_customer_message_opens_another() {
 
 #[test]
 fn a_gap_of_exactly_the_idle_timeout_continues_the_part() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:30 ai_reply");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:30 ai_reply");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|11:00:00|idle|t|"]);
 }
 
 #[test]
 fn a_gap_a_microsecond_longer_than_the_idle_timeout_ends_the_part() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:30:00.000001 ai_reply");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:30:00.000001 ai_reply");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:30:00|idle|f|no_ai_reply"]);
 }
 
 #[test]
 fn three_quiet_hours_end_a_part_in_triage() {
-    let (_database, mut session) =
-        told("ai_resolution", "10:00 customer_message, 12:59:59.999999 ai_reply, 15:59:59.999999 customer_message");
+    let (_database, mut session) = told_and_swept(
+        "ai_resolution",
+        "10:00 customer_message, 12:59:59.999999 ai_reply, 15:59:59.999999 customer_message",
+    );
     let outcomes = outcomes(&mut session);
     assert_eq!(
         outcomes,
@@ -184,38 +179,39 @@ fn a_row_excluded_only_after_the_charge_leaves_the_part_billed() {
 #[test]
 fn a_visible_staff_reply_makes_an_ai_resolution_part_staff_replied() {
     let (_database, mut session) =
-        told("ai_resolution", "10:00 exchange, 10:01 staff_reply, 10:02 ai_reply, 10:03 resolve");
+        told_and_swept("ai_resolution", "10:00 exchange, 10:01 staff_reply, 10:02 ai_reply, 10:03 resolve");
     is_not_billed_because("staff_replied", &mut session);
 }
 
 #[test]
 fn a_note_of_staff_is_no_reply() {
-    let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:01 note, 10:02 close");
+    let (_database, mut session) = told_and_swept("ai_resolution", "10:00 exchange, 10:01 note, 10:02 close");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:02:00|close|t|"]);
     assert_eq!(session.lines("SELECT charged_at FROM talkmeter.charges"), ["2026-03-01 10:02:00+00"]);
 }
 
 #[test]
 fn an_error_before_the_reply_waives_an_agent_red_part() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 error, 10:02 ai_reply");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:01 error, 10:02 ai_reply");
     is_not_billed_because("error_before_reply", &mut session);
 }
 
 #[test]
 fn an_error_before_the_reply_leaves_a_lutingenie_part_billed_at_the_reply() {
-    let (_database, mut session) = told("lutingenie", "10:00 customer_message, 10:01 error, 10:02 ai_reply");
+    let (_database, mut session) = told_and_swept("lutingenie", "10:00 customer_message, 10:01 error, 10:02 ai_reply");
     assert_eq!(session.lines("SELECT charged_at FROM talkmeter.charges"), ["2026-03-01 10:02:00+00"]);
 }
 
 #[test]
 fn an_error_after_the_reply_waives_nothing() {
-    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:01 error");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange, 10:01 error");
     assert_eq!(charges(&mut session), "1");
 }
 
 #[test]
 fn a_part_without_an_ai_reply_is_not_billed() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 staff_reply, 10:02 close");
+    let (_database, mut session) =
+        told_and_swept("agent_red", "10:00 customer_message, 10:01 staff_reply, 10:02 close");
     is_not_billed_because("no_ai_reply", &mut session);
 }
 
@@ -284,7 +280,7 @@ fn a_sweep_ends_what_is_due_by_its_instant_and_nothing_later() {
 
 #[test]
 fn unevaluated_lists_a_staffed_part_that_nobody_closes() {
-    let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:01 staff_reply");
+    let (_database, mut session) = told_and_swept("ai_resolution", "10:00 exchange, 10:01 staff_reply");
     tell(&mut session, "acme", "in triage", "10:00 exchange");
     let unevaluated = "SELECT conversation, part, staff_replies FROM talkmeter.unevaluated";
     assert_eq!(session.lines(unevaluated), ["c|1|1"]);
@@ -346,7 +342,7 @@ fn reasons_in_quarantine(session: &mut Session) -> Vec<String> {
 
 #[test]
 fn a_late_event_extends_its_part() {
-    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange");
     tell(&mut session, "acme", "c", "10:20 customer_message");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:50:00|idle|t|"]);
     assert_eq!(session.line("SELECT message_count, turn_count FROM talkmeter.parts"), "3|1");
@@ -368,7 +364,7 @@ fn a_late_row_among_others_of_one_statement_is_counted_with_them() {
 
 #[test]
 fn a_late_first_message_starts_its_part_earlier() {
-    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange");
     tell(&mut session, "acme", "c", "09:50 customer_message");
     assert_eq!(outcomes(&mut session), ["c|1|09:50:00|10:30:00|idle|t|"]);
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
@@ -376,7 +372,7 @@ fn a_late_first_message_starts_its_part_earlier() {
 
 #[test]
 fn a_late_first_message_gives_the_replies_after_it_a_part() {
-    let (_database, mut session) = told("agent_red", "10:00 ai_reply, 10:01 error, 10:02 ai_reply");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 ai_reply, 10:01 error, 10:02 ai_reply");
     assert_eq!(outcomes(&mut session), NOTHING);
     tell(&mut session, "acme", "c", "09:50 customer_message");
     assert_eq!(outcomes(&mut session), ["c|1|09:50:00|10:32:00|idle|t|"]);
@@ -426,7 +422,7 @@ fn a_unit_that_is_taken_back_goes_back_to_the_allowance_and_later_charges_are_no
 
 #[test]
 fn a_changed_event_splits_its_part_and_each_new_part_gets_the_next_number() {
-    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:25 exchange, 10:50 exchange");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange, 10:25 exchange, 10:50 exchange");
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
     session.run("UPDATE messages SET created_at = '2026-03-01 12:00+00' WHERE id = 2");
     assert_eq!(
@@ -441,7 +437,7 @@ fn a_changed_event_splits_its_part_and_each_new_part_gets_the_next_number() {
 
 #[test]
 fn a_late_end_splits_its_part() {
-    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange, 10:10 exchange");
     tell(&mut session, "acme", "c", "10:05 close");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:05:00|close|t|", "c|2|10:10:00|10:40:00|idle|t|"]);
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||", "2|2|10:10:00|included|0||"]);
@@ -449,7 +445,7 @@ fn a_late_end_splits_its_part() {
 
 #[test]
 fn a_late_staff_reply_makes_a_billed_ai_resolution_part_unbillable() {
-    let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:10 close");
+    let (_database, mut session) = told_and_swept("ai_resolution", "10:00 exchange, 10:10 close");
     tell(&mut session, "acme", "c", "10:05 staff_reply");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:10:00|close|f|staff_replied"]);
     assert_eq!(ledger(&mut session), ["1|1|10:10:00|included|0||", "2|1|10:10:00|included|0|1|refold"]);
@@ -457,7 +453,7 @@ fn a_late_staff_reply_makes_a_billed_ai_resolution_part_unbillable() {
 
 #[test]
 fn a_late_error_makes_a_billed_agent_red_part_unbillable() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:10 ai_reply");
     tell(&mut session, "acme", "c", "10:05 error");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:40:00|idle|f|error_before_reply"]);
     assert_eq!(ledger(&mut session), ["1|1|10:10:00|included|0||", "2|1|10:10:00|included|0|1|refold"]);
@@ -465,7 +461,7 @@ fn a_late_error_makes_a_billed_agent_red_part_unbillable() {
 
 #[test]
 fn a_late_reply_makes_an_unbillable_part_billable() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 error, 10:20 ai_reply");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:10 error, 10:20 ai_reply");
     assert_eq!(ledger(&mut session), NOTHING);
     tell(&mut session, "acme", "c", "10:05 ai_reply");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:50:00|idle|t|"]);
@@ -474,7 +470,7 @@ fn a_late_reply_makes_an_unbillable_part_billable() {
 
 #[test]
 fn a_part_that_is_billable_again_is_charged_again() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:10 ai_reply");
     tell(&mut session, "acme", "c", "10:05 error");
     tell(&mut session, "acme", "c", "10:04 ai_reply");
     assert_eq!(ledger(&mut session)[2..], ["3|1|10:04:00|included|0||"]);
@@ -483,7 +479,7 @@ fn a_part_that_is_billable_again_is_charged_again() {
 
 #[test]
 fn a_charge_whose_instant_moves_inside_its_period_stays_as_posted() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:10 ai_reply");
     tell(&mut session, "acme", "c", "10:05 ai_reply");
     assert_eq!(session.line("SELECT charged_at FROM talkmeter.parts"), "2026-03-01 10:05:00+00");
     assert_eq!(ledger(&mut session), ["1|1|10:10:00|included|0||"]);
@@ -491,7 +487,8 @@ fn a_charge_whose_instant_moves_inside_its_period_stays_as_posted() {
 
 #[test]
 fn a_charge_whose_instant_moves_to_another_period_is_reversed_and_posted_again() {
-    let (_database, mut session) = told("agent_red", "2026-02-28 23:50 customer_message, 2026-03-01 00:05 ai_reply");
+    let (_database, mut session) =
+        told_and_swept("agent_red", "2026-02-28 23:50 customer_message, 2026-03-01 00:05 ai_reply");
     assert_eq!(used(&mut session), ["2026-03-01|1|0|0|0|"]);
     tell(&mut session, "acme", "c", "2026-02-28 23:55 ai_reply");
     let periods = session
@@ -539,14 +536,14 @@ fn of_merged_parts_the_number_of_the_oldest_standing_charge_stays() {
 
 #[test]
 fn of_merged_parts_without_a_charge_the_earliest_number_stays() {
-    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:40 customer_message");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:40 customer_message");
     tell(&mut session, "acme", "c", "10:20 customer_message");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|11:10:00|idle|f|no_ai_reply"]);
 }
 
 #[test]
 fn a_retired_number_is_never_used_again() {
-    let (_database, mut session) = told("agent_red", "10:00 exchange, 10:40 exchange");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange, 10:40 exchange");
     tell(&mut session, "acme", "c", "10:20 customer_message");
     session.run("UPDATE messages SET tenant_id = 'other' WHERE id = 3");
     assert_eq!(
@@ -561,7 +558,7 @@ fn a_retired_number_is_never_used_again() {
 
 #[test]
 fn a_part_found_before_others_gets_the_next_number() {
-    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange");
     tell(&mut session, "acme", "c", "08:00 exchange");
     assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:30:00|idle|t|", "c|2|08:00:00|08:30:00|idle|t|"]);
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||", "2|2|08:00:00|included|0||"]);
@@ -626,7 +623,8 @@ fn at_one_instant_the_id_decides_whatever_came_first() {
 
 #[test]
 fn an_event_without_effect_leaves_no_part() {
-    let (_database, mut session) = told("agent_red", "10:00 ai_reply, 10:01 staff_reply, 10:02 close, 10:03 note");
+    let (_database, mut session) =
+        told_and_swept("agent_red", "10:00 ai_reply, 10:01 staff_reply, 10:02 close, 10:03 note");
     assert_eq!(traces(&mut session), ["conversation|1", "conversation_lock|1"]);
     tell(&mut session, "acme", "c", "09:00 ai_reply, 09:01 close");
     assert_eq!(traces(&mut session), ["conversation|1", "conversation_lock|1"]);

@@ -2,17 +2,9 @@
 
 use std::thread;
 use talkmeter_tests::{
-    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, standing_charges, tell,
-    traces,
+    Database, PLAN, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, metered,
+    standing_charges, tell, traces,
 };
-
-const PLAN: Option<&str> = Some("agent_red/starter");
-
-fn metered() -> (Database, Session) {
-    let database = Database::with_messages("transactions", "lutingenie", PLAN);
-    let session = database.connect();
-    (database, session)
-}
 
 /// A conversation that leaves every kind of trace: a part, a charge, and a row in quarantine.
 fn tell_all(session: &mut Session, conversation: &str) {
@@ -30,7 +22,7 @@ const NO_TRACE: [&str; 0] = [];
 
 #[test]
 fn a_rolled_back_transaction_leaves_no_trace() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell_all(&mut session, "c");
     session.run("ROLLBACK");
@@ -46,7 +38,7 @@ fn a_rolled_back_transaction_leaves_no_trace() {
 
 #[test]
 fn a_transaction_that_failed_leaves_no_trace() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell_all(&mut session, "c");
     session.refused("SELECT 1 / 0");
@@ -56,7 +48,7 @@ fn a_transaction_that_failed_leaves_no_trace() {
 
 #[test]
 fn a_rolled_back_savepoint_leaves_no_trace() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN; SAVEPOINT s");
     tell_all(&mut session, "c");
     session.run("ROLLBACK TO SAVEPOINT s; COMMIT");
@@ -65,7 +57,7 @@ fn a_rolled_back_savepoint_leaves_no_trace() {
 
 #[test]
 fn a_block_of_a_function_that_failed_leaves_no_trace() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run(
         "DO $$ BEGIN
              INSERT INTO messages (tenant_id, conversation_id, kind)
@@ -128,7 +120,7 @@ fn random_transaction(random: &mut Random, tenant: &str) -> String {
 
 #[test]
 fn of_any_nesting_of_savepoints_and_flushes_the_rows_that_stay_are_metered() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("CREATE INDEX ON messages (tenant_id)");
     let (mut random, seed) = Random::seeded();
     for number in 0..1_000 {
@@ -161,7 +153,7 @@ rows    {rows:?}\nmetered {metered:?}\nlocked  {locks:?}"
 
 #[test]
 fn after_flush_a_transaction_sees_its_own_messages() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "c", "10:00 exchange");
     assert_eq!(counted(&mut session), [""; 0]);
@@ -172,7 +164,7 @@ fn after_flush_a_transaction_sees_its_own_messages() {
 
 #[test]
 fn flush_twice_and_more_rows_after_it_meter_each_row_once() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "c", "10:00 exchange");
     session.run("SELECT talkmeter.flush(); SELECT talkmeter.flush()");
@@ -186,7 +178,7 @@ fn flush_twice_and_more_rows_after_it_meter_each_row_once() {
 
 #[test]
 fn rows_of_before_a_savepoint_are_metered_although_their_flush_was_rolled_back() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "before", "10:00 exchange");
     session.run("SAVEPOINT s");
@@ -199,7 +191,7 @@ fn rows_of_before_a_savepoint_are_metered_although_their_flush_was_rolled_back()
 
 #[test]
 fn rows_flushed_in_a_released_savepoint_go_with_the_one_around_it() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "before", "10:00 exchange");
     session.run("SAVEPOINT outer_one");
@@ -224,7 +216,7 @@ fn tell_many(session: &mut Session, name: &str) {
 
 #[test]
 fn savepoints_take_back_more_rows_than_memory_holds() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run(
         "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
          SELECT 'acme', name || n, '2026-03-01', 'customer_message'
@@ -253,7 +245,7 @@ fn savepoints_take_back_more_rows_than_memory_holds() {
 
 #[test]
 fn a_statement_that_inserts_no_row_costs_nothing() {
-    let (database, _) = metered();
+    let (database, _) = metered("lutingenie");
     // A session that has not met the extension yet, then one that has.
     let mut session = database.connect();
     for _ in 0..2 {
@@ -280,7 +272,7 @@ fn rows_that_are_ignored_leave_no_trace() {
 
 #[test]
 fn reports_write_nothing() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     tell_all(&mut session, "c");
     session.run("BEGIN READ ONLY");
     let views = session.lines("SELECT viewname FROM pg_views WHERE schemaname = 'talkmeter'");
@@ -296,7 +288,7 @@ fn reports_write_nothing() {
 
 #[test]
 fn a_prepared_transaction_is_metered_when_it_is_committed() {
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let mut other = database.connect();
     session.run("BEGIN");
     tell_all(&mut session, "c");
@@ -312,7 +304,7 @@ fn a_prepared_transaction_is_metered_when_it_is_committed() {
 
 #[test]
 fn a_prepared_transaction_that_is_rolled_back_leaves_no_trace() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell_all(&mut session, "c");
     session.run("PREPARE TRANSACTION 'two'");
@@ -322,7 +314,7 @@ fn a_prepared_transaction_that_is_rolled_back_leaves_no_trace() {
 
 #[test]
 fn a_procedure_that_commits_is_metered_commit_by_commit() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run(
         "CREATE PROCEDURE talk() LANGUAGE plpgsql AS $$
          BEGIN
@@ -338,7 +330,7 @@ fn a_procedure_that_commits_is_metered_commit_by_commit() {
 
 #[test]
 fn rows_of_a_deferred_trigger_are_metered() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run(
         "CREATE TABLE tickets (id text);
          CREATE FUNCTION answer() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -369,7 +361,7 @@ fn a_table_attached_and_filled_in_one_transaction_is_metered() {
 
 /// What a transaction may do after its last message, none of which is the meter's business.
 fn commits_after(statement: &str) {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "c", "10:00 exchange");
     session.run(statement);
@@ -379,7 +371,7 @@ fn commits_after(statement: &str) {
 
 /// A transaction that takes its own rows away commits, and has metered nothing.
 fn never_were(statement: &str) {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "c", "10:00 exchange, 10:01 visit");
     session.run(statement);
@@ -422,7 +414,7 @@ fn rows_that_their_transaction_deletes_never_were() {
 
 #[test]
 fn a_transaction_that_drops_the_extension_commits() {
-    let (_database, mut session) = metered();
+    let (_database, mut session) = metered("lutingenie");
     session.run("BEGIN");
     tell(&mut session, "acme", "c", "10:00 exchange");
     session.run("SELECT talkmeter.detach('messages'); DROP EXTENSION talkmeter; COMMIT");
@@ -434,7 +426,7 @@ fn a_transaction_that_drops_the_extension_commits() {
 #[test]
 fn messages_are_metered_at_every_isolation_level() {
     for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
-        let (database, mut session) = metered();
+        let (database, mut session) = metered("lutingenie");
         let mut other = database.connect();
         // The other commits into the same conversation, and charges the same tenant, after our snapshot was taken.
         session.run(&format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM messages"));
@@ -454,7 +446,7 @@ fn messages_are_metered_at_every_isolation_level() {
 
 #[test]
 fn two_first_messages_of_a_conversation_at_once_at_repeatable_read_both_commit() {
-    let (database, mut first) = metered();
+    let (database, mut first) = metered("lutingenie");
     let mut second = database.connect();
     for session in [&mut first, &mut second] {
         session.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM messages");
@@ -474,7 +466,7 @@ fn two_first_messages_of_a_conversation_at_once_at_repeatable_read_both_commit()
 
 #[test]
 fn an_open_transaction_delays_nobody() {
-    let (database, mut first) = metered();
+    let (database, mut first) = metered("lutingenie");
     let mut second = database.connect();
     first.run("BEGIN");
     tell(&mut first, "acme", "c", "10:01 exchange");
@@ -488,7 +480,7 @@ fn an_open_transaction_delays_nobody() {
 fn eight_clients(level: &str) {
     const CLIENTS: u64 = 8;
     const TRANSACTIONS: usize = 150;
-    let (database, mut session) = metered();
+    let (database, mut session) = metered("lutingenie");
     let seed = Random::seeded().1;
     println!("TALKMETER_SEED={seed}");
     thread::scope(|scope| {

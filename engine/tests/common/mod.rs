@@ -1,64 +1,22 @@
 //! What do the tests of the engine share: the published policies, events to build, a way to fold them?
 
-#![allow(dead_code, reason = "each test file is a crate of its own and uses only a part of this")]
+#![allow(dead_code, unused_imports, reason = "each test file is a crate of its own and uses only a part of this")]
 
 pub mod data;
 pub mod dice;
+pub mod policies;
 
+pub use policies::{agent_red, ai_resolution, all, lutingenie};
 use std::convert::Infallible;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
 use talkmeter_engine::instant::{Instant, SECOND};
 use talkmeter_engine::order::{MessageId, OrderKey};
-use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::policy::Policy;
 
 pub const MINUTE: i64 = 60 * SECOND;
 pub const HOUR: i64 = 60 * MINUTE;
-
-pub fn lutingenie() -> Arc<Policy> {
-    Arc::new(Policy {
-        name: "lutingenie".into(),
-        version: 1,
-        starts_on: vec![Kind::CustomerMessage],
-        ends_on: vec![Kind::Close, Kind::Resolve, Kind::NewTopic],
-        idle_timeout: Some(30 * MINUTE),
-        quiet_review_after: None,
-        turn_limit: None,
-        charge_on: ChargeOn::FirstAiReply,
-        staff_reply_blocks: false,
-        error_before_reply_waives: false,
-        exclude_prefixes: vec![],
-    })
-}
-
-pub fn agent_red() -> Arc<Policy> {
-    Arc::new(Policy {
-        name: "agent_red".into(),
-        ends_on: vec![Kind::Close, Kind::Escalate],
-        turn_limit: Some(50),
-        error_before_reply_waives: true,
-        exclude_prefixes: ["test_", "admin_", "health_", "system_"].map(String::from).to_vec(),
-        ..(*lutingenie()).clone()
-    })
-}
-
-pub fn ai_resolution() -> Arc<Policy> {
-    Arc::new(Policy {
-        name: "ai_resolution".into(),
-        starts_on: vec![Kind::CustomerMessage, Kind::StaffReply, Kind::Reopen],
-        ends_on: vec![Kind::Close, Kind::Resolve],
-        idle_timeout: None,
-        quiet_review_after: Some(3 * HOUR),
-        charge_on: ChargeOn::Close,
-        staff_reply_blocks: true,
-        ..(*lutingenie()).clone()
-    })
-}
-
-pub fn all() -> [Arc<Policy>; 3] {
-    [lutingenie(), agent_red(), ai_resolution()]
-}
 
 /// An event `at` microseconds: only differences matter to the rules of parts, so their tests begin at 0.
 pub fn event(kind: Kind, at: i64) -> Event {

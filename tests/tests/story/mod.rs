@@ -1,5 +1,8 @@
 //! What may an application do to its messages, in SQL, and how does the oracle hear of it?
 
+#[path = "../../../engine/tests/common/policies.rs"]
+mod policies;
+
 use crate::oracle::{FUTURE, Key, Meter, Name, Row, Terms, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,41 +49,6 @@ pub struct Setup {
     pinned: Option<(&'static str, String)>,
     custom: Vec<(Instant, Policy)>,
     pub terms: Terms,
-}
-
-fn shipped() -> Vec<(Instant, Arc<Policy>)> {
-    let lutingenie = Policy {
-        name: "lutingenie".into(),
-        version: 1,
-        starts_on: vec![Kind::CustomerMessage],
-        ends_on: vec![Kind::Close, Kind::Resolve, Kind::NewTopic],
-        idle_timeout: Some(30 * MINUTE),
-        quiet_review_after: None,
-        turn_limit: None,
-        charge_on: ChargeOn::FirstAiReply,
-        staff_reply_blocks: false,
-        error_before_reply_waives: false,
-        exclude_prefixes: vec![],
-    };
-    let agent_red = Policy {
-        name: "agent_red".into(),
-        ends_on: vec![Kind::Close, Kind::Escalate],
-        turn_limit: Some(50),
-        error_before_reply_waives: true,
-        exclude_prefixes: ["test_", "admin_", "health_", "system_"].map(str::to_owned).to_vec(),
-        ..lutingenie.clone()
-    };
-    let ai_resolution = Policy {
-        name: "ai_resolution".into(),
-        starts_on: vec![Kind::CustomerMessage, Kind::StaffReply, Kind::Reopen],
-        ends_on: vec![Kind::Close, Kind::Resolve],
-        idle_timeout: None,
-        quiet_review_after: Some(180 * MINUTE),
-        charge_on: ChargeOn::Close,
-        staff_reply_blocks: true,
-        ..lutingenie.clone()
-    };
-    [lutingenie, agent_red, ai_resolution].map(|policy| (Instant::BEGINNING, Arc::new(policy))).to_vec()
 }
 
 /// A version of the policy `custom`.
@@ -157,6 +125,7 @@ impl Setup {
         };
         let (sources, pin) = ([policy(), policy()], policy());
         let pinned = percent(random, 15).then(|| (TENANTS[0], pin));
+        let shipped = policies::all().into_iter().map(|policy| (Instant::BEGINNING, policy));
         Setup {
             base,
             step,
@@ -169,7 +138,7 @@ impl Setup {
             default_plans: [0, 1].map(|_| percent(random, 50).then_some("small")),
             terms: Terms {
                 sources,
-                versions: shipped().into_iter().chain(versions).collect(),
+                versions: shipped.chain(versions).collect(),
                 pins: pinned.iter().map(|(tenant, policy)| ((*tenant).to_owned(), policy.clone())).collect(),
             },
             pinned,
