@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does everything work? Runs all tests, cheapest first, and counts at the end what passed.
 #
-# Wants a build (make test makes it first).
+# Wants a build (make test makes it first). LONG=1: tests with chance or size in them run at length, about an hour.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,8 +15,18 @@ step() {
     "$@" 2>&1 | tee -a "$log"
 }
 
+build=() # of the engine
+shown=()
+if [ "${LONG:-}" = 1 ]; then
+    export TALKMETER_LONG=1
+    # What is folded in a minute says something of a release build only.
+    build=(--release)
+    # How far they have come, and the seeds.
+    shown=(-- --nocapture)
+fi
+
 step "engine: the rules, without a server" \
-    cargo test --locked -p talkmeter-engine
+    cargo test --locked "${build[@]}" -p talkmeter-engine "${shown[@]}"
 step "regress: what a DBA sees" \
     scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh
 # Optional, because it is a Python package: looks for objects that a search path could bend.
@@ -28,7 +38,7 @@ fi
 # Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
 step "server: concurrency, crashes, dump and restore, big loads" \
     scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off -c shared_buffers=256MB \
-    -- cargo test --locked --profile checks -p talkmeter-tests
+    -- cargo test --locked --profile checks -p talkmeter-tests "${shown[@]}"
 
 printf '\n'
 awk '/^test result: ok\./ { rust += $4 } /^regress: / { regress += $2 }

@@ -26,6 +26,11 @@ pub fn variable(name: &str) -> String {
     }
 }
 
+/// Whether tests with chance or size in them run at length: `make test LONG=1` asks for it.
+pub fn at_length() -> bool {
+    std::env::var("TALKMETER_LONG").is_ok_and(|long| long == "1")
+}
+
 /// A program of the private server, such as `psql`. PGHOST and so on tell it where to connect.
 pub fn program(name: &str) -> Command {
     Command::new(PathBuf::from(variable("TALKMETER_BIN")).join(name))

@@ -2,7 +2,7 @@
 //!
 //! Random transactions against a live server (SPEC 3.5), compared after each with an oracle that was told the same. A
 //! failure names its seed: with TALKMETER_SEED set to it that run alone is repeated, and its story shortened as far as
-//! the failure allows. With TALKMETER_LONG=1 there are 5,000 runs instead of 50.
+//! the failure allows. At length there are 5,000 runs instead of 50.
 
 mod oracle;
 mod story;
@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Instant as Clock, SystemTime};
 use story::{Enacted, Setup, Step, Teller, Transaction, plans};
 use talkmeter_engine::instant::Instant;
-use talkmeter_tests::{Database, Random, Session, assert_same_rows};
+use talkmeter_tests::{Database, Random, Session, assert_same_rows, at_length};
 
 const THREADS: u64 = 4;
 
@@ -26,8 +26,7 @@ fn the_meter_makes_the_same_of_the_same_in_any_order() {
     if std::env::var_os("TALKMETER_SEED").is_some() {
         return again(seed);
     }
-    let long = std::env::var("TALKMETER_LONG").is_ok_and(|long| long == "1");
-    let (runs, length) = if long { (5_000, LONG) } else { (50, SHORT) };
+    let (runs, length) = if at_length() { (5_000, LONG) } else { (50, SHORT) };
     let (next, failed, started) = (AtomicU64::new(0), AtomicBool::new(false), Clock::now());
     thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -36,6 +35,9 @@ fn the_meter_makes_the_same_of_the_same_in_any_order() {
                     let run = next.fetch_add(1, Ordering::Relaxed);
                     if run >= runs {
                         return;
+                    }
+                    if run > 0 && run % 500 == 0 {
+                        println!("{run} of {runs} runs in {:.0?}", started.elapsed());
                     }
                     let mut told = Vec::new();
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(seed + run, length, &mut told))) {

@@ -1,13 +1,13 @@
 //! Does one large COPY cost bounded memory, and what does it cost in time?
 //!
-//! A million rows; with TALKMETER_LONG set, ten million after them.
+//! A million rows; at length, ten million after them.
 
 use std::fs::{File, read_to_string};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use talkmeter_tests::{Database, Session};
+use talkmeter_tests::{Database, Session, at_length};
 
 /// Private memory that metering may take above the bare COPY, in kB, however many rows there are.
 const BOUND: u64 = 64 * 1024;
@@ -83,7 +83,7 @@ fn copy_of(rows: u64) {
 #[test]
 fn a_copy_of_many_rows_takes_bounded_memory_and_meters_every_row() {
     copy_of(1_000_000);
-    if std::env::var_os("TALKMETER_LONG").is_some() {
+    if at_length() {
         copy_of(10_000_000);
     }
 }

@@ -9,23 +9,19 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use talkmeter_tests::{Database, Random, Session, attach, create_messages, messages_mapping, variable};
+use talkmeter_tests::{Database, Random, Session, at_length, attach, create_messages, messages_mapping, variable};
 
 /// A crash hits the whole server, so one test at a time.
 static SERVER: Mutex<()> = Mutex::new(());
 
 #[test]
 fn a_killed_backend_loses_and_doubles_nothing() {
-    survive(if thorough() { 40 } else { 8 }, kill_a_backend);
+    survive(if at_length() { 40 } else { 8 }, kill_a_backend);
 }
 
 #[test]
 fn a_killed_server_loses_and_doubles_nothing() {
-    survive(if thorough() { 15 } else { 4 }, kill_the_server);
-}
-
-fn thorough() -> bool {
-    std::env::var("TALKMETER_LONG").is_ok_and(|value| value == "1")
+    survive(if at_length() { 15 } else { 4 }, kill_the_server);
 }
 
 // --- Crashes ---

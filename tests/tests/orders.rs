@@ -1,13 +1,13 @@
 //! Are the parts and the net charges of the sample data the same in whatever order its rows come, from several clients?
 //!
-//! Three orders of each file; with TALKMETER_LONG set, fifty. A seed, which is printed, decides an order with its policy and
+//! Three orders of each file; at length, fifty. A seed, which is printed, decides an order with its policy and
 //! isolation level, and TALKMETER_SEED is the first one's; only how commits interleave is left to chance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Instant;
 use talkmeter_tests::{
-    Database, Random, Session, assert_same_rows, attach, attach_irc_support, create_messages, expected,
+    Database, Random, Session, assert_same_rows, at_length, attach, attach_irc_support, create_messages, expected,
     messages_mapping, parts, quoted, standing_charges, text,
 };
 
@@ -64,7 +64,7 @@ impl Sample {
 // --- Orders ---
 
 fn random_orders(sample: &Sample) {
-    let orders = if std::env::var_os("TALKMETER_LONG").is_some() { 50 } else { 3 };
+    let orders = if at_length() { 50 } else { 3 };
     let first = Random::seeded().1;
     for seed in (first..).take(orders) {
         random_order(sample, seed);

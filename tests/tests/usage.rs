@@ -1,6 +1,6 @@
 //! What have tenants used by day and month, what will it come to, and is asking as cheap with a million charges (SPEC 5)?
 
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
+use talkmeter_tests::{Database, Session, at_length, attach, create_messages, messages_mapping, tell};
 
 const NOTHING: [&str; 0] = [];
 
@@ -338,7 +338,7 @@ fn cost(session: &mut Session, question: &str) -> Cost {
 
 #[test]
 fn what_is_asked_of_a_tenant_reads_as_few_rows_of_many_as_of_few() {
-    let many = if std::env::var_os("TALKMETER_LONG").is_some() { 1_000_000 } else { 200_000 };
+    let many = if at_length() { 1_000_000 } else { 200_000 };
     let [few, many] = [20_000, many].map(|parts| {
         let (_database, mut session) = shop();
         fill(&mut session, parts);
