@@ -566,27 +566,9 @@ fn the_sweep_meters_a_row_of_the_future_once_its_time_has_come() {
     assert_eq!(session.line("SELECT message_count FROM talkmeter.parts"), "2");
 }
 
-#[test]
-fn a_row_of_which_one_event_waits_takes_the_others_along_when_it_leaves() {
-    let (_database, mut session) = metered("agent_red");
-    session.run(
-        r#"SELECT talkmeter.define_policy('{"name": "own", "starts_on": ["customer_message"], "ends_on": ["ai_reply"],
-               "charge_on": "close", "effective_from": "2026-03-02T00:00:00Z"}');
-           CREATE TABLE calls (id bigint PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz);
-           SELECT FROM talkmeter.attach('calls', 'own@1', '{"kinds": [{"kind": "customer_message"}]}');
-           CREATE TABLE visits (LIKE calls INCLUDING ALL);
-           SELECT FROM talkmeter.attach('visits', 'own', '{"kinds": [{"kind": ["ai_reply", "close"]}]}');
-           INSERT INTO calls VALUES (1, 'acme', 'c', '2026-03-01 10:00+00');
-           INSERT INTO visits VALUES (7, 'acme', 'c', '2026-03-01 10:05+00');
-           UPDATE visits SET conversation_id = 'd'"#,
-    );
-    let parts = session.lines("SELECT conversation, status, message_count FROM talkmeter.parts");
-    assert_eq!(parts, ["c|open|1"]);
-}
-
-#[test]
-fn a_row_of_several_events_stays_in_quarantine_until_none_of_them_waits() {
-    let (_database, mut session) = metered("agent_red");
+/// A database in which the row 7 of `visits` is two events: the one has ended a part, the other waits for a policy.
+fn half_waiting() -> (Database, Session) {
+    let (database, mut session) = metered("agent_red");
     session.run(
         r#"SELECT talkmeter.define_policy('{"name": "own", "starts_on": ["customer_message"], "ends_on": ["ai_reply"],
                "charge_on": "close", "effective_from": "2026-03-02T00:00:00Z"}');
@@ -597,6 +579,20 @@ fn a_row_of_several_events_stays_in_quarantine_until_none_of_them_waits() {
            INSERT INTO calls VALUES (1, 'acme', 'c', '2026-03-01 10:00+00');
            INSERT INTO visits VALUES (7, 'acme', 'c', '2026-03-01 10:05+00')"#,
     );
+    (database, session)
+}
+
+#[test]
+fn a_row_of_which_one_event_waits_takes_the_others_along_when_it_leaves() {
+    let (_database, mut session) = half_waiting();
+    session.run("UPDATE visits SET conversation_id = 'd'");
+    let parts = session.lines("SELECT conversation, status, message_count FROM talkmeter.parts");
+    assert_eq!(parts, ["c|open|1"]);
+}
+
+#[test]
+fn a_row_of_several_events_stays_in_quarantine_until_none_of_them_waits() {
+    let (_database, mut session) = half_waiting();
     assert_eq!(quarantined(&mut session), ["7|unknown_policy"]);
     assert_eq!(retry(&mut session), "0");
     assert_eq!(quarantined(&mut session), ["7|unknown_policy"]);
