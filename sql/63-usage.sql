@@ -56,12 +56,15 @@ COMMENT ON FUNCTION talkmeter.audit_of(text, text, bytea, bytea) IS
     'What audit_trail shows of the rows of a part, from its first event to its last: the first customer, stages and models in the order in which they were first seen, and whether all safety checks were passed';
 
 CREATE VIEW talkmeter.audited AS
-    SELECT p.tenant, safe.conversation, p.part, safe.customer, p.started_at, p.first_ai_reply_at, p.last_activity_at,
+    -- A cell that begins with one of these is a formula to a spreadsheet.
+    SELECT p.tenant, pg_catalog.regexp_replace(p.conversation, '^([=+@\t\r\n-])', '''\1') AS conversation, p.part,
+        pg_catalog.regexp_replace(seen.customer, '^([=+@\t\r\n-])', '''\1') AS customer, p.started_at, p.first_ai_reply_at,
+        p.last_activity_at,
         CASE WHEN passed THEN p.due_end ELSE p.ended_at END AS ended_at,
         CASE WHEN passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
         COALESCE(p.charged_at, p.due_end) AS charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
         seen.stages, seen.models, seen.safety_passed, c.charge_id, c.tier, c.amount, c.currency,
-        c.taken_back, safe.policy, p.policy_version
+        c.taken_back, pg_catalog.regexp_replace(p.policy, '^([=+@\t\r\n-])', '''\1') AS policy, p.policy_version
     FROM talkmeter.part AS p
     -- As in parts: what time has ended shows as ended.
     CROSS JOIN LATERAL (
@@ -76,12 +79,6 @@ CREATE VIEW talkmeter.audited AS
         ORDER BY own.charge_id DESC
         LIMIT 1
     ) AS c ON true
-    -- A cell that begins so is a formula to a spreadsheet.
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN p.conversation ~ '^[=+@\t\r\n-]' THEN '''' || p.conversation ELSE p.conversation END AS conversation,
-            CASE WHEN seen.customer ~ '^[=+@\t\r\n-]' THEN '''' || seen.customer ELSE seen.customer END AS customer,
-            CASE WHEN p.policy ~ '^[=+@\t\r\n-]' THEN '''' || p.policy ELSE p.policy END AS policy
-    ) AS safe
     WHERE p.charged_at IS NOT NULL OR passed AND p.due_because IS NULL;
 REVOKE ALL ON talkmeter.audited FROM PUBLIC;
 COMMENT ON VIEW talkmeter.audited IS
