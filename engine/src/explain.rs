@@ -167,7 +167,7 @@ impl Step<'_> {
             false => self.why_counted(part),
         };
         if self.event().excluded {
-            rule += &format!("; an excluded rule matched: {}", self.excluded.as_deref().unwrap_or("no reason given"));
+            rule += &excluding(self.excluded.as_deref());
         }
         let did = if part.first_event == self.placed.place { Did::Opened } else { Did::Counted };
         self.push(story, Some(place), did, rule);
@@ -319,6 +319,11 @@ fn span(micros: i64) -> String {
     }
 }
 
+/// What is added to the rule of an event that is excluded.
+fn excluding(because: Option<&str>) -> String {
+    format!("; an excluded rule matched: {}", because.unwrap_or("no reason given"))
+}
+
 fn replies(count: i64) -> String {
     match count {
         1 => "a reply".to_owned(),
@@ -342,9 +347,7 @@ pub fn as_metered(
         part,
         did,
         rule: match placed.event.excluded {
-            true => {
-                format!("{rule}; an excluded rule matched: {}", because(placed).as_deref().unwrap_or("no reason given"))
-            }
+            true => format!("{rule}{}", excluding(because(placed).as_deref())),
             false => rule.to_owned(),
         },
     };

@@ -7,7 +7,10 @@ mod naive;
 mod simulation;
 mod store;
 
-use common::{HOUR, MINUTE, ai, ai_resolution, close, customer, event, flagged, lutingenie, place, reopen, staff};
+use common::{
+    HOUR, MINUTE, ai, ai_resolution, at_length, close, customer, event, first_seed, flagged, lutingenie, place, reopen,
+    staff,
+};
 use simulation::Tally;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -729,23 +732,12 @@ fn nobody_asks_for_charges_while_the_parts_begin_where_they_began() {
 
 // Everything at once
 
-/// A minute of it, in a build whose speed means something.
-fn at_length() -> bool {
-    !cfg!(debug_assertions) && std::env::var("TALKMETER_LONG").is_ok_and(|long| long == "1")
-}
-
 fn enough(events: u64) -> impl Fn(&Tally) -> bool {
     let events = if cfg!(debug_assertions) { events / 10 } else { events };
     move |tally| match at_length() {
         true => tally.took >= Duration::from_secs(60),
         false => tally.arrived >= events,
     }
-}
-
-/// The long run begins elsewhere each time, the short one tells the same conversations every time.
-fn first_seed() -> u64 {
-    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_micros();
-    if at_length() { clock as u64 } else { 0 }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod dealings;
 mod paper;
 
 use common::data::time;
+use common::{at_length, first_seed};
 use dealings::Tally;
 use rust_decimal::Decimal;
 use std::collections::BTreeMap;
@@ -287,17 +288,6 @@ fn a_line_has_as_many_digits_as_its_currency_and_a_credit_mirrors_its_charge() {
 }
 
 // Everything at once
-
-/// A minute of it, in a build whose speed means something.
-fn at_length() -> bool {
-    !cfg!(debug_assertions) && std::env::var("TALKMETER_LONG").is_ok_and(|long| long == "1")
-}
-
-/// The long run begins elsewhere each time, the short one meets the same merchants every time.
-fn first_seed() -> u64 {
-    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_micros();
-    if at_length() { clock as u64 } else { 0 }
-}
 
 /// One merchant after the other from a seed on.
 fn merchants(first: u64) -> (u64, Tally) {

@@ -111,3 +111,14 @@ impl<'a> Folding<'a> {
         charged.collect()
     }
 }
+
+/// Whether what is left to chance goes on for a minute: in a build whose speed means something, for `make test LONG=1`.
+pub fn at_length() -> bool {
+    !cfg!(debug_assertions) && std::env::var("TALKMETER_LONG").is_ok_and(|long| long == "1")
+}
+
+/// The long run begins elsewhere each time, the short one meets the same every time.
+pub fn first_seed() -> u64 {
+    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_micros();
+    if at_length() { clock as u64 } else { 0 }
+}
