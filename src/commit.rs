@@ -1,11 +1,12 @@
 //! What does a commit do? It folds what the transaction did to messages, draws the charges and writes both, in key order.
 
 use crate::cache;
+use crate::entry::{Aside, Entry, Key, RowName};
 use crate::error::failure;
 use crate::ledger::{self, Posting, Postings};
-use crate::parts::{BATCH, Batch, Key, Mark, write_marks};
-use crate::quarantine::{self, Entry};
-use crate::queue::{self, Aside, Chunk, Noted, NotedEvent, Operation, RowName, Taken};
+use crate::parts::{BATCH, Batch, Mark, write_marks};
+use crate::quarantine;
+use crate::queue::{self, Chunk, Noted, NotedEvent, Operation, Taken};
 use crate::refold::{self, Findings, Late, fold_again};
 use crate::rights::{self, as_owner, writing};
 use crate::settings;

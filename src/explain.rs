@@ -3,9 +3,10 @@
 use crate::account::tenant_key;
 use crate::cache;
 use crate::clock::{self, Timestamp};
+use crate::entry::Key;
 use crate::error::required;
 use crate::history::{self, Log, Wanted};
-use crate::parts::{Batch, From, Key, parts_from};
+use crate::parts::{Batch, From, parts_from};
 use crate::rights::as_owner;
 use crate::sql::{Connection, Rows, arg, connected};
 use pgrx::datum::TimestampWithTimeZone;

@@ -2,8 +2,9 @@
 
 use crate::cache::{self, Reading, Role, Source, Standing};
 use crate::clock;
-use crate::quarantine::{self, Entry};
-use crate::queue::{self, Aside, Message, Operation, RowName};
+use crate::entry::{Aside, Entry, RowName};
+use crate::quarantine;
+use crate::queue::{self, Message, Operation};
 use crate::row;
 use crate::settings;
 use crate::trigger::{self, Call};

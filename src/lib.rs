@@ -15,6 +15,7 @@ mod cache;
 mod clock;
 mod commit;
 mod dispute;
+mod entry;
 mod error;
 mod explain;
 mod history;

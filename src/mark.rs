@@ -2,9 +2,9 @@
 
 use crate::cache::{self, Reading, Role, Source, Standing};
 use crate::clock::{self, Timestamp};
+use crate::entry::{Aside, Entry, RowName};
 use crate::error::{Failure, failure, required};
-use crate::quarantine::Entry;
-use crate::queue::{self, Aside, RowName};
+use crate::queue;
 use crate::row;
 use crate::settings;
 use crate::trigger::{self, Call};

@@ -2,6 +2,7 @@
 
 use crate::cache;
 use crate::clock::Timestamp;
+use crate::entry::Key;
 use crate::ledger::{Posting, Unit};
 use crate::locks;
 use crate::sql::{Connection, OverRows, Rows, arg, column};
@@ -15,9 +16,6 @@ use talkmeter_engine::verdict::{Reason, Verdict};
 
 /// Conversations folded at once: enough to make the statements' own cost small, few enough to bound memory.
 pub const BATCH: usize = 500;
-
-/// The key of a conversation.
-pub type Key<'a> = (&'a str, &'a str);
 
 /// A conversation on its way from one state to the next.
 pub struct Folding<'a> {

@@ -1,61 +1,15 @@
 //! Where does a row go that cannot be metered, and how does it leave again (SPEC 3.7)?
 
 use crate::clock::Timestamp;
+use crate::entry::{Entry, Key, RowName};
 use crate::error::failure;
 use crate::locks;
-use crate::parts::Key;
-use crate::queue::RowName;
 use crate::rights::as_owner;
 use crate::sql::{Connection, Rows, arg, connected};
 use pgrx::prelude::*;
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::OrderKey;
-
-/// A row that could not be metered, as far as it could be read.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Entry {
-    /// The attached table; 0 for a mark that was made by function.
-    pub source: i32,
-    /// The id of the row, or the number of a mark that has one.
-    pub message: Option<String>,
-    pub tenant: Option<String>,
-    pub conversation: Option<String>,
-    pub at: Option<Instant>,
-    pub reason: Cow<'static, str>,
-    pub detail: Option<String>,
-    /// The kind of a mark that is still to be made.
-    pub mark: Option<Kind>,
-    /// The place of an event that a change took away, which is still to be told.
-    pub removal: Option<Vec<u8>>,
-    /// The row was metered as it was before, and goes on to be an event until it is looked at again.
-    pub counted: bool,
-}
-
-impl Entry {
-    /// The entry of an event of which all is known.
-    pub fn of(tenant: &str, conversation: &str, place: &OrderKey, reason: &'static str, detail: String) -> Entry {
-        Entry {
-            source: place.source(),
-            message: place.message().map(|message| message.text()),
-            tenant: Some(tenant.to_owned()),
-            conversation: Some(conversation.to_owned()),
-            at: Some(place.at()),
-            reason: reason.into(),
-            detail: Some(detail),
-            ..Entry::default()
-        }
-    }
-
-    /// Whether both are of one row.
-    pub fn same_row(&self, other: &Entry) -> bool {
-        let name = |entry: &Entry| (entry.source, entry.message.clone(), entry.at, entry.mark, entry.removal.is_some());
-        // The number of a mark names it within its conversation only.
-        name(self) == name(other) && (&self.tenant, &self.conversation) == (&other.tenant, &other.conversation)
-    }
-}
 
 /// Adds an entry, but a row that is several events only once.
 pub fn add(entries: &mut Vec<Entry>, entry: Entry) {

@@ -3,10 +3,9 @@
 //! Records are appended in time, so those of a subtransaction are always the last ones: a rolled back savepoint takes them
 //! with it.
 
-use crate::quarantine::Entry;
+use crate::entry::Aside;
 use crate::spool::{Sorted, Spool};
 use pgrx::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use talkmeter_engine::event::Kind;
@@ -82,27 +81,6 @@ pub struct Message<'a> {
     pub tenant: &'a str,
     pub conversation: &'a str,
     pub excluded: bool,
-}
-
-/// A row as quarantine knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct RowName {
-    pub source: i32,
-    pub message: Option<String>,
-    pub tenant: Option<String>,
-    pub conversation: Option<String>,
-    pub at: Option<Instant>,
-}
-
-/// What concerns quarantine.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Aside {
-    /// A row was changed: if it was in quarantine, it is as it was no more.
-    Left(RowName),
-    /// A row, or a mark, goes to quarantine.
-    Refused(Entry),
-    /// All rows of a source were taken away: those that are in quarantine are there no more.
-    Emptied(i32),
 }
 
 /// Notes what happened to an event; it will be folded at commit.

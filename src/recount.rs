@@ -2,9 +2,10 @@
 
 use crate::cache;
 use crate::clock::{self, Timestamp};
+use crate::entry::Key;
 use crate::explain::opened_under;
 use crate::history::{self, Log, Wanted};
-use crate::parts::{BATCH, Batch, From, Key, parts_from};
+use crate::parts::{BATCH, Batch, From, parts_from};
 use crate::progress::Progress;
 use crate::sql::{Connection, arg, connected};
 use std::collections::{BTreeMap, BTreeSet};

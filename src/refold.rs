@@ -1,11 +1,11 @@
 //! What happens to a conversation when an event of it is late, changed or gone? It is folded again, and the difference
 //! written.
 
+use crate::entry::{Entry, RowName};
 use crate::history::{self, Log, Wanted};
 use crate::ledger::{Posting, Settle};
 use crate::parts::{self, Batch, From, unit};
-use crate::quarantine::{self, Entry};
-use crate::queue::RowName;
+use crate::quarantine;
 use crate::sql::{Connection, arg};
 use std::collections::BTreeMap;
 use talkmeter_engine::fold::{Opening, Part};

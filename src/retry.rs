@@ -3,12 +3,13 @@
 use crate::cache::{self, Reading, Role, Source};
 use crate::clock::{self, Timestamp};
 use crate::commit;
+use crate::entry::Entry;
 use crate::history;
 use crate::ingest::{self, push_row};
 use crate::locks;
 use crate::mark;
 use crate::progress::Progress;
-use crate::quarantine::{self, Entry};
+use crate::quarantine;
 use crate::queue::{self, Message, Operation};
 use crate::rights::as_owner;
 use crate::sql::{Connection, Rows, arg, connected};

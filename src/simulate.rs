@@ -3,10 +3,10 @@
 use crate::account::{instant, known_policy};
 use crate::books::{self, Needed, decimal};
 use crate::clock::Timestamp;
+use crate::entry::Key;
 use crate::error::{failure, required};
 use crate::offers;
 use crate::over_rows;
-use crate::parts::Key;
 use crate::recount;
 use crate::rights::as_owner;
 use crate::sql::{Connection, OverRows, arg, column, connected};
