@@ -1,10 +1,10 @@
 //! What does this session remember of sources and policies? Nothing that a change elsewhere would not make it forget.
 
 use crate::clock::Timestamp;
-use crate::history::History;
 use crate::relation::{self, TableColumn};
 use crate::rights::as_owner;
 use crate::row::Reader;
+use crate::source_query::SourceQuery;
 use crate::sql::{Connection, Rows, arg, connected};
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -71,7 +71,7 @@ pub struct Source {
     pub starts_at: Instant,
     pub reading: Reading,
     /// How its rows are read later; `None` if they cannot be.
-    pub history: Option<History>,
+    pub history: Option<SourceQuery>,
 }
 
 impl Source {
@@ -332,7 +332,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     let is_attached = fires_on.is_none() && rows.value::<bool>(0, 11);
     let history = match &reading {
         Reading::Whole { mapping, readers, audit } if is_attached => {
-            History::of(connection, attached, mapping, readers, audit, &columns)
+            SourceQuery::of(connection, attached, mapping, readers, audit, &columns)
         }
         _ => None,
     };

@@ -3,178 +3,19 @@
 use crate::cache::{self, Reading, Source};
 use crate::clock::Timestamp;
 use crate::error::failure;
+use crate::over_rows;
 use crate::quarantine::{self, Held};
-use crate::relation::{self, TableColumn, quoted, statement};
 use crate::rights::as_table_owner;
 use crate::row::Reader;
+use crate::source_query::SourceQuery;
 use crate::sql::{Connection, OverRows, Rows, arg, column, connected};
-use crate::{over_rows, rights};
 use pgrx::prelude::*;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{self, Class, Mapping, Value};
+use talkmeter_engine::mapping::{self, Value};
 use talkmeter_engine::order::{MessageId, OrderKey};
 use talkmeter_engine::refold::Placed;
-
-/// How the rows of an attached table are read later: by its owner, whose rights suffice and whose code may run.
-#[derive(Debug)]
-pub struct History {
-    owner: pg_sys::Oid,
-    /// The tenant of all rows, or the class of the column that holds it.
-    tenant: Result<Class, String>,
-    conversation: Class,
-    message: Class,
-    /// Reads the rows of conversations.
-    by_conversation: String,
-    /// Reads the rows of conversations with what the audit trail shows of them; `None` if that is nothing.
-    audit: Option<String>,
-    /// Reads rows by their message ids.
-    by_message: String,
-    /// Names the conversations that have rows within a span of time.
-    conversations: String,
-}
-
-impl History {
-    /// For a table that was attached with this mapping; `None` if the table is gone. `readers` and `columns` are the
-    /// table's own, `audit` the numbers of those of the audit trail.
-    pub fn of(
-        connection: &Connection,
-        table: pg_sys::Oid,
-        mapping: &Mapping,
-        readers: &[Reader],
-        audit: &[Option<i16>; 4],
-        columns: &[TableColumn],
-    ) -> Option<History> {
-        let relation = relation::facts(connection, table, rights::caller())?;
-        // The mapping may speak of a column by a name that it had: its number is that of its reader.
-        let now = |index: usize| {
-            let slot = mapping.columns.iter().position(|other| *other == index)?;
-            columns.iter().find(|column| column.number == readers[slot].number)
-        };
-        let tenant = mapping.tenant_column().map(now);
-        let (conversation, message) = (now(mapping.conversation_column())?, now(mapping.message_id_column())?);
-        // The rows of a status table may have no time; those are only read by their ids.
-        let time = mapping.occurred_at_column().and_then(now).map_or("NULL::timestamptz".to_owned(), name);
-        let selected: Vec<String> = mapping.columns.iter().map(|index| now(*index).map(name)).collect::<Option<_>>()?;
-        let selected = selected.join(", ");
-        let only = if relation.kind == 'p' { "" } else { "ONLY " };
-        let since = match &mapping.timezone {
-            None => "wanted.since".to_owned(),
-            // A local time may stand for two instants; what is read too much is sorted out again.
-            Some(zone) => statement(&[
-                "(pg_catalog.timezone(",
-                &pgrx::spi::quote_literal(zone),
-                ", wanted.since) OPERATOR(pg_catalog.-) interval '1 day')",
-            ]),
-        };
-        let of_tenant = match &tenant {
-            Ok(Some(tenant)) => statement(&[" AND ", &equals(tenant, "wanted.tenant")]),
-            Ok(None) => return None,
-            Err(_) => String::new(),
-        };
-        let from = statement(&["SELECT wanted.place, own.* FROM "]);
-        let by_conversation = |selected: &str| {
-            statement(&[
-                &from,
-                "unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
-                    AS wanted (tenant, conversation, since, place)
-                CROSS JOIN LATERAL (SELECT ",
-                selected,
-                " FROM ",
-                only,
-                &relation.name,
-                " AS message WHERE ",
-                &equals(conversation, "wanted.conversation"),
-                &of_tenant,
-                " AND ",
-                &time,
-                " OPERATOR(pg_catalog.>=) ",
-                &since,
-                " OFFSET 0) AS own",
-            ])
-        };
-        let shown = |number: &Option<i16>| {
-            let column = number.and_then(|number| columns.iter().find(|column| column.number == number));
-            column
-                .map_or("NULL::text".to_owned(), |column| statement(&["CAST(", &name(column), " AS pg_catalog.text)"]))
-        };
-        let audit = audit.iter().any(Option::is_some).then(|| {
-            let shown: Vec<String> = audit.iter().map(shown).collect();
-            by_conversation(&statement(&[&selected, ", ", &shown.join(", ")]))
-        });
-        let by_conversation = by_conversation(&selected);
-        let by_message = statement(&[
-            &from,
-            "unnest($1::text[]) WITH ORDINALITY AS wanted (message, place) CROSS JOIN LATERAL (SELECT ",
-            &selected,
-            " FROM ",
-            only,
-            &relation.name,
-            " AS message WHERE ",
-            &equals(message, "wanted.message"),
-            " OFFSET 0) AS own",
-        ]);
-        let tenant_name = match &tenant {
-            Ok(column) => name((*column)?),
-            Err(constant) => pgrx::spi::quote_literal(constant),
-        };
-        let until = since.replace("wanted.since", "$2").replace("OPERATOR(pg_catalog.-)", "OPERATOR(pg_catalog.+)");
-        let conversations = statement(&[
-            "SELECT DISTINCT CAST(",
-            &tenant_name,
-            " AS pg_catalog.text), CAST(",
-            &name(conversation),
-            " AS pg_catalog.text) FROM ",
-            only,
-            &relation.name,
-            " AS message WHERE ",
-            &time,
-            " OPERATOR(pg_catalog.>=) ",
-            &since.replace("wanted.since", "$1"),
-            " AND ",
-            &time,
-            " OPERATOR(pg_catalog.<) ",
-            &until,
-        ]);
-        Some(History {
-            owner: relation.owner,
-            conversations,
-            tenant: match tenant {
-                Ok(column) => Ok(column?.seen.class.clone()),
-                Err(constant) => Err(constant.to_owned()),
-            },
-            conversation: conversation.seen.class.clone(),
-            message: message.seen.class.clone(),
-            by_conversation,
-            audit,
-            by_message,
-        })
-    }
-
-    fn holds(&self, wanted: &Wanted) -> bool {
-        let of_tenant = match &self.tenant {
-            Ok(class) => class.can_hold(wanted.tenant),
-            Err(constant) => constant == wanted.tenant,
-        };
-        of_tenant && self.conversation.can_hold(wanted.conversation)
-    }
-}
-
-/// A column as the statements above name it.
-fn name(column: &TableColumn) -> String {
-    statement(&["message.", &quoted(&column.seen.name)])
-}
-
-/// A comparison by the server's own operator, which an index on the column can serve.
-fn equals(column: &TableColumn, with: &str) -> String {
-    let as_its_type = match column.seen.class {
-        Class::Uuid => statement(&["CAST(", with, " AS pg_catalog.uuid)"]),
-        Class::Integer { .. } => statement(&["CAST(", with, " AS pg_catalog.int8)"]),
-        _ => with.to_owned(),
-    };
-    statement(&[&name(column), " OPERATOR(pg_catalog.=) ", &as_its_type])
-}
 
 /// A conversation of which events are wanted, those at or after an instant.
 pub struct Wanted<'a> {
@@ -308,13 +149,14 @@ fn rows(source: &Source, wanted: &[Wanted]) -> Vec<Found> {
 /// are to the meter, their time and id.
 fn for_each_row(
     source: &Source,
-    history: &History,
+    history: &SourceQuery,
     statement: &str,
     wanted: &[Wanted],
     mut each: impl FnMut(&Rows, usize, usize, &mapping::Reading, Instant, &MessageId),
 ) {
     let Reading::Whole { mapping, readers, .. } = &source.reading else { return };
-    let held: Vec<(usize, &Wanted)> = wanted.iter().enumerate().filter(|(_, wanted)| history.holds(wanted)).collect();
+    let held: Vec<(usize, &Wanted)> =
+        wanted.iter().enumerate().filter(|(_, wanted)| history.can_hold(wanted.tenant, wanted.conversation)).collect();
     if held.is_empty() {
         return;
     }
@@ -388,7 +230,7 @@ pub fn audited(connection: &Connection, wanted: Wanted) -> Result<Vec<Shown>, Un
     Ok(shown)
 }
 
-/// The values of the mapping's slots in a row that [`History`] selected.
+/// The values of the mapping's slots in a row that [`SourceQuery`] selected.
 fn values<'r>(rows: &'r Rows, row: usize, readers: &[Reader]) -> Vec<Value<'r>> {
     let value = |(slot, reader): (usize, &Reader)| {
         let (datum, is_null) = rows.datum(row, slot + 2);
@@ -402,7 +244,7 @@ fn values<'r>(rows: &'r Rows, row: usize, readers: &[Reader]) -> Vec<Value<'r>> 
 /// index of its id; false if its rows cannot be read.
 pub fn for_each_message(source: &Source, messages: &[&str], mut each: impl FnMut(usize, &[Value])) -> bool {
     let (Some(history), Reading::Whole { readers, .. }) = (&source.history, &source.reading) else { return false };
-    let possible: Vec<usize> = (0..messages.len()).filter(|index| history.message.can_hold(messages[*index])).collect();
+    let possible: Vec<usize> = (0..messages.len()).filter(|index| history.can_hold_message(messages[*index])).collect();
     as_table_owner(history.owner, || {
         connected(|connection| {
             let ids = arg(possible.iter().map(|index| messages[*index]).collect::<Vec<_>>());

@@ -37,6 +37,7 @@ mod rights;
 mod row;
 mod settings;
 mod simulate;
+mod source_query;
 mod spool;
 mod sql;
 mod statement;

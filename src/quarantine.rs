@@ -8,7 +8,6 @@ use crate::rights::as_owner;
 use crate::sql::{Connection, Rows, arg, connected};
 use pgrx::prelude::*;
 use talkmeter_engine::event::Kind;
-use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::OrderKey;
 
 /// Adds an entry, but a row that is several events only once.
