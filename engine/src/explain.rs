@@ -4,11 +4,11 @@
 //! parts stay what they were metered as.
 
 use crate::event::{Event, Kind};
-use crate::fold::{Conversation, Effect, EndReason, Opening, Part};
+use crate::fold::{Conversation, Effect};
 use crate::instant::{Instant, SECOND};
+use crate::part::{EndReason, Opening, Part, Reason, Verdict};
 use crate::policy::{ChargeOn, Policy};
 use crate::refold::Placed;
-use crate::verdict::{Reason, Verdict};
 
 /// One thing that was found on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn retell(
     for (index, placed) in log.iter().enumerate() {
         let before = state.open.clone();
         let previous = before.as_ref().or(story.parts.last());
-        let previous = previous.map(|part| Opening { policy: part.policy.clone(), source: part.source });
+        let previous = previous.map(Part::opening);
         let mut asked = None;
         let mut effects = Vec::new();
         let stepped = state.step(

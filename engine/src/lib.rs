@@ -1,7 +1,7 @@
 //! What counts, and what it costs: the rules of metering as pure functions.
 //!
 //! A row of the application becomes an [`event`] through a [`mapping`]; events in their [`order`] are folded by a
-//! [`policy`] into parts ([`fold`]), each part gets a [`verdict`], each billable part is drawn down from a [`ledger`]
+//! [`policy`] into [`part`]s ([`fold`]), each part gets a [`verdict`], each billable part is drawn down from a [`ledger`]
 //! whose months are [`period`]s. Nothing here knows a database, a clock or a disk: time arrives as an [`instant`].
 
 pub mod alert;
@@ -14,6 +14,7 @@ pub mod mapping;
 pub mod money;
 pub mod near;
 pub mod order;
+pub mod part;
 pub mod period;
 pub mod policy;
 pub mod refold;

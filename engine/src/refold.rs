@@ -5,9 +5,10 @@
 //! keep the number by which its charge is known.
 
 use crate::event::Event;
-use crate::fold::{Conversation, Effect, EndReason, Opening, Part};
+use crate::fold::{Conversation, Effect};
 use crate::instant::Instant;
 use crate::order::{self, OrderKey};
+use crate::part::{EndReason, Opening, Part};
 use crate::policy::ChargeOn;
 use std::collections::BTreeMap;
 
@@ -177,10 +178,12 @@ pub fn refold(
         });
     }
     let mut effects = Vec::new();
-    let previous = before.parts[..kept].last().or(before.previous).map(opening_of);
+    let previous = before.parts[..kept].last().or(before.previous).map(Part::opening);
     for placed in &log {
         let previous = match order::is_mark(&placed.place) {
-            true => state.open.as_ref().or_else(|| last_ended(&effects)).map(opening_of).or_else(|| previous.clone()),
+            true => {
+                state.open.as_ref().or_else(|| last_ended(&effects)).map(Part::opening).or_else(|| previous.clone())
+            }
             false => None,
         };
         let opener = || opener(placed, previous.as_ref()).ok_or(());
@@ -220,16 +223,12 @@ fn still_unjudged(
         if latest.is_some_and(|part| placed.place <= part.last_event) {
             continue;
         }
-        let previous = latest.or(before.previous).filter(|_| order::is_mark(&placed.place)).map(opening_of);
+        let previous = latest.or(before.previous).filter(|_| order::is_mark(&placed.place)).map(Part::opening);
         if opener(placed, previous.as_ref()).is_none() {
             unjudged.push(placed.place.clone());
         }
     }
     unjudged
-}
-
-fn opening_of(part: &Part) -> Opening {
-    Opening { policy: part.policy.clone(), source: part.source }
 }
 
 fn last_ended(effects: &[Effect]) -> Option<&Part> {

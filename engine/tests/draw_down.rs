@@ -11,8 +11,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use talkmeter_engine::instant::{DAY, Instant, SECOND};
 use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier, Usage};
+use talkmeter_engine::part::Verdict;
 use talkmeter_engine::period::{Calendar, Period};
-use talkmeter_engine::verdict::Verdict;
 
 const LIFETIME: i64 = 90 * DAY;
 

@@ -10,12 +10,12 @@ use common::{
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::explain::{Did, Line, Story, as_metered, retell};
-use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{MessageId, OrderKey};
+use talkmeter_engine::part::{Opening, Part, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::Placed;
-use talkmeter_engine::verdict::Verdict;
 
 const HALF_HOUR: i64 = 30 * MINUTE;
 /// Long after all events.

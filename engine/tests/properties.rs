@@ -12,10 +12,10 @@ use proptest::sample::{select, subsequence};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Effect, Part};
+use talkmeter_engine::fold::Effect;
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::part::{Part, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
-use talkmeter_engine::verdict::Verdict;
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
 const TIMEOUTS: [i64; 3] = [3, 5, 8];
@@ -196,6 +196,15 @@ proptest! {
         // What a report shows of a part that no sweep has ended yet.
         let verdict = Some(open.verdict_if_ended(case.id, timeout.end.at));
         prop_assert_eq!(folding.parts().pop(), Some(Part { end: Some(timeout.end), verdict, ..open }));
+    }
+
+    #[test]
+    fn a_step_asks_for_an_opener_when_a_part_may_open_and_at_no_other_time(case in case()) {
+        let mut folding = Folding::new(case.id);
+        for (event, policy) in &case.events {
+            let may_open = folding.state.may_open_at(event.at);
+            prop_assert_eq!(folding.step(event, policy), may_open, "{:?} at {:?}", folding.state, event);
+        }
     }
 
     #[test]

@@ -10,9 +10,10 @@ pub use policies::{agent_red, ai_resolution, all, lutingenie};
 use std::convert::Infallible;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::{Instant, SECOND};
 use talkmeter_engine::order::{MessageId, OrderKey};
+use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::Policy;
 
 pub const MINUTE: i64 = 60 * SECOND;
@@ -83,10 +84,15 @@ impl<'a> Folding<'a> {
         folding
     }
 
-    /// One event, at which `policy` is the one in force.
-    pub fn step(&mut self, event: &Event, policy: &Arc<Policy>) {
-        let opener = || Ok::<_, Infallible>(opening(policy));
+    /// One event, at which `policy` is the one in force. Says whether the step asked for it.
+    pub fn step(&mut self, event: &Event, policy: &Arc<Policy>) -> bool {
+        let mut asked = false;
+        let opener = || {
+            asked = true;
+            Ok::<_, Infallible>(opening(policy))
+        };
         self.state.step(self.id, &place(event), event, opener, &mut self.effects).expect("the policy is known");
+        asked
     }
 
     pub fn pass_time(&mut self, now: Instant) -> bool {

@@ -11,12 +11,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant as Clock};
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{EndReason, Part};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
+use talkmeter_engine::part::{EndReason, Part, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::Placed;
-use talkmeter_engine::verdict::Verdict;
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
 const TIMEOUTS: [i64; 3] = [3, 5, 8];

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use talkmeter_engine::event::Event;
-use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
+use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{After, Before, Changes, Placed, refold, restart};
 
