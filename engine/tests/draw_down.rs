@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use rust_decimal::Decimal;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Tier, Usage};
 use talkmeter_engine::instant::{DAY, Instant, SECOND};
-use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier, Usage};
 use talkmeter_engine::part::Verdict;
 use talkmeter_engine::period::{Calendar, Period};
 

@@ -10,8 +10,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::ops::AddAssign;
+use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::instant::{DAY, Instant};
-use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::money;
 use talkmeter_engine::period::{Calendar, Period, zone_named};
 
@@ -459,7 +459,8 @@ impl Merchant {
         }
         self.tell(format!("finalized: {period:?}"));
         self.tally.count("finalized");
-        let used = self.account.used.entry(period).or_insert_with(|| talkmeter_engine::ledger::Usage::unused(period));
+        let used =
+            self.account.used.entry(period).or_insert_with(|| talkmeter_engine::draw_down::Usage::unused(period));
         used.is_finalized = true;
         let statement = self.paper.statement(period);
         self.paper.frozen.push((period, statement));

@@ -9,8 +9,8 @@ use chrono_tz::Tz;
 use rust_decimal::Decimal;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use talkmeter_engine::draw_down::{Plan, Subscription, Tier};
 use talkmeter_engine::instant::{DAY, Instant, SECOND};
-use talkmeter_engine::ledger::{Plan, Subscription, Tier};
 use talkmeter_engine::period::{Calendar, Period};
 
 /// An exact amount: so many millionths of a millionth, the finest that a rate may have.
