@@ -280,10 +280,10 @@ pub fn changes(statements: &[Change]) -> Changes {
     let row = |key: &OrderKey| (key.source(), key.message());
     let mut deleted = Vec::new();
     for statement in statements {
-        if let Change::Delete(place) = statement {
-            if changes.delete(place) {
-                deleted.extend(OrderKey::from_bytes(place).as_ref().map(row));
-            }
+        if let Change::Delete(place) = statement
+            && changes.delete(place)
+        {
+            deleted.extend(OrderKey::from_bytes(place).as_ref().map(row));
         }
     }
     changes.keep(|key| deleted.contains(&row(key)));
