@@ -19,6 +19,8 @@ pub mod order;
 pub mod part;
 pub mod period;
 pub mod policy;
+#[cfg(feature = "testing")]
+pub mod presets;
 pub mod refold;
 pub mod status;
 pub mod verdict;

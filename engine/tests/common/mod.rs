@@ -1,12 +1,10 @@
-//! What do the tests of the engine share: the published policies, events to build, a way to fold them?
+//! What do the tests of the engine share: events to build, a way to fold them, and the published policies?
 
 #![allow(dead_code, unused_imports, reason = "each test file is a crate of its own and uses only a part of this")]
 
 pub mod data;
 pub mod dice;
-pub mod policies;
 
-pub use policies::{agent_red, ai_resolution, all, lutingenie};
 use std::convert::Infallible;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
@@ -15,6 +13,7 @@ use talkmeter_engine::instant::{Instant, SECOND};
 use talkmeter_engine::order::{MessageId, OrderKey};
 use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::Policy;
+pub use talkmeter_engine::presets::{agent_red, ai_resolution, all, lutingenie};
 
 pub const MINUTE: i64 = 60 * SECOND;
 pub const HOUR: i64 = 60 * MINUTE;
