@@ -163,7 +163,7 @@ impl Store {
                 Effect::Charged { .. } => None,
             });
             let previous = match order::is_mark(&placed.place) {
-                true => state.open.as_ref().or(ended).or(self.parts.last()).map(opening_of),
+                true => state.open.as_ref().or(ended).or(self.parts.last()).map(Part::opening),
                 false => None,
             };
             let opener = || self.terms.opening(placed, previous.as_ref()).ok_or(());
@@ -260,10 +260,6 @@ impl Store {
         assert!(self.ledger.standing.keys().eq(&billable), "charges {:?}, verdicts {billable:?}", self.ledger.standing);
         assert_eq!(self.ledger.posted - self.ledger.reversed, self.ledger.standing.len() as i64);
     }
-}
-
-pub fn opening_of(part: &Part) -> Opening {
-    Opening { policy: Arc::clone(&part.policy), source: part.source }
 }
 
 /// Deletes come last, as [`Changes::delete`] asks.
