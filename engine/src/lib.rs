@@ -15,6 +15,7 @@ pub mod instant;
 pub mod mapping;
 pub mod money;
 pub mod near;
+pub mod offer;
 pub mod order;
 pub mod part;
 pub mod period;
