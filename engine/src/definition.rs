@@ -1,6 +1,6 @@
 //! How is a definition read, the json object in which a vendor says what is counted or sold?
 //!
-//! A reader asks [`Keys`] for each key once, by name and type. The keys asked for are then the keys that are known, in
+//! A reader asks `Keys` for each key once, by name and type. The keys asked for are then the keys that are known, in
 //! messages and in the [`Row`] that a table will hold.
 
 use crate::flaw::Flaw;

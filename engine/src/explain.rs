@@ -1,7 +1,7 @@
 //! What did each event do to its conversation, and which rule said so (SPEC 5, `explain`)?
 //!
-//! [`retell`] folds a conversation from its start and tells each step; [`as_metered`] tells one that has lost rows, whose
-//! parts stay what they were metered as.
+//! [`retell`] folds a conversation from its start and tells each step; [`as_metered`] tells one that has lost rows,
+//! whose parts stay what they were metered as.
 
 use crate::event::{Event, Kind};
 use crate::fold::{Conversation, Effect};
@@ -65,8 +65,9 @@ pub struct Story {
     pub lines: Vec<Line>,
 }
 
-/// Folds a conversation from its start and tells each step. `log` holds all its events in order, `because` the reason of
-/// an `excluded` rule that matched an event; `opener` answers as in [`crate::refold::refold`]; time passes until `now`.
+/// Folds a conversation from its start and tells each step. `log` holds all its events in order, `because` the reason
+/// of an `excluded` rule that matched an event; `opener` answers as in [`crate::refold::refold`]; time passes until
+/// `now`.
 pub fn retell(
     id: &str,
     log: &[Placed],

@@ -28,8 +28,8 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Whether [`Conversation::step`] asks for an opener at an event of that instant: no part is open, or time has ended
-    /// the one that is. When it says no, the opener is never called.
+    /// Whether [`Conversation::step`] asks for an opener at an event of that instant: no part is open, or time has
+    /// ended the one that is. When it says no, the opener is never called.
     pub fn may_open_at(&self, at: Instant) -> bool {
         self.open.as_ref().is_none_or(|part| part.ended_by(at).is_some())
     }

@@ -50,8 +50,9 @@ impl From<DateTime<Utc>> for Instant {
     }
 }
 
-/// Microseconds of an interval as PostgreSQL writes it with `IntervalStyle = postgres`: days of 24 hours, a time or both,
-/// such as `1 day -02:00:00.5`. `None` for months and years, which have no length of their own, and for any other text.
+/// Microseconds of an interval as PostgreSQL writes it with `IntervalStyle = postgres`: days of 24 hours, a time or
+/// both, such as `1 day -02:00:00.5`. `None` for months and years, which have no length of their own, and for any other
+/// text.
 pub fn interval(text: &str) -> Option<i64> {
     let words: Vec<&str> = text.split(' ').collect();
     let (days, time) = match words[..] {
@@ -144,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_interval_that_was_written_is_read_again(days in any::<i16>(), time in -400_000_000_000..400_000_000_000i64) {
+        fn an_interval_that_was_written_is_read_again(days in any::<i16>(), time in -100 * HOUR..100 * HOUR) {
             let (sign, clock) = (if time < 0 { "-" } else { "+" }, time.abs());
             let (hours, minutes, seconds) = (clock / HOUR, clock / 60 / SECOND % 60, clock / SECOND % 60);
             let text = format!("{days} days {sign}{hours:02}:{minutes:02}:{seconds:02}.{:06}", clock % SECOND);

@@ -1,8 +1,9 @@
 //! What counts, and what it costs: the rules of metering as pure functions.
 //!
 //! A row of the application becomes an [`event`] through a [`mapping`]; events in their [`order`] are folded by a
-//! [`policy`] into [`part`]s ([`fold`]); each part gets a [`verdict`]; the unit of a billable part is paid for by a tier
-//! ([`draw_down`]) in its [`period`]. Nothing here knows a database, a clock or a disk: time arrives as an [`instant`].
+//! [`policy`] into [`part`]s ([`fold`]); each part gets a [`verdict`]; the unit of a billable part is paid for by a
+//! tier ([`draw_down`]) in its [`period`]. Nothing here knows a database, a clock or a disk: time arrives as an
+//! [`instant`].
 
 pub mod alert;
 pub mod definition;

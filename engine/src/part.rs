@@ -123,8 +123,8 @@ impl Part {
         earliest(self.time_ends())
     }
 
-    /// The ends that time brings if no activity comes, idle first. A gap of exactly `idle_timeout` continues the part, one
-    /// of exactly `quiet_review_after` ends it.
+    /// The ends that time brings if no activity comes, idle first. A gap of exactly `idle_timeout` continues the part,
+    /// one of exactly `quiet_review_after` ends it.
     fn time_ends(&self) -> impl Iterator<Item = Timeout> {
         let end = |gap: i64, reason| End { at: self.last_activity_at.plus(gap), reason };
         let idle = self.policy.idle_timeout.map(|gap| end(gap, EndReason::Idle));

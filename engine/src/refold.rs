@@ -43,8 +43,8 @@ impl Changes {
         self.net.entry(place.to_vec()).or_default();
     }
 
-    /// An event whose row was deleted stays itself, but one that was also added never was. Returns whether that is so: then
-    /// what its row was before, in whichever conversation, is to be kept. Call it after [`Changes::add`] and
+    /// An event whose row was deleted stays itself, but one that was also added never was. Returns whether that is so:
+    /// then what its row was before, in whichever conversation, is to be kept. Call it after [`Changes::add`] and
     /// [`Changes::remove`].
     pub fn delete(&mut self, place: &[u8]) -> bool {
         let is_new = self.is_new(place);
@@ -204,8 +204,8 @@ pub fn refold(
     after
 }
 
-/// Of the events before a sealed part's last activity, which are not folded again, those that no part counted because no
-/// policy is known for them.
+/// Of the events before a sealed part's last activity, which are not folded again, those that no part counted because
+/// no policy is known for them.
 fn still_unjudged(
     before: &Before,
     last: usize,
@@ -280,8 +280,8 @@ fn reopened(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Par
 }
 
 /// Gives the parts their numbers and returns the stored ones whose number nobody took. In the order of time each takes
-/// that of an untaken stored part which it overlaps: the one whose standing charge is the oldest, else the earliest; else
-/// the next number never used.
+/// that of an untaken stored part which it overlaps: the one whose standing charge is the oldest, else the earliest;
+/// else the next number never used.
 fn number(
     stored: &[Part],
     parts: &mut [Part],

@@ -1,7 +1,7 @@
 //! Which mark does a change of a status column make (SPEC 2, "Status columns")?
 //!
-//! The mapping of a status table is one of messages in which each value of the column is a kind and every other value is
-//! nothing.
+//! The mapping of a status table is one of messages in which each value of the column is a kind and every other value
+//! is nothing.
 
 use crate::definition::{object_of, only_known_keys};
 use crate::event::Kind;
@@ -13,9 +13,9 @@ use serde_json::{Map, Value as Json};
 
 const KEYS: [&str; 6] = ["tenant", "conversation", "status", "column", "occurred_at", "timezone"];
 
-/// Checks the mapping of a status table against its columns. `"status"` says which kind each value means, `"column"` which
-/// column holds it (`status` if left out). `"tenant"` is `tenant_id` if left out, `"conversation"` is `conversation_id` or
-/// else `id`; without `"occurred_at"` the rows have no time.
+/// Checks the mapping of a status table against its columns. `"status"` says which kind each value means, `"column"`
+/// which column holds it (`status` if left out). `"tenant"` is `tenant_id` if left out, `"conversation"` is
+/// `conversation_id` or else `id`; without `"occurred_at"` the rows have no time.
 pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
     let mapping = object_of(mapping, "the mapping")?;
     only_known_keys(mapping, "the mapping", &KEYS)?;

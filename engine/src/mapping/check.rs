@@ -262,7 +262,10 @@ impl Checker<'_> {
         if !serves {
             return Err(Flaw::wrong_type(format!("column \"{}\" cannot be \"{key}\"", column.name))
                 .detail(format!("It is of type {}.", column.type_name))
-                .hint("\"safety_passed\" is boolean; \"customer\", \"model\" and \"stage\" are text, uuid, an integer or an enum."));
+                .hint(
+                    "\"safety_passed\" is boolean; \"customer\", \"model\" and \"stage\" are text, uuid, an \
+                     integer or an enum.",
+                ));
         }
         Ok(Some(index))
     }
@@ -336,7 +339,8 @@ pub(crate) fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &s
         (Class::Integer { .. } | Class::Numeric, _) => mismatch("Write it as a json number, without quotes."),
         (Class::Uuid | Class::Enum(_), _) => mismatch("Write it as a json string."),
         _ => mismatch(
-            "A rule compares text, varchar, char, uuid, integers, numeric, boolean, enums and json scalars, and domains over these.",
+            "A rule compares text, varchar, char, uuid, integers, numeric, boolean, enums and json scalars, \
+             and domains over these.",
         ),
     }
 }

@@ -154,7 +154,8 @@ pub(crate) struct ExclusionRule {
     pub(crate) because: String,
 }
 
-/// The columns of the audit trail, by index into the columns given to [`Mapping::check`]; `None` if the mapping names none.
+/// The columns of the audit trail, by index into the columns given to [`Mapping::check`]; `None` if the mapping names
+/// none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     /// Who asked.

@@ -74,7 +74,8 @@ struct Life {
     end: u64,
     next_id: i64,
     policies: [Arc<Policy>; 2],
-    /// Some rows no policy can judge. Such a row leaves a part open whose time is over, until that shows in another way.
+    /// Some rows no policy can judge. Such a row leaves a part open whose time is over, until that shows in another
+    /// way.
     strangers: bool,
     trace: bool,
 }
