@@ -1,7 +1,7 @@
 //! Is a mapping one that its table can serve, and what does it say?
 
 use super::{
-    Audit, Class, Column, Condition, ExclusionRule, Key, KindRule, LONGEST_KEY, Mapping, Wanted, canonical_uuid,
+    Audit, Class, Column, Condition, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, Wanted, canonical_uuid,
     decimal,
 };
 use crate::definition::{object_of, only_known_keys};
@@ -94,17 +94,17 @@ impl Checker<'_> {
         }
     }
 
-    pub(crate) fn tenant(&mut self, mapping: &Map<String, Json>) -> Result<Key, Flaw> {
+    pub(crate) fn tenant(&mut self, mapping: &Map<String, Json>) -> Result<KeyOrigin, Flaw> {
         if let Some(Json::Object(object)) = mapping.get("tenant") {
             only_known_keys(object, "\"tenant\"", &["constant"])?;
             return match object.get("constant") {
-                Some(Json::String(tenant)) if tenant.len() <= LONGEST_KEY => Ok(Key::Constant(tenant.clone())),
+                Some(Json::String(tenant)) if tenant.len() <= LONGEST_KEY => Ok(KeyOrigin::Constant(tenant.clone())),
                 _ => Err(Flaw::invalid(format!(
                     "\"constant\" of \"tenant\" is not a string of at most {LONGEST_KEY} bytes"
                 ))),
             };
         }
-        Ok(Key::Slot(self.key(mapping, "tenant", "tenant_id")?))
+        Ok(KeyOrigin::Slot(self.key(mapping, "tenant", "tenant_id")?))
     }
 
     pub(crate) fn key(&mut self, mapping: &Map<String, Json>, key: &str, default: &str) -> Result<usize, Flaw> {

@@ -117,7 +117,7 @@ pub struct Reading<'a> {
 
 /// Where a key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Key {
+pub(crate) enum KeyOrigin {
     Constant(String),
     /// The place of the column in [`Mapping::columns`].
     Slot(usize),
@@ -184,7 +184,7 @@ pub struct Mapping {
     pub audit: Audit,
     /// The zone of a `timestamp` column; the caller turns local time into instants.
     pub timezone: Option<String>,
-    pub(crate) tenant: Key,
+    pub(crate) tenant: KeyOrigin,
     pub(crate) conversation: usize,
     pub(crate) message_id: usize,
     /// `None` if the rows have no time of their own.
@@ -217,8 +217,8 @@ impl Mapping {
     /// The column that holds the tenant, or the tenant of all rows.
     pub fn tenant_column(&self) -> Result<usize, &str> {
         match &self.tenant {
-            Key::Slot(slot) => Ok(self.columns[*slot]),
-            Key::Constant(tenant) => Err(tenant),
+            KeyOrigin::Slot(slot) => Ok(self.columns[*slot]),
+            KeyOrigin::Constant(tenant) => Err(tenant),
         }
     }
 
@@ -234,8 +234,8 @@ impl Mapping {
         let ignored = rule.is_some_and(|rule| rule.kinds.is_none());
         let kinds = rule.and_then(|rule| rule.kinds.as_deref()).unwrap_or_default();
         let tenant = match &self.tenant {
-            Key::Constant(tenant) => Some(Cow::Borrowed(tenant.as_str())),
-            Key::Slot(slot) => key_text(&row[*slot]),
+            KeyOrigin::Constant(tenant) => Some(Cow::Borrowed(tenant.as_str())),
+            KeyOrigin::Slot(slot) => key_text(&row[*slot]),
         };
         let conversation = key_text(&row[self.conversation]);
         let message = message_id(&row[self.message_id]);
