@@ -1,14 +1,14 @@
 //! What did each event do to its conversation, and which rule said so (SPEC 5, `explain`)?
 //!
-//! [`retell`] folds a conversation from its start and tells each step; [`as_metered`] tells one that has lost rows, whose
-//! parts stay what they were metered as.
+//! [`retell`] folds a conversation from its start and tells each step; [`as_metered`] tells one that has lost rows,
+//! whose parts stay what they were metered as.
 
 use crate::event::{Event, Kind};
-use crate::fold::{Conversation, Effect, EndReason, Opening, Part};
+use crate::fold::{Conversation, Effect};
 use crate::instant::{Instant, SECOND};
+use crate::part::{EndReason, Opening, Part, Reason, Verdict};
 use crate::policy::{ChargeOn, Policy};
 use crate::refold::Placed;
-use crate::verdict::{Reason, Verdict};
 
 /// One thing that was found on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,9 @@ pub struct Story {
     pub lines: Vec<Line>,
 }
 
-/// Folds a conversation from its start and tells each step. `log` holds all its events in order, `because` the reason of
-/// an `excluded` rule that matched an event; `opener` answers as in [`crate::refold::refold`]; time passes until `now`.
+/// Folds a conversation from its start and tells each step. `log` holds all its events in order, `because` the reason
+/// of an `excluded` rule that matched an event; `opener` answers as in [`crate::refold::refold`]; time passes until
+/// `now`.
 pub fn retell(
     id: &str,
     log: &[Placed],
@@ -79,7 +80,7 @@ pub fn retell(
     for (index, placed) in log.iter().enumerate() {
         let before = state.open.clone();
         let previous = before.as_ref().or(story.parts.last());
-        let previous = previous.map(|part| Opening { policy: part.policy.clone(), source: part.source });
+        let previous = previous.map(Part::opening);
         let mut asked = None;
         let mut effects = Vec::new();
         let stepped = state.step(

@@ -37,8 +37,8 @@ const TEXT: u8 = 1;
 pub struct OrderKey(Box<[u8]>);
 
 impl OrderKey {
-    /// The key of the event that a message row gives: `source` counts the sources in attach order, `position` the events
-    /// of one row.
+    /// The key of the event that a message row gives: `source` counts the sources in attach order, `position` the
+    /// events of one row.
     pub fn row(at: Instant, source: i32, message: &MessageId, position: u16) -> OrderKey {
         Self::build(at, ROW, source, message, position)
     }
@@ -187,7 +187,9 @@ mod tests {
 
         #[test]
         fn keys_are_ordered_as_their_parts_are(a: (i64, i32, i64, u16), b: (i64, i32, i64, u16)) {
-            let key = |(at, source, id, position)| OrderKey::row(Instant(at), source, &MessageId::Integer(id), position);
+            let key = |(at, source, id, position)| {
+                OrderKey::row(Instant(at), source, &MessageId::Integer(id), position)
+            };
             prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
         }
     }

@@ -47,8 +47,8 @@ impl Calendar {
         Calendar { zone: Tz::UTC, anchor_day }
     }
 
-    /// The period that holds `at`. It starts at local midnight of the anchor day, clamped to the month's last day: anchor 31
-    /// gives Feb 28, then Mar 31. `None` where the calendar ends.
+    /// The period that holds `at`. It starts at local midnight of the anchor day, clamped to the month's last day:
+    /// anchor 31 gives Feb 28, then Mar 31. `None` where the calendar ends.
     pub fn period_of(&self, at: Instant) -> Option<Period> {
         let date = day_of(at, self.zone)?;
         let month = date.with_day(1)?;
@@ -106,8 +106,8 @@ pub fn end_of_business_day(
     midnight(day.succ_opt()?, zone)
 }
 
-/// The first instant of a local day: midnight; the first instant after it if a change of the clock skips it, the earlier
-/// one if it occurs twice.
+/// The first instant of a local day: midnight; the first instant after it if a change of the clock skips it, the
+/// earlier one if it occurs twice.
 pub fn midnight(day: NaiveDate, zone: Tz) -> Option<Instant> {
     let local = day.and_time(NaiveTime::MIN);
     match zone.from_local_datetime(&local) {
@@ -116,8 +116,9 @@ pub fn midnight(day: NaiveDate, zone: Tz) -> Option<Instant> {
     }
 }
 
-/// The instant at which the clock jumps over a local time. Before it the offset of the day before holds, so it lies between
-/// the two readings of the skipped time; what is looked for is the first instant whose local time is not earlier.
+/// The instant at which the clock jumps over a local time. Before it the offset of the day before holds, so it lies
+/// between the two readings of the skipped time; what is looked for is the first instant whose local time is not
+/// earlier.
 fn after_gap(skipped: NaiveDateTime, zone: Tz) -> Instant {
     let local = |at: Instant| at.calendar().map(|time| time.with_timezone(&zone).naive_local());
     let utc: Instant = DateTime::<Utc>::from_naive_utc_and_offset(skipped, Utc).into();
@@ -184,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_midnight_that_is_skipped_is_the_first_instant_after_the_gap() {
-        // In Beirut the clock went from 00:00 to 01:00 on 2024-03-31, in Apia from the 29th to the 31st of December 2011.
+        // In Beirut the clock went from 00:00 to 01:00 on 2024-03-31, in Apia from the 29th to the 31st of December
+        // 2011.
         let beirut = bounds("2024-04-01T00:00:00Z", 31, "Asia/Beirut");
         assert_eq!(beirut, ("2024-03-30 22:00:00".into(), "2024-04-29 21:00:00".into()));
         let apia = bounds("2011-12-31T00:00:00Z", 30, "Pacific/Apia");

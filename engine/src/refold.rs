@@ -5,9 +5,10 @@
 //! keep the number by which its charge is known.
 
 use crate::event::Event;
-use crate::fold::{Conversation, Effect, EndReason, Opening, Part};
+use crate::fold::{Conversation, Effect};
 use crate::instant::Instant;
 use crate::order::{self, OrderKey};
+use crate::part::{EndReason, Opening, Part};
 use crate::policy::ChargeOn;
 use std::collections::BTreeMap;
 
@@ -42,8 +43,8 @@ impl Changes {
         self.net.entry(place.to_vec()).or_default();
     }
 
-    /// An event whose row was deleted stays itself, but one that was also added never was. Returns whether that is so: then
-    /// what its row was before, in whichever conversation, is to be kept. Call it after [`Changes::add`] and
+    /// An event whose row was deleted stays itself, but one that was also added never was. Returns whether that is so:
+    /// then what its row was before, in whichever conversation, is to be kept. Call it after [`Changes::add`] and
     /// [`Changes::remove`].
     pub fn delete(&mut self, place: &[u8]) -> bool {
         let is_new = self.is_new(place);
@@ -177,10 +178,12 @@ pub fn refold(
         });
     }
     let mut effects = Vec::new();
-    let previous = before.parts[..kept].last().or(before.previous).map(opening_of);
+    let previous = before.parts[..kept].last().or(before.previous).map(Part::opening);
     for placed in &log {
         let previous = match order::is_mark(&placed.place) {
-            true => state.open.as_ref().or_else(|| last_ended(&effects)).map(opening_of).or_else(|| previous.clone()),
+            true => {
+                state.open.as_ref().or_else(|| last_ended(&effects)).map(Part::opening).or_else(|| previous.clone())
+            }
             false => None,
         };
         let opener = || opener(placed, previous.as_ref()).ok_or(());
@@ -201,8 +204,8 @@ pub fn refold(
     after
 }
 
-/// Of the events before a sealed part's last activity, which are not folded again, those that no part counted because no
-/// policy is known for them.
+/// Of the events before a sealed part's last activity, which are not folded again, those that no part counted because
+/// no policy is known for them.
 fn still_unjudged(
     before: &Before,
     last: usize,
@@ -220,16 +223,12 @@ fn still_unjudged(
         if latest.is_some_and(|part| placed.place <= part.last_event) {
             continue;
         }
-        let previous = latest.or(before.previous).filter(|_| order::is_mark(&placed.place)).map(opening_of);
+        let previous = latest.or(before.previous).filter(|_| order::is_mark(&placed.place)).map(Part::opening);
         if opener(placed, previous.as_ref()).is_none() {
             unjudged.push(placed.place.clone());
         }
     }
     unjudged
-}
-
-fn opening_of(part: &Part) -> Opening {
-    Opening { policy: part.policy.clone(), source: part.source }
 }
 
 fn last_ended(effects: &[Effect]) -> Option<&Part> {
@@ -281,8 +280,8 @@ fn reopened(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Par
 }
 
 /// Gives the parts their numbers and returns the stored ones whose number nobody took. In the order of time each takes
-/// that of an untaken stored part which it overlaps: the one whose standing charge is the oldest, else the earliest; else
-/// the next number never used.
+/// that of an untaken stored part which it overlaps: the one whose standing charge is the oldest, else the earliest;
+/// else the next number never used.
 fn number(
     stored: &[Part],
     parts: &mut [Part],

@@ -1,24 +1,23 @@
 //! Which mark does a change of a status column make (SPEC 2, "Status columns")?
 //!
-//! The mapping of a status table is one of messages in which each value of the column is a kind and every other value is
-//! nothing.
+//! The mapping of a status table is one of messages in which each value of the column is a kind and every other value
+//! is nothing.
 
+use crate::definition::{object_of, only_known_keys};
 use crate::event::Kind;
-use crate::mapping::{
-    Audit, Checker, Class, Column, Condition, Flaw, KindRule, Mapping, only_known_keys, wanted_value,
-};
+use crate::flaw::Flaw;
+use crate::mapping::check::{Checker, wanted_value};
+use crate::mapping::{Audit, Class, Column, Condition, KindRule, Mapping};
 use crate::near;
 use serde_json::{Map, Value as Json};
 
 const KEYS: [&str; 6] = ["tenant", "conversation", "status", "column", "occurred_at", "timezone"];
 
-/// Checks the mapping of a status table against its columns. `"status"` says which kind each value means, `"column"` which
-/// column holds it (`status` if left out). `"tenant"` is `tenant_id` if left out, `"conversation"` is `conversation_id` or
-/// else `id`; without `"occurred_at"` the rows have no time.
+/// Checks the mapping of a status table against its columns. `"status"` says which kind each value means, `"column"`
+/// which column holds it (`status` if left out). `"tenant"` is `tenant_id` if left out, `"conversation"` is
+/// `conversation_id` or else `id`; without `"occurred_at"` the rows have no time.
 pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
-    let Json::Object(mapping) = mapping else {
-        return Err(Flaw::invalid("the mapping is not a json object"));
-    };
+    let mapping = object_of(mapping, "the mapping")?;
     only_known_keys(mapping, "the mapping", &KEYS)?;
     let mut checker = Checker { columns, slots: Vec::new() };
     let tenant = checker.tenant(mapping)?;

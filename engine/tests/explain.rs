@@ -10,12 +10,12 @@ use common::{
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::explain::{Did, Line, Story, as_metered, retell};
-use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{MessageId, OrderKey};
+use talkmeter_engine::part::{Opening, Part, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::Placed;
-use talkmeter_engine::verdict::Verdict;
 
 const HALF_HOUR: i64 = 30 * MINUTE;
 /// Long after all events.
@@ -140,7 +140,8 @@ fn an_end_that_the_next_event_found_says_how_long_it_was_quiet() {
         [
             [
                 "30 - 0 part 1 ended: idle",
-                "idle_timeout of lutingenie@1: 0:30:00 after the last activity; the next event came 0:30:00.000001 after it"
+                "idle_timeout of lutingenie@1: 0:30:00 after the last activity; the next event came \
+                 0:30:00.000001 after it"
             ],
             ["30 - 0 part 1 is not billable: no_ai_reply", "the AI never replied in it"],
             ["30 1 1 opened part 2", "starts_on of lutingenie@1 holds customer_message"],

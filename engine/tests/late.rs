@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::{Change, Outcome, Store, Terms, mark};
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Opening, Part};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::OrderKey;
+use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::{Before, Changes, Placed, Restart, refold, restart};
 

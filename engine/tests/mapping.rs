@@ -6,8 +6,9 @@ use proptest::sample::select;
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
 use talkmeter_engine::event::Kind;
+use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Class, Column, Flaw, FlawKind, LONGEST_KEY, Mapping, Reading, Refusal, Value};
+use talkmeter_engine::mapping::{Class, Column, LONGEST_KEY, Mapping, Reading, Refusal, Value};
 use talkmeter_engine::order::MessageId;
 
 /// The last instant that is not yet future.

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant as Clock};
 use talkmeter_engine::alert::{is_low, is_off, is_reached};
+use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Tier, Usage};
 use talkmeter_engine::instant::{DAY, Instant};
-use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier, Usage};
 use talkmeter_engine::money::rounded;
 use talkmeter_engine::period::{Calendar, Period, zone_named};
 

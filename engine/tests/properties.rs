@@ -12,10 +12,10 @@ use proptest::sample::{select, subsequence};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Effect, Part};
+use talkmeter_engine::fold::Effect;
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::part::{Part, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
-use talkmeter_engine::verdict::Verdict;
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
 const TIMEOUTS: [i64; 3] = [3, 5, 8];
@@ -110,28 +110,6 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// A part in the words of the naive implementation.
-fn plainly(part: &Part) -> naive::Part {
-    let size = |count: i64| usize::try_from(count).expect("a count");
-    naive::Part {
-        number: size(part.number.into()),
-        policy_version: part.policy.version,
-        started_at: part.started_at,
-        first_ai_reply_at: part.first_ai_reply_at,
-        last_activity_at: part.last_activity_at,
-        end: part.end.map(|end| (end.at, end.reason.name())),
-        events: size(part.event_count),
-        messages: size(part.message_count),
-        turns: size(part.turn_count.into()),
-        ai_replies: size(part.ai_replies),
-        staff_replies: size(part.staff_replies),
-        verdict: part.verdict.map(|verdict| match verdict {
-            Verdict::Billable(at) => Ok(at),
-            Verdict::NotBillable(reason) => Err(reason.name()),
-        }),
-    }
-}
-
 fn counts(part: &Part) -> [i64; 5] {
     [i64::from(part.turn_count), part.ai_replies, part.staff_replies, part.message_count, part.event_count]
 }
@@ -142,7 +120,7 @@ proptest! {
 
     #[test]
     fn the_parts_equal_those_of_the_naive_implementation(case in case()) {
-        let parts: Vec<_> = case.folded().parts().iter().map(plainly).collect();
+        let parts: Vec<_> = case.folded().parts().iter().map(naive::plainly).collect();
         prop_assert_eq!(parts, naive::parts(case.id, &case.events, case.now));
     }
 }
@@ -196,6 +174,15 @@ proptest! {
         // What a report shows of a part that no sweep has ended yet.
         let verdict = Some(open.verdict_if_ended(case.id, timeout.end.at));
         prop_assert_eq!(folding.parts().pop(), Some(Part { end: Some(timeout.end), verdict, ..open }));
+    }
+
+    #[test]
+    fn a_step_asks_for_an_opener_when_a_part_may_open_and_at_no_other_time(case in case()) {
+        let mut folding = Folding::new(case.id);
+        for (event, policy) in &case.events {
+            let may_open = folding.state.may_open_at(event.at);
+            prop_assert_eq!(folding.step(event, policy), may_open, "{:?} at {:?}", folding.state, event);
+        }
     }
 
     #[test]

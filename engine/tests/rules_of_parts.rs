@@ -9,10 +9,10 @@ use common::{
 use std::convert::Infallible;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Conversation, Effect, EndReason, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::part::{EndReason, Opening, Part, Reason, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
-use talkmeter_engine::verdict::{Reason, Verdict};
 
 /// An id that no prefix of the published policies excludes.
 const ID: &str = "c1";
@@ -467,6 +467,19 @@ fn nobody_is_asked_for_a_policy_while_a_part_is_open() {
         state.step(ID, &common::place(&event), &event, opener, &mut effects).expect("no error");
     }
     assert_eq!(state.open, None);
+}
+
+#[test]
+fn a_part_may_open_while_none_is_open_and_from_the_instant_at_which_time_has_ended_the_open_one() {
+    let may_open = |folding: &Folding, instants: [i64; 3]| instants.map(|at| folding.state.may_open_at(Instant(at)));
+    let none_open = folded(&lutingenie(), [customer(0), close(1)]);
+    assert_eq!(may_open(&none_open, [1, 2, 3]), [true, true, true]);
+    let open = folded(&lutingenie(), [customer(0)]);
+    assert_eq!(may_open(&open, [0, HALF_HOUR, HALF_HOUR + 1]), [false, false, true]);
+    let in_triage = folded(&ai_resolution(), [customer(0)]);
+    assert_eq!(may_open(&in_triage, [0, 3 * HOUR - 1, 3 * HOUR]), [false, false, true]);
+    let equal_clocks = folded(&two_clocks(3 * HOUR, 3 * HOUR), [customer(0)]);
+    assert_eq!(may_open(&equal_clocks, [0, 3 * HOUR - 1, 3 * HOUR]), [false, false, true]);
 }
 
 #[test]

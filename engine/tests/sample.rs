@@ -5,9 +5,8 @@ mod common;
 use common::Folding;
 use common::data::{Conversations, irc_support, rows, rules, shown, time};
 use std::sync::Arc;
-use talkmeter_engine::fold::Part;
+use talkmeter_engine::part::{Part, Verdict};
 use talkmeter_engine::policy::Policy;
-use talkmeter_engine::verdict::Verdict;
 
 fn line(tenant: &str, conversation: &str, part: &Part) -> Vec<String> {
     let (billable, because, charged_at) = match part.verdict {

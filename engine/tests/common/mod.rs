@@ -1,19 +1,19 @@
-//! What do the tests of the engine share: the published policies, events to build, a way to fold them?
+//! What do the tests of the engine share: events to build, a way to fold them, and the published policies?
 
 #![allow(dead_code, unused_imports, reason = "each test file is a crate of its own and uses only a part of this")]
 
 pub mod data;
 pub mod dice;
-pub mod policies;
 
-pub use policies::{agent_red, ai_resolution, all, lutingenie};
 use std::convert::Infallible;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::{Instant, SECOND};
 use talkmeter_engine::order::{MessageId, OrderKey};
+use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::Policy;
+pub use talkmeter_engine::presets::{agent_red, ai_resolution, all, lutingenie};
 
 pub const MINUTE: i64 = 60 * SECOND;
 pub const HOUR: i64 = 60 * MINUTE;
@@ -83,10 +83,15 @@ impl<'a> Folding<'a> {
         folding
     }
 
-    /// One event, at which `policy` is the one in force.
-    pub fn step(&mut self, event: &Event, policy: &Arc<Policy>) {
-        let opener = || Ok::<_, Infallible>(opening(policy));
+    /// One event, at which `policy` is the one in force. Says whether the step asked for it.
+    pub fn step(&mut self, event: &Event, policy: &Arc<Policy>) -> bool {
+        let mut asked = false;
+        let opener = || {
+            asked = true;
+            Ok::<_, Infallible>(opening(policy))
+        };
         self.state.step(self.id, &place(event), event, opener, &mut self.effects).expect("the policy is known");
+        asked
     }
 
     pub fn pass_time(&mut self, now: Instant) -> bool {

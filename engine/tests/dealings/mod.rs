@@ -10,12 +10,13 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::ops::AddAssign;
+use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::instant::{DAY, Instant};
-use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::money;
 use talkmeter_engine::period::{Calendar, Period, zone_named};
 
-/// Zones in which, after that day, a midnight is skipped or occurs twice at an anchor day, a day is skipped, or nothing is.
+/// Zones in which, after that day, a midnight is skipped or occurs twice at an anchor day, a day is skipped, or nothing
+/// is.
 const PLACES: [(&str, &str); 11] = [
     ("UTC", "2026-01-05"),
     ("UTC", "2028-01-20"),
@@ -37,8 +38,8 @@ const CURRENCIES: [&str; 3] = ["USD", "JPY", "KWD"];
 /// How long it all lasts at most.
 const SPAN: i64 = 200 * DAY;
 
-/// What may become of the calendar on the way. Never both: months of another anchor day overlap those before, and nothing
-/// says what another zone makes of that.
+/// What may become of the calendar on the way. Never both: months of another anchor day overlap those before, and
+/// nothing says what another zone makes of that.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Moves {
     Nothing,
@@ -459,7 +460,8 @@ impl Merchant {
         }
         self.tell(format!("finalized: {period:?}"));
         self.tally.count("finalized");
-        let used = self.account.used.entry(period).or_insert_with(|| talkmeter_engine::ledger::Usage::unused(period));
+        let used =
+            self.account.used.entry(period).or_insert_with(|| talkmeter_engine::draw_down::Usage::unused(period));
         used.is_finalized = true;
         let statement = self.paper.statement(period);
         self.paper.frozen.push((period, statement));
@@ -552,8 +554,8 @@ impl Merchant {
         assert_eq!(listed, self.paper.entries.len(), "each charge is on one statement (SPEC 4.6)");
     }
 
-    /// Each line is rounded once, so the total is off by no more than half a digit a line, and by nothing where the rates
-    /// have no more digits than the currency.
+    /// Each line is rounded once, so the total is off by no more than half a digit a line, and by nothing where the
+    /// rates have no more digits than the currency.
     fn check_total(&self, lines: &paper::Statement, sum: i128) {
         let mut total = Decimal::ZERO;
         let (mut plainly, mut most_off) = (0, 0);

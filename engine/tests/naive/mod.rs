@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::part::{self, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 
 /// An event and the policy that is in force at it.
@@ -42,6 +43,28 @@ pub fn parts(id: &str, mut rest: &[Happening], now: Instant) -> Vec<Part> {
         rest = &rest[opening + taken..];
     }
     parts
+}
+
+/// A part of the engine in the words of this implementation.
+pub fn plainly(part: &part::Part) -> Part {
+    let size = |count: i64| usize::try_from(count).expect("a count");
+    Part {
+        number: size(part.number.into()),
+        policy_version: part.policy.version,
+        started_at: part.started_at,
+        first_ai_reply_at: part.first_ai_reply_at,
+        last_activity_at: part.last_activity_at,
+        end: part.end.map(|end| (end.at, end.reason.name())),
+        events: size(part.event_count),
+        messages: size(part.message_count),
+        turns: size(part.turn_count.into()),
+        ai_replies: size(part.ai_replies),
+        staff_replies: size(part.staff_replies),
+        verdict: part.verdict.map(|verdict| match verdict {
+            Verdict::Billable(at) => Ok(at),
+            Verdict::NotBillable(reason) => Err(reason.name()),
+        }),
+    }
 }
 
 /// How many of `events`, the first of which opens a part, belong to it, and its end.

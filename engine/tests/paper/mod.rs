@@ -1,16 +1,16 @@
 //! What does a ledger say that is nothing but the list of its entries (SPEC 4.2, 4.3, 4.6)?
 //!
-//! It keeps no running state: what a period has used, what is left in a pack, what a statement adds up to is counted again
-//! from the first entry each time, and money in whole numbers. Slow, and shaped unlike the engine on purpose, so that the
-//! two are unlikely to share a mistake.
+//! It keeps no running state: what a period has used, what is left in a pack, what a statement adds up to is counted
+//! again from the first entry each time, and money in whole numbers. Slow, and shaped unlike the engine on purpose, so
+//! that the two are unlikely to share a mistake.
 
 use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use rust_decimal::Decimal;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use talkmeter_engine::draw_down::{Plan, Subscription, Tier};
 use talkmeter_engine::instant::{DAY, Instant, SECOND};
-use talkmeter_engine::ledger::{Plan, Subscription, Tier};
 use talkmeter_engine::period::{Calendar, Period};
 
 /// An exact amount: so many millionths of a millionth, the finest that a rate may have.
@@ -179,7 +179,8 @@ impl Paper {
         self.frozen.iter().any(|(frozen, _)| *frozen == period)
     }
 
-    /// The packs that were valid at an instant and had units before the last unit was drawn: what is left, what was bought.
+    /// The packs that were valid at an instant and had units before the last unit was drawn: what is left, what was
+    /// bought.
     pub fn low(&self, at: Instant, paid_by: i64) -> (i64, i64) {
         let before = |pack: &&Bought| self.left(pack) + i64::from(pack.id == paid_by) > 0;
         let packs: Vec<&Bought> = self.packs.iter().filter(|pack| pack.is_valid(at)).filter(before).collect();

@@ -4,19 +4,18 @@
 
 use crate::common::dice::Dice;
 use crate::naive::{self, Happening};
-use crate::store::{Change, Outcome, Store, Terms, mark, opening_of, row};
+use crate::store::{Change, Outcome, Store, Terms, mark, row};
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Display, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant as Clock};
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{EndReason, Part};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
+use talkmeter_engine::part::{EndReason, Part};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::Placed;
-use talkmeter_engine::verdict::Verdict;
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
 const TIMEOUTS: [i64; 3] = [3, 5, 8];
@@ -75,7 +74,8 @@ struct Life {
     end: u64,
     next_id: i64,
     policies: [Arc<Policy>; 2],
-    /// Some rows no policy can judge. Such a row leaves a part open whose time is over, until that shows in another way.
+    /// Some rows no policy can judge. Such a row leaves a part open whose time is over, until that shows in another
+    /// way.
     strangers: bool,
     trace: bool,
 }
@@ -300,7 +300,7 @@ impl Life {
     fn say_state(&self, statements: &[Change], outcome: &Outcome) {
         self.say(|_| format!("commit {:#?}", statements.iter().map(Short).collect::<Vec<_>>()));
         self.say(|life| {
-            let parts = life.store.parts.iter().map(|part| format!("    {:?}\n", plainly(part.number as usize, part)));
+            let parts = life.store.parts.iter().map(|part| format!("    {:?}\n", naive::plainly(part)));
             format!("{outcome:?}, charges {:?}\n{}", life.store.ledger, parts.collect::<String>())
         });
     }
@@ -315,8 +315,9 @@ impl Life {
     }
 
     fn agree(&self, log: &[Placed]) {
-        let parts: Vec<naive::Part> =
-            self.store.parts_at(self.now).iter().enumerate().map(|(i, part)| plainly(i + 1, part)).collect();
+        // The naive implementation numbers the parts from 1.
+        let renumbered = |(i, part)| naive::Part { number: i + 1, ..naive::plainly(part) };
+        let parts: Vec<naive::Part> = self.store.parts_at(self.now).iter().enumerate().map(renumbered).collect();
         assert_eq!(parts, self.naively(log), "log {:#?}", log.iter().map(Line).collect::<Vec<_>>());
     }
 
@@ -348,7 +349,7 @@ impl Life {
         for (i, part) in parts.iter().enumerate() {
             match order::is_mark(&part.first_event) {
                 false => assert_eq!(part.source, Some(order::source_of(&part.first_event))),
-                true => assert_eq!(opening_of(part), opening_of(&parts[i - 1])),
+                true => assert_eq!(part.opening(), parts[i - 1].opening()),
             }
         }
         self.agree_on_what_waits();
@@ -378,28 +379,6 @@ fn nothing_starts() -> &'static Arc<Policy> {
 
 fn unnumbered(parts: Vec<Part>) -> Vec<Part> {
     parts.into_iter().map(|part| Part { number: 0, ..part }).collect()
-}
-
-/// A part in the words of the naive implementation, which numbers them from 1.
-fn plainly(number: usize, part: &Part) -> naive::Part {
-    let size = |count: i64| usize::try_from(count).expect("a count");
-    naive::Part {
-        number,
-        policy_version: part.policy.version,
-        started_at: part.started_at,
-        first_ai_reply_at: part.first_ai_reply_at,
-        last_activity_at: part.last_activity_at,
-        end: part.end.map(|end| (end.at, end.reason.name())),
-        events: size(part.event_count),
-        messages: size(part.message_count),
-        turns: size(part.turn_count.into()),
-        ai_replies: size(part.ai_replies),
-        staff_replies: size(part.staff_replies),
-        verdict: part.verdict.map(|verdict| match verdict {
-            Verdict::Billable(at) => Ok(at),
-            Verdict::NotBillable(reason) => Err(reason.name()),
-        }),
-    }
 }
 
 struct Line<'a>(&'a Placed);

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use talkmeter_engine::event::Event;
-use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
+use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{After, Before, Changes, Placed, refold, restart};
 
@@ -162,7 +163,7 @@ impl Store {
                 Effect::Charged { .. } => None,
             });
             let previous = match order::is_mark(&placed.place) {
-                true => state.open.as_ref().or(ended).or(self.parts.last()).map(opening_of),
+                true => state.open.as_ref().or(ended).or(self.parts.last()).map(Part::opening),
                 false => None,
             };
             let opener = || self.terms.opening(placed, previous.as_ref()).ok_or(());
@@ -261,10 +262,6 @@ impl Store {
     }
 }
 
-pub fn opening_of(part: &Part) -> Opening {
-    Opening { policy: Arc::clone(&part.policy), source: part.source }
-}
-
 /// Deletes come last, as [`Changes::delete`] asks.
 pub fn changes(statements: &[Change]) -> Changes {
     let mut changes = Changes::default();
@@ -279,10 +276,10 @@ pub fn changes(statements: &[Change]) -> Changes {
     let row = |key: &OrderKey| (key.source(), key.message());
     let mut deleted = Vec::new();
     for statement in statements {
-        if let Change::Delete(place) = statement {
-            if changes.delete(place) {
-                deleted.extend(OrderKey::from_bytes(place).as_ref().map(row));
-            }
+        if let Change::Delete(place) = statement
+            && changes.delete(place)
+        {
+            deleted.extend(OrderKey::from_bytes(place).as_ref().map(row));
         }
     }
     changes.keep(|key| deleted.contains(&row(key)));

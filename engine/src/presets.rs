@@ -1,12 +1,11 @@
-//! What are the published policies (SPEC 3.3), as the engine takes them?
+//! What are the published policies (SPEC 3.3)? Values for tests, behind the feature `testing`.
 
-#![allow(dead_code, reason = "each test file is a crate of its own and uses only a part of this")]
-
+use crate::event::Kind;
+use crate::instant::SECOND;
+use crate::policy::{ChargeOn, Policy};
 use std::sync::Arc;
-use talkmeter_engine::event::Kind;
-use talkmeter_engine::instant::SECOND;
-use talkmeter_engine::policy::{ChargeOn, Policy};
 
+/// Billed at the first AI reply; 30 minutes without activity end a part.
 pub fn lutingenie() -> Arc<Policy> {
     Arc::new(Policy {
         name: "lutingenie".into(),
@@ -23,6 +22,7 @@ pub fn lutingenie() -> Arc<Policy> {
     })
 }
 
+/// As [`lutingenie`], with a limit of turns, errors that waive and conversations that are never charged.
 pub fn agent_red() -> Arc<Policy> {
     Arc::new(Policy {
         name: "agent_red".into(),
@@ -34,6 +34,7 @@ pub fn agent_red() -> Arc<Policy> {
     })
 }
 
+/// Billed when a part ends that no staff answered; three quiet hours end it.
 pub fn ai_resolution() -> Arc<Policy> {
     Arc::new(Policy {
         name: "ai_resolution".into(),
@@ -47,6 +48,7 @@ pub fn ai_resolution() -> Arc<Policy> {
     })
 }
 
+/// The three of them.
 pub fn all() -> [Arc<Policy>; 3] {
     [lutingenie(), agent_red(), ai_resolution()]
 }

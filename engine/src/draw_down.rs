@@ -18,8 +18,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether changing to `other` is an upgrade, which works at once: more included units, or as many at a lower rate. A
-    /// plan in another currency is none, because a period has one currency.
+    /// Whether changing to `other` is an upgrade, which works at once: more included units, or as many at a lower rate.
+    /// A plan in another currency is none, because a period has one currency.
     pub fn is_upgraded_by(&self, other: &Plan) -> bool {
         self.currency == other.currency
             && (other.included > self.included
@@ -38,7 +38,8 @@ pub struct Subscription {
 
 /// The shortest first period under a new zone.
 const SHORTEST: i64 = 15 * DAY;
-/// A period that was opened is the one that is computed now, if its ends are no further from that: rules of a zone change.
+/// A period that was opened is the one that is computed now, if its ends are no further from that: rules of a zone
+/// change.
 const SAME: i64 = DAY / 2;
 
 /// Prepaid units.
@@ -133,7 +134,8 @@ pub struct Account {
     pub subscriptions: Vec<Subscription>,
     /// In the order in which they are drawn: by `purchased_at`, then id.
     pub packs: Vec<Pack>,
-    /// Two anchor days can make periods that start together and end apart: each is a month with an allowance of its own.
+    /// Two anchor days can make periods that start together and end apart: each is a month with an allowance of its
+    /// own.
     pub used: BTreeMap<Period, Usage>,
 }
 
@@ -152,8 +154,8 @@ impl Account {
         self.subscription_at(at)?.plan.as_ref()
     }
 
-    /// The billing month of an instant, if it is one of a subscription; one that was opened stays as it was opened. The first
-    /// is the whole month that holds the subscription's `since`.
+    /// The billing month of an instant, if it is one of a subscription; one that was opened stays as it was opened. The
+    /// first is the whole month that holds the subscription's `since`.
     pub fn period_at(&self, at: Instant) -> Option<Period> {
         let Some(index) = self.in_force(at) else {
             let first = self.subscriptions.iter().filter_map(|own| self.period_at(own.since));
@@ -175,7 +177,8 @@ impl Account {
         }
     }
 
-    /// The period of a statement that starts then: one that was opened and is not finalized, else the one that is computed.
+    /// The period of a statement that starts then: one that was opened and is not finalized, else the one that is
+    /// computed.
     pub fn period_starting(&self, start: Instant) -> Option<Period> {
         let opened = self.used.values().find(|usage| usage.period.start == start && !usage.is_finalized);
         if let Some(opened) = opened {
@@ -208,7 +211,8 @@ impl Account {
         period::day_number(at, self.zone_at(at))
     }
 
-    /// The period whose statement lists what is posted at `now` for `period`: that one, or if it is finalized, the current one.
+    /// The period whose statement lists what is posted at `now` for `period`: that one, or if it is finalized, the
+    /// current one.
     pub fn posted_in(&self, period: Period, now: Instant) -> Option<Period> {
         match self.used.get(&period) {
             Some(used) if used.is_finalized => self.period_at(now),
@@ -216,8 +220,8 @@ impl Account {
         }
     }
 
-    /// After a charge at `at` that this pack paid: what is left in the packs that were valid then and had units before it,
-    /// and how many units they had when they were bought.
+    /// After a charge at `at` that this pack paid: what is left in the packs that were valid then and had units before
+    /// it, and how many units they had when they were bought.
     pub fn packs_left(&self, at: Instant, paid_by: i64) -> (i64, i64) {
         let valid = self.packs.iter().filter(|pack| pack.is_valid(at) && (pack.remaining > 0 || pack.id == paid_by));
         valid.fold((0, 0), |(left, size), pack| (left + pack.remaining, size + pack.size))
@@ -259,8 +263,8 @@ impl Account {
         Period { start: start.unwrap_or(computed.start), end: end.unwrap_or(computed.end) }
     }
 
-    /// Gives a unit back to the tier, the period and the pack that it came from; `amount` is what it had cost. The pack,
-    /// even if it is empty or expired, must be among [`Account::packs`].
+    /// Gives a unit back to the tier, the period and the pack that it came from; `amount` is what it had cost. The
+    /// pack, even if it is empty or expired, must be among [`Account::packs`].
     pub fn give_back(&mut self, period: Period, tier: Tier, amount: Decimal) {
         let used = self.used.entry(period).or_insert_with(|| Usage::unused(period));
         match tier {

@@ -1,0 +1,343 @@
+//! Which events does a row of the application give (SPEC 2, "From row to event")?
+//!
+//! A mapping is data, checked once against the table's columns ([`Mapping::check`]) and then applied to each row
+//! ([`Mapping::apply`]). No expression of a user's is ever evaluated.
+
+pub(crate) mod check;
+
+use crate::event::Kind;
+use crate::instant::Instant;
+use crate::order::MessageId;
+use rust_decimal::Decimal;
+use serde_json::Value as Json;
+use std::borrow::Cow;
+
+/// Tenant, conversation and message ids of more bytes than this are quarantined as `key_too_long` (SPEC 3.7).
+pub const LONGEST_KEY: usize = 512;
+
+/// What a column's type means to a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    Text,
+    /// `character(n)`: compared without trailing blanks, no key.
+    PaddedText,
+    Uuid,
+    Integer {
+        smallest: i64,
+        largest: i64,
+    },
+    Boolean,
+    Numeric,
+    /// An enum with these labels.
+    Enum(Vec<String>),
+    /// json or jsonb.
+    Json,
+    Timestamptz,
+    /// A timestamp without zone, which needs `timezone`.
+    Timestamp,
+    /// A type that no part of a mapping can use.
+    Other,
+}
+
+impl Class {
+    /// Whether a column of this class can hold the key of that text.
+    pub fn can_hold(&self, key: &str) -> bool {
+        match self {
+            Class::Text => true,
+            Class::Uuid => canonical_uuid(key).as_deref() == Some(key),
+            Class::Integer { smallest, largest } => key
+                .parse()
+                .is_ok_and(|number: i64| (*smallest..=*largest).contains(&number) && number.to_string() == key),
+            _ => false,
+        }
+    }
+}
+
+/// A column of the table, as the mapping sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub class: Class,
+    /// The type as SQL writes it, for messages.
+    pub type_name: String,
+}
+
+/// A value of a row, in the form that its column's [`Class`] calls for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value<'a> {
+    Null,
+    /// Text, padded text without its blanks, a uuid in its canonical form, or an enum's label.
+    Text(Cow<'a, str>),
+    Integer(i64),
+    Boolean(bool),
+    Number(Decimal),
+    Json(Json),
+    /// `None` is an infinite time or one that the engine's clock cannot hold.
+    Time(Option<Instant>),
+}
+
+/// Why a row is not metered now (SPEC 3.7). The row itself is in the application's table; nothing is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NullKey,
+    NoKind,
+    TimeOutOfRange,
+    Future,
+    KeyTooLong,
+}
+
+impl Refusal {
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::NullKey => "null_key",
+            Refusal::NoKind => "no_kind",
+            Refusal::TimeOutOfRange => "time_out_of_range",
+            Refusal::Future => "future",
+            Refusal::KeyTooLong => "key_too_long",
+        }
+    }
+}
+
+/// What a row is to the meter, as far as it could be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading<'a> {
+    pub tenant: Option<Cow<'a, str>>,
+    pub conversation: Option<Cow<'a, str>>,
+    pub message: Option<MessageId>,
+    pub at: Option<Instant>,
+    /// A rule says `ignore`: the row is nothing to the meter.
+    pub ignored: bool,
+    /// The events of the row in order; empty if no rule matched, or if it is ignored.
+    pub kinds: &'a [Kind],
+    /// The `because` of the first `excluded` rule that matched.
+    pub excluded: Option<&'a str>,
+    /// Why the row cannot be metered, if it cannot.
+    pub refusal: Option<Refusal>,
+}
+
+/// Where a key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeyOrigin {
+    Constant(String),
+    /// The place of the column in [`Mapping::columns`].
+    Slot(usize),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Wanted {
+    Null,
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
+    Number(Decimal),
+}
+
+/// One column compared with the values that satisfy it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Condition {
+    pub(crate) slot: usize,
+    /// Steps into a json column; empty for the column itself.
+    pub(crate) path: Vec<String>,
+    pub(crate) any_of: Vec<Wanted>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KindRule {
+    pub(crate) when: Vec<Condition>,
+    /// `None` is `ignore`.
+    pub(crate) kinds: Option<Vec<Kind>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ExclusionRule {
+    pub(crate) when: Vec<Condition>,
+    pub(crate) because: String,
+}
+
+/// The columns of the audit trail, by index into the columns given to [`Mapping::check`]; `None` if the mapping names
+/// none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Who asked.
+    pub customer: Option<usize>,
+    /// Which model answered.
+    pub model: Option<usize>,
+    /// The stage of a pipeline.
+    pub stage: Option<usize>,
+    /// Whether the safety check was passed: boolean.
+    pub safety_passed: Option<usize>,
+}
+
+impl Audit {
+    /// Customer, model, stage and safety, in this order.
+    pub fn columns(&self) -> [Option<usize>; 4] {
+        [self.customer, self.model, self.stage, self.safety_passed]
+    }
+}
+
+/// A mapping checked against a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mapping {
+    /// The columns that a row is read from, by index into the columns given to [`Mapping::check`]: the slots.
+    pub columns: Vec<usize>,
+    /// The columns that the audit trail shows; not needed to meter a row.
+    pub audit: Audit,
+    /// The zone of a `timestamp` column; the caller turns local time into instants.
+    pub timezone: Option<String>,
+    pub(crate) tenant: KeyOrigin,
+    pub(crate) conversation: usize,
+    pub(crate) message_id: usize,
+    /// `None` if the rows have no time of their own.
+    pub(crate) occurred_at: Option<usize>,
+    pub(crate) kinds: Vec<KindRule>,
+    pub(crate) excluded: Vec<ExclusionRule>,
+}
+
+impl Mapping {
+    /// The slot that holds the message id.
+    pub fn message_id_slot(&self) -> usize {
+        self.message_id
+    }
+
+    /// The column that holds the message id, by index into the columns given to [`Mapping::check`].
+    pub fn message_id_column(&self) -> usize {
+        self.columns[self.message_id]
+    }
+
+    /// The column that holds the time, by index into the columns given to [`Mapping::check`], if there is one.
+    pub fn occurred_at_column(&self) -> Option<usize> {
+        self.occurred_at.map(|slot| self.columns[slot])
+    }
+
+    /// The column that holds the conversation, by index into the columns given to [`Mapping::check`].
+    pub fn conversation_column(&self) -> usize {
+        self.columns[self.conversation]
+    }
+
+    /// The column that holds the tenant, or the tenant of all rows.
+    pub fn tenant_column(&self) -> Result<usize, &str> {
+        match &self.tenant {
+            KeyOrigin::Slot(slot) => Ok(self.columns[*slot]),
+            KeyOrigin::Constant(tenant) => Err(tenant),
+        }
+    }
+
+    /// What a row is to the meter, or `None` if it is nothing. Arguments as of [`Mapping::read`].
+    pub fn apply<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Option<Reading<'a>> {
+        Some(self.read(row, latest)).filter(|reading| !reading.ignored)
+    }
+
+    /// All that can be read of a row. `row` holds the value of each slot, `latest` is the last instant that is not yet
+    /// future.
+    pub fn read<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Reading<'a> {
+        let rule = self.kinds.iter().find(|rule| holds(&rule.when, row));
+        let ignored = rule.is_some_and(|rule| rule.kinds.is_none());
+        let kinds = rule.and_then(|rule| rule.kinds.as_deref()).unwrap_or_default();
+        let tenant = match &self.tenant {
+            KeyOrigin::Constant(tenant) => Some(Cow::Borrowed(tenant.as_str())),
+            KeyOrigin::Slot(slot) => key_text(&row[*slot]),
+        };
+        let conversation = key_text(&row[self.conversation]);
+        let message = message_id(&row[self.message_id]);
+        let time = match self.occurred_at.map(|slot| &row[slot]) {
+            Some(Value::Time(time)) => Some(time.filter(|at| at.in_range())),
+            _ => None,
+        };
+        let has_time = self.occurred_at.is_none() || time.is_some();
+        let too_long = |key: &Option<Cow<str>>| key.as_ref().is_some_and(|key| key.len() > LONGEST_KEY);
+        let refusal = if ignored {
+            None
+        } else if tenant.is_none() || conversation.is_none() || message.is_none() || !has_time {
+            Some(Refusal::NullKey)
+        } else if kinds.is_empty() {
+            Some(Refusal::NoKind)
+        } else if time == Some(None) {
+            Some(Refusal::TimeOutOfRange)
+        } else if time > Some(Some(latest)) {
+            Some(Refusal::Future)
+        } else if too_long(&tenant) || too_long(&conversation) || message_too_long(&message) {
+            Some(Refusal::KeyTooLong)
+        } else {
+            None
+        };
+        let excluded = self.excluded.iter().find(|rule| holds(&rule.when, row)).map(|rule| rule.because.as_str());
+        Reading { tenant, conversation, message, at: time.flatten(), ignored, kinds, excluded, refusal }
+    }
+}
+
+fn message_too_long(message: &Option<MessageId>) -> bool {
+    matches!(message, Some(MessageId::Text(text)) if text.len() > LONGEST_KEY)
+}
+
+fn key_text<'a>(value: &'a Value<'a>) -> Option<Cow<'a, str>> {
+    match value {
+        Value::Text(text) => Some(Cow::Borrowed(text)),
+        Value::Integer(number) => Some(Cow::Owned(number.to_string())),
+        _ => None,
+    }
+}
+
+/// The message id that a value is, if it is one.
+pub fn message_id(value: &Value) -> Option<MessageId> {
+    match value {
+        Value::Text(text) => Some(MessageId::Text(text.to_string())),
+        Value::Integer(number) => Some(MessageId::Integer(*number)),
+        _ => None,
+    }
+}
+
+fn holds(when: &[Condition], row: &[Value]) -> bool {
+    when.iter().all(|condition| match &row[condition.slot] {
+        Value::Json(json) => satisfied_by_json(condition, json),
+        value => condition.any_of.iter().any(|wanted| equal(wanted, value)),
+    })
+}
+
+fn equal(wanted: &Wanted, value: &Value) -> bool {
+    match (wanted, value) {
+        (Wanted::Null, Value::Null) => true,
+        (Wanted::Text(wanted), Value::Text(text)) => wanted == text,
+        (Wanted::Integer(wanted), Value::Integer(number)) => wanted == number,
+        (Wanted::Boolean(wanted), Value::Boolean(truth)) => wanted == truth,
+        (Wanted::Number(wanted), Value::Number(number)) => wanted == number,
+        _ => false,
+    }
+}
+
+/// A path that leads nowhere and a json null both are `null`; objects and arrays equal no scalar.
+fn satisfied_by_json(condition: &Condition, json: &Json) -> bool {
+    let mut found = Some(json);
+    for step in &condition.path {
+        found = match found {
+            Some(Json::Object(object)) => object.get(step),
+            Some(Json::Array(array)) => step.parse::<usize>().ok().and_then(|index| array.get(index)),
+            _ => None,
+        };
+    }
+    let value = match found {
+        None | Some(Json::Null) => Value::Null,
+        Some(Json::Bool(truth)) => Value::Boolean(*truth),
+        Some(Json::String(text)) => Value::Text(Cow::Borrowed(text)),
+        Some(Json::Number(number)) => match decimal(number) {
+            Some(number) => Value::Number(number),
+            None => return false,
+        },
+        Some(_) => return false,
+    };
+    condition.any_of.iter().any(|wanted| equal(wanted, &value))
+}
+
+fn decimal(number: &serde_json::Number) -> Option<Decimal> {
+    let text = number.as_str();
+    // Exact or not at all: a number cut to fit would equal others.
+    Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
+}
+
+/// A uuid as Postgres prints it: lower case, with hyphens.
+pub(crate) fn canonical_uuid(text: &str) -> Option<String> {
+    let digits: String = text.chars().filter(|c| !matches!(c, '-' | '{' | '}')).collect::<String>().to_lowercase();
+    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    Some(format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]))
+}

@@ -1,0 +1,124 @@
+//! What does a vendor sell: which plans and packs (SPEC 4.1)?
+
+use crate::definition::{Keys, Measure, Row};
+use crate::flaw::Flaw;
+use rust_decimal::Decimal;
+use serde_json::Value as Json;
+
+/// Amounts of money are below this, and have no more digits after the point than [`MOST_DIGITS`].
+const TOO_DEAR: i64 = 1_000_000_000;
+const MOST_DIGITS: u32 = 12;
+
+/// A plan as a vendor defines it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanDefinition {
+    pub name: String,
+    /// Units per period before packs and overage.
+    pub included: i64,
+    /// Price of one overage unit, exact, in `currency`.
+    pub overage_rate: Decimal,
+    /// Price per period; `None` if the meter is not to know it.
+    pub price: Option<Decimal>,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+impl PlanDefinition {
+    /// Reads the definition of a plan. The row holds amounts as exact decimals in strings.
+    pub fn read(definition: &Json) -> Result<(PlanDefinition, Row), Flaw> {
+        let mut keys = Keys::of(definition, "plan")?;
+        let name: String = keys.required("name");
+        let included = keys.required("included");
+        if included < 0 {
+            keys.refuse(Flaw::invalid(format!("plan \"{name}\" includes a negative number of units")));
+        }
+        let overage_rate = amount(&mut keys, "overage_rate");
+        let price = optional_amount(&mut keys, "price");
+        let currency = currency(&mut keys, "currency");
+        let row = keys.finish()?;
+        if name.is_empty() {
+            return Err(Flaw::invalid("a plan needs a name"));
+        }
+        Ok((PlanDefinition { name, included, overage_rate, price, currency }, row))
+    }
+}
+
+/// A pack as a vendor offers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackDefinition {
+    pub name: String,
+    /// Units in the pack.
+    pub size: i64,
+    /// Price of the pack, exact, in `currency`.
+    pub price: Decimal,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Microseconds from the purchase to the expiry.
+    pub valid_for: i64,
+}
+
+impl PackDefinition {
+    /// Reads the definition of a pack. The row holds its price as an exact decimal in a string and `valid_for` as it is
+    /// written; `micros` measures that and is asked only when nothing else is wrong but the name.
+    pub fn read(definition: &Json, micros: &mut Measure) -> Result<(PackDefinition, Row), Flaw> {
+        let mut keys = Keys::of(definition, "pack")?;
+        let name: String = keys.required("name");
+        let size = keys.required("size");
+        if size <= 0 {
+            keys.refuse(Flaw::invalid(format!("pack \"{name}\" holds no units")));
+        }
+        let price = amount(&mut keys, "price");
+        let currency = currency(&mut keys, "currency");
+        let valid_for = keys.interval("valid_for");
+        let row = keys.finish()?;
+        let valid_for = valid_for.micros(micros);
+        if valid_for <= 0 {
+            return Err(Flaw::invalid(format!("pack \"{name}\" has no lifetime")));
+        }
+        if name.is_empty() {
+            return Err(Flaw::invalid("a pack needs a name"));
+        }
+        Ok((PackDefinition { name, size, price, currency, valid_for }, row))
+    }
+}
+
+/// An exact amount of money, from a json number or a string that holds one.
+fn amount(keys: &mut Keys, key: &str) -> Decimal {
+    let written = keys.required(key);
+    exact(keys, key, &written)
+}
+
+fn optional_amount(keys: &mut Keys, key: &str) -> Option<Decimal> {
+    let written = keys.optional(key)?;
+    Some(exact(keys, key, &written))
+}
+
+fn exact(keys: &mut Keys, key: &str, written: &Json) -> Decimal {
+    let text = match written {
+        Json::Number(number) => number.as_str(),
+        Json::String(text) => text.as_str(),
+        _ => "",
+    };
+    let amount = text.parse::<Decimal>().ok().or_else(|| Decimal::from_scientific(text).ok());
+    let fits = |amount: &Decimal| {
+        (!amount.is_sign_negative() || amount.is_zero())
+            && *amount < Decimal::from(TOO_DEAR)
+            && amount.scale() <= MOST_DIGITS
+    };
+    let Some(amount) = amount.filter(fits) else {
+        keys.refuse(Flaw::invalid(format!("\"{key}\" is no amount of money: {written}")).hint(format!(
+            "Write a number from 0 to below {TOO_DEAR} with at most {MOST_DIGITS} digits after the point, such as 0.04."
+        )));
+        return Decimal::ZERO;
+    };
+    keys.store(key, Json::String(amount.to_string()));
+    amount
+}
+
+fn currency(keys: &mut Keys, key: &str) -> String {
+    let code: String = keys.required(key);
+    if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        keys.refuse(Flaw::invalid(format!("\"{code}\" is no currency")).hint("Write its ISO 4217 code, such as USD."));
+    }
+    code
+}
