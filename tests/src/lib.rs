@@ -1,6 +1,12 @@
 //! What do the tests share? A database for each, a message table, the sample data, a comparison that shows differences.
 
+pub mod model;
+pub mod paid;
+pub mod scenario;
 pub mod standby;
+
+#[path = "../../engine/tests/common/policies.rs"]
+pub mod policies;
 
 use flate2::read::GzDecoder;
 use postgres::error::SqlState;

@@ -1,10 +1,8 @@
 //! Does `simulate` say what another definition and plan would have cost, and what was billed if they are the same (SPEC 5)?
 
-mod paid;
-
-use paid::{Charged, POLICIES, SOME_TENANTS};
 use postgres::error::SqlState;
 use std::collections::BTreeMap;
+use talkmeter_tests::paid::{self, Charged, POLICIES, SOME_TENANTS};
 use talkmeter_tests::{
     Database, Random, Session, assert_same_rows, attach, attach_irc_support, copy_batches, create_messages, expected,
     messages_mapping, records, tell, text,
