@@ -185,17 +185,28 @@ impl Session {
 
     /// The rows of a query as `psql -At` shows them: columns set apart by `|`, null as nothing.
     pub fn lines(&mut self, sql: &str) -> Vec<String> {
+        self.shown(sql, false)
+    }
+
+    /// The same after a line of the columns' names, also where there is no row.
+    pub fn table(&mut self, sql: &str) -> Vec<String> {
+        self.shown(sql, true)
+    }
+
+    fn shown(&mut self, sql: &str, with_heading: bool) -> Vec<String> {
         let messages =
             self.client.simple_query(sql).unwrap_or_else(|error| panic!("{}\n{}", said(&error), shortened(sql)));
-        let rows = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        rows.map(|row| {
-            let fields: Vec<&str> = (0..row.len()).map(|column| row.get(column).unwrap_or_default()).collect();
-            fields.join("|")
-        })
-        .collect()
+        let line = |message: &SimpleQueryMessage| -> Option<String> {
+            let fields: Vec<&str> = match message {
+                SimpleQueryMessage::RowDescription(columns) if with_heading => {
+                    columns.iter().map(|c| c.name()).collect()
+                }
+                SimpleQueryMessage::Row(row) => (0..row.len()).map(|n| row.get(n).unwrap_or_default()).collect(),
+                _ => return None,
+            };
+            Some(fields.join("|"))
+        };
+        messages.iter().filter_map(line).collect()
     }
 
     /// The only row of a query.
