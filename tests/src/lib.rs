@@ -399,27 +399,10 @@ pub fn expected(file: &str) -> Vec<String> {
     records(&format!("expected/{file}")).iter().map(shown).collect()
 }
 
-/// Creates the table `irc_support` of the file of that name, and attaches it.
+/// Creates the table `irc_support` of the file of that name, with its index, and attaches it.
 pub fn attach_irc_support(session: &mut Session, policy: &str, default_plan: Option<&str>) {
-    session.run(
-        "CREATE TABLE irc_support (
-             id bigint PRIMARY KEY,
-             tenant_id text NOT NULL,
-             conversation_id text NOT NULL,
-             created_at timestamptz NOT NULL,
-             sender text NOT NULL,
-             event text NOT NULL,
-             author bigint
-         )",
-    );
-    let mapping = r#"{
-        "customer": "author",
-        "kinds": [ {"when": {"event": "close"},              "kind": "close"},
-                   {"when": {"event": ["join", "notice"]},   "kind": "system_message"},
-                   {"when": {"sender": "customer"},          "kind": "customer_message"},
-                   {"when": {"sender": "ai"},                "kind": "ai_reply"},
-                   {"when": {"sender": "staff"},             "kind": "staff_reply"} ]
-    }"#;
+    session.run(include_str!("../../data/irc_support.sql"));
+    let mapping = include_str!("../../data/irc_support.mapping.json");
     attach(session, "irc_support", policy, default_plan, mapping);
 }
 

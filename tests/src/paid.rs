@@ -49,10 +49,7 @@ const IRC_SUPPORT: File = File {
     name: "irc_support.csv.gz",
     table: "irc_support",
     swept_to: "2026-01-01",
-    attach: |session, policy, plan| {
-        attach_irc_support(session, policy, plan);
-        session.run("CREATE INDEX ON irc_support (tenant_id, conversation_id, created_at)");
-    },
+    attach: attach_irc_support,
     included: 8,
     pack: 15,
 };
