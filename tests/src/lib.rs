@@ -355,6 +355,11 @@ pub fn instant(time: &str) -> String {
     }
 }
 
+/// A column of instants as [`talkmeter_engine::instant::Instant`] has them, in SQL: microseconds since 1970.
+pub fn micros(column: &str) -> String {
+    format!("(extract(epoch FROM {column}) * 1000000)::bigint")
+}
+
 /// The charges that were not taken back.
 pub fn standing_charges(session: &mut Session, columns: &str) -> Vec<String> {
     session.lines(&format!(

@@ -13,7 +13,7 @@ use std::time::{Instant as Clock, SystemTime};
 use talkmeter_engine::instant::Instant;
 use talkmeter_tests::model::Meter;
 use talkmeter_tests::scenario::{self, Generator, OpenTransaction, Setup, Step, Transaction, plans};
-use talkmeter_tests::{Database, Random, Session, assert_same_rows, at_length};
+use talkmeter_tests::{Database, Random, Session, assert_same_rows, at_length, micros};
 
 const THREADS: u64 = 4;
 
@@ -259,10 +259,6 @@ impl<'a> Run<'a> {
         assert!(back.is_empty(), "retired part numbers are used again: {back:?}");
         self.used = parts;
     }
-}
-
-fn micros(column: &str) -> String {
-    format!("(extract(epoch FROM {column}) * 1000000)::bigint")
 }
 
 fn instant(text: &str) -> Instant {

@@ -787,20 +787,28 @@ fn a_row_of_several_events_stays_in_quarantine_until_none_of_them_waits() {
     assert_eq!(quarantined(&mut session), ["7|unknown_policy"]);
 }
 
-#[test]
-fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
-    let (_database, mut session) = metered("agent_red");
-    let define = |from: &str| {
-        format!(
-            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
-                "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
-        )
-    };
-    session.run(&define("2026-03-02T00:00:00Z"));
+/// A version of the policy `own` that is in force from an instant on.
+fn define_own(session: &mut Session, from: &str) {
+    session.run(&format!(
+        r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+            "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
+    ));
+}
+
+/// A conversation that began a day before the policy of its tenant was in force, and goes on after.
+fn before_its_policy() -> (Database, Session) {
+    let (database, mut session) = metered("agent_red");
+    define_own(&mut session, "2026-03-02T00:00:00Z");
     session.run("SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01', policy => 'own')");
     tell(&mut session, "acme", "c", "10:00 exchange, 2026-03-02 10:00 exchange");
+    (database, session)
+}
+
+#[test]
+fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
+    let (_database, mut session) = before_its_policy();
     session.run("DELETE FROM messages WHERE id = 2");
-    session.run(&define("2026-01-01T00:00:00Z"));
+    define_own(&mut session, "2026-01-01T00:00:00Z");
     retry(&mut session);
     // Once, although the row is two events.
     assert_eq!(quarantined(&mut session), ["1|sealed"]);
@@ -808,20 +816,11 @@ fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
 
 #[test]
 fn a_row_that_no_policy_can_judge_is_metered_once_one_is_defined_that_was_in_force() {
-    let (_database, mut session) = metered("agent_red");
-    let define = |from: &str| {
-        format!(
-            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
-                "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
-        )
-    };
-    session.run(&define("2026-03-02T00:00:00Z"));
-    session.run("SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01', policy => 'own')");
-    tell(&mut session, "acme", "c", "10:00 exchange, 2026-03-02 10:00 exchange");
+    let (_database, mut session) = before_its_policy();
     assert_eq!(quarantined(&mut session), ["1|unknown_policy"]);
     assert_eq!(retry(&mut session), "0");
     assert_eq!(quarantined(&mut session), ["1|unknown_policy"]);
-    session.run(&define("2026-01-01T00:00:00Z"));
+    define_own(&mut session, "2026-01-01T00:00:00Z");
     assert_eq!(retry(&mut session), "1");
     assert_eq!(quarantined(&mut session), NOTHING);
     // Version 2 was in force when the part opened, which nothing has ended.

@@ -13,8 +13,8 @@ use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::period::Calendar;
 use talkmeter_engine::verdict::Verdict;
 use talkmeter_tests::{
-    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, metered, policies, quoted,
-    standing_charges, tell, traces,
+    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, metered, micros, policies,
+    quoted, standing_charges, tell, traces,
 };
 
 const NOTHING: [&str; 0] = [];
@@ -145,10 +145,6 @@ fn kinds(kind: &str) -> Vec<Kind> {
         "visit" => vec![Kind::CustomerMessage, Kind::AiReply, Kind::Close],
         _ => vec![Kind::named(kind).expect("a kind")],
     }
-}
-
-fn micros(column: &str) -> String {
-    format!("(extract(epoch FROM {column}) * 1000000)::bigint")
 }
 
 fn instant(text: &str) -> Instant {
