@@ -8,6 +8,7 @@ mod any_order;
 mod audit;
 mod changes;
 mod clients;
+mod demo;
 mod disputes;
 mod docs;
 mod draw_down;
