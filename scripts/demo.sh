@@ -9,6 +9,7 @@ cd "$talkmeter_repo"
 
 record=target/demo # holds the cluster's directory
 sample=data/irc_support.csv.gz
+mapping=data/irc_support.mapping.json
 
 # Takes up the recorded cluster. Fails if there is none, or only what a reboot left of it.
 attach_demo() {
@@ -31,15 +32,16 @@ give_up() {
 }
 
 start() {
+    local file
     if attach_demo && cluster_is_running; then
         complain "the demo is already running in $TALKMETER_DIR. Connect with:"
         how_to_connect >&2
         exit 1
     fi
     stop >/dev/null # what a reboot may have left
-    if [ ! -r demo/demo.sql ] || [ ! -r "$sample" ]; then
-        die "demo/demo.sql or $sample is missing: is this a full copy of the repository?"
-    fi
+    for file in demo/demo.sql "$sample" data/irc_support.sql "$mapping"; do
+        [ -r "$file" ] || die "$file is missing: is this a full copy of the repository?"
+    done
 
     TALKMETER_DIR=""
     trap give_up EXIT
@@ -51,11 +53,12 @@ start() {
     mkdir -p target
     say "$TALKMETER_DIR" >"$record"
 
-    # Readable by client and server, for \copy as well as COPY.
+    # The server reads it.
     gzip -dc "$sample" >"$TALKMETER_DIR/irc_support.csv"
     chmod 644 "$TALKMETER_DIR/irc_support.csv"
     "$TALKMETER_BIN/createdb" demo
-    "$TALKMETER_BIN/psql" -X -P pager=off -v ON_ERROR_STOP=1 -v data="$TALKMETER_DIR/irc_support.csv" -d demo -f demo/demo.sql
+    "$TALKMETER_BIN/psql" -X -P pager=off -v ON_ERROR_STOP=1 -v data="$TALKMETER_DIR/irc_support.csv" \
+        -v mapping="$(cat "$mapping")" -d demo -f demo/demo.sql
     trap - EXIT
     say "" "The demo is running. Connect with:"
     how_to_connect

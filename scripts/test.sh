@@ -35,10 +35,8 @@ if command -v pgspot >/dev/null; then
 else
     printf '\npgspot: not installed, so the install script is not checked with it\n'
 fi
-# Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
 step "server: concurrency, crashes, dump and restore, big loads" \
-    scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off -c shared_buffers=256MB \
-    -- cargo test --locked --profile checks -p talkmeter-tests "${shown[@]}"
+    scripts/server-tests.sh "${shown[@]}"
 
 printf '\n'
 awk '/^test result: ok\./ { rust += $4 } /^regress: / { regress += $2 }

@@ -1,16 +1,18 @@
 //! How does a test get a hot standby of the private server?
 
-use crate::{Database, Session, program, variable};
+use crate::{Database, Session, config, program, variable};
 use postgres::{Config, NoTls};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A server that replays what the private one writes; stopped and removed at the end.
 pub struct Standby {
     directory: String,
+    /// The slot by which its primary keeps what it has not replayed yet: other tests write much meanwhile.
+    slot: String,
 }
 
 impl Standby {
@@ -18,13 +20,13 @@ impl Standby {
     pub fn of_now() -> Standby {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = format!("{}/standby{}_{number}", variable("TALKMETER_DIR"), std::process::id());
-        let standby = Standby { directory: directory.clone() };
-        let server = variable("PGHOST");
-        as_server(
-            "pg_basebackup",
-            &["-h", &server, "-U", &variable("PGUSER"), "-D", &directory, "-R", "-c", "fast", "-X", "stream"],
-        );
+        let slot = format!("standby_{}_{number}", std::process::id());
+        let directory = format!("{}/{slot}", variable("TALKMETER_DIR"));
+        let standby = Standby { directory: directory.clone(), slot: slot.clone() };
+        let (server, user) = (variable("PGHOST"), variable("PGUSER"));
+        let backup =
+            ["-h", &server, "-U", &user, "-D", &directory, "-R", "-c", "fast", "-X", "stream", "-C", "-S", &slot];
+        as_server("pg_basebackup", &backup);
         let options = format!("-c unix_socket_directories={directory} -c listen_addresses= -c shared_buffers=16MB");
         as_server(
             "pg_ctl",
@@ -44,7 +46,9 @@ impl Standby {
     /// Waits until the standby has replayed what was written on the primary.
     pub fn wait_for(primary: &mut Session, standby: &mut Session) {
         let written = primary.line("SELECT pg_current_wal_lsn()");
+        let started = Instant::now();
         while standby.line(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")) != "t" {
+            assert!(started.elapsed() < Duration::from_secs(120), "the standby does not come to {written}");
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -54,6 +58,15 @@ impl Drop for Standby {
     fn drop(&mut self) {
         as_server("pg_ctl", &["stop", "-D", &self.directory, "-m", "immediate", "-s", "-w"]);
         let _ = fs::remove_dir_all(&self.directory);
+        // Its primary finds out a moment later that nobody reads from the slot any more.
+        let drop = format!("SELECT pg_drop_replication_slot('{}')", self.slot);
+        let Ok(mut primary) = config(&variable("PGDATABASE"), &variable("PGUSER")).connect(NoTls) else { return };
+        for _ in 0..500 {
+            if primary.simple_query(&drop).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

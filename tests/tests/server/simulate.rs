@@ -1,10 +1,8 @@
 //! Does `simulate` say what another definition and plan would have cost, and what was billed if they are the same (SPEC 5)?
 
-mod paid;
-
-use paid::{Charged, POLICIES, SOME_TENANTS};
 use postgres::error::SqlState;
 use std::collections::BTreeMap;
+use talkmeter_tests::paid::{self, Charged, POLICIES, SOME_TENANTS};
 use talkmeter_tests::{
     Database, Random, Session, assert_same_rows, attach, attach_irc_support, copy_batches, create_messages, expected,
     messages_mapping, records, tell, text,
@@ -237,7 +235,6 @@ fn the_tiers_of_another_policy_and_plan_are_those_of_the_expected_draw_down() {
            SELECT talkmeter.define_pack('{"name": "sample", "size": 50, "price": 1, "currency": "USD", "valid_for": "90 days"}')"#,
     );
     attach_irc_support(&mut session, "ai_resolution", Some("ai_resolution/usage"));
-    session.run("CREATE INDEX ON irc_support (tenant_id, conversation_id, created_at)");
     let tenants = ["ubuntu-2010", "ubuntu-2011"];
     for tenant in tenants {
         let first = records("irc_support.csv.gz").iter().find(|row| &row[1] == tenant).expect("a row")[3].to_owned();

@@ -15,7 +15,7 @@ fn mark(session: &mut Session, kind: &str, at: &str) {
 
 /// Start, end, reason of the end and reason against of each part in the order of time, times of 2026-03-01.
 fn outcomes(session: &mut Session) -> Vec<String> {
-    let lines = session.lines(
+    let lines = session.table(
         "SELECT conversation, started_at, ended_at, end_reason, not_billable_because
          FROM talkmeter.parts ORDER BY tenant, conversation, parts.started_at",
     );
@@ -48,11 +48,19 @@ fn a_mark_is_an_event_of_its_kind() {
         let (_database, mut session) = told(policy, "10:00 customer_message");
         mark(&mut session, kind, "10:10");
         tell(&mut session, "acme", "c", "10:20 ai_reply");
-        assert_eq!(outcomes(&mut session), [wanted], "{kind}");
+        assert_eq!(
+            outcomes(&mut session),
+            ["conversation|started_at|ended_at|end_reason|not_billable_because", wanted],
+            "{kind}"
+        );
         // Late, it is the same.
         let (_database, mut session) = told(policy, "10:00 customer_message, 10:20 ai_reply");
         mark(&mut session, kind, "10:10");
-        assert_eq!(outcomes(&mut session), [wanted], "{kind}, late");
+        assert_eq!(
+            outcomes(&mut session),
+            ["conversation|started_at|ended_at|end_reason|not_billable_because", wanted],
+            "{kind}, late"
+        );
     }
 }
 
@@ -60,7 +68,14 @@ fn a_mark_is_an_event_of_its_kind() {
 fn a_reopening_mark_opens_a_part_under_the_policy_of_the_part_before() {
     let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:10 close");
     mark(&mut session, "reopen", "10:20");
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|", "c|10:20|13:20|quiet_review|no_ai_reply"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|started_at|ended_at|end_reason|not_billable_because",
+            "c|10:00|10:10|close|",
+            "c|10:20|13:20|quiet_review|no_ai_reply"
+        ]
+    );
     let parts = session.lines("SELECT part, policy, policy_version, message_count FROM talkmeter.parts ORDER BY 1");
     assert_eq!(parts, ["1|ai_resolution|1|2", "2|ai_resolution|1|0"]);
 }
@@ -100,7 +115,10 @@ fn a_mark_of_a_rolled_back_savepoint_was_never_made() {
     mark(&mut session, "escalate", "10:12");
     session.run("SELECT talkmeter.flush(); ROLLBACK TO SAVEPOINT u; COMMIT");
     assert_eq!(marked(&mut session), ["c|1|note"]);
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:30|idle|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:00|10:30|idle|"]
+    );
 }
 
 #[test]
@@ -111,7 +129,14 @@ fn a_mark_at_repeatable_read_is_folded_with_what_others_committed_since() {
     tell(&mut other, "acme", "c", "10:05 ai_reply, 10:20 customer_message");
     mark(&mut session, "close", "10:10");
     session.run("COMMIT");
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|", "c|10:20|10:50|idle|no_ai_reply"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|started_at|ended_at|end_reason|not_billable_because",
+            "c|10:00|10:10|close|",
+            "c|10:20|10:50|idle|no_ai_reply"
+        ]
+    );
 }
 
 #[test]
@@ -126,7 +151,14 @@ fn a_mark_waits_for_a_commit_of_its_conversation_and_is_folded_after_it() {
     session.wait_until_blocked(pid);
     session.run("COMMIT");
     marking.join().expect("the marker");
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|", "c|10:20|10:50|idle|no_ai_reply"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|started_at|ended_at|end_reason|not_billable_because",
+            "c|10:00|10:10|close|",
+            "c|10:20|10:50|idle|no_ai_reply"
+        ]
+    );
 }
 
 #[test]
@@ -137,7 +169,10 @@ fn a_mark_that_a_gap_held_back_is_made_when_it_is_tried_again() {
     assert_eq!(quarantined(&mut session), ["||disabled|close"]);
     session.run("RESET talkmeter.enabled; SELECT talkmeter.retry_quarantine()");
     assert_eq!(quarantined(&mut session), NOTHING);
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:00|10:10|close|"]
+    );
 }
 
 #[test]
@@ -180,7 +215,10 @@ fn who_may_execute_mark_needs_no_other_right() {
     assert_eq!(marker.refused(call), SqlState::INSUFFICIENT_PRIVILEGE);
     session.run(&format!("GRANT EXECUTE ON FUNCTION talkmeter.mark TO {app}"));
     marker.run(call);
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:00|10:10|close|"]
+    );
     assert_eq!(session.line("SELECT marked_by FROM talkmeter.marked"), app);
 }
 
@@ -198,7 +236,10 @@ fn a_row_at_the_instant_of_a_closing_mark_comes_before_it_whichever_is_told_firs
             assert_eq!(standing_charges(&mut session, "part"), ["1"]);
             tell(&mut session, "acme", "c", "10:10 staff_reply");
         }
-        assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|staff_replied"]);
+        assert_eq!(
+            outcomes(&mut session),
+            ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:00|10:10|close|staff_replied"]
+        );
         assert_eq!(standing_charges(&mut session, "part"), NOTHING);
     }
 }
@@ -214,14 +255,28 @@ fn a_row_at_the_instant_of_a_new_topic_or_a_reopening_comes_after_it_whichever_i
         if !row_first {
             tell(&mut session, "acme", "c", "10:10 customer_message");
         }
-        assert_eq!(outcomes(&mut session), ["c|10:00|10:10|new_topic|", "c|10:10|10:40|idle|no_ai_reply"]);
+        assert_eq!(
+            outcomes(&mut session),
+            [
+                "conversation|started_at|ended_at|end_reason|not_billable_because",
+                "c|10:00|10:10|new_topic|",
+                "c|10:10|10:40|idle|no_ai_reply"
+            ]
+        );
     }
     // Reopened and closed at one instant: the customer's message is in the part between.
     let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:10 close");
     mark(&mut session, "close", "10:20");
     tell(&mut session, "acme", "c", "10:20 ai_reply");
     mark(&mut session, "reopen", "10:20");
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|", "c|10:20|10:20|close|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|started_at|ended_at|end_reason|not_billable_because",
+            "c|10:00|10:10|close|",
+            "c|10:20|10:20|close|"
+        ]
+    );
 }
 
 #[test]
@@ -231,7 +286,13 @@ fn marks_of_one_instant_come_in_the_order_of_their_calls() {
         for kind in kinds {
             mark(&mut session, kind, "10:10");
         }
-        assert_eq!(outcomes(&mut session), [format!("c|10:00|10:10|{}|", kinds[0])]);
+        assert_eq!(
+            outcomes(&mut session),
+            [
+                "conversation|started_at|ended_at|end_reason|not_billable_because".to_owned(),
+                format!("c|10:00|10:10|{}|", kinds[0])
+            ]
+        );
         // In one transaction, in a savepoint, and after a flush they do too.
         let (_database, mut session) = told("lutingenie", "10:00 exchange");
         session.run("BEGIN");
@@ -242,7 +303,13 @@ fn marks_of_one_instant_come_in_the_order_of_their_calls() {
         mark(&mut session, kinds[1], "10:10");
         session.run("COMMIT");
         assert_eq!(marked(&mut session), [format!("c|1|{}", kinds[0]), format!("c|2|{}", kinds[1])]);
-        assert_eq!(outcomes(&mut session), [format!("c|10:00|10:10|{}|", kinds[0])]);
+        assert_eq!(
+            outcomes(&mut session),
+            [
+                "conversation|started_at|ended_at|end_reason|not_billable_because".to_owned(),
+                format!("c|10:00|10:10|{}|", kinds[0])
+            ]
+        );
     }
 }
 
@@ -255,10 +322,17 @@ fn an_opening_mark_without_a_part_before_it_waits_and_leaves_quarantine_by_itsel
     assert_eq!(quarantined(&mut session), ["|1|unknown_policy|"]);
     session.run("SELECT talkmeter.retry_quarantine()");
     assert_eq!(quarantined(&mut session), ["|1|unknown_policy|"]);
-    assert_eq!(outcomes(&mut session), NOTHING);
+    assert_eq!(outcomes(&mut session), ["conversation|started_at|ended_at|end_reason|not_billable_because"]);
     tell(&mut session, "acme", "c", "10:00 exchange, 10:10 close");
     assert_eq!(quarantined(&mut session), NOTHING);
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|", "c|10:30|13:30|quiet_review|no_ai_reply"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|started_at|ended_at|end_reason|not_billable_because",
+            "c|10:00|10:10|close|",
+            "c|10:30|13:30|quiet_review|no_ai_reply"
+        ]
+    );
 }
 
 #[test]
@@ -266,10 +340,13 @@ fn an_opening_mark_whose_part_before_moves_away_goes_to_quarantine() {
     let (_database, mut session) = told("ai_resolution", "10:00 exchange, 10:10 close");
     mark(&mut session, "reopen", "10:30");
     session.run("UPDATE messages SET conversation_id = 'd'");
-    assert_eq!(outcomes(&mut session), ["d|10:00|10:10|close|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "d|10:00|10:10|close|"]
+    );
     assert_eq!(quarantined(&mut session), ["|1|unknown_policy|"]);
     session.run("UPDATE messages SET conversation_id = 'c'");
-    assert_eq!(outcomes(&mut session).len(), 2);
+    assert_eq!(outcomes(&mut session).len(), 3, "two parts after their heading");
     assert_eq!(quarantined(&mut session), NOTHING);
 }
 
@@ -281,7 +358,10 @@ fn a_subscriptions_policy_judges_an_opening_mark() {
     );
     mark(&mut session, "reopen", "10:30");
     assert_eq!(quarantined(&mut session), NOTHING);
-    assert_eq!(outcomes(&mut session), ["c|10:30|13:30|quiet_review|no_ai_reply"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:30|13:30|quiet_review|no_ai_reply"]
+    );
 }
 
 // --- Status columns ---
@@ -326,7 +406,11 @@ fn a_status_of_any_type_that_can_be_one_makes_marks() {
         assert_eq!(marked(&mut session), ["c|1|resolve", "c|2|reopen", "c|3|resolve"], "{status_type}");
         assert_eq!(
             outcomes(&mut session),
-            ["c|10:00|10:10|resolve|", "c|10:20|10:30|resolve|no_ai_reply"],
+            [
+                "conversation|started_at|ended_at|end_reason|not_billable_because",
+                "c|10:00|10:10|resolve|",
+                "c|10:20|10:30|resolve|no_ai_reply"
+            ],
             "{status_type}"
         );
     }
@@ -390,7 +474,10 @@ fn a_status_changed_by_a_trigger_of_the_applications_makes_a_mark() {
          INSERT INTO conversations VALUES ('c', 'acme', 'open', '2026-03-01 10:10+00');
          UPDATE conversations SET title = 'x'",
     );
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:00|10:10|close|"]
+    );
 }
 
 #[test]
@@ -402,7 +489,10 @@ fn a_status_of_a_row_without_a_tenant_waits_in_quarantine_until_the_row_is_mende
     assert_eq!(quarantined(&mut session), ["conversations|c|null_key|close"]);
     session.run("UPDATE conversations SET tenant_id = 'acme'");
     assert_eq!(quarantined(&mut session), NOTHING);
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:00|10:10|close|"]
+    );
 }
 
 #[test]
@@ -433,7 +523,10 @@ fn a_renamed_status_column_is_followed() {
     session.run("INSERT INTO conversations VALUES ('c', 'acme', 'open', '2026-03-01 10:10+00')");
     session.run("ALTER TABLE conversations RENAME updated_at TO changed; ALTER TABLE conversations RENAME status TO s");
     session.run("UPDATE conversations SET s = 'done'");
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:00|10:10|close|"]
+    );
 }
 
 #[test]
@@ -456,7 +549,10 @@ fn keys_and_status_may_have_other_names_and_the_tenant_may_be_constant() {
                "column": "state", "status": {"done": "close"}, "occurred_at": "closed", "timezone": "Asia/Tokyo"}');
            INSERT INTO tickets VALUES (1, 'c', 'done', '2026-03-01 19:10')"#,
     );
-    assert_eq!(outcomes(&mut session), ["c|10:00|10:10|close|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|started_at|ended_at|end_reason|not_billable_because", "c|10:00|10:10|close|"]
+    );
 }
 
 #[test]

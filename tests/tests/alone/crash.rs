@@ -1,18 +1,15 @@
 //! Do crashes lose, invent or meter twice any message while clients write?
 
+use crate::alone;
 use postgres::error::SqlState;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use talkmeter_tests::{Database, Random, Session, at_length, attach, create_messages, messages_mapping, variable};
-
-/// A crash hits the whole server, so one test at a time.
-static SERVER: Mutex<()> = Mutex::new(());
 
 #[test]
 fn a_killed_backend_loses_and_doubles_nothing() {
@@ -27,7 +24,7 @@ fn a_killed_server_loses_and_doubles_nothing() {
 // --- Crashes ---
 
 fn survive(cycles: usize, crash: impl Fn(&mut Session, &mut Random)) {
-    let _alone = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let (mut random, seed) = Random::seeded();
     println!("TALKMETER_SEED={seed}");
     let database = metered();

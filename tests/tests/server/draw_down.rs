@@ -73,14 +73,17 @@ fn charges_of_the_sample_data_in_batches_of_1000() {
 
 /// The tiers of a tenant's charges with count, amount and periods.
 fn tiers(session: &mut Session, tenant: &str) -> Vec<String> {
-    session.lines(&format!(
-        "SELECT tier, count(*), sum(amount), count(DISTINCT period_start)
+    session.table(&format!(
+        "SELECT tier, count(*) AS units, sum(amount) AS amount, count(DISTINCT period_start) AS periods
          FROM talkmeter.charges WHERE tenant = '{tenant}' GROUP BY tier ORDER BY tier"
     ))
 }
 
+const USAGE: &str = "plan|from_the_1st|to_the_1st|used|included|included_used|included_remaining|pack_balance|pack_used|\
+    overage_units|overage_rate|estimated_overage|currency";
+
 /// Answered conversations of the current month, a row each, and what they were charged, used and left.
-fn worked_example(conversations: u32, packs: u32) -> (Vec<String>, String, String) {
+fn worked_example(conversations: u32, packs: u32) -> (Vec<String>, Vec<String>, String) {
     let database = Database::with_messages("example", "agent_red", Some("agent_red/starter"));
     let mut session = database.connect();
     for _ in 0..packs {
@@ -90,9 +93,9 @@ fn worked_example(conversations: u32, packs: u32) -> (Vec<String>, String, Strin
         "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
          SELECT 'acme', 'c' || n, date_trunc('month', now()), 'exchange' FROM generate_series(1, {conversations}) AS n"
     ));
-    let usage = session.line(
-        "SELECT plan, period_start = date_trunc('month', now()),
-             period_end = date_trunc('month', now()) + interval '1 month', used, included, included_used,
+    let usage = session.table(
+        "SELECT plan, period_start = date_trunc('month', now()) AS from_the_1st,
+             period_end = date_trunc('month', now()) + interval '1 month' AS to_the_1st, used, included, included_used,
              included_remaining, pack_balance, pack_used, overage_units, overage_rate,
              estimated_overage, currency
          FROM talkmeter.usage WHERE tenant = 'acme'",
@@ -103,24 +106,24 @@ fn worked_example(conversations: u32, packs: u32) -> (Vec<String>, String, Strin
 #[test]
 fn worked_example_of_800_on_starter_is_800_included() {
     let (tiers, usage, balance) = worked_example(800, 0);
-    assert_eq!(tiers, ["included|800|0|1"]);
-    assert_eq!(usage, "agent_red/starter|t|t|800|1000|800|200|0|0|0|0.04|0.00|USD");
+    assert_eq!(tiers, ["tier|units|amount|periods", "included|800|0|1"]);
+    assert_eq!(usage, [USAGE, "agent_red/starter|t|t|800|1000|800|200|0|0|0|0.04|0.00|USD"]);
     assert_eq!(balance, "200");
 }
 
 #[test]
 fn worked_example_of_1200_with_a_pack_is_1000_included_and_200_of_the_pack() {
     let (tiers, usage, balance) = worked_example(1_200, 1);
-    assert_eq!(tiers, ["included|1000|0|1", "pack|200|0|1"]);
-    assert_eq!(usage, "agent_red/starter|t|t|1200|1000|1000|0|800|200|0|0.04|0.00|USD");
+    assert_eq!(tiers, ["tier|units|amount|periods", "included|1000|0|1", "pack|200|0|1"]);
+    assert_eq!(usage, [USAGE, "agent_red/starter|t|t|1200|1000|1000|0|800|200|0|0.04|0.00|USD"]);
     assert_eq!(balance, "800");
 }
 
 #[test]
 fn worked_example_of_1500_without_packs_is_500_overage_for_20_dollars() {
     let (tiers, usage, balance) = worked_example(1_500, 0);
-    assert_eq!(tiers, ["included|1000|0|1", "overage|500|20.00|1"]);
-    assert_eq!(usage, "agent_red/starter|t|t|1500|1000|1000|0|0|0|500|0.04|20.00|USD");
+    assert_eq!(tiers, ["tier|units|amount|periods", "included|1000|0|1", "overage|500|20.00|1"]);
+    assert_eq!(usage, [USAGE, "agent_red/starter|t|t|1500|1000|1000|0|0|0|500|0.04|20.00|USD"]);
     assert_eq!(balance, "0");
 }
 
@@ -150,7 +153,7 @@ fn answer(session: &mut Session, at: &str) {
 /// Charges in ledger order.
 fn ledger(session: &mut Session) -> Vec<String> {
     session
-        .lines("SELECT charge_id, tier, pack_id, amount, plan FROM talkmeter.charges WHERE tenant = 'acme' ORDER BY 1")
+        .table("SELECT charge_id, tier, pack_id, amount, plan FROM talkmeter.charges WHERE tenant = 'acme' ORDER BY 1")
 }
 
 #[test]
@@ -158,12 +161,12 @@ fn the_allowance_pays_n_units_and_overage_the_next() {
     let (_database, mut session) = small_offers(Some("two"));
     answer(&mut session, "2026-03-01 00:00");
     answer(&mut session, "2026-03-31 23:59:59.999999");
-    assert_eq!(ledger(&mut session), ["1|included||0|two", "2|included||0|two"]);
+    assert_eq!(ledger(&mut session), ["charge_id|tier|pack_id|amount|plan", "1|included||0|two", "2|included||0|two"]);
     answer(&mut session, "2026-03-15 12:00");
-    assert_eq!(ledger(&mut session)[2..], ["3|overage||0.125|two"]);
+    assert_eq!(ledger(&mut session)[3..], ["3|overage||0.125|two"]);
     answer(&mut session, "2026-04-01 00:00");
     answer(&mut session, "2026-02-28 23:59:59.999999");
-    assert_eq!(ledger(&mut session)[3..], ["4|included||0|two", "5|included||0|two"]);
+    assert_eq!(ledger(&mut session)[4..], ["4|included||0|two", "5|included||0|two"]);
     let periods = session.lines("SELECT period_start, count(*) FROM talkmeter.charges GROUP BY 1 ORDER BY 1");
     assert_eq!(periods, ["2026-02-01 00:00:00+00|1", "2026-03-01 00:00:00+00|3", "2026-04-01 00:00:00+00|1"]);
 }
@@ -271,7 +274,7 @@ fn of_packs_bought_at_one_instant_the_lower_id_pays_first_also_if_another_expire
         answer(&mut session, &format!("{day} 10:00"));
     }
     // Of March's packs nothing is left in May: one is used up, and the other has expired.
-    assert_eq!(ledger(&mut session), ["1|pack|1|0|none", "2|pack|3|0|none"]);
+    assert_eq!(ledger(&mut session), ["charge_id|tier|pack_id|amount|plan", "1|pack|1|0|none", "2|pack|3|0|none"]);
 }
 
 #[test]
@@ -283,13 +286,16 @@ fn a_late_unit_takes_what_is_unspent_of_what_was_valid_at_its_instant_and_moves_
     );
     answer(&mut session, "2026-03-10 10:00");
     answer(&mut session, "2026-05-10 10:00");
-    assert_eq!(ledger(&mut session), ["1|pack|1|0|none", "2|overage||1|none"]);
+    assert_eq!(ledger(&mut session), ["charge_id|tier|pack_id|amount|plan", "1|pack|1|0|none", "2|overage||1|none"]);
     // The second pack expired on the 2nd of May: for these it has not yet, or was not bought yet.
     answer(&mut session, "2026-01-31 23:59:59.999999");
     answer(&mut session, "2026-03-01 10:00");
     answer(&mut session, "2026-03-02 10:00");
-    assert_eq!(ledger(&mut session)[2..], ["3|overage||1|none", "4|pack|2|0|none", "5|overage||1|none"]);
-    assert_eq!(ledger(&mut session)[..2], ["1|pack|1|0|none", "2|overage||1|none"]);
+    assert_eq!(ledger(&mut session)[3..], ["3|overage||1|none", "4|pack|2|0|none", "5|overage||1|none"]);
+    assert_eq!(
+        ledger(&mut session)[..3],
+        ["charge_id|tier|pack_id|amount|plan", "1|pack|1|0|none", "2|overage||1|none"]
+    );
     assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
 }
 
@@ -304,7 +310,16 @@ fn the_oldest_pack_pays_first_and_none_goes_below_zero() {
     for _ in 0..4 {
         answer(&mut session, "2026-03-01 10:00");
     }
-    assert_eq!(ledger(&mut session), ["1|pack|2|0|none", "2|pack|1|0|none", "3|pack|3|0|none", "4|overage||1|none"]);
+    assert_eq!(
+        ledger(&mut session),
+        [
+            "charge_id|tier|pack_id|amount|plan",
+            "1|pack|2|0|none",
+            "2|pack|1|0|none",
+            "3|pack|3|0|none",
+            "4|overage||1|none"
+        ]
+    );
     assert_eq!(session.lines("SELECT remaining FROM talkmeter.packs"), ["0"; 3]);
 }
 
@@ -315,7 +330,10 @@ fn a_pack_bought_late_does_not_reach_back() {
     session.run("SELECT talkmeter.buy_pack('acme', 'one', purchased_at => '2026-03-01 11:00+00')");
     answer(&mut session, "2026-03-01 10:59:59.999999");
     answer(&mut session, "2026-03-01 11:00");
-    assert_eq!(ledger(&mut session), ["1|overage||1|none", "2|overage||1|none", "3|pack|1|0|none"]);
+    assert_eq!(
+        ledger(&mut session),
+        ["charge_id|tier|pack_id|amount|plan", "1|overage||1|none", "2|overage||1|none", "3|pack|1|0|none"]
+    );
 }
 
 #[test]
@@ -363,7 +381,7 @@ fn units_without_a_plan_wait_and_subscribe_posts_those_since_in_the_order_of_the
     for at in ["2026-03-04 10:00", "2026-03-02 10:00", "2026-03-03 10:00", "2026-03-01 10:00"] {
         answer(&mut session, at);
     }
-    assert_eq!(ledger(&mut session), [""; 0]);
+    assert_eq!(ledger(&mut session), ["charge_id|tier|pack_id|amount|plan"]);
     let waiting =
         "SELECT conversation, part, charged_at, policy, policy_version FROM talkmeter.unplanned ORDER BY charged_at";
     assert_eq!(session.lines(waiting).len(), 4);
@@ -376,7 +394,7 @@ fn units_without_a_plan_wait_and_subscribe_posts_those_since_in_the_order_of_the
     assert_eq!(session.lines(waiting).len(), 2);
     session.run("SELECT talkmeter.subscribe('acme', 'none', since => '2026-01-01', anchor_day => 1)");
     assert_eq!(session.lines(waiting), [""; 0]);
-    assert_eq!(ledger(&mut session)[3..], ["4|overage||1|none", "5|overage||1|none"]);
+    assert_eq!(ledger(&mut session)[4..], ["4|overage||1|none", "5|overage||1|none"]);
 }
 
 #[test]
@@ -405,7 +423,7 @@ fn a_second_subscribe_replaces_the_first_from_its_since() {
     for at in ["2026-03-10 12:00", "2026-03-10 11:59:59.999999"] {
         answer(&mut session, at);
     }
-    assert_eq!(ledger(&mut session), ["1|overage||1|none", "2|included||0|two"]);
+    assert_eq!(ledger(&mut session), ["charge_id|tier|pack_id|amount|plan", "1|overage||1|none", "2|included||0|two"]);
 }
 
 // --- Policies of tenants ---

@@ -9,7 +9,7 @@ const NOTHING: [&str; 0] = [];
 
 /// The parts, with messages counted and the time of the charge that stands, times of 2026-03-01 without the day.
 fn billed(session: &mut Session) -> Vec<String> {
-    let lines = session.lines(
+    let lines = session.table(
         "SELECT p.tenant, p.conversation, p.started_at, p.ended_at, p.message_count, p.not_billable_because, c.charged_at
          FROM talkmeter.parts AS p
          LEFT JOIN talkmeter.charges AS c ON (c.tenant, c.conversation, c.part) = (p.tenant, p.conversation, p.part)
@@ -42,21 +42,40 @@ fn retry(session: &mut Session) -> String {
 fn a_changed_time_moves_the_event() {
     let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
     session.run("UPDATE messages SET created_at = '2026-03-01 09:50+00' WHERE id = 2");
-    assert_eq!(billed(&mut session), ["acme|c|09:50|10:30|4||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|09:50|10:30|4||10:00"
+        ]
+    );
 }
 
 #[test]
 fn a_changed_conversation_moves_the_event() {
     let (_database, mut session) = told("agent_red", "10:00 exchange, 10:10 exchange");
     session.run("UPDATE messages SET conversation_id = 'd' WHERE id = 2");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00", "acme|d|10:10|10:40|2||10:10"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00",
+            "acme|d|10:10|10:40|2||10:10"
+        ]
+    );
 }
 
 #[test]
 fn a_changed_tenant_moves_the_event() {
     let (_database, mut session) = told("agent_red", "10:00 exchange");
     session.run("UPDATE messages SET tenant_id = 'other'");
-    assert_eq!(billed(&mut session), ["other|c|10:00|10:30|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "other|c|10:00|10:30|2||10:00"
+        ]
+    );
     let ledger = session.lines("SELECT tenant, charge_id, reverses, reason FROM talkmeter.charges ORDER BY 1, 2");
     assert_eq!(ledger, ["acme|1||", "acme|2|1|refold", "other|1||"]);
 }
@@ -64,36 +83,85 @@ fn a_changed_tenant_moves_the_event() {
 #[test]
 fn a_changed_id_changes_the_order_at_one_instant() {
     let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:00 ai_reply");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00"
+        ]
+    );
     session.run("UPDATE messages SET id = 0 WHERE id = 2");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|1|no_ai_reply|"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|1|no_ai_reply|"
+        ]
+    );
 }
 
 #[test]
 fn a_changed_kind_makes_another_event_of_the_row() {
     let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
     session.run("UPDATE messages SET kind = 'staff_reply' WHERE id = 2");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|2|no_ai_reply|"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:40|2|no_ai_reply|"
+        ]
+    );
     session.run("UPDATE messages SET kind = 'ai_reply' WHERE id = 2");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|2||10:10"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:40|2||10:10"
+        ]
+    );
 }
 
 #[test]
 fn a_row_that_was_several_events_becomes_one() {
     let (_database, mut session) = told("agent_red", "10:00 visit, 10:10 exchange");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:00|2||10:00", "acme|c|10:10|10:40|2||10:10"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:00|2||10:00",
+            "acme|c|10:10|10:40|2||10:10"
+        ]
+    );
     session.run("UPDATE messages SET kind = 'customer_message' WHERE id = 1");
     // Its charge instant has moved within its period: the charge stays as posted.
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|3||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:40|3||10:00"
+        ]
+    );
 }
 
 #[test]
 fn a_changed_column_of_an_excluded_rule_excludes_or_not() {
     let (_database, mut session) = told("agent_red", "10:00 exchange");
     session.run("UPDATE messages SET excluded = true");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2|excluded|"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2|excluded|"
+        ]
+    );
     session.run("UPDATE messages SET excluded = false");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -106,18 +174,39 @@ fn a_row_that_becomes_nothing_to_the_meter_is_removed() {
     attach(&mut session, "messages", "agent_red", PLAN, &ignoring);
     tell(&mut session, "acme", "c", "10:00 exchange, 10:10 exchange");
     session.run("UPDATE messages SET kind = NULL WHERE id = 2");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00"
+        ]
+    );
     session.run("UPDATE messages SET kind = NULL WHERE id = 1");
-    assert_eq!(billed(&mut session), NOTHING);
+    assert_eq!(
+        billed(&mut session),
+        ["tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at"]
+    );
     session.run("UPDATE messages SET kind = 'exchange'");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|4||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:40|4||10:00"
+        ]
+    );
 }
 
 #[test]
 fn two_rows_that_change_places_are_each_metered_as_what_they_are() {
     let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:10 ai_reply");
     session.run("UPDATE messages SET created_at = CASE id WHEN 1 THEN '2026-03-01 10:10+00' ELSE '2026-03-01 10:00+00' END::timestamptz");
-    assert_eq!(billed(&mut session), ["acme|c|10:10|10:40|1|no_ai_reply|"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:10|10:40|1|no_ai_reply|"
+        ]
+    );
 }
 
 #[test]
@@ -134,7 +223,13 @@ fn a_row_changed_several_times_in_one_transaction_is_metered_as_what_it_is_at_it
          UPDATE messages SET kind = 'customer_message' WHERE id = 2;
          COMMIT",
     );
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:35|3||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:35|3||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -171,7 +266,14 @@ fn a_flush_between_changes_meters_each() {
          UPDATE messages SET conversation_id = 'e' WHERE id = 2; SELECT talkmeter.flush();
          COMMIT",
     );
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00", "acme|e|10:10|10:40|2||10:10"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00",
+            "acme|e|10:10|10:40|2||10:10"
+        ]
+    );
 }
 
 // --- Ways to change ---
@@ -184,7 +286,13 @@ fn on_conflict_do_update_is_a_change() {
              (3, 'acme', 'c', '2026-03-01 10:20+00', 'customer_message')
          ON CONFLICT (id) DO UPDATE SET kind = 'note'",
     );
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:50|3||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:50|3||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -198,7 +306,7 @@ fn merge_changes_inserts_and_deletes() {
          WHEN NOT MATCHED THEN INSERT VALUES (news.id, 'acme', 'd', '2026-03-01 11:00+00', 'exchange')",
     );
     // The deleted row changes nothing that was metered, and the part that lost it is sealed, changes of it included.
-    assert_eq!(billed(&mut session)[1..], ["acme|d|11:00|11:30|2||11:00"]);
+    assert_eq!(billed(&mut session)[2..], ["acme|d|11:00|11:30|2||11:00"]);
     assert_eq!(session.line("SELECT ended_at FROM talkmeter.parts WHERE conversation = 'c'"), "2026-03-01 10:50:00+00");
 }
 
@@ -211,7 +319,13 @@ fn a_change_by_a_trigger_of_the_applications_is_one_although_the_update_names_ot
          CREATE TRIGGER redact BEFORE UPDATE ON messages FOR EACH ROW EXECUTE FUNCTION redact();
          UPDATE messages SET body = '' WHERE id = 2",
     );
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -265,10 +379,17 @@ fn partitioned() -> (Database, Session) {
 fn a_row_that_moves_to_another_partition_is_changed() {
     let (_database, mut session) = partitioned();
     session.run("UPDATE messages SET tenant_id = 'b' WHERE id = 2");
-    assert_eq!(billed(&mut session), ["a|c|10:00|10:30|2||10:00", "b|c|10:10|10:40|2||10:10"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "a|c|10:00|10:30|2||10:00",
+            "b|c|10:10|10:40|2||10:10"
+        ]
+    );
     // Directly, in a partition whose columns have another order.
     session.run("UPDATE b SET kind = 'customer_message'");
-    assert_eq!(billed(&mut session)[1..], ["b|c|10:10|10:40|1|no_ai_reply|"]);
+    assert_eq!(billed(&mut session)[2..], ["b|c|10:10|10:40|1|no_ai_reply|"]);
 }
 
 #[test]
@@ -280,11 +401,22 @@ fn a_row_that_a_trigger_keeps_from_the_other_partition_is_deleted_and_the_others
          CREATE TRIGGER keep_out BEFORE INSERT ON b FOR EACH ROW EXECUTE FUNCTION keep_out();
          UPDATE messages SET conversation_id = 'c' || id",
     );
-    let one_each = ["a|c1|10:00|10:30|2||10:00", "a|c2|10:10|10:40|2||10:10"];
+    let one_each = [
+        "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+        "a|c1|10:00|10:30|2||10:00",
+        "a|c2|10:10|10:40|2||10:10",
+    ];
     assert_eq!(billed(&mut session), one_each);
     session.run("UPDATE messages SET tenant_id = 'b'");
     assert_eq!(session.lines("SELECT id FROM messages"), ["2"]);
-    assert_eq!(billed(&mut session), [one_each[0], "b|c2|10:10|10:40|2||10:10"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            one_each[1],
+            "b|c2|10:10|10:40|2||10:10"
+        ]
+    );
 }
 
 #[test]
@@ -307,7 +439,7 @@ fn a_late_row_leaves_the_parts_before_it_and_other_conversations_untouched() {
     let before = session.lines(untouched);
     tell(&mut session, "acme", "c", "09:59 exchange");
     assert_eq!(session.lines(untouched), before);
-    assert_eq!(billed(&mut session)[1], "acme|c|09:59|10:30|4||10:00");
+    assert_eq!(billed(&mut session)[2], "acme|c|09:59|10:30|4||10:00");
 }
 
 // --- Deleted rows ---
@@ -429,7 +561,13 @@ fn a_late_row_after_the_last_activity_of_the_last_sealed_part_is_metered() {
 fn a_late_row_may_merge_a_part_into_the_sealed_one_before_it() {
     let (_database, mut session) = sealed();
     tell(&mut session, "acme", "c", "10:35 customer_message");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|11:40|9||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|11:40|9||10:00"
+        ]
+    );
     assert_eq!(quarantined(&mut session), NOTHING);
 }
 
@@ -437,7 +575,14 @@ fn a_late_row_may_merge_a_part_into_the_sealed_one_before_it() {
 fn a_sealed_part_keeps_what_it_counted_when_its_other_rows_change() {
     let (_database, mut session) = sealed();
     session.run("UPDATE messages SET created_at = created_at + interval '1 minute' WHERE id = 3");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|4||10:00", "acme|c|11:01|11:40|4||11:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:40|4||10:00",
+            "acme|c|11:01|11:40|4||11:00"
+        ]
+    );
 }
 
 #[test]
@@ -490,7 +635,14 @@ fn a_row_mended_by_update_leaves_quarantine_and_is_metered() {
         }
         session.run(&format!("UPDATE messages SET {mend} WHERE id = 2"));
         assert_eq!(quarantined(&mut session), NOTHING, "{broken}");
-        assert_eq!(billed(&mut session), ["acme|c|09:50|10:30|4||10:00"], "{broken}");
+        assert_eq!(
+            billed(&mut session),
+            [
+                "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+                "acme|c|09:50|10:30|4||10:00"
+            ],
+            "{broken}"
+        );
     }
 }
 
@@ -505,7 +657,13 @@ fn a_row_without_an_id_mended_by_update_leaves_quarantine() {
     assert_eq!(quarantined(&mut session), ["|null_key", "|null_key"]);
     session.run("UPDATE messages SET id = 2 WHERE id IS NULL AND conversation_id = 'c'");
     assert_eq!(session.lines("SELECT conversation FROM talkmeter.quarantine"), ["d"]);
-    assert_eq!(billed(&mut session), ["acme|c|09:50|10:30|4||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|09:50|10:30|4||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -515,7 +673,13 @@ fn a_row_that_is_mended_in_the_transaction_that_inserts_it_was_never_in_quaranti
     tell(&mut session, "acme", "c", "10:00 unheard_of");
     session.run("UPDATE messages SET kind = 'exchange'; COMMIT");
     assert_eq!(quarantined(&mut session), NOTHING);
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -527,7 +691,13 @@ fn retry_meters_the_rows_of_a_gap() {
     session.run("RESET talkmeter.enabled");
     assert_eq!(retry(&mut session), "2");
     assert_eq!(session.lines("SELECT message_id FROM talkmeter.quarantine"), ["4"]);
-    assert_eq!(billed(&mut session), ["acme|c|10:00|11:10|5||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|11:10|5||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -538,9 +708,21 @@ fn a_row_of_a_gap_is_no_event_until_it_is_tried_again() {
     session.run("RESET talkmeter.enabled");
     // Folds the conversation again.
     tell(&mut session, "acme", "c", "09:50 customer_message");
-    assert_eq!(billed(&mut session), ["acme|c|09:50|10:30|3||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|09:50|10:30|3||10:00"
+        ]
+    );
     assert_eq!(retry(&mut session), "1");
-    assert_eq!(billed(&mut session), ["acme|c|09:50|10:50|4||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|09:50|10:50|4||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -550,7 +732,13 @@ fn a_metered_row_that_is_changed_in_a_gap_is_what_it_is_once_tried_again() {
     assert_eq!(quarantined(&mut session), ["2|disabled"]);
     assert_eq!(retry(&mut session), "1");
     assert_eq!(quarantined(&mut session), NOTHING);
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -599,20 +787,28 @@ fn a_row_of_several_events_stays_in_quarantine_until_none_of_them_waits() {
     assert_eq!(quarantined(&mut session), ["7|unknown_policy"]);
 }
 
-#[test]
-fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
-    let (_database, mut session) = metered("agent_red");
-    let define = |from: &str| {
-        format!(
-            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
-                "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
-        )
-    };
-    session.run(&define("2026-03-02T00:00:00Z"));
+/// A version of the policy `own` that is in force from an instant on.
+fn define_own(session: &mut Session, from: &str) {
+    session.run(&format!(
+        r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+            "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
+    ));
+}
+
+/// A conversation that began a day before the policy of its tenant was in force, and goes on after.
+fn before_its_policy() -> (Database, Session) {
+    let (database, mut session) = metered("agent_red");
+    define_own(&mut session, "2026-03-02T00:00:00Z");
     session.run("SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01', policy => 'own')");
     tell(&mut session, "acme", "c", "10:00 exchange, 2026-03-02 10:00 exchange");
+    (database, session)
+}
+
+#[test]
+fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
+    let (_database, mut session) = before_its_policy();
     session.run("DELETE FROM messages WHERE id = 2");
-    session.run(&define("2026-01-01T00:00:00Z"));
+    define_own(&mut session, "2026-01-01T00:00:00Z");
     retry(&mut session);
     // Once, although the row is two events.
     assert_eq!(quarantined(&mut session), ["1|sealed"]);
@@ -620,20 +816,11 @@ fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
 
 #[test]
 fn a_row_that_no_policy_can_judge_is_metered_once_one_is_defined_that_was_in_force() {
-    let (_database, mut session) = metered("agent_red");
-    let define = |from: &str| {
-        format!(
-            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
-                "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
-        )
-    };
-    session.run(&define("2026-03-02T00:00:00Z"));
-    session.run("SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01', policy => 'own')");
-    tell(&mut session, "acme", "c", "10:00 exchange, 2026-03-02 10:00 exchange");
+    let (_database, mut session) = before_its_policy();
     assert_eq!(quarantined(&mut session), ["1|unknown_policy"]);
     assert_eq!(retry(&mut session), "0");
     assert_eq!(quarantined(&mut session), ["1|unknown_policy"]);
-    session.run(&define("2026-01-01T00:00:00Z"));
+    define_own(&mut session, "2026-01-01T00:00:00Z");
     assert_eq!(retry(&mut session), "1");
     assert_eq!(quarantined(&mut session), NOTHING);
     // Version 2 was in force when the part opened, which nothing has ended.
@@ -653,7 +840,13 @@ fn rows_of_an_internal_error_are_metered_once_its_cause_is_gone() {
     assert_eq!(session.lines(kept), ["1|internal_error|", "|internal_error|close"]);
     session.run("ALTER TABLE talkmeter.charge DROP CONSTRAINT whole");
     assert_eq!(retry(&mut session), "2");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:20|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:20|2||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -665,7 +858,13 @@ fn a_change_that_met_an_internal_error_is_metered_once_its_cause_is_gone() {
     session.run("ALTER TABLE talkmeter.charge DROP CONSTRAINT whole");
     assert_eq!(retry(&mut session), "1");
     assert_eq!(quarantined(&mut session), NOTHING);
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:40|2||10:10"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:40|2||10:10"
+        ]
+    );
 }
 
 /// A row of the conversation `c` changed while the mapping is broken is metered as what it is, once that is mended.
@@ -698,7 +897,14 @@ fn a_row_that_leaves_its_conversation_while_another_mapping_is_broken_has_left_i
     session.run("UPDATE messages SET conversation_id = 'd' WHERE id = 2");
     session.run("ALTER TABLE mails ALTER kind TYPE text");
     session.run("SELECT talkmeter.retry_quarantine()");
-    assert_eq!(billed(&mut session), ["acme|c|10:00|10:30|2||10:00", "acme|d|10:40|11:10|2||10:40"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|10:00|10:30|2||10:00",
+            "acme|d|10:40|11:10|2||10:40"
+        ]
+    );
     tell(&mut session, "acme", "c", "09:50 customer_message");
     assert_eq!(quarantined(&mut session), NOTHING);
 }
@@ -713,7 +919,13 @@ fn rows_inserted_while_the_mapping_was_broken_are_metered_once_it_is_mended() {
     session.run("ALTER TABLE messages ALTER kind TYPE text");
     assert_eq!(retry(&mut session), "2");
     assert_eq!(quarantined(&mut session), NOTHING);
-    assert_eq!(billed(&mut session), ["acme|c|09:50|10:40|4||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|c|09:50|10:40|4||10:00"
+        ]
+    );
 }
 
 #[test]
@@ -761,7 +973,13 @@ fn truncate_empties_quarantine_of_the_rows_of_its_table() {
          COMMIT",
     );
     assert_eq!(quarantined(&mut session), ["2|null_key"]);
-    assert_eq!(billed(&mut session), ["acme|d|10:00|10:30|2||10:00"]);
+    assert_eq!(
+        billed(&mut session),
+        [
+            "tenant|conversation|started_at|ended_at|message_count|not_billable_because|charged_at",
+            "acme|d|10:00|10:30|2||10:00"
+        ]
+    );
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Does `explain` tell of each conversation what the meter made of it, and of each charge (SPEC 5)?
 
-mod paid;
-
-use paid::{Charged, POLICIES};
 use postgres::error::SqlState;
+use talkmeter_tests::paid::{self, Charged, POLICIES};
 use talkmeter_tests::{Database, Random, Session, assert_same_rows, metered, tell, told};
 
 const NOTHING: [&str; 0] = [];

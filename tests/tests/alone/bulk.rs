@@ -2,6 +2,7 @@
 //!
 //! A million rows; at length, ten million after them.
 
+use crate::alone;
 use std::fs::{File, read_to_string};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,7 @@ fn copy_of(rows: u64) {
 
 #[test]
 fn a_copy_of_many_rows_takes_bounded_memory_and_meters_every_row() {
+    let _alone = alone();
     copy_of(1_000_000);
     if at_length() {
         copy_of(10_000_000);
@@ -90,6 +92,7 @@ fn a_copy_of_many_rows_takes_bounded_memory_and_meters_every_row() {
 
 #[test]
 fn a_transaction_that_flushes_often_gives_the_memory_of_each_flush_back() {
+    let _alone = alone();
     let database = Database::with_messages("bulk", "agent_red", None);
     let loops = |flush: &str| {
         format!(

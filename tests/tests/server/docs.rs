@@ -85,8 +85,11 @@ fn said(database: &Database, sql: &str) -> String {
     lines.join("\n").trim_matches('\n').to_owned()
 }
 
+/// The roles of the server but those of tests that run beside this one: a database of such a test is in their names.
 fn roles(session: &mut Session) -> BTreeSet<String> {
-    session.lines("SELECT quote_ident(rolname) FROM pg_roles").into_iter().collect()
+    let of_tests = format!("_{}_", std::process::id());
+    let roles = session.lines("SELECT quote_ident(rolname) FROM pg_roles");
+    roles.into_iter().filter(|role| !role.contains(&of_tests)).collect()
 }
 
 /// Runs a page's blocks, puts what psql said into the page, and returns what is not as the page has it: if outputs are

@@ -94,7 +94,6 @@ fn prepare(session: &mut Session, sample: &Sample, policy: &str) {
            SELECT talkmeter.define_pack('{{"name": "small", "size": {bought}, "price": 1, "currency": "USD", "valid_for": "9000 days"}}')"#
     ));
     (sample.create)(session, policy);
-    session.run(&format!("CREATE INDEX ON {} (tenant_id, conversation_id, created_at)", sample.table));
     let parts = sample.expected_parts(policy);
     let tenants: BTreeSet<&str> = parts.iter().map(|part| tenant(part)).collect();
     for tenant in tenants {

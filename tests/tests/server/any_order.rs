@@ -1,22 +1,19 @@
 //! Do parts and charges stay those of folding everything from the start, whatever the application does in which order?
 //!
-//! Random transactions against a live server (SPEC 3.5), compared after each with an oracle that was told the same. A
-//! failure names its seed: with TALKMETER_SEED set to it that run alone is repeated, and its story shortened as far as
+//! Random transactions against a live server (SPEC 3.5), compared after each with a model that was told the same. A
+//! failure names its seed: with TALKMETER_SEED set to it that run alone is repeated, and its scenario shortened as far as
 //! the failure allows. At length there are 5,000 runs instead of 50.
 
-mod oracle;
-mod story;
-
-use oracle::Meter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Instant as Clock, SystemTime};
-use story::{Enacted, Setup, Step, Teller, Transaction, plans};
 use talkmeter_engine::instant::Instant;
-use talkmeter_tests::{Database, Random, Session, assert_same_rows, at_length};
+use talkmeter_tests::model::Meter;
+use talkmeter_tests::scenario::{self, Generator, OpenTransaction, Setup, Step, Transaction, plans};
+use talkmeter_tests::{Database, Random, Session, assert_same_rows, at_length, micros};
 
 const THREADS: u64 = 4;
 
@@ -40,7 +37,7 @@ fn the_meter_makes_the_same_of_the_same_in_any_order() {
                         println!("{run} of {runs} runs in {:.0?}", started.elapsed());
                     }
                     let mut told = Vec::new();
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(seed + run, length, &mut told))) {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_scenario(seed + run, length, &mut told))) {
                         failed.store(true, Ordering::Relaxed);
                         eprintln!("run {run}; to see it again: TALKMETER_SEED={}\n{}", seed + run, told.join("\n"));
                         resume_unwind(panic);
@@ -52,7 +49,7 @@ fn the_meter_makes_the_same_of_the_same_in_any_order() {
     println!("{runs} runs from TALKMETER_SEED={seed} on, in {:.0?}", started.elapsed());
 }
 
-/// Transactions of a run. A seed gives the longer story, of which the shorter is the beginning.
+/// Transactions of a run. A seed gives the longer scenario, of which the shorter is the beginning.
 const SHORT: usize = 30;
 const LONG: usize = 50;
 
@@ -61,21 +58,21 @@ fn now() -> Instant {
     Instant(since.as_micros() as i64)
 }
 
-fn tell(seed: u64, length: usize, told: &mut Vec<String>) {
+fn run_scenario(seed: u64, length: usize, told: &mut Vec<String>) {
     let mut random = Random::new(seed);
     let setup = Setup::new(&mut random, now());
-    let mut stage = Stage::new(&setup, told);
-    let mut teller = Teller::new(&mut random, &setup);
+    let mut run = Run::new(&setup, told);
+    let mut generator = Generator::new(&mut random, &setup);
     for _ in 0..length {
-        let transaction = teller.transaction(&stage.meter);
-        stage.play(&transaction);
+        let transaction = generator.transaction(&run.meter);
+        run.play(&transaction);
     }
-    stage.close();
+    run.close();
 }
 
-// --- One story, on a database of its own ---
+// --- One scenario, on a database of its own ---
 
-struct Stage<'a> {
+struct Run<'a> {
     setup: &'a Setup,
     _database: Database,
     session: Session,
@@ -87,13 +84,13 @@ struct Stage<'a> {
     told: &'a mut Vec<String>,
 }
 
-impl<'a> Stage<'a> {
-    fn new(setup: &'a Setup, told: &'a mut Vec<String>) -> Stage<'a> {
+impl<'a> Run<'a> {
+    fn new(setup: &'a Setup, told: &'a mut Vec<String>) -> Run<'a> {
         let database = Database::fresh("any_order");
         let mut session = database.connect();
         told.push(setup.description());
         setup.prepare(&mut session);
-        Stage {
+        Run {
             setup,
             _database: database,
             session,
@@ -106,9 +103,9 @@ impl<'a> Stage<'a> {
     }
 
     fn play(&mut self, transaction: &Transaction) {
-        let mut enacted = Enacted::begin(self.setup, &self.meter);
-        transaction.steps.iter().for_each(|step| enacted.take(step));
-        let (sql, after) = enacted.end(transaction.commits, &self.meter);
+        let mut open = OpenTransaction::begin(self.setup, &self.meter);
+        transaction.steps.iter().for_each(|step| open.take(step));
+        let (sql, after) = open.end(transaction.commits, &self.meter);
         if !sql.is_empty() {
             self.told.push(sql.clone());
             self.session.run(&sql);
@@ -137,7 +134,7 @@ impl<'a> Stage<'a> {
              FROM talkmeter.part AS p JOIN talkmeter.parts AS shown USING (tenant, conversation, part)
              WHERE (p.ended_at, p.charged_at) IS DISTINCT FROM (shown.ended_at, shown.charged_at)
                  AND p.due_at <= {}",
-            story::instant(as_of)
+            scenario::instant(as_of)
         ));
         assert_same_rows(&differ, &[]);
     }
@@ -160,7 +157,7 @@ impl<'a> Stage<'a> {
         let mut found: Vec<String> = found.iter().map(after_now).collect();
         found.sort_unstable();
         assert_same_rows(&found, &self.meter.parts(seen));
-        // The oracle is no oracle if it contradicts itself.
+        // The model is worth nothing if it contradicts itself.
         assert_same_rows(&self.meter.refolded_parts(seen), &self.meter.parts(seen));
     }
 
@@ -262,10 +259,6 @@ impl<'a> Stage<'a> {
         assert!(back.is_empty(), "retired part numbers are used again: {back:?}");
         self.used = parts;
     }
-}
-
-fn micros(column: &str) -> String {
-    format!("(extract(epoch FROM {column}) * 1000000)::bigint")
 }
 
 fn instant(text: &str) -> Instant {
@@ -456,80 +449,80 @@ impl Books {
     }
 }
 
-// --- One story again, shortened ---
+// --- One scenario again, shortened ---
 
-/// Tells the story of a seed again, and if it still fails, what is left of it that fails.
+/// Runs the scenario of a seed again, and if it still fails, what is left of it that fails.
 fn again(seed: u64) {
     let now = now();
     let mut random = Random::new(seed);
     let setup = Setup::new(&mut random, now);
-    let story = Mutex::new(Vec::new());
+    let transactions = Mutex::new(Vec::new());
     let failure = catch_unwind(AssertUnwindSafe(|| {
         let mut told = Vec::new();
-        let mut stage = Stage::new(&setup, &mut told);
-        let mut teller = Teller::new(&mut random, &setup);
+        let mut run = Run::new(&setup, &mut told);
+        let mut generator = Generator::new(&mut random, &setup);
         for _ in 0..LONG {
-            let transaction = teller.transaction(&stage.meter);
-            story.lock().expect("one thread").push(transaction.clone());
-            stage.play(&transaction);
+            let transaction = generator.transaction(&run.meter);
+            transactions.lock().expect("one thread").push(transaction.clone());
+            run.play(&transaction);
         }
-        stage.close();
+        run.close();
     }));
     if failure.is_ok() {
         return;
     }
-    let story = story.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let transactions = transactions.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let story = shortened(&setup, story);
+    let transactions = shortened(&setup, transactions);
     std::panic::set_hook(hook);
     let mut told = Vec::new();
-    let failure = catch_unwind(AssertUnwindSafe(|| play(&setup, &story, &mut told)));
+    let failure = catch_unwind(AssertUnwindSafe(|| play(&setup, &transactions, &mut told)));
     eprintln!("TALKMETER_SEED={seed}, as short as it gets:\n{}", told.join("\n"));
     if let Err(panic) = failure {
         resume_unwind(panic);
     }
 }
 
-fn play(setup: &Setup, story: &[Transaction], told: &mut Vec<String>) {
-    let mut stage = Stage::new(setup, told);
-    story.iter().for_each(|transaction| stage.play(transaction));
-    stage.close();
+fn play(setup: &Setup, transactions: &[Transaction], told: &mut Vec<String>) {
+    let mut run = Run::new(setup, told);
+    transactions.iter().for_each(|transaction| run.play(transaction));
+    run.close();
 }
 
-fn fails(setup: &Setup, story: &[Transaction]) -> bool {
-    catch_unwind(AssertUnwindSafe(|| play(setup, story, &mut Vec::new()))).is_err()
+fn fails(setup: &Setup, transactions: &[Transaction]) -> bool {
+    catch_unwind(AssertUnwindSafe(|| play(setup, transactions, &mut Vec::new()))).is_err()
 }
 
 /// Without each transaction and then each step that the failure does not need.
-fn shortened(setup: &Setup, mut story: Vec<Transaction>) -> Vec<Transaction> {
-    for index in (0..story.len()).rev() {
-        let mut shorter = story.clone();
+fn shortened(setup: &Setup, mut transactions: Vec<Transaction>) -> Vec<Transaction> {
+    for index in (0..transactions.len()).rev() {
+        let mut shorter = transactions.clone();
         shorter.remove(index);
         if fails(setup, &shorter) {
-            story = shorter;
+            transactions = shorter;
         }
     }
-    for index in (0..story.len()).rev() {
-        for step in (0..story[index].steps.len()).rev() {
-            let mut shorter = story.clone();
+    for index in (0..transactions.len()).rev() {
+        for step in (0..transactions[index].steps.len()).rev() {
+            let mut shorter = transactions.clone();
             shorter[index].steps.remove(step);
             if fails(setup, &shorter) {
-                story = shorter;
+                transactions = shorter;
             }
         }
-        for step in 0..story[index].steps.len() {
-            while let Step::Insert(rows) = &story[index].steps[step] {
+        for step in 0..transactions[index].steps.len() {
+            while let Step::Insert(rows) = &transactions[index].steps[step] {
                 let without = |dropped: usize| {
-                    let mut shorter = story.clone();
+                    let mut shorter = transactions.clone();
                     let rows: Vec<_> = rows.iter().enumerate().filter(|(row, _)| *row != dropped).collect();
                     shorter[index].steps[step] = Step::Insert(rows.into_iter().map(|(_, row)| row.clone()).collect());
                     shorter
                 };
                 let Some(shorter) = (0..rows.len()).map(without).find(|shorter| fails(setup, shorter)) else { break };
-                story = shorter;
+                transactions = shorter;
             }
         }
     }
-    story
+    transactions
 }

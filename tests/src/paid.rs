@@ -1,13 +1,12 @@
 //! What is the sample data when every tier pays? On a plan and packs so small that many units are beyond them.
 
-#![allow(dead_code, reason = "each test file is a crate of its own and uses only a part of this")]
-
-use std::collections::BTreeMap;
-use talkmeter_tests::{
+use crate::{
     Database, Random, Session, attach, attach_irc_support, copy_batches, create_messages, messages_mapping, quoted,
     text,
 };
+use std::collections::BTreeMap;
 
+/// The policies that ship with the extension.
 pub const POLICIES: [&str; 3] = ["lutingenie", "agent_red", "ai_resolution"];
 /// The tenants of `irc_support` whose rows are loaded, about a tenth of them all.
 pub const SOME_TENANTS: [&str; 5] = ["mediawiki", "ubuntu-2004", "ubuntu-2009", "ubuntu-2014", "ubuntu-2018"];
@@ -50,10 +49,7 @@ const IRC_SUPPORT: File = File {
     name: "irc_support.csv.gz",
     table: "irc_support",
     swept_to: "2026-01-01",
-    attach: |session, policy, plan| {
-        attach_irc_support(session, policy, plan);
-        session.run("CREATE INDEX ON irc_support (tenant_id, conversation_id, created_at)");
-    },
+    attach: attach_irc_support,
     included: 8,
     pack: 15,
 };

@@ -34,7 +34,7 @@ fn units(session: &mut Session, day: &str, count: usize) {
 }
 
 fn statement(session: &mut Session, start: &str) -> Vec<String> {
-    session.lines(&format!(
+    session.table(&format!(
         "SELECT kind, description, quantity, amount, currency, of_period_start::date FROM talkmeter.statement('acme', '{start}')"
     ))
 }
@@ -53,8 +53,12 @@ fn a_statement_lists_base_price_packs_and_overage_and_its_frozen_lines_are_the_s
     subscribe(&mut session, "two", MARCH, 1);
     session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-05')");
     units(&mut session, "2026-03-10", 7);
-    let lines =
-        ["base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|", "overage|units beyond allowance and packs|3|0.38|USD|"];
+    let lines = [
+        "kind|description|quantity|amount|currency|of_period_start",
+        "base|two|1|10.00|USD|",
+        "pack|pair|1|7.00|USD|",
+        "overage|units beyond allowance and packs|3|0.38|USD|",
+    ];
     assert_eq!(statement(&mut session, MARCH), lines);
     finalize(&mut session, MARCH);
     assert_eq!(statement(&mut session, MARCH), lines);
@@ -74,7 +78,12 @@ fn what_comes_after_finalization_is_listed_by_the_open_period_and_names_its_own(
     let open = session.line("SELECT period_start FROM talkmeter.usage");
     assert_eq!(
         statement(&mut session, &open),
-        ["base|two|1|10.00|USD|", "late|overage|1|0.13|USD|2026-03-01", "credit|overage|-1|-0.13|USD|2026-03-01"]
+        [
+            "kind|description|quantity|amount|currency|of_period_start",
+            "base|two|1|10.00|USD|",
+            "late|overage|1|0.13|USD|2026-03-01",
+            "credit|overage|-1|-0.13|USD|2026-03-01"
+        ]
     );
     is_sound(&mut session);
 }
@@ -87,11 +96,18 @@ fn a_late_message_that_takes_back_a_unit_of_a_frozen_period_makes_a_late_line_of
     tell(&mut session, "acme", "c", "2026-03-12 10:00 exchange, 2026-03-12 10:40 exchange");
     finalize(&mut session, MARCH);
     let frozen = statement(&mut session, MARCH);
-    assert_eq!(frozen[1], "overage|units beyond allowance and packs|2|0.25|USD|");
+    assert_eq!(frozen[2], "overage|units beyond allowance and packs|2|0.25|USD|");
     tell(&mut session, "acme", "c", "2026-03-12 10:20 customer_message");
     assert_eq!(statement(&mut session, MARCH), frozen);
     let open = session.line("SELECT period_start FROM talkmeter.usage");
-    assert_eq!(statement(&mut session, &open), ["base|two|1|10.00|USD|", "late|overage|-1|-0.13|USD|2026-03-01"]);
+    assert_eq!(
+        statement(&mut session, &open),
+        [
+            "kind|description|quantity|amount|currency|of_period_start",
+            "base|two|1|10.00|USD|",
+            "late|overage|-1|-0.13|USD|2026-03-01"
+        ]
+    );
     is_sound(&mut session);
 }
 
@@ -103,9 +119,15 @@ fn a_pack_recorded_after_its_period_was_frozen_is_on_the_open_statement() {
     let frozen = statement(&mut session, MARCH);
     session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-05')");
     assert_eq!(statement(&mut session, MARCH), frozen);
-    assert_eq!(statement(&mut session, APRIL), ["base|two|1|10.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, APRIL),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|"]
+    );
     let open = session.line("SELECT period_start FROM talkmeter.usage");
-    assert_eq!(statement(&mut session, &open), ["base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, &open),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]
+    );
     is_sound(&mut session);
 }
 
@@ -120,7 +142,7 @@ fn a_pack_is_on_the_statement_of_the_period_of_its_purchase_to_the_microsecond()
     );
     for (start, packs) in [("2026-02-01", "1|7.00"), (MARCH, "2|14.00"), (APRIL, "2|14.00"), ("2026-05-01", "1|7.00")] {
         let lines = statement(&mut session, start);
-        assert_eq!(lines[1..], [format!("pack|pair|{packs}|USD|")], "from {start}");
+        assert_eq!(lines[2..], [format!("pack|pair|{packs}|USD|")], "from {start}");
     }
 }
 
@@ -181,7 +203,10 @@ fn a_charge_that_waits_for_the_freeze_is_late() {
     session.run("COMMIT");
     charged.join().expect("the application is not held up");
     assert_eq!(of_march(&mut session), ["c|f"]);
-    assert_eq!(statement(&mut session, MARCH), ["base|two|1|10.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, MARCH),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|"]
+    );
     is_sound(&mut session);
 }
 
@@ -201,13 +226,13 @@ fn a_charge_that_the_freeze_waits_for_is_on_the_frozen_statement() {
     frozen.join().expect("a statement");
     assert_eq!(of_march(&mut session)[2..], ["c|t"]);
     let lines = statement(&mut session, MARCH);
-    assert_eq!(lines[1..], ["overage|units beyond allowance and packs|1|0.13|USD|"]);
+    assert_eq!(lines[2..], ["overage|units beyond allowance and packs|1|0.13|USD|"]);
     is_sound(&mut session);
 }
 
 #[test]
 fn the_base_price_is_that_of_the_last_plan_of_the_period() {
-    let base = |session: &mut Session, start: &str| statement(session, start).join(" and ");
+    let base = |session: &mut Session, start: &str| statement(session, start)[1..].join(" and ");
     for (first, second, march, april) in [
         (
             "two",
@@ -246,6 +271,7 @@ fn a_pack_is_billed_at_its_price_and_overage_at_the_exact_rate() {
     assert_eq!(
         statement(&mut session, MARCH),
         [
+            "kind|description|quantity|amount|currency|of_period_start",
             "pack|agent_red/1000|1|29.00|USD|",
             "pack|agent_red/20000|1|249.00|USD|",
             "pack|agent_red/5000|2|198.00|USD|",
@@ -266,8 +292,22 @@ fn lines_of_several_currencies_stand_side_by_side_and_nothing_is_converted() {
     units(&mut session, "2026-03-12", 1);
     units(&mut session, "2026-04-10", 6);
     let overage = "overage|units beyond allowance and packs";
-    assert_eq!(statement(&mut session, MARCH), ["pack|pair|1|7.00|USD|".to_owned(), format!("{overage}|4|2|JPY|")]);
-    assert_eq!(statement(&mut session, APRIL), ["base|five|1|30.00|USD|".to_owned(), format!("{overage}|1|0.10|USD|")]);
+    assert_eq!(
+        statement(&mut session, MARCH),
+        [
+            "kind|description|quantity|amount|currency|of_period_start".to_owned(),
+            "pack|pair|1|7.00|USD|".to_owned(),
+            format!("{overage}|4|2|JPY|")
+        ]
+    );
+    assert_eq!(
+        statement(&mut session, APRIL),
+        [
+            "kind|description|quantity|amount|currency|of_period_start".to_owned(),
+            "base|five|1|30.00|USD|".to_owned(),
+            format!("{overage}|1|0.10|USD|")
+        ]
+    );
 }
 
 /// Overage and credits of the statement of the current period, and what `usage` says of them.
@@ -331,8 +371,18 @@ fn a_subscription_with_another_anchor_day_bills_no_base_price_and_no_pack_twice(
     subscribe(&mut session, "two", MARCH, 1);
     subscribe(&mut session, "five", "2026-03-20", 20);
     session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-25')");
-    assert_eq!(statement(&mut session, MARCH), ["base|two|1|10.00|USD|"]);
-    assert_eq!(statement(&mut session, "2026-03-20"), ["base|five|1|30.00|USD|", "pack|pair|1|7.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, MARCH),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|"]
+    );
+    assert_eq!(
+        statement(&mut session, "2026-03-20"),
+        [
+            "kind|description|quantity|amount|currency|of_period_start",
+            "base|five|1|30.00|USD|",
+            "pack|pair|1|7.00|USD|"
+        ]
+    );
 }
 
 #[test]
@@ -340,8 +390,14 @@ fn a_pack_bought_before_the_first_period_is_on_its_statement() {
     let (_database, mut session) = shop();
     session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-03')");
     subscribe(&mut session, "two", "2026-04-02", 1);
-    assert_eq!(statement(&mut session, APRIL), ["base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]);
-    assert_eq!(statement(&mut session, "2026-05-01"), ["base|two|1|10.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, APRIL),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]
+    );
+    assert_eq!(
+        statement(&mut session, "2026-05-01"),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|"]
+    );
 }
 
 #[test]
@@ -350,11 +406,28 @@ fn a_pack_refunded_in_a_later_period_is_on_both_statements_and_one_of_the_same_o
     subscribe(&mut session, "two", MARCH, 1);
     session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-03-05')");
     session.run("SELECT talkmeter.refund_pack('acme', 1)");
-    assert_eq!(statement(&mut session, MARCH), ["base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, MARCH),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]
+    );
     let open = session.line("SELECT period_start FROM talkmeter.usage");
-    assert_eq!(statement(&mut session, &open), ["base|two|1|10.00|USD|", "pack_refund|pair|-1|-7.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, &open),
+        [
+            "kind|description|quantity|amount|currency|of_period_start",
+            "base|two|1|10.00|USD|",
+            "pack_refund|pair|-1|-7.00|USD|"
+        ]
+    );
     session.run("SELECT talkmeter.buy_pack('acme', 'pair'); SELECT talkmeter.refund_pack('acme', 2)");
-    assert_eq!(statement(&mut session, &open), ["base|two|1|10.00|USD|", "pack_refund|pair|-1|-7.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, &open),
+        [
+            "kind|description|quantity|amount|currency|of_period_start",
+            "base|two|1|10.00|USD|",
+            "pack_refund|pair|-1|-7.00|USD|"
+        ]
+    );
 }
 
 #[test]
@@ -363,9 +436,16 @@ fn the_first_month_of_a_subscription_with_another_anchor_day_has_a_statement() {
     subscribe(&mut session, "two", MARCH, 1);
     subscribe(&mut session, "five", "2026-03-20", 15);
     let first = "2026-03-15 00:00+00";
-    assert_eq!(statement(&mut session, first), ["base|five|1|30.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, first),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|five|1|30.00|USD|"]
+    );
     units(&mut session, "2026-03-21", 7);
-    let lines = ["base|five|1|30.00|USD|", "overage|units beyond allowance and packs|2|0.20|USD|"];
+    let lines = [
+        "kind|description|quantity|amount|currency|of_period_start",
+        "base|five|1|30.00|USD|",
+        "overage|units beyond allowance and packs|2|0.20|USD|",
+    ];
     assert_eq!(statement(&mut session, first), lines);
     finalize(&mut session, first);
     assert_eq!(statement(&mut session, first), lines);
@@ -381,7 +461,10 @@ fn a_pack_that_no_statement_has_listed_is_not_paid_back() {
          SELECT talkmeter.refund_pack('acme', 1)",
     );
     let now = session.line("SELECT period_start FROM talkmeter.usage");
-    assert_eq!(statement(&mut session, &now), ["base|two|1|10.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, &now),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|"]
+    );
 }
 
 #[test]
@@ -391,6 +474,9 @@ fn a_pack_of_before_the_first_period_recorded_after_that_was_frozen_is_on_the_op
     finalize(&mut session, MARCH);
     session.run("SELECT talkmeter.buy_pack('acme', 'pair', purchased_at => '2026-02-10')");
     let now = session.line("SELECT period_start FROM talkmeter.usage");
-    assert_eq!(statement(&mut session, &now), ["base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]);
+    assert_eq!(
+        statement(&mut session, &now),
+        ["kind|description|quantity|amount|currency|of_period_start", "base|two|1|10.00|USD|", "pack|pair|1|7.00|USD|"]
+    );
     is_sound(&mut session);
 }

@@ -7,7 +7,7 @@ use std::time::Instant as Clock;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::period::Calendar;
-use talkmeter_tests::{Database, Session, assert_same_rows, attach, create_messages, messages_mapping};
+use talkmeter_tests::{Database, Session, assert_same_rows, attach, create_messages, messages_mapping, micros};
 
 const CLIENTS: usize = 16;
 const TENANTS: usize = 8;
@@ -154,10 +154,6 @@ fn pack(fields: &[&str]) -> Pack {
         purchased_at: number(fields[2]),
         expires_at: number(fields[3]),
     }
-}
-
-fn micros(column: &str) -> String {
-    format!("(extract(epoch FROM {column}) * 1000000)::bigint")
 }
 
 fn number(text: &str) -> Instant {

@@ -1,16 +1,13 @@
-//! What may an application do to its messages, in SQL, and how does the oracle hear of it?
+//! What may an application do to its messages, in SQL, and how is the model told of it?
 
-#[path = "../../../engine/tests/common/policies.rs"]
-mod policies;
-
-use crate::oracle::{FUTURE, Key, Meter, Name, Row, Terms, Time};
+use crate::model::{FUTURE, Key, Meter, Name, Row, Terms, Time};
+use crate::{Random, Session, attach, create_messages, messages_mapping, policies, quoted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::{DAY, Instant, SECOND};
 use talkmeter_engine::order::MessageId;
 use talkmeter_engine::policy::{ChargeOn, Policy};
-use talkmeter_tests::{Random, Session, attach, create_messages, messages_mapping, quoted};
 
 const MINUTE: i64 = 60 * SECOND;
 /// Instants at which something happens: a step apart, so that they meet timeouts exactly.
@@ -264,7 +261,7 @@ pub enum Bulk {
     Move(Key),
 }
 
-/// A statement. One that does not apply to what is there is left out, so that a story stays one without its beginning.
+/// A statement. One that does not apply to what is there is left out, so that a scenario that is shortened can still be run.
 #[derive(Clone, Debug)]
 pub enum Step {
     Insert(Vec<Row>),
@@ -296,19 +293,19 @@ pub struct Transaction {
 }
 
 /// A transaction under way.
-pub struct Enacted<'a> {
+pub struct OpenTransaction<'a> {
     setup: &'a Setup,
     pub meter: Meter,
     savepoints: Vec<Meter>,
     pub sql: Vec<String>,
 }
 
-impl<'a> Enacted<'a> {
-    pub fn begin(setup: &'a Setup, meter: &Meter) -> Enacted<'a> {
-        Enacted { setup, meter: meter.clone(), savepoints: Vec::new(), sql: Vec::new() }
+impl<'a> OpenTransaction<'a> {
+    pub fn begin(setup: &'a Setup, meter: &Meter) -> OpenTransaction<'a> {
+        OpenTransaction { setup, meter: meter.clone(), savepoints: Vec::new(), sql: Vec::new() }
     }
 
-    /// Does a step to the oracle, and says how the database is told of it.
+    /// Does a step to the model, and says how the database is told of it.
     pub fn take(&mut self, step: &Step) {
         let sql = match step {
             Step::Insert(rows) => self.insert(rows),
@@ -498,7 +495,7 @@ impl<'a> Enacted<'a> {
         Some(format!("{}; SELECT talkmeter.retry_quarantine()", define_policy(Instant::BEGINNING, policy)))
     }
 
-    /// The whole transaction, and the oracle after it.
+    /// The whole transaction, and the model after it.
     pub fn end(mut self, commits: bool, before: &Meter) -> (String, Meter) {
         let body = self.sql.join(";\n    ");
         if body.is_empty() {
@@ -552,8 +549,8 @@ fn weighted<T: Copy>(random: &mut Random, all: &[(T, usize)]) -> T {
     all[0].0
 }
 
-/// Who tells the story.
-pub struct Teller<'a> {
+/// Chooses what happens next.
+pub struct Generator<'a> {
     pub random: &'a mut Random,
     pub setup: &'a Setup,
     /// The point of the grid that the latest message has come to.
@@ -565,9 +562,9 @@ pub struct Teller<'a> {
     ticks: i64,
 }
 
-impl<'a> Teller<'a> {
-    pub fn new(random: &'a mut Random, setup: &'a Setup) -> Teller<'a> {
-        Teller { random, setup, front: 0, gone: Vec::new(), defined: false, ticks: 0 }
+impl<'a> Generator<'a> {
+    pub fn new(random: &'a mut Random, setup: &'a Setup) -> Generator<'a> {
+        Generator { random, setup, front: 0, gone: Vec::new(), defined: false, ticks: 0 }
     }
 
     fn percent(&mut self, chance: usize) -> bool {
@@ -589,7 +586,7 @@ impl<'a> Teller<'a> {
         self.setup.base.plus(self.setup.step * index.min(POINTS - 1) as i64 + off)
     }
 
-    /// Mostly where the story has come to, else anywhere before.
+    /// Mostly at the latest message, else anywhere before.
     fn at(&mut self) -> Instant {
         if self.percent(55) {
             self.front = (self.front + self.random.below(3)).min(POINTS - 1);
@@ -824,17 +821,17 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// A transaction, with what it is to the oracle.
+    /// A transaction, with what it is to the model.
     pub fn transaction(&mut self, meter: &Meter) -> Transaction {
         if self.percent(7) {
             return Transaction { steps: vec![self.business(meter)], commits: true };
         }
         let length = weighted(self.random, &[(1, 50), (2, 15), (4, 20), (8, 15)]);
-        let mut enacted = Enacted::begin(self.setup, meter);
+        let mut open = OpenTransaction::begin(self.setup, meter);
         let mut steps = Vec::new();
         while steps.len() < length {
-            let some = self.steps(&enacted.meter);
-            some.iter().for_each(|step| enacted.take(step));
+            let some = self.steps(&open.meter);
+            some.iter().for_each(|step| open.take(step));
             steps.extend(some);
         }
         Transaction { steps, commits: length == 1 || !self.percent(8) }

@@ -1,13 +1,14 @@
-//! What does it cost the application that a message is late, or that a row is updated?
+//! What does it cost the application that a message is late, that a row is updated, or that a conversation is long?
 //!
 //! Each is measured against its cheaper sister, one after the other on the same tables; medians are compared. Other work
 //! on the machine may spoil a measure, so it is repeated before it fails.
 
+use crate::alone;
 use postgres::Statement;
 use postgres::types::ToSql;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
-use talkmeter_tests::{Database, Random, Session, attach};
+use talkmeter_tests::{Database, Random, Session, attach, metered};
 
 const MEASURES: usize = 3;
 
@@ -148,6 +149,7 @@ impl Inserts {
 
 #[test]
 fn a_late_message_costs_at_most_three_times_one_in_order_and_reads_by_index() {
+    let _alone = alone();
     const ROWS: usize = 200_000;
     let (_database, session) = loaded(ROWS);
     let mut inserts = Inserts::into(session, ROWS);
@@ -232,6 +234,7 @@ impl Updates {
 
 #[test]
 fn an_update_of_a_column_without_meaning_costs_little_and_folds_nothing() {
+    let _alone = alone();
     const ROWS: usize = 100_000;
     let (_database, session) = loaded(ROWS);
     let mut updates = Updates::of(session, ROWS);
@@ -249,4 +252,38 @@ fn an_update_of_a_column_without_meaning_costs_little_and_folds_nothing() {
     assert_eq!(updates.readings(), before, "scans of the index that conversations are read by");
     assert_eq!(updates.session.line("SELECT sum(message_count) FROM talkmeter.parts"), ROWS.to_string());
     assert_eq!(updates.session.line("SELECT count(*) FROM talkmeter.quarantine"), "0");
+}
+
+// --- One conversation ---
+
+#[test]
+fn many_inserts_into_one_conversation_in_one_transaction_cost_linear_time() {
+    let _alone = alone();
+    const ROWS: [usize; 2] = [5_000, 20_000];
+    let (_database, mut session) = metered("lutingenie");
+    let mut best = [Duration::MAX; 2];
+    let begin = Instant::now();
+    for repeat in 0.. {
+        // Other work on the machine makes a repeat slower, so if the best ones are not good there are more of them.
+        if repeat >= 3 && (best[1] < best[0] * 5 || begin.elapsed() > Duration::from_secs(20)) {
+            break;
+        }
+        for (best, rows) in best.iter_mut().zip(ROWS) {
+            let started = Instant::now();
+            session.run(&format!(
+                "DO $$ BEGIN
+                     FOR n IN 1..{rows} LOOP
+                         INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+                         VALUES ('acme', '{rows} {repeat}', '2026-03-01'::timestamptz + n * interval '1 ms', 'exchange');
+                     END LOOP;
+                 END $$"
+            ));
+            *best = (*best).min(started.elapsed());
+        }
+    }
+    println!("{ROWS:?} rows: {best:?}");
+    let counted = "SELECT split_part(conversation, ' ', 1), min(message_count), max(message_count)
+        FROM talkmeter.parts GROUP BY 1 ORDER BY 1";
+    assert_eq!(session.lines(counted), ["20000|40000|40000", "5000|10000|10000"]);
+    assert!(best[1] < best[0] * 4 * 3 / 2, "{ROWS:?} rows: {best:?}");
 }

@@ -14,7 +14,7 @@ fn told_and_swept(policy: &str, story: &str) -> (Database, Session) {
 
 /// Start, end, reason of the end, billable and reason against of each part, times of 2026-03-01 without the day.
 fn outcomes(session: &mut Session) -> Vec<String> {
-    let lines = session.lines(
+    let lines = session.table(
         "SELECT conversation, part, started_at, ended_at, end_reason, billable, not_billable_because
          FROM talkmeter.parts ORDER BY 1, 2",
     );
@@ -43,20 +43,38 @@ fn the_50th_turn_ends_the_part_and_the_next_customer_message_opens_another() {
     assert_eq!(session.lines(turns), ["1|ended|50|turn_limit", "2|ended|1|idle"]);
     let counted = session.line("SELECT string_agg(message_count::text, ' ' ORDER BY part) FROM talkmeter.parts");
     assert_eq!(counted, "150 2");
-    assert_eq!(outcomes(&mut session)[0], "c|1|10:00:01|10:00:50|turn_limit|t|");
+    assert_eq!(
+        outcomes(&mut session)[..2],
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:01|10:00:50|turn_limit|t|"
+        ]
+    );
     assert_eq!(charges(&mut session), "2");
 }
 
 #[test]
 fn a_gap_of_exactly_the_idle_timeout_continues_the_part() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:30 ai_reply");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|11:00:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|11:00:00|idle|t|"
+        ]
+    );
 }
 
 #[test]
 fn a_gap_a_microsecond_longer_than_the_idle_timeout_ends_the_part() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:30:00.000001 ai_reply");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:30:00|idle|f|no_ai_reply"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:30:00|idle|f|no_ai_reply"
+        ]
+    );
 }
 
 #[test]
@@ -69,6 +87,7 @@ fn three_quiet_hours_end_a_part_in_triage() {
     assert_eq!(
         outcomes,
         [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
             "c|1|10:00:00|15:59:59.999999|quiet_review|t|",
             "c|2|15:59:59.999999|18:59:59.999999|quiet_review|f|no_ai_reply"
         ]
@@ -172,7 +191,13 @@ fn a_row_excluded_only_after_the_charge_leaves_the_part_billed() {
              ('acme', 'c', '2026-03-01 10:00+00', 'exchange', false),
              ('acme', 'c', '2026-03-01 10:01+00', 'customer_message', true)",
     );
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:31:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:31:00|idle|t|"
+        ]
+    );
     assert_eq!(charges(&mut session), "1");
 }
 
@@ -186,7 +211,13 @@ fn a_visible_staff_reply_makes_an_ai_resolution_part_staff_replied() {
 #[test]
 fn a_note_of_staff_is_no_reply() {
     let (_database, mut session) = told_and_swept("ai_resolution", "10:00 exchange, 10:01 note, 10:02 close");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:02:00|close|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:02:00|close|t|"
+        ]
+    );
     assert_eq!(session.lines("SELECT charged_at FROM talkmeter.charges"), ["2026-03-01 10:02:00+00"]);
 }
 
@@ -344,7 +375,13 @@ fn reasons_in_quarantine(session: &mut Session) -> Vec<String> {
 fn a_late_event_extends_its_part() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange");
     tell(&mut session, "acme", "c", "10:20 customer_message");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:50:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:50:00|idle|t|"
+        ]
+    );
     assert_eq!(session.line("SELECT message_count, turn_count FROM talkmeter.parts"), "3|1");
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
     assert_eq!(reasons_in_quarantine(&mut session), NOTHING);
@@ -366,16 +403,31 @@ fn a_late_row_among_others_of_one_statement_is_counted_with_them() {
 fn a_late_first_message_starts_its_part_earlier() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange");
     tell(&mut session, "acme", "c", "09:50 customer_message");
-    assert_eq!(outcomes(&mut session), ["c|1|09:50:00|10:30:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|09:50:00|10:30:00|idle|t|"
+        ]
+    );
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
 }
 
 #[test]
 fn a_late_first_message_gives_the_replies_after_it_a_part() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 ai_reply, 10:01 error, 10:02 ai_reply");
-    assert_eq!(outcomes(&mut session), NOTHING);
+    assert_eq!(
+        outcomes(&mut session),
+        ["conversation|part|started_at|ended_at|end_reason|billable|not_billable_because"]
+    );
     tell(&mut session, "acme", "c", "09:50 customer_message");
-    assert_eq!(outcomes(&mut session), ["c|1|09:50:00|10:32:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|09:50:00|10:32:00|idle|t|"
+        ]
+    );
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||"]);
 }
 
@@ -385,7 +437,13 @@ fn a_late_event_merges_parts_and_the_later_charge_goes_back_to_the_rate_it_was_c
     tell(&mut session, "acme", "c", "10:00 exchange, 10:40 exchange");
     assert_eq!(used(&mut session), ["2026-03-01|1|0|1|0.04|"]);
     tell(&mut session, "acme", "c", "10:20 customer_message");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|11:10:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|11:10:00|idle|t|"
+        ]
+    );
     assert_eq!(
         ledger(&mut session),
         ["1|1|10:00:00|included|0||", "2|2|10:40:00|overage|0.04||", "3|2|10:40:00|overage|-0.04|2|refold"]
@@ -427,7 +485,12 @@ fn a_changed_event_splits_its_part_and_each_new_part_gets_the_next_number() {
     session.run("UPDATE messages SET created_at = '2026-03-01 12:00+00' WHERE id = 2");
     assert_eq!(
         outcomes(&mut session),
-        ["c|1|10:00:00|10:30:00|idle|t|", "c|2|10:50:00|11:20:00|idle|t|", "c|3|12:00:00|12:30:00|idle|t|"]
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:30:00|idle|t|",
+            "c|2|10:50:00|11:20:00|idle|t|",
+            "c|3|12:00:00|12:30:00|idle|t|"
+        ]
     );
     assert_eq!(
         ledger(&mut session),
@@ -439,7 +502,14 @@ fn a_changed_event_splits_its_part_and_each_new_part_gets_the_next_number() {
 fn a_late_end_splits_its_part() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange, 10:10 exchange");
     tell(&mut session, "acme", "c", "10:05 close");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:05:00|close|t|", "c|2|10:10:00|10:40:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:05:00|close|t|",
+            "c|2|10:10:00|10:40:00|idle|t|"
+        ]
+    );
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||", "2|2|10:10:00|included|0||"]);
 }
 
@@ -447,7 +517,13 @@ fn a_late_end_splits_its_part() {
 fn a_late_staff_reply_makes_a_billed_ai_resolution_part_unbillable() {
     let (_database, mut session) = told_and_swept("ai_resolution", "10:00 exchange, 10:10 close");
     tell(&mut session, "acme", "c", "10:05 staff_reply");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:10:00|close|f|staff_replied"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:10:00|close|f|staff_replied"
+        ]
+    );
     assert_eq!(ledger(&mut session), ["1|1|10:10:00|included|0||", "2|1|10:10:00|included|0|1|refold"]);
 }
 
@@ -455,7 +531,13 @@ fn a_late_staff_reply_makes_a_billed_ai_resolution_part_unbillable() {
 fn a_late_error_makes_a_billed_agent_red_part_unbillable() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:10 ai_reply");
     tell(&mut session, "acme", "c", "10:05 error");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:40:00|idle|f|error_before_reply"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:40:00|idle|f|error_before_reply"
+        ]
+    );
     assert_eq!(ledger(&mut session), ["1|1|10:10:00|included|0||", "2|1|10:10:00|included|0|1|refold"]);
 }
 
@@ -464,7 +546,13 @@ fn a_late_reply_makes_an_unbillable_part_billable() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:10 error, 10:20 ai_reply");
     assert_eq!(ledger(&mut session), NOTHING);
     tell(&mut session, "acme", "c", "10:05 ai_reply");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:50:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:50:00|idle|t|"
+        ]
+    );
     assert_eq!(ledger(&mut session), ["1|1|10:05:00|included|0||"]);
 }
 
@@ -530,7 +618,13 @@ fn of_merged_parts_the_number_of_the_oldest_standing_charge_stays() {
     tell(&mut session, "acme", "c", "10:00 customer_message, 10:40 exchange, 11:20 exchange");
     assert_eq!(ledger(&mut session), ["1|2|10:40:00|included|0||", "2|3|11:20:00|included|0||"]);
     tell(&mut session, "acme", "c", "10:20 customer_message, 11:00 customer_message");
-    assert_eq!(outcomes(&mut session), ["c|2|10:00:00|11:50:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|2|10:00:00|11:50:00|idle|t|"
+        ]
+    );
     assert_eq!(ledger(&mut session)[2..], ["3|3|11:20:00|included|0|2|refold"]);
 }
 
@@ -538,7 +632,13 @@ fn of_merged_parts_the_number_of_the_oldest_standing_charge_stays() {
 fn of_merged_parts_without_a_charge_the_earliest_number_stays() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 customer_message, 10:40 customer_message");
     tell(&mut session, "acme", "c", "10:20 customer_message");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|11:10:00|idle|f|no_ai_reply"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|11:10:00|idle|f|no_ai_reply"
+        ]
+    );
 }
 
 #[test]
@@ -560,7 +660,14 @@ fn a_retired_number_is_never_used_again() {
 fn a_part_found_before_others_gets_the_next_number() {
     let (_database, mut session) = told_and_swept("agent_red", "10:00 exchange");
     tell(&mut session, "acme", "c", "08:00 exchange");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|10:30:00|idle|t|", "c|2|08:00:00|08:30:00|idle|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|10:30:00|idle|t|",
+            "c|2|08:00:00|08:30:00|idle|t|"
+        ]
+    );
     assert_eq!(ledger(&mut session), ["1|1|10:00:00|included|0||", "2|2|08:00:00|included|0||"]);
 }
 
@@ -574,11 +681,17 @@ fn an_event_of_before_an_end_that_a_sweep_recorded_moves_the_end() {
     // Between last activity and end; then exactly at the end, which continues the part.
     for (late, end) in [("10:15 customer_message", "10:45:00"), ("10:45 customer_message", "11:15:00")] {
         tell(&mut session, "acme", "c", late);
-        assert_eq!(outcomes(&mut session), [format!("c|1|10:00:00|{end}|idle|t|")]);
+        assert_eq!(
+            outcomes(&mut session),
+            [
+                "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because".to_owned(),
+                format!("c|1|10:00:00|{end}|idle|t|")
+            ]
+        );
     }
     // After the end, although before the instant of the sweep.
     tell(&mut session, "acme", "c", "11:15:00.000001 exchange");
-    assert_eq!(outcomes(&mut session)[1..], ["c|2|11:15:00.000001|11:45:00.000001|idle|t|"]);
+    assert_eq!(outcomes(&mut session)[2..], ["c|2|11:15:00.000001|11:45:00.000001|idle|t|"]);
     assert_eq!(reasons_in_quarantine(&mut session), NOTHING);
 }
 
@@ -602,9 +715,15 @@ fn an_event_at_the_end_of_a_quiet_review_that_a_sweep_recorded_opens_the_next_pa
     assert_eq!(session.sweep("2026-03-01 13:00+00"), 1);
     // No activity, so the end stays.
     tell(&mut session, "acme", "c", "12:59:59.999999 note");
-    assert_eq!(outcomes(&mut session), ["c|1|10:00:00|13:00:00|quiet_review|t|"]);
+    assert_eq!(
+        outcomes(&mut session),
+        [
+            "conversation|part|started_at|ended_at|end_reason|billable|not_billable_because",
+            "c|1|10:00:00|13:00:00|quiet_review|t|"
+        ]
+    );
     tell(&mut session, "acme", "c", "13:00 exchange");
-    assert_eq!(outcomes(&mut session)[1..], ["c|2|13:00:00|16:00:00|quiet_review|t|"]);
+    assert_eq!(outcomes(&mut session)[2..], ["c|2|13:00:00|16:00:00|quiet_review|t|"]);
     assert_eq!(reasons_in_quarantine(&mut session), NOTHING);
 }
 

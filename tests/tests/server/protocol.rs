@@ -1,15 +1,11 @@
 //! Is the bill exact among many clients, and the application's transaction never the meter's business, however it ends?
 
-#[path = "../../engine/tests/common/policies.rs"]
-mod policies;
-
 use postgres::error::SqlState;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant as Clock};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
 use talkmeter_engine::instant::Instant;
@@ -17,8 +13,8 @@ use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::period::Calendar;
 use talkmeter_engine::verdict::Verdict;
 use talkmeter_tests::{
-    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, metered, quoted,
-    standing_charges, tell, traces,
+    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, metered, micros, policies,
+    quoted, standing_charges, tell, traces,
 };
 
 const NOTHING: [&str; 0] = [];
@@ -149,10 +145,6 @@ fn kinds(kind: &str) -> Vec<Kind> {
         "visit" => vec![Kind::CustomerMessage, Kind::AiReply, Kind::Close],
         _ => vec![Kind::named(kind).expect("a kind")],
     }
-}
-
-fn micros(column: &str) -> String {
-    format!("(extract(epoch FROM {column}) * 1000000)::bigint")
 }
 
 fn instant(text: &str) -> Instant {
@@ -361,38 +353,6 @@ fn shared_tenants_at_repeatable_read_meet_no_error_and_are_billed_exactly() {
 #[test]
 fn shared_tenants_at_serializable_meet_only_serialization_failures_and_are_billed_exactly() {
     shared_tenants("SERIALIZABLE", 150);
-}
-
-// --- Cost ---
-
-#[test]
-fn many_inserts_into_one_conversation_in_one_transaction_cost_linear_time() {
-    const ROWS: [usize; 2] = [5_000, 20_000];
-    let (_database, mut session) = metered("lutingenie");
-    let mut best = [Duration::MAX; 2];
-    let begin = Clock::now();
-    for repeat in 0.. {
-        // Other work on the machine makes a repeat slower, so if the best ones are not good there are more of them.
-        if repeat >= 3 && (best[1] < best[0] * 5 || begin.elapsed() > Duration::from_secs(20)) {
-            break;
-        }
-        for (best, rows) in best.iter_mut().zip(ROWS) {
-            let started = Clock::now();
-            session.run(&format!(
-                "DO $$ BEGIN
-                     FOR n IN 1..{rows} LOOP
-                         INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
-                         VALUES ('acme', '{rows} {repeat}', '2026-03-01'::timestamptz + n * interval '1 ms', 'exchange');
-                     END LOOP;
-                 END $$"
-            ));
-            *best = (*best).min(started.elapsed());
-        }
-    }
-    println!("{ROWS:?} rows: {best:?}");
-    let metered = by_name("conversation", "min(message_count), max(message_count)", "talkmeter.parts");
-    assert_eq!(session.lines(&metered), ["20000|40000|40000", "5000|10000|10000"]);
-    assert!(best[1] < best[0] * 4 * 3 / 2, "{ROWS:?} rows: {best:?}");
 }
 
 // --- Ways to insert ---

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Does the extension do in a server what it should? Runs the tests in tests/ on a private server.
+#
+#   scripts/server-tests.sh [--test server|alone] [PART_OF_A_NAME] [-- --nocapture]
+#
+# Wants a build (make build). The arguments are cargo's.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Server and tests wait for each other, so a third test at a time finds two processors free for a while.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
+
+# Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
+exec scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off -c shared_buffers=256MB \
+    -- cargo test --locked --profile checks -p talkmeter-tests "$@"

@@ -1,0 +1,15 @@
+//! What does metering cost, and does it survive crashes? The tests that need the server for themselves.
+//!
+//! They measure times and memory, or kill the server, so each begins with [`alone`].
+
+mod bulk;
+mod cost;
+mod crash;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The server, for as long as the guard lives. A test that failed has released it.
+fn alone() -> MutexGuard<'static, ()> {
+    static SERVER: Mutex<()> = Mutex::new(());
+    SERVER.lock().unwrap_or_else(PoisonError::into_inner)
+}

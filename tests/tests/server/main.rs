@@ -1,0 +1,36 @@
+//! Does the extension do in a server what its documentation says? The tests that may run beside each other.
+//!
+//! One executable, a module for each question: linking many would take longer than running them. A test has a database of
+//! its own, and its roles have that database's name in theirs. What would disturb others is in `tests/alone`.
+
+mod alerts;
+mod any_order;
+mod audit;
+mod changes;
+mod clients;
+mod demo;
+mod disputes;
+mod docs;
+mod draw_down;
+mod dump;
+mod explain;
+mod health;
+mod hostile;
+mod ids;
+mod marks;
+mod month;
+mod orders;
+mod periods;
+mod progress;
+mod protocol;
+mod reconcile;
+mod rights;
+mod rules;
+mod sample;
+mod simulate;
+mod standby;
+mod statement;
+mod tenants;
+mod transactions;
+mod usage;
+mod verify;
