@@ -1,4 +1,4 @@
--- The three published definitions of a billable unit, and what their vendors sell. LutinGénie prints no prices.
+-- What is installed? The three published definitions of a billable unit, and what their vendors sell. LutinGénie prints no prices.
 
 INSERT INTO talkmeter.policy (name, version, label, effective_from, starts_on, ends_on, idle_timeout,
     quiet_review_after, turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes, shipped)

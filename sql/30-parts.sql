@@ -101,6 +101,12 @@ COMMENT ON COLUMN talkmeter.part.due_reason IS 'The end reason that will be reco
 COMMENT ON COLUMN talkmeter.part.due_because IS 'The reason against that will be recorded then; null: billable';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.part', '');
 
+CREATE VIEW talkmeter.part_now AS
+    SELECT p.*, p.ended_at IS NULL AND p.timed AND p.due_at <= pg_catalog.statement_timestamp() AS passed
+    FROM talkmeter.part AS p;
+REVOKE ALL ON talkmeter.part_now FROM PUBLIC;
+COMMENT ON VIEW talkmeter.part_now IS 'Parts, and whether time has ended them although no sweep has written that down';
+
 -- Append-only.
 CREATE TABLE talkmeter.marked (
     tenant text COLLATE "C" NOT NULL,

@@ -177,6 +177,20 @@ COMMENT ON COLUMN talkmeter.charge.posted_by IS 'Who credited it; null if no per
 COMMENT ON COLUMN talkmeter.charge.posted_at IS 'When the row was written';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.charge', '');
 
+CREATE VIEW talkmeter.posting AS
+    SELECT c.*, CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END AS units
+    FROM talkmeter.charge AS c;
+REVOKE ALL ON talkmeter.posting FROM PUBLIC;
+COMMENT ON VIEW talkmeter.posting IS 'The rows of the ledger with their sign: 1 for a unit billed, -1 for one taken back';
+
+CREATE VIEW talkmeter.standing_charge AS
+    SELECT c.*
+    FROM talkmeter.charge AS c
+    WHERE c.reverses IS NULL AND NOT EXISTS (
+        SELECT FROM talkmeter.charge AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id);
+REVOKE ALL ON talkmeter.standing_charge FROM PUBLIC;
+COMMENT ON VIEW talkmeter.standing_charge IS 'Charges that no other row of the ledger takes back';
+
 CREATE TABLE talkmeter.unplanned_unit (
     tenant text COLLATE "C" NOT NULL,
     conversation text COLLATE "C" NOT NULL,

@@ -108,7 +108,7 @@ CREATE FUNCTION talkmeter.define_policy(definition jsonb) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_policy_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.define_policy(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.define_policy(jsonb) IS
-    'Adds a policy, or the next version of one, and returns its version. Keys: name, label, effective_from, starts_on, ends_on, idle_timeout, quiet_review_after, turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes';
+    'Adds a policy, or the next version of one, and returns its version. Keys: the columns of talkmeter.policies but policy_version';
 
 CREATE FUNCTION talkmeter.define_plan(definition jsonb) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_plan_wrapper';

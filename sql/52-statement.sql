@@ -35,9 +35,8 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
                         SELECT FROM talkmeter.subscription AS s WHERE s.tenant = k.tenant AND s.since < statement_lines.period_start)
                     ELSE own.period_start = statement_lines.period_start AND own.period_end = statement_lines.period_end END
         ), posted AS (
-            SELECT c.period_start, c.tier, c.currency, c.reason, abs(c.amount) AS rate, c.amount,
-                CASE WHEN c.reverses IS NULL THEN 1 ELSE -1 END AS units
-            FROM talkmeter.charge AS c
+            SELECT c.period_start, c.tier, c.currency, c.reason, abs(c.amount) AS rate, c.amount, c.units
+            FROM talkmeter.posting AS c
             WHERE c.tenant = statement_lines.tenant AND c.posted_period_start = statement_lines.period_start
                 AND c.posted_period_end = statement_lines.period_end
         ), lines AS (

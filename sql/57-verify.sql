@@ -29,7 +29,7 @@ CREATE FUNCTION talkmeter.verify()
                 count(*) AS rows, min(c.charge_id) AS first_id, max(c.charge_id) AS last_id,
                 count(*) FILTER (WHERE c.units > 0) AS charges
             FROM (
-                SELECT o.*, CASE WHEN o.reverses IS NULL THEN 1 ELSE -1 END AS units,
+                SELECT o.*,
                     -- A later subscription moves no unit to another day.
                     CASE WHEN t.is_known THEN (o.charged_at AT TIME ZONE
                         CASE WHEN NOT t.has_moved THEN t.timezone ELSE (
@@ -37,7 +37,7 @@ CREATE FUNCTION talkmeter.verify()
                             WHERE s.tenant = o.tenant AND s.since <= o.charged_at AND s.subscribed_at <= o.posted_at
                             ORDER BY s.subscription_id DESC
                             LIMIT 1) END)::date END AS day
-                FROM talkmeter.charge AS o
+                FROM talkmeter.posting AS o
                 LEFT JOIN term AS t ON t.tenant = o.tenant
                 -- Hides from the planner that the day comes of the instant: it would expect as many days as instants.
                 OFFSET 0
@@ -69,9 +69,7 @@ CREATE FUNCTION talkmeter.verify()
         ), standing AS NOT MATERIALIZED (
             SELECT c.tenant, c.conversation, c.part, c.charge_id, c.charged_at, c.period_start, c.period_end, c.policy,
                 c.policy_version, hashtext(c.conversation) & 63 AS drawer
-            FROM talkmeter.charge AS c
-            WHERE c.reverses IS NULL AND NOT EXISTS (
-                SELECT FROM reversed AS r WHERE r.tenant = c.tenant AND r.charge_id = c.charge_id)
+            FROM talkmeter.standing_charge AS c
         ), credited AS MATERIALIZED (
             SELECT DISTINCT r.tenant, r.conversation, r.part FROM reversed AS r WHERE r.reason = 'credit'
         ), judged AS NOT MATERIALIZED (
@@ -93,9 +91,9 @@ CREATE FUNCTION talkmeter.verify()
                 SELECT o.tenant, o.drawer, sum(o.sign) AS units, sum(o.sign * o.number) AS sum
                 FROM (
                     SELECT b.tenant, hashtext(b.conversation) & 63 AS drawer,
-                        CASE WHEN b.reverses IS NULL THEN 1 ELSE -1 END AS sign, hash_record_extended(
+                        b.units AS sign, hash_record_extended(
                             ROW (b.conversation, b.part, b.charged_at, b.policy, b.policy_version), 0) >> 1 AS number
-                    FROM talkmeter.charge AS b
+                    FROM talkmeter.posting AS b
                     -- As above: there are few drawers.
                     OFFSET 0
                 ) AS o

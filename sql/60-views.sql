@@ -54,20 +54,17 @@ COMMENT ON VIEW talkmeter.quarantine IS 'Rows of attached tables, and marks, tha
 
 CREATE VIEW talkmeter.parts AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version,
-        CASE WHEN p.ended_at IS NULL AND NOT passed THEN 'open' ELSE 'ended' END AS status,
+        CASE WHEN p.ended_at IS NULL AND NOT p.passed THEN 'open' ELSE 'ended' END AS status,
         p.started_at, p.first_ai_reply_at, p.last_activity_at,
-        CASE WHEN passed THEN p.due_end ELSE p.ended_at END AS ended_at,
-        CASE WHEN passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
-        p.charged_at IS NOT NULL OR passed AND p.due_because IS NULL AS billable,
-        CASE WHEN passed THEN p.due_because WHEN p.ended_at IS NOT NULL THEN p.not_billable_because END
+        CASE WHEN p.passed THEN p.due_end ELSE p.ended_at END AS ended_at,
+        CASE WHEN p.passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
+        p.charged_at IS NOT NULL OR p.passed AND p.due_because IS NULL AS billable,
+        CASE WHEN p.passed THEN p.due_because WHEN p.ended_at IS NOT NULL THEN p.not_billable_because END
             AS not_billable_because,
-        CASE WHEN passed AND p.due_because IS NULL THEN COALESCE(p.charged_at, p.due_end) ELSE p.charged_at END
+        CASE WHEN p.passed AND p.due_because IS NULL THEN COALESCE(p.charged_at, p.due_end) ELSE p.charged_at END
             AS charged_at,
         p.message_count, p.turn_count, p.ai_replies, p.staff_replies
-    FROM talkmeter.part AS p
-    CROSS JOIN LATERAL (
-        SELECT p.ended_at IS NULL AND p.timed AND p.due_at <= pg_catalog.statement_timestamp() AS passed
-    ) AS now;
+    FROM talkmeter.part_now AS p;
 REVOKE ALL ON talkmeter.parts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.parts IS 'Every metered interaction; what time has ended shows as ended before any sweep';
 

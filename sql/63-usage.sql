@@ -60,16 +60,12 @@ CREATE VIEW talkmeter.audited AS
     SELECT p.tenant, pg_catalog.regexp_replace(p.conversation, '^([=+@\t\r\n-])', '''\1') AS conversation, p.part,
         pg_catalog.regexp_replace(seen.customer, '^([=+@\t\r\n-])', '''\1') AS customer, p.started_at, p.first_ai_reply_at,
         p.last_activity_at,
-        CASE WHEN passed THEN p.due_end ELSE p.ended_at END AS ended_at,
-        CASE WHEN passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
+        CASE WHEN p.passed THEN p.due_end ELSE p.ended_at END AS ended_at,
+        CASE WHEN p.passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
         COALESCE(p.charged_at, p.due_end) AS charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
         seen.stages, seen.models, seen.safety_passed, c.charge_id, c.tier, c.amount, c.currency,
         c.taken_back, pg_catalog.regexp_replace(p.policy, '^([=+@\t\r\n-])', '''\1') AS policy, p.policy_version
-    FROM talkmeter.part AS p
-    -- As in parts: what time has ended shows as ended.
-    CROSS JOIN LATERAL (
-        SELECT p.ended_at IS NULL AND p.timed AND p.due_at <= pg_catalog.statement_timestamp() AS passed
-    ) AS now
+    FROM talkmeter.part_now AS p
     CROSS JOIN LATERAL talkmeter.audit_of(p.tenant, p.conversation, p.first_event, p.last_event) AS seen
     LEFT JOIN LATERAL (
         SELECT own.charge_id, own.tier, own.amount, own.currency, EXISTS (
@@ -79,7 +75,7 @@ CREATE VIEW talkmeter.audited AS
         ORDER BY own.charge_id DESC
         LIMIT 1
     ) AS c ON true
-    WHERE p.charged_at IS NOT NULL OR passed AND p.due_because IS NULL;
+    WHERE p.charged_at IS NOT NULL OR p.passed AND p.due_because IS NULL;
 REVOKE ALL ON talkmeter.audited FROM PUBLIC;
 COMMENT ON VIEW talkmeter.audited IS
     'The rows of audit_trail with the name of the tenant as it is: what is joined with other views by tenant';

@@ -1,4 +1,4 @@
-//! When is a tenant to be told of its usage (SPEC 4.5)?
+//! When is a tenant to be told of its usage (rule 4.5)?
 
 /// Whether `used` units are at least `percent` of what is included; never if nothing is.
 pub fn is_reached(used: i64, included: i64, percent: i64) -> bool {
@@ -16,7 +16,7 @@ pub fn is_spike(day: i64, week: i64) -> bool {
     week > 0 && i128::from(day) * 7 > 2 * i128::from(week)
 }
 
-/// Whether two counts of the same are further apart than 5 % of the larger one (SPEC 4.6).
+/// Whether two counts of the same are further apart than 5 % of the larger one (rule 4.6).
 pub fn is_off(a: i64, b: i64) -> bool {
     i128::from(a - b).abs() * 100 > 5 * i128::from(a.max(b))
 }

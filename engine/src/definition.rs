@@ -1,7 +1,7 @@
 //! How is a definition read, the json object in which a vendor says what is counted or sold?
 //!
 //! A reader asks `Keys` for each key once, by name and type. The keys asked for are then the keys that are known, in
-//! messages and in the [`Row`] that a table will hold.
+//! messages and in the [`DefinitionRow`] that a table will hold.
 
 use crate::flaw::Flaw;
 use crate::near;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 /// A definition as a row of its table: every known key in the order asked for. A key that was left out has its default:
 /// null, false or an empty list.
-pub type Row = Map<String, Json>;
+pub type DefinitionRow = Map<String, Json>;
 
 /// The microseconds of an interval, given its text and the key that holds it. Only a database reads every form of an
 /// interval, so this is its part; it raises errors of its own.
@@ -37,7 +37,7 @@ pub(crate) struct Keys<'a> {
     given: &'a Map<String, Json>,
     /// A row of the table: it may hold more than is asked for, and what it holds as null was left out.
     stored: bool,
-    row: Row,
+    row: DefinitionRow,
     unreadable: Option<String>,
     senseless: Option<Flaw>,
 }
@@ -55,7 +55,7 @@ impl<'a> Keys<'a> {
 
     fn at(json: &'a Json, place: String, stored: bool) -> Result<Keys<'a>, Flaw> {
         let given = object_of(json, &place)?;
-        Ok(Keys { place, given, stored, row: Row::new(), unreadable: None, senseless: None })
+        Ok(Keys { place, given, stored, row: DefinitionRow::new(), unreadable: None, senseless: None })
     }
 
     /// The value of a key that must be there.
@@ -104,7 +104,7 @@ impl<'a> Keys<'a> {
 
     /// The row, once every key was asked for. Else the first flaw: an unknown key, then a key that is missing or
     /// ill-typed, then what was refused.
-    pub(crate) fn finish(self) -> Result<Row, Flaw> {
+    pub(crate) fn finish(self) -> Result<DefinitionRow, Flaw> {
         let known: Vec<&str> = self.row.keys().map(String::as_str).collect();
         if !self.stored {
             only_known_keys(self.given, &self.place, &known)?;

@@ -1,4 +1,4 @@
-//! Which tier pays for a unit (SPEC 4.3)?
+//! Which tier pays for a unit (rule 4.3)?
 
 use crate::instant::{DAY, Instant};
 use crate::period::{self, Calendar, Period};
@@ -51,7 +51,7 @@ pub struct Pack {
     /// Units left; never negative.
     pub remaining: i64,
     pub purchased_at: Instant,
-    /// The first instant at which the pack pays no more.
+    /// The first instant after the pack's lifetime.
     pub expires_at: Instant,
 }
 

@@ -1,4 +1,4 @@
-//! What can happen in a conversation (SPEC 2)?
+//! What can happen in a conversation (rule 2)?
 
 use crate::instant::Instant;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, in the order of SPEC 2.
+    /// Every kind, in the order of rule 2.
     pub const ALL: [Kind; 11] = [
         Kind::CustomerMessage,
         Kind::AiReply,
@@ -64,7 +64,7 @@ impl Kind {
         Kind::ALL.get(usize::from(number)).copied()
     }
 
-    /// Only activity moves the idle and quiet clocks and is counted as a message (SPEC 2).
+    /// Only activity moves the idle and quiet clocks and is counted as a message (rule 2).
     pub fn is_activity(self) -> bool {
         matches!(self, Kind::CustomerMessage | Kind::AiReply | Kind::StaffReply)
     }

@@ -1,4 +1,4 @@
-//! What did each event do to its conversation, and which rule said so (SPEC 5, `explain`)?
+//! What did each event do to its conversation, and which rule said so (rule 5.10)?
 //!
 //! [`retell`] folds a conversation from its start and tells each step; [`as_metered`] tells one that has lost rows,
 //! whose parts stay what they were metered as.

@@ -11,7 +11,7 @@ pub struct Flaw {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlawKind {
-    /// It is not of the form that SPEC 2 describes, or makes no sense.
+    /// It is not of the form that rule 2 describes, or makes no sense.
     Invalid,
     /// A mapping names a column that the table does not have.
     UnknownColumn,

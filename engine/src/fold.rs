@@ -1,4 +1,4 @@
-//! Which parts do the events of one conversation make (SPEC 3.1)?
+//! Which parts do the events of one conversation make (rule 3.1)?
 //!
 //! [`Conversation::step`] is the whole rule: one event, in order, on the state that the events before it left.
 //! [`Conversation::pass_time`] is the same rule for time alone.
@@ -63,7 +63,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Ends the open part if time alone has ended it by `now`, and says whether it did (SPEC 3.6).
+    /// Ends the open part if time alone has ended it by `now`, and says whether it did (rule 3.6.3).
     pub fn pass_time(&mut self, id: &str, now: Instant, effects: &mut Vec<Effect>) -> bool {
         let timeout = self.open.as_ref().and_then(Part::timeout).filter(|timeout| timeout.due <= now);
         if let Some(timeout) = timeout {

@@ -1,11 +1,11 @@
-//! A point in time: microseconds since 1970-01-01 00:00 UTC, the resolution of the database's own clock.
+//! What is a point in time? Microseconds since 1970-01-01 00:00 UTC, the resolution of the database's own clock.
 
 use chrono::{DateTime, TimeZone, Utc};
 use serde::{Deserialize, Serialize};
 
 /// Microseconds in one second.
 pub const SECOND: i64 = 1_000_000;
-/// Microseconds in one day of 24 hours, the day of a pack's lifetime (SPEC 4.3).
+/// Microseconds in one day of 24 hours, the day of a pack's lifetime (rule 4.3).
 pub const DAY: i64 = 86_400 * SECOND;
 
 /// An instant in microseconds since the Unix epoch, UTC.
@@ -13,14 +13,14 @@ pub const DAY: i64 = 86_400 * SECOND;
 pub struct Instant(pub i64);
 
 impl Instant {
-    /// Before every event: the start of a subscription "without beginning" (SPEC 4.2).
+    /// Before every event: the start of a subscription "without beginning" (rule 4.2).
     pub const BEGINNING: Instant = Instant(i64::MIN);
     /// 0001-01-01 00:00 UTC, the first instant that can be metered.
     pub const EARLIEST: Instant = Instant(-62_135_596_800 * SECOND);
     /// 9999-12-31 23:59:59.999999 UTC, the last instant that can be metered.
     pub const LATEST: Instant = Instant(253_402_300_800 * SECOND - 1);
 
-    /// Whether an event at this instant can be metered; outside it is quarantined as `time_out_of_range` (SPEC 3.7).
+    /// Whether an event at this instant can be metered; outside it is quarantined as `time_out_of_range` (rule 3.7).
     pub fn in_range(self) -> bool {
         (Self::EARLIEST..=Self::LATEST).contains(&self)
     }

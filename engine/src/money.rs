@@ -1,4 +1,4 @@
-//! How many digits does a currency have, and how is a line rounded (SPEC 4.6)?
+//! How many digits does a currency have, and how is a line rounded (rule 4.6)?
 
 use rust_decimal::{Decimal, RoundingStrategy};
 

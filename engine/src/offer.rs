@@ -1,6 +1,6 @@
-//! What does a vendor sell: which plans and packs (SPEC 4.1)?
+//! What does a vendor sell: which plans and packs (rule 4.1)?
 
-use crate::definition::{Keys, Measure, Row};
+use crate::definition::{DefinitionRow, Keys, Measure};
 use crate::flaw::Flaw;
 use rust_decimal::Decimal;
 use serde_json::Value as Json;
@@ -25,7 +25,7 @@ pub struct PlanDefinition {
 
 impl PlanDefinition {
     /// Reads the definition of a plan. The row holds amounts as exact decimals in strings.
-    pub fn read(definition: &Json) -> Result<(PlanDefinition, Row), Flaw> {
+    pub fn read(definition: &Json) -> Result<(PlanDefinition, DefinitionRow), Flaw> {
         let mut keys = Keys::of(definition, "plan")?;
         let name: String = keys.required("name");
         let included = keys.required("included");
@@ -60,7 +60,7 @@ pub struct PackDefinition {
 impl PackDefinition {
     /// Reads the definition of a pack. The row holds its price as an exact decimal in a string and `valid_for` as it is
     /// written; `micros` measures that and is asked only when nothing else is wrong but the name.
-    pub fn read(definition: &Json, micros: &mut Measure) -> Result<(PackDefinition, Row), Flaw> {
+    pub fn read(definition: &Json, micros: &mut Measure) -> Result<(PackDefinition, DefinitionRow), Flaw> {
         let mut keys = Keys::of(definition, "pack")?;
         let name: String = keys.required("name");
         let size = keys.required("size");

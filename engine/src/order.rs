@@ -1,4 +1,4 @@
-//! Which of two events of one conversation comes first (SPEC 2, "Order")?
+//! Which of two events of one conversation comes first (rule 2.3)?
 //!
 //! The answer is a key of bytes: comparing two keys byte by byte compares the events. So the database can store it,
 //! sort by it and spill it without knowing the rule.
@@ -109,6 +109,11 @@ impl OrderKey {
             _ => None,
         }
     }
+}
+
+/// The key that was stored as these bytes. Panics if they are no key: only keys are stored as places of events.
+pub fn key(place: &[u8]) -> OrderKey {
+    OrderKey::from_bytes(place).expect("the place of an event is an order key")
 }
 
 /// The time of a key, or of a floor.

@@ -1,4 +1,4 @@
-//! What is a part: what it has counted, how it ended, and when time alone will end it (SPEC 3.1)?
+//! What is a part: what it has counted, how it ended, and when time alone will end it (rule 3.1)?
 
 use crate::event::Kind;
 use crate::instant::Instant;
@@ -109,7 +109,7 @@ impl Part {
         Opening { policy: Arc::clone(&self.policy), source: self.source }
     }
 
-    /// The end that an event at `at` finds: idle and quiet review, whichever is earlier, `idle` if equal (SPEC 3.1, 1).
+    /// The end that an event at `at` finds: idle and quiet review, whichever is earlier, `idle` if equal (rule 3.1.7).
     pub(crate) fn ended_by(&self, at: Instant) -> Option<End> {
         earliest(self.time_ends().filter(|timeout| timeout.due <= at)).map(|timeout| timeout.end)
     }
@@ -129,7 +129,7 @@ impl Part {
         let end = |gap: i64, reason| End { at: self.last_activity_at.plus(gap), reason };
         let idle = self.policy.idle_timeout.map(|gap| end(gap, EndReason::Idle));
         let idle = idle.map(|end| Timeout { due: end.at.plus(1), end });
-        // Quiet review concerns only a part in triage, one that no staff has answered (decided in SPEC 3.1).
+        // Quiet review concerns only a part in triage, one that no staff has answered (rule 3.1.6).
         let in_triage = self.staff_replies == 0;
         let quiet = self.policy.quiet_review_after.filter(|_| in_triage).map(|gap| end(gap, EndReason::QuietReview));
         let quiet = quiet.map(|end| Timeout { due: end.at, end });

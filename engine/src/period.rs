@@ -1,4 +1,4 @@
-//! In which billing month does an instant lie (SPEC 4.2), and on which day?
+//! In which billing month does an instant lie (rule 4.2), and on which day?
 
 use crate::instant::{Instant, SECOND};
 use chrono::{DateTime, Datelike, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc, Weekday};
@@ -87,7 +87,7 @@ pub fn day_bounds(number: i32, zone: Tz) -> Option<Period> {
 }
 
 /// The end of the `days`th business day after that of an instant, in a zone: days from Monday to Friday that are no
-/// holidays, the day of the instant itself being day 0 (SPEC 4.6).
+/// holidays, the day of the instant itself being day 0 (rule 4.6).
 pub fn end_of_business_day(
     at: Instant,
     zone: Tz,

@@ -1,13 +1,13 @@
-//! What is a billable unit, by one vendor's definition (SPEC 3.3)? A policy is data: a new vendor is a new value.
+//! What is a billable unit, by one vendor's definition (rule 3.3)? A policy is data: a new vendor is a new value.
 
-use crate::definition::{Interval, Keys, Measure, Row};
+use crate::definition::{DefinitionRow, Interval, Keys, Measure};
 use crate::event::Kind;
 use crate::flaw::Flaw;
 use crate::near;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-/// When a part is judged and, if billable, charged (SPEC 3.2).
+/// When a part is judged and, if billable, charged (rule 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChargeOn {
@@ -58,7 +58,7 @@ pub struct Policy {
 impl Policy {
     /// Reads the definition of a policy, whose version will be given by the table: it is 0 here. `micros` measures an
     /// interval and is asked only when nothing else is wrong but the sense of it all ([`Policy::flaw`]).
-    pub fn read(definition: &Json, micros: &mut Measure) -> Result<(Policy, Row), Flaw> {
+    pub fn read(definition: &Json, micros: &mut Measure) -> Result<(Policy, DefinitionRow), Flaw> {
         let (policy, row) = Policy::of(Keys::of(definition, "policy")?, micros)?;
         match policy.flaw() {
             Some(flaw) => Err(Flaw::invalid(format!("policy \"{}\" makes no sense: {flaw}", policy.name))),
@@ -76,7 +76,7 @@ impl Policy {
     }
 
     /// Asks for each key of a policy. `label` and `effective_from` belong to the row and not to the rule.
-    fn of(mut keys: Keys, micros: &mut Measure) -> Result<(Policy, Row), Flaw> {
+    fn of(mut keys: Keys, micros: &mut Measure) -> Result<(Policy, DefinitionRow), Flaw> {
         let name = name(&mut keys, "name");
         keys.optional::<String>("label");
         keys.optional::<String>("effective_from");

@@ -1,4 +1,4 @@
-//! What are the published policies (SPEC 3.3)? Values for tests, behind the feature `testing`.
+//! What are the published policies (rule 3.3)? Values for tests, behind the feature `testing`.
 
 use crate::event::Kind;
 use crate::instant::SECOND;

@@ -1,4 +1,4 @@
-//! What do the parts become when an event comes late, is changed or has gone (SPEC 3.5)?
+//! What do the parts become when an event comes late, is changed or has gone (rule 3.5)?
 //!
 //! A conversation is folded again over the events that are there now, from a point before which nothing can have
 //! changed ([`restart`]). [`refold`] keeps the parts that lost rows, refuses what is late for them, and lets each part
@@ -140,7 +140,7 @@ pub struct Before<'a> {
 pub struct After {
     /// The parts in the place of [`Before::parts`], in the order of time.
     pub parts: Vec<Part>,
-    /// Parts whose numbers are used no more.
+    /// Parts whose numbers are retired.
     pub retired: Vec<Part>,
     pub highest: i32,
     /// Places of new events that came too late for a part that has lost rows.

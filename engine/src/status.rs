@@ -1,4 +1,4 @@
-//! Which mark does a change of a status column make (SPEC 2, "Status columns")?
+//! Which mark does a change of a status column make (rule 2.9)?
 //!
 //! The mapping of a status table is one of messages in which each value of the column is a kind and every other value
 //! is nothing.

@@ -1,4 +1,4 @@
-//! Is a part billable, and if not, why (SPEC 3.2)?
+//! Is a part billable, and if not, why (rule 3.2)?
 
 use crate::instant::Instant;
 use crate::part::{Part, Reason, Verdict};

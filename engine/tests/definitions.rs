@@ -1,10 +1,10 @@
-//! Which definitions of policies, plans and packs are read, and what is said of the others (SPEC 3.3, 4.1)?
+//! Which definitions of policies, plans and packs are read, and what is said of the others (rules 3.3, 4.1)?
 
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 use rust_decimal::Decimal;
 use serde_json::{Value as Json, json};
-use talkmeter_engine::definition::Row;
+use talkmeter_engine::definition::DefinitionRow;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::instant::{DAY, SECOND, interval};
 use talkmeter_engine::offer::{PackDefinition, PlanDefinition};
@@ -27,7 +27,7 @@ fn unasked(_: &str, key: &str) -> i64 {
     panic!("\"{key}\" was measured")
 }
 
-fn policy(definition: Json) -> (Policy, Row) {
+fn policy(definition: Json) -> (Policy, DefinitionRow) {
     Policy::read(&definition, &mut micros).expect("a policy without flaw")
 }
 

@@ -1,4 +1,4 @@
-//! Which tier pays for each unit, and how much (SPEC 4.3, 6)?
+//! Which tier pays for each unit, and how much (rules 4.3, 6)?
 
 mod common;
 
@@ -72,7 +72,7 @@ const MARCH: &str = "2026-03-10 00:00:00+00";
 const LATER_IN_MARCH: &str = "2026-03-20 00:00:00+00";
 const APRIL: &str = "2026-04-10 00:00:00+00";
 
-// Worked examples (SPEC 6)
+// Worked examples (rule 6)
 
 #[test]
 fn eight_hundred_units_on_starter_are_included() {
@@ -399,7 +399,7 @@ proptest! {
 
 // The sample
 
-/// The instants of a tenant's charges in the order in which they are drawn: instant, conversation, part (SPEC 4.3).
+/// The instants of a tenant's charges in the order in which they are drawn: instant, conversation, part (rule 4.3).
 fn charges(conversations: &Conversations) -> BTreeMap<&str, Vec<(Instant, &str, i32)>> {
     let policy = common::agent_red();
     let mut charges: BTreeMap<&str, Vec<_>> = BTreeMap::new();

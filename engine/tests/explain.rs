@@ -1,4 +1,4 @@
-//! Does each line of an explanation say what folding did, and why (SPEC 5)?
+//! Does each line of an explanation say what folding did, and why (rule 5)?
 
 mod common;
 

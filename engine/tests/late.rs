@@ -1,4 +1,4 @@
-//! What do parts and charges become when an event comes late, is changed or has gone (SPEC 3.5)?
+//! What do parts and charges become when an event comes late, is changed or has gone (rule 3.5)?
 //!
 //! First one test for each rule, then conversations by the million against folding everything from the start.
 

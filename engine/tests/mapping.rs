@@ -1,4 +1,4 @@
-//! Which events does a row give under a mapping, and which mappings are refused (SPEC 2, 3.7)?
+//! Which events does a row give under a mapping, and which mappings are refused (rules 2, 3.7)?
 
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
@@ -452,7 +452,7 @@ fn an_excluded_row_is_an_event_all_the_same() {
     assert_eq!((reading.kinds, reading.refusal), ([Kind::AiReply].as_slice(), None));
 }
 
-// Refusals (SPEC 3.7)
+// Refusals (rule 3.7)
 
 #[test]
 fn a_row_without_a_key_or_a_time_is_refused() {

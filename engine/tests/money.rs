@@ -1,4 +1,4 @@
-//! Is every unit paid once, by whom it should be, and billed to the last digit, whatever happens (SPEC 4)?
+//! Is every unit paid once, by whom it should be, and billed to the last digit, whatever happens (rule 4)?
 //!
 //! First the boundaries one by one, then merchants by the thousand against a plain list of all entries.
 

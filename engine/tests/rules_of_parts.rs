@@ -1,4 +1,4 @@
-//! Which events make which parts, and which part is billable? One test for each rule of SPEC 3.1 to 3.3.
+//! Which events make which parts, and which part is billable? One test for each rule of rules 3.1 to 3.3.
 
 mod common;
 
@@ -88,7 +88,7 @@ fn without_activity() -> impl Iterator<Item = Kind> {
     Kind::ALL.into_iter().filter(|kind| !kind.is_activity())
 }
 
-// Time (SPEC 3.1, 1)
+// Time (rule 3.1.1)
 
 #[test]
 fn a_gap_of_exactly_thirty_minutes_continues_and_one_microsecond_more_ends_it() {
@@ -211,7 +211,7 @@ fn a_sweep_says_whether_it_ended_a_part_and_only_the_first_does() {
     assert_eq!(said, [false, true, false]);
 }
 
-// Opening (SPEC 3.1, 2)
+// Opening (rule 3.1.2)
 
 #[test]
 fn each_kind_in_starts_on_opens_a_part_at_its_time_and_no_other_kind_does_anything() {
@@ -304,7 +304,7 @@ fn a_reopen_of_an_open_part_changes_nothing_that_is_billed() {
     }
 }
 
-// Turns (SPEC 3.1, 3)
+// Turns (rule 3.1.3)
 
 /// `n` questions, each with its answer, a microsecond apart from `from` on.
 fn exchanges(from: i64, n: i64) -> impl Iterator<Item = Event> {
@@ -371,7 +371,7 @@ fn the_turn_limit_comes_before_an_end_on_the_reply_itself() {
     assert_eq!(end(&part(&policy, [customer(0), ai(1)])), Some((1, "turn_limit")));
 }
 
-// Explicit ends (SPEC 3.1, 4)
+// Explicit ends (rule 3.1.4)
 
 #[test]
 fn each_kind_in_ends_on_ends_the_part_at_its_time_with_its_name_as_reason_and_no_other_kind_does() {
@@ -389,7 +389,7 @@ fn the_event_that_ends_a_part_is_counted_in_it() {
     assert_eq!(part(&agent_red(), [customer(0), close(1)]).event_count, 2);
 }
 
-// When a part is judged (SPEC 3.2)
+// When a part is judged (rule 3.2)
 
 #[test]
 fn lutingenie_and_agent_red_charge_at_the_first_ai_reply() {
@@ -495,7 +495,7 @@ fn an_opener_that_fails_leaves_the_state_unchanged() {
     }
 }
 
-// Reasons against (SPEC 3.2)
+// Reasons against (rule 3.2)
 
 #[test]
 fn each_prefix_of_agent_red_excludes_the_conversations_that_start_with_it() {
@@ -646,7 +646,7 @@ fn a_reopened_part_needs_an_ai_reply_of_its_own_to_be_billed_again() {
 }
 
 #[test]
-fn of_several_reasons_the_first_in_the_order_of_the_spec_is_given() {
+fn of_several_reasons_the_first_in_the_order_of_the_rules_is_given() {
     let policy = with(&ai_resolution(), |policy| {
         policy.error_before_reply_waives = true;
         policy.exclude_prefixes = vec!["test_".into()];

@@ -10,7 +10,8 @@ use crate::flaw::{Flaw, FlawKind};
 use crate::near;
 use serde_json::{Map, Value as Json};
 
-const KEYS: [&str; 11] = [
+/// The keys of a mapping of messages.
+pub const KEYS: [&str; 11] = [
     "tenant",
     "conversation",
     "message_id",

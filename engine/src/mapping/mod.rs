@@ -1,9 +1,9 @@
-//! Which events does a row of the application give (SPEC 2, "From row to event")?
+//! Which events does a row of the application give (rule 2.4)?
 //!
 //! A mapping is data, checked once against the table's columns ([`Mapping::check`]) and then applied to each row
 //! ([`Mapping::apply`]). No expression of a user's is ever evaluated.
 
-pub(crate) mod check;
+pub mod check;
 
 use crate::event::Kind;
 use crate::instant::Instant;
@@ -12,7 +12,7 @@ use rust_decimal::Decimal;
 use serde_json::Value as Json;
 use std::borrow::Cow;
 
-/// Tenant, conversation and message ids of more bytes than this are quarantined as `key_too_long` (SPEC 3.7).
+/// Tenant, conversation and message ids of more bytes than this are quarantined as `key_too_long` (rule 3.7).
 pub const LONGEST_KEY: usize = 512;
 
 /// What a column's type means to a mapping.
@@ -76,7 +76,7 @@ pub enum Value<'a> {
     Time(Option<Instant>),
 }
 
-/// Why a row is not metered now (SPEC 3.7). The row itself is in the application's table; nothing is lost.
+/// Why a row is not metered now (rule 3.7). The row itself is in the application's table; nothing is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     NullKey,

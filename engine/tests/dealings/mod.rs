@@ -1,4 +1,4 @@
-//! Does an account stay what a plain list of its entries says, whatever happens to it (SPEC 4)?
+//! Does an account stay what a plain list of its entries says, whatever happens to it (rule 4)?
 //!
 //! Merchants by the thousand, each the child of one number: `TALKMETER_SEED=<number>` tells that one again.
 
@@ -316,7 +316,7 @@ impl Merchant {
         assert_eq!(
             is_upgrade,
             paper::is_upgrade(from, &to),
-            "an upgrade is more units, or as many at a lower rate (SPEC 4.2): {from:?} to {to:?}"
+            "an upgrade is more units, or as many at a lower rate (rule 4.2): {from:?} to {to:?}"
         );
         let period = self.account.period_at(at).expect("a period");
         let since = if is_upgrade { at } else { period.end };
@@ -353,22 +353,22 @@ impl Merchant {
         let place = shown(Some(at));
         let Some((tier, amount, plan, own, used)) = drawn else {
             self.tell(format!("a unit of {place} waits"));
-            assert_eq!(None, payer, "only a unit without a plan waits (SPEC 4.2)");
-            assert_eq!(self.account, before, "a unit that waits uses nothing (SPEC 4.2)");
+            assert_eq!(None, payer, "only a unit without a plan waits (rule 4.2)");
+            assert_eq!(self.account, before, "a unit that waits uses nothing (rule 4.2)");
             self.tally.count("waiting");
             return self.waiting.push(at);
         };
         self.tell(format!("a unit of {place}: {tier:?} {amount}"));
-        assert_eq!(Some(&plan), self.paper.plan_at(at), "the plan is that in force at the charge instant (SPEC 4.3)");
-        assert_eq!(Some(own), period, "the period is that of the charge instant (SPEC 4.3)");
+        assert_eq!(Some(&plan), self.paper.plan_at(at), "the plan is that in force at the charge instant (rule 4.3)");
+        assert_eq!(Some(own), period, "the period is that of the charge instant (rule 4.3)");
         let paid = Some((tier, exact(amount)));
         assert_eq!(
             paid, payer,
-            "allowance left, else the oldest pack that pays, else the rate at that instant (SPEC 4.3)"
+            "allowance left, else the oldest pack that pays, else the rate at that instant (rule 4.3)"
         );
         self.check_order_of_tiers(at, own, tier, plan.included);
         self.post(at, own, tier, amount, plan.currency, None);
-        assert_eq!(used, self.paper.units(|entry| entry.period == own), "used is net (SPEC 4.5)");
+        assert_eq!(used, self.paper.units(|entry| entry.period == own), "used is net (rule 4.5)");
         self.note(at, own, tier, plan.included);
     }
 
@@ -380,7 +380,7 @@ impl Merchant {
         }
         if let Tier::Pack(id) = tier {
             let left = self.account.packs_left(at, id);
-            assert_eq!(left, self.paper.low(at, id), "packs are low by those that had units before it (SPEC 4.5)");
+            assert_eq!(left, self.paper.low(at, id), "packs are low by those that had units before it (rule 4.5)");
         }
         for pack in &self.paper.packs {
             if at == pack.expires_at || at == pack.expires_at.plus(-1) || at == pack.purchased_at {
@@ -397,8 +397,8 @@ impl Merchant {
     fn post(&mut self, at: Instant, period: Period, tier: Tier, amount: Decimal, currency: String, back: Option<bool>) {
         let listed_in = self.account.posted_in(period, self.now).unwrap_or(period);
         let expected = if self.paper.is_frozen(period) { self.paper.period_at(self.now) } else { Some(period) };
-        assert_eq!(Some(listed_in), expected, "a frozen period is listed by the open one (SPEC 4.3)");
-        assert!(!self.paper.is_frozen(listed_in), "nothing is added to a frozen statement (SPEC 4.6)");
+        assert_eq!(Some(listed_in), expected, "a frozen period is listed by the open one (rule 4.3)");
+        assert!(!self.paper.is_frozen(listed_in), "nothing is added to a frozen statement (rule 4.6)");
         if listed_in != period {
             self.tally.count("listed later");
         }
@@ -493,7 +493,7 @@ impl Merchant {
         let is_upgraded = included > last.included;
         assert!(
             is_given_back || is_bought || is_upgraded,
-            "tiers never go back except by reversal, purchase, upgrade or a late charge (SPEC 4.3): \
+            "tiers never go back except by reversal, purchase, upgrade or a late charge (rule 4.3): \
              {tier:?} after {:?} of {}",
             last.tier,
             shown(Some(last.at))
@@ -511,29 +511,29 @@ impl Merchant {
         for (period, used) in &self.account.used {
             let units = |tier: u8| self.paper.units(|entry| entry.period == *period && rank(entry.tier) == tier);
             let counted = [used.included_used, used.pack_used, used.overage_units];
-            assert_eq!(counted, [0, 1, 2].map(units), "a period counts its own units, net, by tier (SPEC 4.3)");
+            assert_eq!(counted, [0, 1, 2].map(units), "a period counts its own units, net, by tier (rule 4.3)");
             let all = self.paper.units(|entry| entry.period == *period);
-            assert_eq!(used.units(), all, "the sum of the tiers is the units (SPEC 5)");
-            assert!(counted.iter().all(|units| *units >= 0), "no tier is ever negative (SPEC 4.3): {used:?}");
+            assert_eq!(used.units(), all, "the sum of the tiers is the units (rule 5)");
+            assert!(counted.iter().all(|units| *units >= 0), "no tier is ever negative (rule 4.3): {used:?}");
             let sum = self.paper.sum(|entry| entry.period == *period);
-            assert_eq!(exact(used.overage_amount), sum, "overage is billed to the last digit (SPEC 4.1)");
+            assert_eq!(exact(used.overage_amount), sum, "overage is billed to the last digit (rule 4.1)");
             assert_eq!(
                 used.is_finalized,
                 self.paper.is_frozen(*period),
-                "only a finalized period is frozen (SPEC 4.6)"
+                "only a finalized period is frozen (rule 4.6)"
             );
         }
         for entry in &self.paper.entries {
-            assert!(self.account.used.contains_key(&entry.period), "a unit is counted in its period (SPEC 4.3)");
+            assert!(self.account.used.contains_key(&entry.period), "a unit is counted in its period (rule 4.3)");
         }
         for pack in &self.account.packs {
-            assert!(pack.remaining >= 0, "packs are never negative (SPEC 4.3): {pack:?}");
-            assert!(pack.remaining <= pack.size, "a unit is given back once (SPEC 4.6): {pack:?}");
+            assert!(pack.remaining >= 0, "packs are never negative (rule 4.3): {pack:?}");
+            assert!(pack.remaining <= pack.size, "a unit is given back once (rule 4.6): {pack:?}");
             let bought = &self.paper.packs[pack.id as usize - 1];
-            assert_eq!(pack.remaining, self.paper.left(bought), "a pack loses what it paid, net (SPEC 4.3): {pack:?}");
+            assert_eq!(pack.remaining, self.paper.left(bought), "a pack loses what it paid, net (rule 4.3): {pack:?}");
         }
         if let Some(period) = self.paper.period_at(self.now) {
-            assert_eq!(self.account.period_at(self.now), Some(period), "the billing month of now (SPEC 4.2)");
+            assert_eq!(self.account.period_at(self.now), Some(period), "the billing month of now (rule 4.2)");
         }
     }
 
@@ -544,14 +544,14 @@ impl Merchant {
             let charges = || self.paper.entries.iter().filter(|entry| entry.listed_in == period);
             let sum: Decimal = charges().map(|entry| entry.amount).sum();
             let on_lines: i128 = lines.values().sum();
-            assert_eq!(on_lines, exact(sum), "a statement is the sum of its charges to the last digit (SPEC 4.6)");
+            assert_eq!(on_lines, exact(sum), "a statement is the sum of its charges to the last digit (rule 4.6)");
             self.check_total(&lines, on_lines);
             for (frozen, statement) in self.paper.frozen.iter().filter(|(frozen, _)| *frozen == period) {
-                assert_eq!(&lines, statement, "a frozen statement does not change (SPEC 4.6): {frozen:?}");
+                assert_eq!(&lines, statement, "a frozen statement does not change (rule 4.6): {frozen:?}");
             }
             listed += charges().count();
         }
-        assert_eq!(listed, self.paper.entries.len(), "each charge is on one statement (SPEC 4.6)");
+        assert_eq!(listed, self.paper.entries.len(), "each charge is on one statement (rule 4.6)");
     }
 
     /// Each line is rounded once, so the total is off by no more than half a digit a line, and by nothing where the
@@ -565,7 +565,7 @@ impl Merchant {
             assert_eq!(
                 exact(rounded),
                 expected,
-                "a line is rounded half away from zero to its currency's digits (SPEC 4.6)"
+                "a line is rounded half away from zero to its currency's digits (rule 4.6)"
             );
             total += rounded;
             plainly += expected;
@@ -573,8 +573,8 @@ impl Merchant {
                 most_off += exact(Decimal::new(5, money::digits(&heading.currency) + 1));
             }
         }
-        assert_eq!(exact(total), plainly, "the total is the sum of the lines (SPEC 4.6)");
-        assert!((plainly - sum).abs() <= most_off, "a line is rounded once (SPEC 4.6): {plainly} for {sum}");
+        assert_eq!(exact(total), plainly, "the total is the sum of the lines (rule 4.6)");
+        assert!((plainly - sum).abs() <= most_off, "a line is rounded once (rule 4.6): {plainly} for {sum}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What are the parts of a conversation, said a second time and as plainly as possible (SPEC 3.1, 3.2)?
+//! What are the parts of a conversation, said a second time and as plainly as possible (rules 3.1, 3.2)?
 //!
 //! It sees all events at once and keeps no running state: each question is answered by looking at a slice again. Slow,
 //! and shaped unlike the engine on purpose, so that the two are unlikely to share a mistake.
@@ -76,7 +76,7 @@ fn extent(events: &[Event], policy: &Policy, now: Instant) -> (usize, Option<End
             return (taken, Some(end));
         }
     }
-    // A sweep may end only what every later event would find ended in the same way (SPEC 3.6).
+    // A sweep may end only what every later event would find ended in the same way (rule 3.6).
     let end =
         ended_by_time(events, policy, now).filter(|end| ended_by_time(events, policy, Instant::LATEST) == Some(*end));
     (events.len(), end)

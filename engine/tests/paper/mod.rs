@@ -1,4 +1,4 @@
-//! What does a ledger say that is nothing but the list of its entries (SPEC 4.2, 4.3, 4.6)?
+//! What does a ledger say that is nothing but the list of its entries (rules 4.2, 4.3, 4.6)?
 //!
 //! It keeps no running state: what a period has used, what is left in a pack, what a statement adds up to is counted
 //! again from the first entry each time, and money in whole numbers. Slow, and shaped unlike the engine on purpose, so

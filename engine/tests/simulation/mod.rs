@@ -1,4 +1,4 @@
-//! Do the parts stay those of folding everything from the start, whatever comes in whatever order (SPEC 3.5)?
+//! Do the parts stay those of folding everything from the start, whatever comes in whatever order (rule 3.5)?
 //!
 //! Conversations by the million, each the child of one number: `TALKMETER_SEED=<number>` tells that one again.
 

@@ -1,4 +1,4 @@
-//! How does a database use the engine for one conversation (SPEC 3.5)?
+//! How does a database use the engine for one conversation (rule 3.5)?
 //!
 //! What it keeps between two commits, and the little that it does itself: choose between going on and folding again,
 //! and keep the charges in step with the verdicts.

@@ -1,0 +1,137 @@
+//! What is a tenant to be told of its usage (rule 4.5)? Alerts are rows, written with the charges that raise them.
+
+use crate::billing::account::Books;
+use crate::pg::clock::Timestamp;
+use crate::pg::rights::as_owner;
+use crate::pg::sql::{Connection, OverRows, column, connected, insert_rows};
+use talkmeter_engine::alert::{is_low, is_reached, is_spike};
+use talkmeter_engine::draw_down::Tier;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::period::Period;
+
+/// A share of the allowance at which a tenant is told.
+#[derive(Clone, Debug)]
+pub struct Threshold {
+    /// The kind of the alert.
+    pub kind: String,
+    pub percent: i64,
+}
+
+const THRESHOLDS: &str = "SELECT t.kind, t.percent FROM talkmeter.threshold AS t ORDER BY t.percent, t.kind";
+
+/// Every share at which tenants are told.
+pub fn thresholds(connection: &Connection) -> Vec<Threshold> {
+    let rows = connection.run(THRESHOLDS, &[]);
+    rows.iter().map(|mut row| Threshold { kind: row.value(), percent: row.value() }).collect()
+}
+
+/// An alert that is to be written.
+pub struct Alert {
+    tenant: String,
+    period: Period,
+    kind: String,
+    detail: String,
+}
+
+/// A unit that was drawn, with what its period has used by then.
+pub struct Drawn {
+    pub at: Instant,
+    pub tier: Tier,
+    pub period: Period,
+    pub used: i64,
+    pub included: i64,
+}
+
+/// Adds to the units of the local day of an instant, and returns that day, counted from 1970-01-01.
+pub fn count(books: &mut Books, at: Instant, units: i64) -> i32 {
+    let day = books.account.day_of(at).expect("a charge instant is in range");
+    *books.days.entry(day).or_default() += units;
+    if units > 0 {
+        books.first_day = Some(books.first_day.map_or(day, |first| first.min(day)));
+    }
+    day
+}
+
+/// The alerts that a drawn unit raises, each once per period.
+pub fn raise(books: &mut Books, tenant: &str, drawn: &Drawn, thresholds: &[Threshold]) -> Vec<Alert> {
+    let history_from = books.first_day;
+    let day = count(books, drawn.at, 1);
+    let reached = thresholds.iter().filter(|threshold| is_reached(drawn.used, drawn.included, threshold.percent));
+    let mut raised: Vec<(String, String)> = reached
+        .map(|threshold| (threshold.kind.clone(), format!("{} of {} included units used", drawn.used, drawn.included)))
+        .collect();
+    if let Tier::Pack(id) = drawn.tier {
+        let (left, size) = books.account.packs_left(drawn.at, id);
+        if is_low(left, size) {
+            raised.push(("pack_low".into(), format!("{left} of {size} units left in packs")));
+        }
+    }
+    let units = |day: i32| books.days.get(&day).copied().unwrap_or(0);
+    let week: i64 = (day - 7..day).map(units).sum();
+    if history_from.is_some_and(|first| first < day - 7) && is_spike(units(day), week) {
+        raised
+            .push(("volume_spike".into(), format!("{} units on the day, {week} on the seven days before", units(day))));
+    }
+    let alerted = books.alerted.entry(drawn.period).or_default();
+    raised.retain(|(kind, _)| alerted.insert(kind.clone()));
+    let alert = |(kind, detail)| Alert { tenant: tenant.to_owned(), period: drawn.period, kind, detail };
+    raised.into_iter().map(alert).collect()
+}
+
+const WRITE: OverRows = insert_rows!(
+    "talkmeter.alert",
+    [1 tenant text, 2 period_start timestamptz, 3 period_end timestamptz, 4 kind text, 5 detail text],
+    "ON CONFLICT DO NOTHING"
+);
+
+/// Writes alerts.
+pub fn write(connection: &Connection, alerts: &[Alert]) {
+    if alerts.is_empty() {
+        return;
+    }
+    connection.run_over(
+        &WRITE,
+        alerts.len(),
+        &[
+            column(alerts, |alert| alert.tenant.as_str()),
+            column(alerts, |alert| Timestamp::from(alert.period.start)),
+            column(alerts, |alert| Timestamp::from(alert.period.end)),
+            column(alerts, |alert| alert.kind.as_str()),
+            column(alerts, |alert| alert.detail.as_str()),
+        ],
+    );
+}
+
+// One at a time may be sending: two sweeps send each alert once.
+const SEND: &str = "
+    WITH unsent AS (
+        SELECT a.tenant, a.period_start, a.period_end, a.kind, a.day
+        FROM talkmeter.alert AS a
+        WHERE a.notified_at IS NULL AND NOT a.muted
+        ORDER BY a.fired_at
+        LIMIT 1000
+        FOR UPDATE SKIP LOCKED
+    ), stamped AS (
+        UPDATE talkmeter.alert AS a SET notified_at = clock_timestamp()
+        FROM unsent AS u
+        WHERE a.tenant = u.tenant AND a.period_start = u.period_start AND a.period_end = u.period_end
+            AND a.kind = u.kind AND a.day = u.day
+        RETURNING a.*
+    )
+    SELECT pg_notify('talkmeter_alerts', CASE WHEN octet_length(p.whole) < 8000 THEN p.whole ELSE p.short END)
+    FROM stamped AS s
+    CROSS JOIN LATERAL (
+        SELECT json_build_object('tenant', s.tenant, 'period_start', s.period_start,
+                'kind', s.kind, 'fired_at', s.fired_at, 'detail', s.detail,
+                'channel', (SELECT o.alert_channel FROM talkmeter.account AS o WHERE o.tenant = s.tenant))::text AS whole,
+            -- A notification has room for no more; what is left out is in talkmeter.alerts.
+            json_build_object('tenant', s.tenant, 'period_start', s.period_start, 'kind', left(s.kind, 100))::text
+                AS short
+    ) AS p";
+
+/// Sends the alerts that are not sent yet, as notifications that are delivered when the transaction commits.
+pub fn send() {
+    as_owner(|| {
+        connected(|connection| while connection.run(SEND, &[]).count() > 0 {});
+    });
+}

@@ -1,0 +1,269 @@
+//! How is the ledger read and written?
+
+use crate::billing::posting::{PartKey, Posting, Unit};
+use crate::pg::clock::Timestamp;
+use crate::pg::error::failure;
+use crate::pg::sql::{Connection, OverRows, Row, arg, column, decimal, insert_rows, over_rows};
+use pgrx::prelude::*;
+use rust_decimal::Decimal;
+use std::collections::{BTreeMap, HashSet};
+use talkmeter_engine::draw_down::Tier;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::period::Period;
+
+/// Charges written by one statement.
+const BATCH: usize = 5_000;
+
+/// A unit with who pays for it, or a charge that is taken back.
+pub struct Charge {
+    pub unit: Unit,
+    pub charge_id: i64,
+    pub period: Period,
+    /// The period whose statement lists it.
+    pub posted_in: Period,
+    pub tier: Tier,
+    pub amount: Decimal,
+    pub currency: String,
+    pub plan: String,
+    /// The charge that is taken back, and why.
+    pub reverses: Option<(i64, Reversal)>,
+}
+
+/// A charge that is not taken back.
+pub struct StandingCharge {
+    pub charge_id: i64,
+    pub at: Instant,
+    pub period: Period,
+    pub tier: Tier,
+    pub amount: Decimal,
+    pub currency: String,
+    pub plan: String,
+    pub policy: String,
+    pub policy_version: i32,
+}
+
+/// Why a charge is taken back.
+#[derive(Clone, Debug)]
+pub struct Reversal {
+    pub reason: &'static str,
+    pub note: Option<String>,
+}
+
+const CHARGE: &str = "
+    SELECT c.conversation, c.part, c.charged_at, c.reverses,
+        (SELECT r.charge_id FROM talkmeter.charge AS r WHERE r.tenant = c.tenant AND r.reverses = c.charge_id)
+    FROM talkmeter.charge AS c
+    WHERE c.tenant = $1 AND c.charge_id = $2";
+
+/// Conversation, part and instant of a charge that is not taken back, or an error that says why there is none.
+pub fn known_standing(connection: &Connection, tenant: &str, charge_id: i64) -> (String, i32, Instant) {
+    let rows = connection.run(CHARGE, &[arg(tenant), arg(charge_id)]);
+    let Some(mut row) = rows.first() else {
+        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("tenant \"{tenant}\" has no charge {charge_id}"))
+            .hint("See talkmeter.charges.")
+            .raise();
+    };
+    let charge = (row.value(), row.value(), row.value::<Timestamp>().bound());
+    let refused = |detail: String| {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("charge {charge_id} of tenant \"{tenant}\" does not stand"),
+        )
+        .detail(detail)
+        .raise()
+    };
+    if let Some(reverses) = row.nullable::<i64>() {
+        refused(format!("It takes back charge {reverses}."));
+    }
+    if let Some(by) = row.nullable::<i64>() {
+        refused(format!("Charge {by} took it back."));
+    }
+    charge
+}
+
+const STANDING: OverRows = over_rows!(
+    "SELECT wanted.ordinal, c.charge_id, c.charged_at, c.period_start, c.period_end, c.tier, c.pack_id, c.amount::text,
+        c.currency, c.plan, c.policy, c.policy_version
+    FROM",
+    [1 tenant text, 2 conversation text, 3 part int4],
+    "CROSS JOIN LATERAL (
+        SELECT * FROM talkmeter.standing_charge AS own
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND own.part = wanted.part
+        OFFSET 0
+    ) AS c"
+);
+
+const FORGET_WAITING: OverRows = over_rows!(
+    "DELETE FROM talkmeter.unplanned_unit AS u USING",
+    [1 tenant text, 2 conversation text, 3 part int4],
+    "WHERE u.tenant = wanted.tenant AND u.conversation = wanted.conversation AND u.part = wanted.part"
+);
+
+// Few charges are ever credited, and they have an index of their own.
+const CREDITED: OverRows = over_rows!(
+    "SELECT wanted.ordinal FROM",
+    [1 tenant text, 2 conversation text, 3 part int4],
+    "WHERE EXISTS (
+        SELECT FROM talkmeter.charge AS c
+        WHERE c.tenant = wanted.tenant AND c.conversation = wanted.conversation AND c.part = wanted.part
+            AND c.reason = 'credit')"
+);
+
+/// Parts that were credited: they are never charged again.
+pub fn credited<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> HashSet<PartKey<'a>> {
+    let is_charge = |posting: &&Posting| matches!(posting, Posting::Charge(_));
+    let parts = groups.iter().flat_map(|postings| postings.iter()).filter(is_charge).map(Posting::part);
+    let parts: Vec<PartKey> = parts.collect();
+    if parts.is_empty() {
+        return HashSet::new();
+    }
+    let rows = connection.run_over(
+        &CREDITED,
+        parts.len(),
+        &[column(&parts, |part| part.0), column(&parts, |part| part.1), column(&parts, |part| part.2)],
+    );
+    rows.iter().map(|mut row| parts[row.ordinal()]).collect()
+}
+
+/// The standing charges of parts that were folded again. Units of theirs that wait are forgotten: those that are still
+/// wanted are among the postings.
+pub fn standing<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> BTreeMap<PartKey<'a>, StandingCharge> {
+    let postings = || groups.iter().flat_map(|postings| postings.iter());
+    let is_settle = |posting: &&Posting| matches!(posting, Posting::Settle(_));
+    let may_stand =
+        |posting: &&Posting| is_settle(posting) || matches!(posting, Posting::Charge(unit) if unit.unless_standing);
+    let settled: Vec<PartKey> = postings().filter(is_settle).map(Posting::part).collect();
+    let mut keys: Vec<PartKey> = postings().filter(may_stand).map(Posting::part).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    if keys.is_empty() {
+        return BTreeMap::new();
+    }
+    let by_part = |keys: &[PartKey]| {
+        [column(keys, |key| key.0.to_owned()), column(keys, |key| key.1.to_owned()), column(keys, |key| key.2)]
+    };
+    if !settled.is_empty() {
+        connection.run_over(&FORGET_WAITING, settled.len(), &by_part(&settled));
+    }
+    let rows = connection.run_over(&STANDING, keys.len(), &by_part(&keys));
+    rows.iter().map(|mut row| (keys[row.ordinal()], read_standing(&mut row))).collect()
+}
+
+fn read_standing(row: &mut Row) -> StandingCharge {
+    let charge_id = row.value();
+    let at = row.value::<Timestamp>().bound();
+    let period = Period { start: row.value::<Timestamp>().bound(), end: row.value::<Timestamp>().bound() };
+    let (tier, pack): (String, Option<i64>) = (row.value(), row.nullable());
+    StandingCharge {
+        charge_id,
+        at,
+        period,
+        tier: match pack {
+            Some(pack) => Tier::Pack(pack),
+            None if tier == Tier::Included.name() => Tier::Included,
+            None => Tier::Overage,
+        },
+        amount: decimal(&row.value::<String>()),
+        currency: row.value(),
+        plan: row.value(),
+        policy: row.value(),
+        policy_version: row.value(),
+    }
+}
+
+const WRITE_CHARGES: OverRows = over_rows!(
+    "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
+        posted_period_start, posted_period_end, tier, pack_id, amount, currency, plan, policy, policy_version, reverses,
+        reason, note, posted_by)
+    SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, posted_period_start,
+        posted_period_end, tier, pack_id, amount::numeric, currency, plan, policy, policy_version, reverses, reason,
+        note, CASE WHEN reason = 'credit' THEN session_user END
+    FROM",
+    [
+        1 tenant text, 2 charge_id int8, 3 conversation text, 4 part int4, 5 charged_at timestamptz,
+        6 period_start timestamptz, 7 tier text, 8 pack_id int8, 9 amount text, 10 currency text, 11 plan text,
+        12 policy text, 13 policy_version int4, 14 period_end timestamptz, 15 reverses int8,
+        16 posted_period_start timestamptz, 17 reason text, 18 note text, 19 posted_period_end timestamptz
+    ],
+    ""
+);
+
+/// Appends charges to the ledger.
+pub fn write_charges(connection: &Connection, charges: &[Charge]) {
+    for batch in charges.chunks(BATCH) {
+        let pack = |charge: &Charge| match charge.tier {
+            Tier::Pack(id) => Some(id),
+            _ => None,
+        };
+        connection.run_over(
+            &WRITE_CHARGES,
+            batch.len(),
+            &[
+                column(batch, |charge| charge.unit.tenant.as_str()),
+                column(batch, |charge| charge.charge_id),
+                column(batch, |charge| charge.unit.conversation.as_str()),
+                column(batch, |charge| charge.unit.part),
+                column(batch, |charge| Timestamp::from(charge.unit.at)),
+                column(batch, |charge| Timestamp::from(charge.period.start)),
+                column(batch, |charge| charge.tier.name()),
+                column(batch, pack),
+                column(batch, |charge| charge.amount.to_string()),
+                column(batch, |charge| charge.currency.as_str()),
+                column(batch, |charge| charge.plan.as_str()),
+                column(batch, |charge| charge.unit.policy.as_str()),
+                column(batch, |charge| charge.unit.policy_version),
+                column(batch, |charge| Timestamp::from(charge.period.end)),
+                column(batch, |charge| charge.reverses.as_ref().map(|(id, _)| *id)),
+                column(batch, |charge| Timestamp::from(charge.posted_in.start)),
+                column(batch, |charge| charge.reverses.as_ref().map(|(_, why)| why.reason)),
+                column(batch, |charge| charge.reverses.as_ref().and_then(|(_, why)| why.note.as_deref())),
+                column(batch, |charge| Timestamp::from(charge.posted_in.end)),
+            ],
+        );
+    }
+}
+
+const WRITE_WAITING: OverRows = insert_rows!(
+    "talkmeter.unplanned_unit",
+    [1 tenant text, 2 conversation text, 3 part int4, 4 charged_at timestamptz, 5 policy text, 6 policy_version int4],
+    ""
+);
+
+/// Keeps units at whose instants no plan was in force.
+pub fn write_waiting(connection: &Connection, units: &[Unit]) {
+    for batch in units.chunks(BATCH) {
+        connection.run_over(
+            &WRITE_WAITING,
+            batch.len(),
+            &[
+                column(batch, |unit| unit.tenant.as_str()),
+                column(batch, |unit| unit.conversation.as_str()),
+                column(batch, |unit| unit.part),
+                column(batch, |unit| Timestamp::from(unit.at)),
+                column(batch, |unit| unit.policy.as_str()),
+                column(batch, |unit| unit.policy_version),
+            ],
+        );
+    }
+}
+
+const TAKE_WAITING: &str = "
+    DELETE FROM talkmeter.unplanned_unit AS u
+    WHERE u.tenant = $1 AND u.charged_at >= $2
+    RETURNING u.conversation, u.part, u.charged_at, u.policy, u.policy_version";
+
+/// Takes the units of a tenant that waited for a plan, those at or after `since`.
+pub fn take_waiting(connection: &Connection, tenant: &str, since: Instant) -> Vec<Unit> {
+    let rows = connection.run(TAKE_WAITING, &[arg(tenant), arg(Timestamp::from(since))]);
+    let unit = |mut row: Row| Unit {
+        tenant: tenant.to_owned(),
+        conversation: row.value(),
+        part: row.value(),
+        at: row.value::<Timestamp>().bound(),
+        policy: row.value(),
+        policy_version: row.value(),
+        default_plan: None,
+        unless_standing: false,
+    };
+    rows.iter().map(unit).collect()
+}

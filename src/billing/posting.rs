@@ -1,0 +1,151 @@
+//! What does a commit post to the ledger? Units to be charged, and parts whose charges are to be settled.
+
+use crate::pg::spool::{Sorted, Spool};
+use serde::{Deserialize, Serialize};
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order::OrderKey;
+
+/// Tenant, conversation and number of a part.
+pub type PartKey<'a> = (&'a str, &'a str, i32);
+
+/// A billable part, not yet charged.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unit {
+    pub tenant: String,
+    pub conversation: String,
+    pub part: i32,
+    /// Its charge instant.
+    pub at: Instant,
+    pub policy: String,
+    pub policy_version: i32,
+    /// The plan to which its source subscribes a tenant that has none.
+    pub default_plan: Option<String>,
+    /// The part may have a charge that stands: then it is not charged again.
+    pub unless_standing: bool,
+}
+
+impl Unit {
+    pub fn part(&self) -> PartKey<'_> {
+        (&self.tenant, &self.conversation, self.part)
+    }
+
+    /// The order in which the charges of one commit are drawn (rule 4.3.6).
+    pub fn order(&self) -> (&str, Instant, &str, i32) {
+        (&self.tenant, self.at, &self.conversation, self.part)
+    }
+}
+
+/// A part that was folded again: its charge, if it has one, is taken back unless it is the one that is wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settle {
+    tenant: String,
+    conversation: String,
+    part: i32,
+    pub wanted: Option<Terms>,
+}
+
+/// What makes a charge the wanted one, besides the period of its instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    pub at: Instant,
+    pub policy: String,
+    pub policy_version: i32,
+}
+
+impl Settle {
+    /// The postings by which a part comes to have the charge that is wanted, or none.
+    pub fn of(tenant: &str, conversation: &str, part: i32, wanted: Option<Unit>) -> Vec<Posting> {
+        let settle = Settle {
+            tenant: tenant.to_owned(),
+            conversation: conversation.to_owned(),
+            part,
+            wanted: wanted.as_ref().map(|unit| Terms {
+                at: unit.at,
+                policy: unit.policy.clone(),
+                policy_version: unit.policy_version,
+            }),
+        };
+        let charge = wanted.map(|unit| Posting::Charge(Unit { unless_standing: true, ..unit }));
+        [Some(Posting::Settle(settle)), charge].into_iter().flatten().collect()
+    }
+}
+
+/// Something that a commit posts to the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Posting {
+    Charge(Unit),
+    Settle(Settle),
+}
+
+impl Posting {
+    pub fn tenant(&self) -> &str {
+        match self {
+            Posting::Charge(unit) => &unit.tenant,
+            Posting::Settle(settle) => &settle.tenant,
+        }
+    }
+
+    pub fn part(&self) -> PartKey<'_> {
+        match self {
+            Posting::Charge(unit) => unit.part(),
+            Posting::Settle(settle) => (&settle.tenant, &settle.conversation, settle.part),
+        }
+    }
+}
+
+/// Postings on their way to the ledger: there may be more than memory should hold.
+#[derive(Default)]
+pub struct Postings(Spool);
+
+impl Postings {
+    /// The bytes of a record are ordered by tenant, and then as [`Unit::order`] is; what is taken back comes before all
+    /// that is drawn. No text holds a zero byte.
+    pub fn push(&mut self, posting: &Posting) {
+        let at = match posting {
+            Posting::Charge(unit) => unit.at,
+            Posting::Settle(_) => Instant::BEGINNING,
+        };
+        let (tenant, conversation, part) = posting.part();
+        self.0.push(&[
+            tenant.as_bytes(),
+            &[0],
+            &OrderKey::floor(at),
+            conversation.as_bytes(),
+            &[0],
+            &part.to_be_bytes(),
+            &serde_json::to_vec(posting).expect("plain data"),
+        ]);
+    }
+
+    pub fn in_order(&self) -> InOrder<'_> {
+        InOrder(self.0.sorted())
+    }
+
+    /// They are posted: their file is given back.
+    pub fn close(mut self) {
+        self.0.close();
+    }
+}
+
+/// Postings in the order in which they are posted.
+pub struct InOrder<'a>(Sorted<'a>);
+
+impl InOrder<'_> {
+    /// The next ones, at most so many; none if there are no more.
+    pub fn some(&mut self, most: usize) -> Vec<Posting> {
+        let mut postings = Vec::new();
+        let mut record = Vec::new();
+        while postings.len() < most && self.0.append_next(&mut record) {
+            postings.push(read_posting(&record).expect("a posting was written"));
+            record.clear();
+        }
+        postings
+    }
+}
+
+fn read_posting(record: &[u8]) -> Option<Posting> {
+    let after_text = |bytes: &'_ [u8]| bytes.iter().position(|byte| *byte == 0).map(|end| end + 1);
+    let conversation = after_text(record)? + size_of::<i64>();
+    let part = conversation + after_text(&record[conversation..])?;
+    serde_json::from_slice(&record[part + size_of::<i32>()..]).ok()
+}

@@ -1,0 +1,56 @@
+//! How is a subscription recorded (rule 4.2)? By a call, or by the first charge of a tenant whose source has a
+//! default plan.
+
+use crate::pg::clock::Timestamp;
+use crate::pg::sql::{Connection, arg};
+use talkmeter_engine::instant::Instant;
+
+/// A subscription to be made.
+pub struct NewSubscription {
+    pub since: Instant,
+    /// `None` cancels.
+    pub plan: Option<String>,
+    pub timezone: String,
+    pub anchor_day: i32,
+    pub policy: Option<String>,
+}
+
+impl NewSubscription {
+    /// That of a tenant first seen through a source with a default plan: without beginning, anchored on the 1st in UTC.
+    pub fn by_default(plan: String) -> NewSubscription {
+        NewSubscription {
+            since: Instant::BEGINNING,
+            plan: Some(plan),
+            timezone: "UTC".into(),
+            anchor_day: 1,
+            policy: None,
+        }
+    }
+}
+
+const WRITE: &str = "
+    INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day, policy)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+const COUNT: &str = "
+    INSERT INTO talkmeter.account AS a (tenant, last_subscription_id) VALUES ($1, $2)
+    ON CONFLICT (tenant) DO UPDATE SET last_subscription_id = excluded.last_subscription_id";
+
+/// Records a subscription and returns its id. The tenant's lock must be held.
+pub fn write(connection: &Connection, tenant: &str, new: &NewSubscription, last_id: i64) -> i64 {
+    let id = last_id + 1;
+    connection.run(COUNT, &[arg(tenant), arg(id)]);
+    connection.run(
+        WRITE,
+        &[
+            arg(tenant),
+            arg(id),
+            arg(Timestamp::from(new.since)),
+            arg(new.plan.as_deref()),
+            arg(new.timezone.as_str()),
+            arg(new.anchor_day),
+            arg(new.policy.as_deref()),
+        ],
+    );
+    id
+}

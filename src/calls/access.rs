@@ -1,0 +1,191 @@
+//! Who may read what? Tenants their own rows only, and the roles that a server may want.
+
+use crate::catalog::args::{required, tenant_key};
+use crate::pg::error::failure;
+use crate::pg::relation::{quoted, statement};
+use crate::pg::rights::{self, as_owner};
+use crate::pg::sql::{Connection, arg, connected};
+use pgrx::iter::SetOfIterator;
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+const OWN: &str = "
+    SELECT DISTINCT r.tenant
+    FROM talkmeter.tenant_reader AS r
+    WHERE pg_has_role($1, r.role, 'USAGE')
+    ORDER BY r.tenant";
+
+/// The tenants of the role that is set in this session, whoever's function is at work.
+#[pg_extern(sql = false)]
+fn own_tenants() -> SetOfIterator<'static, String> {
+    // SAFETY: reads a variable of this session's.
+    let role = unsafe { pg_sys::GetOuterUserId() };
+    let tenants = as_owner(|| {
+        connected(|connection| {
+            let rows = connection.run(OWN, &[arg(role)]);
+            rows.iter().map(|mut row| row.value()).collect::<Vec<String>>()
+        })
+    });
+    SetOfIterator::new(tenants)
+}
+
+/// What was answered in the statement that began then, by role and tenant.
+type Answers = (i64, HashMap<(pg_sys::Oid, String), bool>);
+
+thread_local! {
+    static ANSWERS: RefCell<Answers> = RefCell::default();
+}
+
+const IS_OWN: &str = "
+    SELECT FROM talkmeter.tenant_reader AS r WHERE r.tenant = $1 AND pg_has_role($2, r.role, 'USAGE')";
+
+/// Whether the current role may read a tenant. Asked of each row when it is fetched: a cursor may outlive a change of
+/// role.
+#[pg_extern(sql = false)]
+fn is_own(tenant: &str) -> bool {
+    let role = rights::caller();
+    // SAFETY: reads a variable of this session's.
+    let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
+    let key = (role, tenant.to_owned());
+    let known = ANSWERS.with_borrow_mut(|(of, answers)| {
+        if *of != statement {
+            (*of, *answers) = (statement, HashMap::new());
+        }
+        answers.get(&key).copied()
+    });
+    known.unwrap_or_else(|| {
+        let own = as_owner(|| connected(|connection| connection.run(IS_OWN, &[arg(tenant), arg(role)]).count() > 0));
+        ANSWERS.with_borrow_mut(|(_, answers)| answers.insert(key, own));
+        own
+    })
+}
+
+const GRANT: &str = "
+    INSERT INTO talkmeter.tenant_reader (role, tenant) VALUES ($1::oid::regrole, $2) ON CONFLICT DO NOTHING";
+
+/// Lets a role read the rows of a tenant, and of no other, through the views `my_…`. A role may have several tenants.
+#[pg_extern(sql = false)]
+fn grant_tenant(role: Option<&str>, tenant: Option<&str>) {
+    let role = required(role, "role");
+    let tenant = tenant_key(tenant);
+    as_owner(|| {
+        connected(|connection| {
+            let oid = known_role(connection, role);
+            connection.run(GRANT, &[arg(oid), arg(tenant)]);
+            grant(connection, role, TENANT);
+        })
+    });
+}
+
+const REVOKE: &str = "DELETE FROM talkmeter.tenant_reader AS r WHERE r.role = $1::oid::regrole AND r.tenant = $2";
+
+/// Takes that back, and says whether there was anything to take back.
+#[pg_extern(sql = false)]
+fn revoke_tenant(role: Option<&str>, tenant: Option<&str>) -> bool {
+    let role = required(role, "role");
+    let tenant = tenant_key(tenant);
+    as_owner(|| {
+        connected(|connection| {
+            let oid = known_role(connection, role);
+            connection.run(REVOKE, &[arg(oid), arg(tenant)]).count() > 0
+        })
+    })
+}
+
+const ROLE: &str = "SELECT r.oid FROM pg_roles AS r WHERE r.rolname = $1";
+
+fn known_role(connection: &Connection, role: &str) -> pg_sys::Oid {
+    let rows = connection.run(ROLE, &[arg(role)]);
+    let Some(mut row) = rows.first() else {
+        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("role \"{role}\" does not exist"))
+            .hint("Give its name as pg_roles has it, without quotes; CREATE ROLE makes one.")
+            .raise();
+    };
+    row.value()
+}
+
+/// What a role is granted: views and functions by the patterns of their names, and by those that are not meant.
+#[derive(Clone, Copy)]
+struct Rights {
+    views: &'static str,
+    no_views: &'static str,
+    functions: &'static str,
+    no_functions: &'static str,
+}
+
+/// Everything but what triggers and tenants' views call.
+const ADMIN: Rights =
+    Rights { views: ".", no_views: "^my_", functions: ".", no_functions: "^(on_|own_|my_|is_own|show_progress)" };
+
+/// What reads, of all tenants.
+const ANALYST: Rights = Rights {
+    functions: concat!(
+        "^(balance|statement|explain|explain_json|simulate|simulate_parts|verify|health|period_at|periods_starting",
+        "|currency_digits|audit_of|working)$"
+    ),
+    ..ADMIN
+};
+
+/// What an application may want to call; its inserts need nothing.
+const APPLICATION: Rights = Rights { views: "^$", functions: "^(balance|mark|flush)$", ..ADMIN };
+
+/// What reads, of the own tenants.
+const TENANT: Rights = Rights { views: "^my_", no_views: "^$", functions: "^(own_|my_|is_own)", no_functions: "^$" };
+
+/// Creates the roles `<prefix>_admin`, `_analyst`, `_application` and `_tenant`, as far as they are missing, with
+/// what each may do, and returns their names. None can log in: grant them to roles that can.
+#[pg_extern(sql = false)]
+fn create_roles(prefix: Option<&str>) -> SetOfIterator<'static, String> {
+    let prefix = required(prefix, "prefix");
+    let kinds = [("admin", ADMIN), ("analyst", ANALYST), ("application", APPLICATION), ("tenant", TENANT)];
+    let names = as_owner(|| {
+        connected(|connection| {
+            kinds.map(|(kind, rights)| {
+                let name = format!("{prefix}_{kind}");
+                if connection.run(ROLE, &[arg(name.as_str())]).count() == 0 {
+                    connection.run_once(&statement(&["CREATE ROLE ", &quoted(&name), " NOLOGIN"]), false);
+                }
+                grant(connection, &name, rights);
+                if kind == "admin" {
+                    connection.run_once(&statement(&[FILLED_BY_HAND, &quoted(&name)]), false);
+                }
+                name
+            })
+        })
+    });
+    SetOfIterator::new(names)
+}
+
+/// The tables that are a vendor's to fill.
+const FILLED_BY_HAND: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON talkmeter.holidays, talkmeter.threshold TO ";
+
+const VIEWS: &str = "
+    SELECT c.oid::regclass::text
+    FROM pg_class AS c
+    WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'v' AND c.relname ~ $1 AND c.relname !~ $2
+    ORDER BY c.relname";
+
+const FUNCTIONS: &str = "
+    SELECT p.oid::regprocedure::text
+    FROM pg_proc AS p
+    WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.proname ~ $1 AND p.proname !~ $2
+    ORDER BY p.proname";
+
+fn grant(connection: &Connection, role: &str, rights: Rights) {
+    let role = quoted(role);
+    connection.run_once(&statement(&["GRANT USAGE ON SCHEMA talkmeter TO ", &role]), false);
+    let views = names(connection, VIEWS, rights.views, rights.no_views);
+    if !views.is_empty() {
+        connection.run_once(&statement(&["GRANT SELECT ON ", &views, " TO ", &role]), false);
+    }
+    let functions = names(connection, FUNCTIONS, rights.functions, rights.no_functions);
+    if !functions.is_empty() {
+        connection.run_once(&statement(&["GRANT EXECUTE ON FUNCTION ", &functions, " TO ", &role]), false);
+    }
+}
+
+fn names(connection: &Connection, query: &'static str, pattern: &str, but: &str) -> String {
+    let rows = connection.run(query, &[arg(pattern), arg(but)]);
+    rows.iter().map(|mut row| row.value::<String>()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,23 @@
+//! What do the notifications of a tenant carry, so that a listener knows where to pass them on (rule 4.5)?
+
+use crate::calls::locked;
+use crate::catalog::args::{short_enough, tenant_key};
+use crate::pg::sql::arg;
+use pgrx::prelude::*;
+
+const SET_CHANNEL: &str = "
+    INSERT INTO talkmeter.account AS a (tenant, alert_channel) VALUES ($1, $2)
+    ON CONFLICT (tenant) DO UPDATE SET alert_channel = excluded.alert_channel";
+
+/// Sets what the notifications of a tenant carry as its channel.
+#[pg_extern(sql = false)]
+fn set_alert_channel(tenant: Option<&str>, channel: Option<&str>) {
+    let tenant = tenant_key(tenant);
+    // A notification has room for 8,000 bytes, and json may take six for one.
+    if let Some(channel) = channel {
+        short_enough(channel, "channel");
+    }
+    locked(tenant, |connection| {
+        connection.run(SET_CHANNEL, &[arg(tenant), arg(channel)]);
+    });
+}

@@ -1,0 +1,449 @@
+//! How does a table of the application's come to be metered, and how does that end (rule 2)?
+
+use crate::catalog::args::required;
+use crate::catalog::cache;
+use crate::catalog::offers::{self, known_policy};
+use crate::catalog::sources::{Recorded, Role};
+use crate::pg::clock::{self, Timestamp};
+use crate::pg::error::{Failure, failure};
+use crate::pg::relation::{self, Relation, TableColumn, statement};
+use crate::pg::rights::{self, as_owner};
+use crate::pg::row::Reader;
+use crate::pg::sql::{Connection, Row, arg, connected};
+use pgrx::JsonB;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::{Column, Mapping, Reading, Value};
+use talkmeter_engine::status;
+
+/// Rows that a dry run shows.
+const SHOWN: &str = "20";
+
+type PreviewRow =
+    (Option<String>, Option<String>, Option<String>, Option<TimestampWithTimeZone>, Option<String>, Option<String>);
+
+/// Meters a message table from now on, or with `dry_run` shows what its first rows would give.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn attach(
+    source: Option<pg_sys::Oid>,
+    policy: Option<&str>,
+    mapping: Option<JsonB>,
+    default_plan: Option<&str>,
+    dry_run: Option<bool>,
+    strict: Option<bool>,
+) -> TableIterator<
+    'static,
+    (
+        name!(message_id, Option<String>),
+        name!(tenant, Option<String>),
+        name!(conversation, Option<String>),
+        name!(occurred_at, Option<TimestampWithTimeZone>),
+        name!(kind, Option<String>),
+        name!(excluded, Option<String>),
+    ),
+> {
+    let source = required(source, "source");
+    let policy = required(policy, "policy");
+    let JsonB(mapping) = required(mapping, "mapping");
+    let (dry_run, strict) = (required(dry_run, "dry_run"), required(strict, "strict"));
+    let relation = owned_table(source);
+    let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
+    known_policy(policy);
+    if let Some(plan) = default_plan {
+        offers::known_plan(plan);
+    }
+    let checked = check(source, &relation, &mapping, &columns);
+    if dry_run {
+        return TableIterator::new(preview(&relation, &checked, &columns));
+    }
+    let how = How { role: Role::Messages, policy: Some(policy), default_plan, strict };
+    meter(source, &relation, &checked, &columns, mapping, &how);
+    if !as_owner(|| connected(|connection| is_indexed(connection, source, &checked, &columns))) {
+        warn_of_missing_index(&relation, &checked, &columns);
+    }
+    TableIterator::new(Vec::new())
+}
+
+/// From now on marks a conversation when its status column changes.
+#[pg_extern(sql = false)]
+fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<JsonB>) {
+    let source = required(source, "source");
+    let JsonB(mapping) = required(mapping, "mapping");
+    let relation = owned_table(source);
+    must_be_utf8();
+    let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
+    let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
+    let checked = status::check(&mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
+    if let Some(zone) = &checked.timezone {
+        known_zone(zone);
+    }
+    let how = How { role: Role::Status, policy: None, default_plan: None, strict: false };
+    meter(source, &relation, &checked, &columns, mapping, &how);
+}
+
+/// How a table is attached, besides its mapping.
+struct How<'a> {
+    role: Role,
+    policy: Option<&'a str>,
+    default_plan: Option<&'a str>,
+    strict: bool,
+}
+
+/// A trigger of an attached table: its name, when it fires, and what it calls.
+type TriggerDdl = (&'static str, &'static str, &'static str);
+
+const OF_MESSAGES: [TriggerDdl; 4] = [
+    (
+        "talkmeter_insert",
+        " AFTER INSERT ON ",
+        " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()",
+    ),
+    (
+        "talkmeter_update",
+        " AFTER UPDATE ON ",
+        " REFERENCING OLD TABLE AS talkmeter_old NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_update()",
+    ),
+    (
+        "talkmeter_delete",
+        " AFTER DELETE ON ",
+        " REFERENCING OLD TABLE AS talkmeter_old FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_delete()",
+    ),
+    ("talkmeter_truncate", " AFTER TRUNCATE ON ", " FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_truncate()"),
+];
+
+const OF_STATUS: [TriggerDdl; 2] = [
+    (
+        "talkmeter_status_insert",
+        " AFTER INSERT ON ",
+        " REFERENCING NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_insert()",
+    ),
+    (
+        "talkmeter_status_update",
+        " AFTER UPDATE ON ",
+        " REFERENCING OLD TABLE AS talkmeter_old NEW TABLE AS talkmeter_new FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_update()",
+    ),
+];
+
+fn meter(
+    source: pg_sys::Oid,
+    relation: &Relation,
+    checked: &Mapping,
+    columns: &[TableColumn],
+    mapping: serde_json::Value,
+    how: &How,
+) {
+    let triggers: &[TriggerDdl] = match how.role {
+        Role::Messages => &OF_MESSAGES,
+        Role::Status => &OF_STATUS,
+    };
+    as_owner(|| {
+        connected(|connection| {
+            // Waits for inserts under way, which would otherwise be neither before the start nor metered.
+            let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
+            connection.run_once(&lock, false);
+            not_attached_twice(connection, source, relation, how.role);
+            record(connection, source, relation, mapping, recorded(checked, columns), how);
+            for member in &relation.members {
+                for (name, fires, calls) in triggers {
+                    connection.run_once(&statement(&["CREATE TRIGGER ", name, fires, member, calls]), false);
+                }
+            }
+            cache::announce_change(connection);
+        })
+    });
+}
+
+/// The names of the columns that hold the tenant, if one does, and the conversation.
+fn keys<'a>(mapping: &Mapping, columns: &'a [TableColumn]) -> (Option<&'a str>, &'a str) {
+    let name = |index: usize| columns[index].seen.name.as_str();
+    (mapping.tenant_column().ok().map(name), name(mapping.conversation_column()))
+}
+
+fn is_indexed(connection: &Connection, source: pg_sys::Oid, mapping: &Mapping, columns: &[TableColumn]) -> bool {
+    let (tenant, conversation) = keys(mapping, columns);
+    relation::is_indexed(connection, source, conversation, tenant)
+}
+
+/// A late row makes us read its conversation: without an index, the whole table.
+fn warn_of_missing_index(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) {
+    let (tenant, conversation) = keys(mapping, columns);
+    let time = mapping.occurred_at_column().map(|index| columns[index].seen.name.as_str());
+    let names: Vec<String> = tenant.into_iter().chain([conversation]).chain(time).map(relation::quoted).collect();
+    failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("no index finds the rows of one conversation in {}", relation.name),
+    )
+    .detail(
+        "When a row is late or changed, its conversation is read again: without an index, by reading the whole table.",
+    )
+    .hint(format!("CREATE INDEX ON {} ({});", relation.name, names.join(", ")))
+    .warn();
+}
+
+/// The facts of a table that the caller may attach, or an error that says why not.
+fn owned_table(source: pg_sys::Oid) -> Relation {
+    let caller = rights::caller();
+    // Asked under a pinned path: a function of the caller's must not answer who owns the table.
+    let facts = as_owner(|| connected(|connection| relation::facts(connection, source, caller)));
+    let relation = facts.unwrap_or_else(|| {
+        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("there is no relation of oid {source}")).raise()
+    });
+    let wrong = |what: &str| {
+        failure(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{} cannot be attached", relation.name))
+            .detail(format!("It is {what}."))
+            .hint("Attach the ordinary or partitioned table into which the application inserts its messages.")
+            .raise()
+    };
+    match relation.kind {
+        'r' | 'p' => {}
+        'v' => wrong("a view"),
+        'm' => wrong("a materialized view"),
+        'f' => wrong("a foreign table"),
+        _ => wrong("not a table"),
+    }
+    if relation.temporary {
+        wrong("a temporary table");
+    }
+    if relation.reserved {
+        wrong("a table of the system or of talkmeter itself");
+    }
+    if relation.has_foreign_partition {
+        wrong("partitioned, and one of its partitions is a foreign table");
+    }
+    if !relation.owned {
+        failure(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {}", relation.name))
+            .hint("Call this as the table's owner or as a member of the owning role.")
+            .raise();
+    }
+    relation
+}
+
+fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, columns: &[TableColumn]) -> Mapping {
+    must_be_utf8();
+    let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
+    let checked = Mapping::check(mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
+    if let Some(zone) = &checked.timezone {
+        known_zone(zone);
+    }
+    let id = &columns[checked.message_id_column()].seen.name;
+    if !as_owner(|| connected(|connection| relation::is_unique(connection, source, id, &relation.partition_key))) {
+        let with_key = relation.partition_key.iter().filter(|column| *column != id);
+        let indexed: Vec<_> = std::iter::once(id).chain(with_key).map(|column| relation::quoted(column)).collect();
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("no unique index covers the message id, column \"{id}\" of {}", relation.name),
+        )
+        .detail("Without one a message could be metered twice.")
+        .hint(format!("CREATE UNIQUE INDEX ON {} ({});", relation.name, indexed.join(", ")))
+        .raise();
+    }
+    checked
+}
+
+fn must_be_utf8() {
+    // SAFETY: reads a variable of this database's.
+    if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
+        failure(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "talkmeter needs a database whose encoding is UTF8")
+            .raise();
+    }
+}
+
+const ZONE: &str = "SELECT FROM pg_timezone_names AS z WHERE z.name = $1";
+
+fn known_zone(zone: &str) {
+    if as_owner(|| connected(|connection| connection.run(ZONE, &[arg(zone)]).count())) == 0 {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("time zone \"{zone}\" is not known"))
+            .hint("See pg_timezone_names for those that are.")
+            .raise();
+    }
+}
+
+const ATTACHED: &str = "
+    SELECT s.relation::text
+    FROM talkmeter.source AS s
+    WHERE s.detached_at IS NULL AND s.role = $2 AND (
+        s.relation IN (SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a)
+        OR s.relation IN (SELECT t.relid FROM pg_partition_tree($1) AS t))
+    LIMIT 1";
+
+fn not_attached_twice(connection: &Connection, source: pg_sys::Oid, relation: &Relation, role: Role) {
+    let rows = connection.run(ATTACHED, &[arg(source), arg(role.name())]);
+    if let Some(mut row) = rows.first() {
+        failure(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("table {} is attached already", relation.name))
+            .detail(format!("It is metered through {}.", row.value::<String>()))
+            .hint("To change how it is metered, call talkmeter.detach first.")
+            .raise();
+    }
+}
+
+fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
+    let mut indexes: Vec<usize> =
+        mapping.columns.iter().copied().chain(mapping.audit.columns().into_iter().flatten()).collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    let is_id = |index| index == mapping.message_id_column();
+    let recorded: Vec<_> = indexes.into_iter().map(|index| Recorded::of(&columns[index], is_id(index))).collect();
+    JsonB(serde_json::to_value(recorded).expect("plain data"))
+}
+
+const RECORD: &str = "
+    INSERT INTO talkmeter.source AS s (source_id, relation, relation_origin, relation_name, policy, default_plan,
+        mapping, columns, strict, starts_at, attached_at, attached_by, members, role)
+    SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass,
+        talkmeter.origin_of($1::oid::regclass), $9, $2,
+        $3, $4, $5, $6, $7, $8, session_user, $10::text[]::regclass[], $11
+    ON CONFLICT (relation, role) DO UPDATE
+    SET relation_origin = excluded.relation_origin, relation_name = excluded.relation_name, policy = excluded.policy,
+        default_plan = excluded.default_plan, mapping = excluded.mapping, columns = excluded.columns,
+        strict = excluded.strict, starts_at = excluded.starts_at, attached_at = excluded.attached_at,
+        attached_by = excluded.attached_by, members = excluded.members, detached_at = NULL";
+
+fn record(
+    connection: &Connection,
+    source: pg_sys::Oid,
+    relation: &Relation,
+    mapping: serde_json::Value,
+    recorded: JsonB,
+    how: &How,
+) {
+    connection.run("LOCK TABLE talkmeter.source IN SHARE ROW EXCLUSIVE MODE", &[]);
+    let now = clock::now();
+    let starts_at = match relation::is_empty(connection, source) {
+        true => Instant::BEGINNING,
+        false => now,
+    };
+    connection.run(
+        RECORD,
+        &[
+            arg(source),
+            arg(how.policy),
+            arg(how.default_plan),
+            arg(JsonB(mapping)),
+            arg(recorded),
+            arg(how.strict),
+            arg(Timestamp::from(starts_at)),
+            arg(Timestamp::from(now)),
+            arg(relation.name.as_str()),
+            arg(relation.members.clone()),
+            arg(how.role.name()),
+        ],
+    );
+}
+
+/// The first rows of the table, read with the caller's rights, with the events that each would give.
+fn preview(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
+    let column = |index: &usize| relation::quoted(&columns[*index].seen.name);
+    let names: Vec<String> = mapping.columns.iter().map(column).collect();
+    let time = mapping.occurred_at_column().expect("a message has a time");
+    let time = relation::quoted(&columns[time].seen.name);
+    let id = relation::quoted(&columns[mapping.message_id_column()].seen.name);
+    let select = statement(&[
+        "SELECT ",
+        &names.join(", "),
+        " FROM ",
+        &relation.name,
+        " ORDER BY ",
+        &time,
+        ", ",
+        &id,
+        " LIMIT ",
+        SHOWN,
+    ]);
+    let readers: Vec<Reader> =
+        mapping.columns.iter().map(|index| columns[*index].reader(mapping.timezone.clone())).collect();
+    let latest = clock::latest();
+    connected(|connection| {
+        let rows = connection.run_once(&select, true);
+        let mut shown = Vec::new();
+        for mut row in rows.iter() {
+            let values: Vec<Value> = readers.iter().map(|reader| value(&mut row, reader)).collect();
+            shown.extend(events(mapping, &values, latest));
+        }
+        shown
+    })
+}
+
+fn value<'r>(row: &mut Row<'r>, reader: &Reader) -> Value<'r> {
+    let (datum, is_null) = row.datum();
+    // SAFETY: the reader was made for the column that was selected, and the rows live as long as the connection.
+    unsafe { reader.read(datum, is_null) }
+}
+
+/// A line per event; one line for a row that gives none, with `ignore` or the reason why it would be quarantined.
+fn events(mapping: &Mapping, row: &[Value], latest: Instant) -> Vec<PreviewRow> {
+    let line = |reading: &Reading, kind: String| -> PreviewRow {
+        (
+            reading.message.as_ref().map(|message| message.text()),
+            reading.tenant.as_deref().map(str::to_owned),
+            reading.conversation.as_deref().map(str::to_owned),
+            reading.at.map(|at| Timestamp::from(at).shown()),
+            Some(kind),
+            reading.excluded.map(str::to_owned),
+        )
+    };
+    let reading = mapping.read(row, latest);
+    match reading.refusal {
+        _ if reading.ignored => vec![line(&reading, "ignore".to_owned())],
+        Some(refusal) => vec![line(&reading, format!("quarantine: {}", refusal.name()))],
+        None => reading.kinds.iter().map(|kind| line(&reading, kind.name().to_owned())).collect(),
+    }
+}
+
+const DETACH: &str = "
+    UPDATE talkmeter.source AS s SET detached_at = clock_timestamp()
+    WHERE s.relation = $1::oid::regclass AND s.detached_at IS NULL";
+
+const TRIGGERED: &str = "
+    SELECT format('%I', g.tgname), format('%I.%I', n.nspname, c.relname)
+    FROM pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_trigger AS g ON g.tgrelid = c.oid
+    WHERE c.oid IN (
+            SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t
+            UNION ALL SELECT m::oid FROM talkmeter.source AS s CROSS JOIN unnest(s.members) AS m
+            WHERE s.relation = $1::oid::regclass)
+        AND NOT g.tgisinternal AND g.tgname LIKE 'talkmeter\\_%' AND g.tgfoid IN (
+            SELECT p.oid FROM pg_proc AS p
+            WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prorettype = 'trigger'::regtype)
+    ORDER BY c.oid, g.tgname";
+
+/// Stops metering a table; what was metered stays.
+#[pg_extern(sql = false)]
+fn detach(source: pg_sys::Oid) {
+    // A table that was dropped has no owner to ask and no trigger to drop: what is left is to forget it.
+    if as_owner(|| connected(|connection| detach_dropped(connection, source))) {
+        return;
+    }
+    let relation = owned_table(source);
+    as_owner(|| {
+        connected(|connection| {
+            let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
+            connection.run_once(&lock, false);
+            if connection.run(DETACH, &[arg(source)]).count() == 0 {
+                failure(
+                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("table {} is not attached", relation.name),
+                )
+                .hint("See talkmeter.sources for those that are.")
+                .raise();
+            }
+            let rows = connection.run(TRIGGERED, &[arg(source)]);
+            for mut row in rows.iter() {
+                let (name, member): (String, String) = (row.value(), row.value());
+                connection.run_once(&statement(&["DROP TRIGGER ", &name, " ON ", &member]), false);
+            }
+            cache::announce_change(connection);
+        })
+    });
+}
+
+const DETACH_DROPPED: &str = "
+    UPDATE talkmeter.source AS s SET detached_at = clock_timestamp()
+    WHERE s.relation = $1::oid::regclass AND s.detached_at IS NULL
+        AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = $1)";
+
+fn detach_dropped(connection: &Connection, source: pg_sys::Oid) -> bool {
+    connection.run(DETACH_DROPPED, &[arg(source)]).count() > 0
+}

@@ -1,0 +1,10 @@
+//! How does a transaction see its own charges before it commits (rule 3.4)?
+
+use crate::meter::commit;
+use pgrx::prelude::*;
+
+/// Folds and charges this transaction's rows now instead of at commit.
+#[pg_extern(sql = false)]
+fn flush() {
+    commit::work();
+}

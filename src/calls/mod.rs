@@ -1,0 +1,29 @@
+//! What do people call: to attach a table, sell, correct, close a month? Each file answers one kind of call.
+
+mod access;
+mod alert_channel;
+mod attach;
+mod define;
+mod dispute;
+mod flush;
+mod mark;
+mod packs;
+mod reconcile;
+mod retry;
+mod statement;
+mod subscribe;
+mod sweep;
+
+use crate::pg::locks::Tenants;
+use crate::pg::rights::as_owner;
+use crate::pg::sql::{Connection, connected};
+
+/// Does `work`, with the owner's rights, while the tenant is locked, until the transaction ends.
+fn locked<R>(tenant: &str, work: impl FnOnce(&Connection) -> R) -> R {
+    as_owner(|| {
+        connected(|connection| {
+            Tenants::begin().lock(connection, &[tenant]);
+            work(connection)
+        })
+    })
+}

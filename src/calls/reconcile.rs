@@ -1,0 +1,244 @@
+//! Does what was charged on a day agree with the messages, and with what somebody else counted (rule 4.6)?
+
+use crate::billing::account::{self, Needed};
+use crate::calls::sweep;
+use crate::catalog::args::{self, required, tenant_key};
+use crate::meter::batch::BATCH;
+use crate::pg::clock::{self, Day, Timestamp};
+use crate::pg::error::failure;
+use crate::pg::rights::as_owner;
+use crate::pg::sql::{Connection, arg, connected};
+use crate::reports::recount;
+use pgrx::datum::Date;
+use pgrx::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use talkmeter_engine::alert::is_off;
+use talkmeter_engine::draw_down::Account;
+use talkmeter_engine::instant::{DAY, Instant};
+use talkmeter_engine::part::Part;
+use talkmeter_engine::period::{self, Period};
+
+/// A local day may begin and end this much from that of UTC.
+const ZONES: i64 = DAY;
+
+/// Compares, for each tenant, what was charged on a local day with a recount and with what was reported, records the
+/// result and returns how many days of tenants are flagged.
+#[pg_extern(sql = false)]
+fn reconcile(day: Option<Date>) -> i64 {
+    let day = args::day(required(day, "day"), "day");
+    sweep::end_what_has_ended(clock::now());
+    as_owner(|| {
+        connected(|connection| {
+            let mut days = days(connection, day);
+            recount(day, &mut days);
+            let flagged = days.values().filter(|counts| counts.is_flagged()).count() as i64;
+            record(connection, day, &days);
+            flagged
+        })
+    })
+}
+
+/// The first instant of that day in UTC.
+fn in_utc(day: Day) -> Instant {
+    Instant(i64::from(day.0) * DAY)
+}
+
+/// What was counted of a tenant's day.
+struct Counts {
+    day: Day,
+    /// Says in which local day an instant lies.
+    account: Account,
+    charged: i64,
+    recounted: i64,
+    /// Charged units whose rows are gone.
+    unprovable: i64,
+    external: Option<i64>,
+}
+
+impl Counts {
+    fn holds(&self, at: Instant) -> bool {
+        self.account.day_of(at) == Some(self.day.0)
+    }
+
+    /// About when the day is: a zone that changes within it makes it longer or shorter.
+    fn bounds(&self) -> Period {
+        let midday = in_utc(self.day).plus(DAY / 2);
+        period::day_bounds(self.day.0, self.account.zone_at(midday)).expect("a day in range")
+    }
+
+    fn is_flagged(&self) -> bool {
+        let recounted = self.recounted + self.unprovable;
+        let off = |external| is_off(self.charged, external) || is_off(recounted, external);
+        is_off(self.charged, recounted) || self.external.is_some_and(off)
+    }
+}
+
+const TENANTS: &str = "
+    SELECT l.tenant, (SELECT e.units FROM talkmeter.external_count AS e
+        WHERE e.tenant = l.tenant AND e.day = $1)
+    FROM (
+        SELECT a.tenant FROM talkmeter.account AS a
+        UNION SELECT c.tenant FROM talkmeter.external_count AS c WHERE c.day = $1
+    ) AS l
+    ORDER BY l.tenant";
+
+// A charge whose instant has moved within its period stays as it was posted, so the part says when it is.
+const CHARGED: &str = "
+    SELECT c.tenant, COALESCE(p.charged_at, c.charged_at)
+    FROM talkmeter.charge AS c
+    LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
+    WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
+        AND c.period_start < $2 AND c.period_end > $1 AND c.reverses IS NULL AND NOT EXISTS (
+            SELECT FROM talkmeter.charge AS r
+            WHERE r.tenant = c.tenant AND r.reverses = c.charge_id AND r.reason = 'refold')";
+
+/// The days of all tenants that have an account or a reported count, with what was charged.
+fn days(connection: &Connection, day: Day) -> BTreeMap<String, Counts> {
+    let utc = in_utc(day);
+    let rows = connection.run(TENANTS, &[arg(day)]);
+    let external: BTreeMap<String, Option<i64>> = rows.iter().map(|mut row| (row.value(), row.nullable())).collect();
+    let mut days = BTreeMap::new();
+    let now = clock::now();
+    let mut is_over = utc.plus(DAY) <= now;
+    let tenants: Vec<&str> = external.keys().map(String::as_str).collect();
+    for some in tenants.chunks(BATCH) {
+        let mut all = account::read(connection, some, &Needed::at(utc));
+        for tenant in some {
+            let account = all.remove(*tenant).unwrap_or_default().account;
+            let external = external[*tenant];
+            let counts = Counts { day, account, charged: 0, recounted: 0, unprovable: 0, external };
+            // It may not be over yet in the tenant's zone: a later call will do.
+            match counts.account.day_of(now).is_some_and(|today| day.0 < today) {
+                true => drop(days.insert((*tenant).to_owned(), counts)),
+                false => is_over = false,
+            }
+        }
+    }
+    if days.is_empty() && !is_over {
+        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over").raise();
+    }
+    let span = [arg(Timestamp::from(utc.plus(-ZONES))), arg(Timestamp::from(utc.plus(DAY + ZONES)))];
+    let rows = connection.run(CHARGED, &span);
+    for mut row in rows.iter() {
+        let (tenant, at): (String, Timestamp) = (row.value(), row.value());
+        if let Some(counts) = days.get_mut(&tenant).filter(|counts| counts.holds(at.bound())) {
+            counts.charged += 1;
+        }
+    }
+    days
+}
+
+/// Counts the units of the day that the messages give.
+fn recount(day: Day, days: &mut BTreeMap<String, Counts>) {
+    let utc = in_utc(day);
+    let span = Period { start: utc.plus(-ZONES), end: utc.plus(DAY + ZONES) };
+    let tenants: BTreeSet<String> = days.keys().cloned().collect();
+    recount::conversations(
+        "reconcile",
+        span,
+        None,
+        |tenant| tenants.contains(tenant),
+        |some| {
+            for recounted in some {
+                let counts = days.get_mut(recounted.key.0).expect("a tenant of the day");
+                // A unit without a plan waits, and is not charged.
+                let on_day = |at: Instant| counts.holds(at) && counts.account.plan_at(at).is_some();
+                let units =
+                    recounted.parts.iter().filter_map(Part::charge_instant).filter(|at| on_day(*at)).count() as i64;
+                match recounted.is_unprovable {
+                    true => counts.unprovable += units,
+                    false => counts.recounted += units,
+                }
+            }
+        },
+    );
+}
+
+const RECORD: &str = "
+    INSERT INTO talkmeter.reconciliation AS r (tenant, day, charged, recounted, unprovable, external, flagged)
+    SELECT u.tenant, $1, u.charged, u.recounted, u.unprovable, u.external, u.flagged
+    FROM unnest($2::text[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::bool[])
+        AS u (tenant, charged, recounted, unprovable, external, flagged)
+    ON CONFLICT (tenant, day) DO UPDATE
+    SET charged = excluded.charged, recounted = excluded.recounted, unprovable = excluded.unprovable,
+        external = excluded.external, flagged = excluded.flagged, reconciled_at = clock_timestamp(),
+        -- A review holds as long as the counts that were reviewed do.
+        reviewed_at = CASE WHEN (r.charged, r.recounted, r.unprovable, r.external)
+            IS NOT DISTINCT FROM (excluded.charged, excluded.recounted, excluded.unprovable, excluded.external)
+            THEN r.reviewed_at END,
+        reviewed_by = CASE WHEN (r.charged, r.recounted, r.unprovable, r.external)
+            IS NOT DISTINCT FROM (excluded.charged, excluded.recounted, excluded.unprovable, excluded.external)
+            THEN r.reviewed_by END";
+
+const ALERT: &str = "
+    INSERT INTO talkmeter.alert AS a (tenant, period_start, period_end, kind, day, detail)
+    SELECT r.tenant, COALESCE(p.period_start, d.day_start), COALESCE(p.period_end, d.day_end), 'reconcile', r.day,
+        format('%s charged, %s recounted, %s unprovable, %s reported', r.charged, r.recounted, r.unprovable,
+            COALESCE(r.external::text, 'none'))
+    FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS d (tenant, day_start, day_end)
+    JOIN talkmeter.reconciliation AS r ON r.tenant = d.tenant
+    LEFT JOIN LATERAL talkmeter.period_at(r.tenant, d.day_start) AS p ON true
+    WHERE r.day = $1 AND r.flagged AND NOT EXISTS (
+        SELECT FROM talkmeter.alert AS o WHERE o.tenant = r.tenant AND o.kind = 'reconcile' AND o.day = r.day)
+    ON CONFLICT DO NOTHING";
+
+fn record(connection: &Connection, day: Day, days: &BTreeMap<String, Counts>) {
+    let all: Vec<(&String, &Counts)> = days.iter().collect();
+    for some in all.chunks(BATCH) {
+        let counts = |count: fn(&Counts) -> i64| arg(some.iter().map(|(_, own)| count(own)).collect::<Vec<_>>());
+        connection.run(
+            RECORD,
+            &[
+                arg(day),
+                arg(some.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>()),
+                counts(|own| own.charged),
+                counts(|own| own.recounted),
+                counts(|own| own.unprovable),
+                arg(some.iter().map(|(_, own)| own.external).collect::<Vec<_>>()),
+                arg(some.iter().map(|(_, own)| own.is_flagged()).collect::<Vec<_>>()),
+            ],
+        );
+    }
+    let flagged: Vec<(&String, &Counts)> = all.into_iter().filter(|(_, own)| own.is_flagged()).collect();
+    let times = |time: fn(Period) -> Instant| {
+        arg(flagged.iter().map(|(_, own)| Timestamp::from(time(own.bounds()))).collect::<Vec<_>>())
+    };
+    let tenants = arg(flagged.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>());
+    connection.run(ALERT, &[arg(day), tenants, times(|day| day.start), times(|day| day.end)]);
+}
+
+const REPORT: &str = "
+    INSERT INTO talkmeter.external_count AS e (tenant, day, units) VALUES ($1, $2, $3)
+    ON CONFLICT (tenant, day) DO UPDATE
+    SET units = excluded.units, reported_at = clock_timestamp(), reported_by = session_user";
+
+/// Notes what somebody else has counted on a tenant's local day; a later report replaces an earlier one.
+#[pg_extern(sql = false)]
+fn report_external(tenant: Option<&str>, day: Option<Date>, units: Option<i64>) {
+    let tenant = tenant_key(tenant);
+    let (day, units) = (args::day(required(day, "day"), "day"), required(units, "units"));
+    if units < 0 {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"units\" is negative").raise();
+    }
+    as_owner(|| connected(|connection| connection.run(REPORT, &[arg(tenant), arg(day), arg(units)]).count()));
+}
+
+const REVIEW: &str = "
+    UPDATE talkmeter.reconciliation AS r SET reviewed_at = clock_timestamp(), reviewed_by = session_user
+    WHERE r.tenant = $1 AND r.day = $2";
+
+/// Notes that somebody has looked at a tenant's reconciled day.
+#[pg_extern(sql = false)]
+fn review(tenant: Option<&str>, day: Option<Date>) {
+    let tenant = tenant_key(tenant);
+    let day = args::day(required(day, "day"), "day");
+    let reviewed = as_owner(|| connected(|connection| connection.run(REVIEW, &[arg(tenant), arg(day)]).count()));
+    if reviewed == 0 {
+        failure(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("that day of tenant \"{tenant}\" was never reconciled"),
+        )
+        .hint("Call talkmeter.reconcile.")
+        .raise();
+    }
+}

@@ -1,0 +1,222 @@
+//! Which rows in quarantine can be metered by now (rule 3.7)?
+
+use crate::capture::entry::{Entry, RowName};
+use crate::capture::ingest::{self, push_row};
+use crate::capture::quarantine;
+use crate::capture::queue::{self, Message, Operation};
+use crate::capture::status_rows;
+use crate::catalog::Catalog;
+use crate::catalog::sources::{Layout, Role, Source};
+use crate::meter::commit;
+use crate::meter::history;
+use crate::pg::clock::{self, Timestamp};
+use crate::pg::locks;
+use crate::pg::progress::Progress;
+use crate::pg::rights::as_owner;
+use crate::pg::sql::{Connection, Row, Rows, arg, connected};
+use pgrx::datum::Uuid;
+use pgrx::prelude::*;
+use std::collections::BTreeMap;
+use talkmeter_engine::event::Kind;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order::OrderKey;
+
+/// Meters the rows of quarantine that can now be metered, and returns how many left it.
+#[pg_extern(sql = false)]
+fn retry_quarantine() -> i64 {
+    commit::work();
+    let before = count();
+    let mut progress = Progress::begin("retry_quarantine", "rows", before as usize);
+    retry(&|connection, after| connection.run(ALL, &[arg(after), arg(BATCH)]), |looked_at| progress.advance(looked_at));
+    commit::work();
+    before - count()
+}
+
+/// Notes again the rows whose time has come by `as_of`.
+pub fn future(as_of: Instant) {
+    retry(&|connection, after| connection.run(FUTURE, &[arg(after), arg(BATCH), arg(Timestamp::from(as_of))]), |_| {});
+}
+
+/// Entries looked at together.
+const BATCH: i64 = 1_000;
+
+macro_rules! select_entries {
+    ($condition:literal) => {
+        concat!(
+            "SELECT q.quarantine_id, q.source_id, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.mark_kind,
+                q.removal, q.counted
+            FROM talkmeter.quarantined AS q
+            WHERE q.quarantine_id > $1 AND ",
+            $condition,
+            " ORDER BY q.quarantine_id
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED"
+        )
+    };
+}
+
+const ALL: &str = select_entries!("true");
+const FUTURE: &str = select_entries!("q.reason = 'future' AND q.occurred_at <= $3");
+
+fn count() -> i64 {
+    as_owner(|| {
+        connected(|connection| {
+            connection.run("SELECT count(*) FROM talkmeter.quarantined WHERE removal IS NULL", &[]).only().value()
+        })
+    })
+}
+
+/// An entry that is in quarantine, with its id there.
+struct Waiting {
+    id: Uuid,
+    entry: Entry,
+}
+
+impl Waiting {
+    fn read(mut row: Row) -> Waiting {
+        let id = row.value();
+        let name = RowName {
+            source: row.value(),
+            message: row.nullable(),
+            tenant: row.nullable(),
+            conversation: row.nullable(),
+            at: row.nullable::<Timestamp>().map(Timestamp::bound),
+        };
+        let entry = Entry {
+            row: name,
+            reason: row.value::<String>().into(),
+            detail: None,
+            mark: row.nullable::<String>().and_then(|kind| Kind::named(&kind)),
+            removal: row.nullable(),
+            counted: row.value(),
+        };
+        Waiting { id, entry }
+    }
+
+    /// The row is an event in spite of being here.
+    fn is_event(&self) -> bool {
+        self.entry.counted || self.waits_for_policy()
+    }
+
+    fn waits_for_policy(&self) -> bool {
+        self.entry.reason == "unknown_policy"
+    }
+
+    /// Tenant and conversation, if both are known.
+    fn conversation(&self) -> Option<Message<'_>> {
+        let RowName { tenant, conversation, .. } = &self.entry.row;
+        Some(Message { tenant: tenant.as_deref()?, conversation: conversation.as_deref()?, excluded: false })
+    }
+}
+
+/// Notes the selected entries again; `looked_at` learns how many at a time.
+fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_at: impl FnMut(usize)) {
+    let mut after = Uuid::from_bytes([0; 16]);
+    loop {
+        let entries: Vec<Waiting> = as_owner(|| {
+            connected(|connection| {
+                let rows = select(connection, after);
+                rows.iter().map(Waiting::read).collect()
+            })
+        });
+        let Some(last) = entries.last() else { return };
+        after = last.id;
+        as_owner(|| connected(|connection| note_again(connection, &entries)));
+        looked_at(entries.len());
+        pgrx::check_for_interrupts!();
+    }
+}
+
+const LEAVE: &str = "DELETE FROM talkmeter.quarantined AS q WHERE q.quarantine_id = ANY ($1)";
+
+fn note_again(connection: &Connection, entries: &[Waiting]) {
+    let latest = clock::latest();
+    let catalog = Catalog::now();
+    let mut left: Vec<Uuid> = Vec::new();
+    let mut rows: BTreeMap<i32, Vec<&Waiting>> = BTreeMap::new();
+    for waiting in entries {
+        match (waiting.entry.mark, waiting.entry.row.source) {
+            _ if waiting.entry.removal.is_some() => left.extend(removal_again(waiting)),
+            (Some(kind), _) => left.extend(mark_again(waiting, kind, latest)),
+            (None, 0) => left.extend(numbered_mark_again(connection, waiting)),
+            (None, source) => rows.entry(source).or_default().push(waiting),
+        }
+    }
+    let mut refused = Vec::new();
+    for (source, entries) in &rows {
+        if let Some(source) = catalog.source(*source) {
+            left.extend(rows_again(&source, entries, latest, &mut refused));
+        }
+    }
+    quarantine::write(connection, &refused);
+    if !left.is_empty() {
+        locks::despite_conflicts(|connection| connection.run(LEAVE, &[arg(left.clone())]).count());
+    }
+}
+
+/// A change that took an event away. The kind of an event that is gone does not matter.
+fn removal_again(waiting: &Waiting) -> Option<Uuid> {
+    queue::push(&waiting.conversation()?, waiting.entry.removal.as_deref()?, Kind::Note, Operation::Remove);
+    Some(waiting.id)
+}
+
+/// A mark that was never made.
+fn mark_again(waiting: &Waiting, kind: Kind, latest: Instant) -> Option<Uuid> {
+    let Message { tenant, conversation, .. } = waiting.conversation()?;
+    let at = waiting.entry.row.at.filter(|at| *at <= latest)?;
+    queue::mark(tenant, conversation, kind, at);
+    Some(waiting.id)
+}
+
+const MARK: &str = "
+    SELECT m.kind FROM talkmeter.marked AS m WHERE m.tenant = $1 AND m.conversation = $2 AND m.mark = $3";
+
+/// A mark that has its number, but was not folded.
+fn numbered_mark_again(connection: &Connection, waiting: &Waiting) -> Option<Uuid> {
+    let message = waiting.conversation()?;
+    let row = &waiting.entry.row;
+    let number: i64 = row.message.as_ref()?.parse().ok()?;
+    let rows = connection.run(MARK, &[arg(message.tenant), arg(message.conversation), arg(number)]);
+    let kind = Kind::named(&rows.first()?.value::<String>())?;
+    let operation = if waiting.is_event() { Operation::Touch } else { Operation::Add };
+    queue::push(&message, OrderKey::mark(row.at?, kind, number).as_bytes(), kind, operation);
+    (!waiting.waits_for_policy()).then_some(waiting.id)
+}
+
+/// Notes rows again that can be read, and returns the entries that need not be kept: of those, and of rows that are
+/// gone. A row that cannot be metered for another reason by now gets a new entry.
+fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &mut Vec<Entry>) -> Vec<Uuid> {
+    let Layout::Whole { mapping, .. } = &source.layout else { return Vec::new() };
+    let named: Vec<&Waiting> = entries.iter().copied().filter(|waiting| waiting.entry.row.message.is_some()).collect();
+    let messages: Vec<&str> = named.iter().filter_map(|waiting| waiting.entry.row.message.as_deref()).collect();
+    let mut found = vec![false; named.len()];
+    let mut left = Vec::new();
+    let can_be_read = history::for_each_message(source, &messages, |index, row| {
+        let waiting = named[index];
+        let reading = mapping.read(row, latest);
+        // A message id may be that of several rows, in partitions.
+        if waiting.entry.row.at.is_some_and(|at| reading.at != Some(at)) {
+            return;
+        }
+        found[index] = true;
+        match ingest::entry(source, mapping, row, latest) {
+            _ if source.role == Role::Status => {
+                status_rows::note(source, mapping, row, |_| true);
+                left.push(waiting.id);
+            }
+            Some(now) if now.reason != waiting.entry.reason => refused.push(now),
+            Some(_) => {}
+            None => {
+                let operation = if waiting.is_event() { Operation::Touch } else { Operation::Add };
+                push_row(source, mapping, row, latest, operation);
+                if !waiting.waits_for_policy() {
+                    left.push(waiting.id);
+                }
+            }
+        }
+    });
+    if can_be_read {
+        left.extend(named.iter().zip(&found).filter(|(_, found)| !**found).map(|(waiting, _)| waiting.id));
+    }
+    left
+}

@@ -1,0 +1,83 @@
+//! How does a billing month end (rule 4.6)? Swept, and its statement frozen.
+
+use crate::billing::account::{self, Needed};
+use crate::calls::{locked, sweep};
+use crate::catalog::args::{instant, required, tenant_key};
+use crate::pg::clock::{self, Timestamp};
+use crate::pg::error::failure;
+use crate::pg::sql::{Connection, arg};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::period::Period;
+
+/// Sweeps, and then freezes a period that is over. What is posted for it later is listed by the period that is open
+/// then.
+#[pg_extern(sql = false)]
+fn finalize(tenant: Option<&str>, period_start: Option<TimestampWithTimeZone>) {
+    let tenant = tenant_key(tenant);
+    let start = instant(required(period_start, "period_start"), "period_start");
+    sweep::end_what_has_ended(clock::now());
+    locked(tenant, |connection| freeze(connection, tenant, known_period(connection, tenant, start)));
+}
+
+fn known_period(connection: &Connection, tenant: &str, start: Instant) -> Period {
+    let books = account::read_one(connection, tenant, &Needed::at(start));
+    let period = books.account.period_starting(start).or_else(|| books.account.period_at(start));
+    let shown = |at: Instant| at.calendar().map(|time| time.to_rfc3339()).unwrap_or_default();
+    let Some(period) = period else {
+        failure(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("tenant \"{tenant}\" was on no plan at {}", shown(start)),
+        )
+        .raise()
+    };
+    if period.start != start {
+        failure(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("no period of tenant \"{tenant}\" starts at {}", shown(start)),
+        )
+        .detail(format!(
+            "The period that holds it starts at {} and ends at {}.",
+            shown(period.start),
+            shown(period.end)
+        ))
+        .raise();
+    }
+    if period.end > clock::now() {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("the period of tenant \"{tenant}\" that starts at {} is not over", shown(start)),
+        )
+        .detail(format!("It ends at {}.", shown(period.end)))
+        .raise();
+    }
+    if books.account.used.get(&period).is_some_and(|usage| usage.is_finalized) {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("the period of tenant \"{tenant}\" that starts at {} is finalized already", shown(start)),
+        )
+        .hint("See talkmeter.statement.")
+        .raise();
+    }
+    period
+}
+
+const LINES: &str = "
+    INSERT INTO talkmeter.statement_line (tenant, period_start, period_end, line, kind, of_period_start, description,
+        quantity, unit_price, amount, currency)
+    SELECT $1, $2, $3, l.line, l.kind, l.of_period_start, l.description, l.quantity, l.unit_price, l.amount, l.currency
+    FROM talkmeter.statement_lines($1, $2, $3) AS l";
+
+const CLOSE: &str = "
+    INSERT INTO talkmeter.period AS p (tenant, period_start, period_end, included_used, pack_used, overage_units,
+        overage_amount, finalized_at, finalized_by)
+    VALUES ($1, $2, $3, 0, 0, 0, 0, clock_timestamp(), session_user)
+    ON CONFLICT (tenant, period_start, period_end) DO UPDATE
+    SET finalized_at = excluded.finalized_at, finalized_by = excluded.finalized_by";
+
+fn freeze(connection: &Connection, tenant: &str, period: Period) {
+    let key = || [arg(tenant), arg(Timestamp::from(period.start)), arg(Timestamp::from(period.end))];
+    connection.run(LINES, &key());
+    connection.run(CLOSE, &key());
+}

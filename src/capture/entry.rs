@@ -1,0 +1,93 @@
+//! What is known of a row that cannot be metered now, and what happens to it? The words of capture and quarantine.
+
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use talkmeter_engine::event::Kind;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::Reading;
+use talkmeter_engine::order::OrderKey;
+
+/// The key of a conversation: tenant and the application's own id of it.
+pub type Key<'a> = (&'a str, &'a str);
+
+/// A row as quarantine knows it, as far as it could be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RowName {
+    /// The attached table; 0 for a mark that was made by function.
+    pub source: i32,
+    /// The id of the row, or the number of a mark that has one.
+    pub message: Option<String>,
+    pub tenant: Option<String>,
+    pub conversation: Option<String>,
+    pub at: Option<Instant>,
+}
+
+impl RowName {
+    /// The name of a row that was read.
+    pub fn of(source: i32, reading: &Reading) -> RowName {
+        RowName {
+            source,
+            message: reading.message.as_ref().map(|message| message.text()),
+            tenant: reading.tenant.as_deref().map(str::to_owned),
+            conversation: reading.conversation.as_deref().map(str::to_owned),
+            at: reading.at,
+        }
+    }
+
+    /// The name of the row, or the mark, that an event of a conversation comes from.
+    pub fn at_place(tenant: &str, conversation: &str, place: &OrderKey) -> RowName {
+        RowName {
+            source: place.source(),
+            message: place.message().map(|message| message.text()),
+            tenant: Some(tenant.to_owned()),
+            conversation: Some(conversation.to_owned()),
+            at: Some(place.at()),
+        }
+    }
+}
+
+/// What concerns quarantine, on its way there.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Aside {
+    /// A row was changed or deleted. Its entry in quarantine, if it has one, is out of date.
+    Left(RowName),
+    /// A row, or a mark, goes to quarantine.
+    Refused(Entry),
+    /// A table was truncated: the entries of its rows are out of date.
+    Emptied(i32),
+}
+
+/// A row that could not be metered.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Entry {
+    pub row: RowName,
+    /// Why not (rule 3.7).
+    pub reason: Cow<'static, str>,
+    pub detail: Option<String>,
+    /// The kind of a mark that is still to be made.
+    pub mark: Option<Kind>,
+    /// The place of an event that a change removed. The removal is still to be folded.
+    pub removal: Option<Vec<u8>>,
+    /// The row was metered as it was before the change. It stays an event until a retry reads it again.
+    pub counted: bool,
+}
+
+impl Entry {
+    /// The entry of an event of which all is known.
+    pub fn of(tenant: &str, conversation: &str, place: &OrderKey, reason: &'static str, detail: String) -> Entry {
+        let row = RowName::at_place(tenant, conversation, place);
+        Entry { row, reason: reason.into(), detail: Some(detail), ..Entry::default() }
+    }
+
+    /// Whether both are of one row.
+    pub fn same_row(&self, other: &Entry) -> bool {
+        (&self.row, self.mark, self.removal.is_some()) == (&other.row, other.mark, other.removal.is_some())
+    }
+}
+
+/// Adds an entry, but a row that is several events only once.
+pub fn add(entries: &mut Vec<Entry>, entry: Entry) {
+    if !entries.last().is_some_and(|last| last.same_row(&entry)) {
+        entries.push(entry);
+    }
+}

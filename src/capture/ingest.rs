@@ -1,0 +1,267 @@
+//! What happens when the application changes rows of an attached table? Their events are noted, nothing more.
+
+use crate::capture::entry::{Aside, Entry, RowName};
+use crate::capture::quarantine;
+use crate::capture::queue::{self, Message, Operation};
+use crate::catalog::sources::{self, Attachment, Layout, Role, Source};
+use crate::pg::clock;
+use crate::pg::row;
+use crate::pg::settings;
+use crate::pg::trigger::{self, Call};
+use pgrx::prelude::*;
+use std::collections::HashSet;
+use std::rc::Rc;
+use talkmeter_engine::event::Kind;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::{self, Mapping, Value};
+use talkmeter_engine::order::OrderKey;
+
+/// # Safety
+/// The server calls it, with the call information that it gives to every function.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn on_insert(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the call information is the server's.
+    let call = unsafe { Call::of(call, &trigger::INSERT) };
+    if let Some(source) = source(&call) {
+        note_new(call.data, &source);
+    }
+    pg_sys::Datum::from(0usize)
+}
+
+/// # Safety
+/// As of [`on_insert`].
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn on_update(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the call information is the server's.
+    let call = unsafe { Call::of(call, &trigger::UPDATE) };
+    if let Some(source) = source(&call) {
+        note_changed(&call, &source);
+    }
+    pg_sys::Datum::from(0usize)
+}
+
+/// # Safety
+/// As of [`on_insert`].
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn on_delete(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the call information is the server's.
+    let call = unsafe { Call::of(call, &trigger::DELETE) };
+    if let Some(source) = source(&call) {
+        note_deleted(call.data, &source);
+    }
+    pg_sys::Datum::from(0usize)
+}
+
+/// # Safety
+/// As of [`on_insert`].
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn on_truncate(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the call information is the server's.
+    let call = unsafe { Call::of(call, &trigger::TRUNCATE) };
+    if let Some(source) = source(&call) {
+        // A partition's rows are not all that there are.
+        if call.relation.rd_id == source.relation && (queue::has_asides() || quarantine::holds_any(source.id)) {
+            queue::set_aside(&Aside::Emptied(source.id));
+        }
+        if !queue::is_empty() {
+            queue::truncated(source.id);
+        }
+    }
+    pg_sys::Datum::from(0usize)
+}
+
+trigger::version_1!(pg_finfo_on_insert, pg_finfo_on_update, pg_finfo_on_delete, pg_finfo_on_truncate);
+
+/// The source on whose table the trigger fired; `None` on a table that was a partition of one.
+pub fn source_of(call: &Call, role: Role) -> Option<Rc<Source>> {
+    match sources::attachment(call.relation.rd_id, role) {
+        Attachment::Attached(source) => Some(source),
+        Attachment::Former => None,
+        Attachment::Unknown => call.not_attached(),
+    }
+}
+
+fn source(call: &Call) -> Option<Rc<Source>> {
+    source_of(call, Role::Messages)
+}
+
+fn note_new(data: &pg_sys::TriggerData, source: &Source) {
+    if !settings::ENABLED.get() {
+        return note_unread(data, source, &Entry { reason: "disabled".into(), ..Entry::default() });
+    }
+    match &source.layout {
+        Layout::Whole { mapping, readers, .. } => {
+            let latest = clock::latest();
+            row::for_each_new_row(data, readers, |row| note_row(source, mapping, row, latest));
+        }
+        Layout::Broken { because, .. } => note_unread(data, source, &broken(because)),
+    }
+}
+
+/// The entry of a row of which the mapping says nothing any more.
+pub fn broken(because: &str) -> Entry {
+    Entry { reason: "mapping_broken".into(), detail: Some(because.to_owned()), ..Entry::default() }
+}
+
+/// Notes rows of which only the message id is read.
+pub fn note_unread(data: &pg_sys::TriggerData, source: &Source, why: &Entry) {
+    let readers: Vec<_> = source.layout.message_id().into_iter().cloned().collect();
+    row::for_each_new_row(data, &readers, |row| {
+        let message = row.first().and_then(mapping::message_id).map(|id| id.text());
+        refuse(source, Entry { row: RowName { source: source.id, message, ..RowName::default() }, ..why.clone() });
+    });
+}
+
+/// A changed row is the removal of what it was and the addition of what it is (rule 3.5.9).
+fn note_changed(call: &Call, source: &Source) {
+    if !call.may_have_changed(source.layout.columns()) {
+        return;
+    }
+    let (mapping, readers) = match &source.layout {
+        Layout::Whole { mapping, readers, .. } => (mapping, readers),
+        // What has changed is not known: each row is looked at again once it can be.
+        Layout::Broken { because, .. } => {
+            return note_unread(call.data, source, &Entry { counted: true, ..broken(because) });
+        }
+    };
+    let latest = clock::latest();
+    if row::is_paired(call.data) {
+        return row::for_each_changed_row(call.data, readers, |old, new| {
+            if old != new {
+                note_change(source, mapping, old, new, latest);
+            }
+        });
+    }
+    // A trigger of the application's kept rows from the partition that they were to move to: those count as deleted.
+    let mut still_there = HashSet::new();
+    row::for_each_new_row(call.data, readers, |row| {
+        still_there.extend(row_name(source, mapping, row, latest).message);
+    });
+    row::for_each_old_row(call.data, readers, |row| {
+        let name = row_name(source, mapping, row, latest);
+        let is_there = name.message.as_ref().is_some_and(|message| still_there.contains(message));
+        queue::set_aside(&Aside::Left(name));
+        let operation = if is_there { Operation::Remove } else { Operation::Delete };
+        note_gone(source, mapping, row, latest, operation);
+    });
+    row::for_each_new_row(call.data, readers, |row| note_row(source, mapping, row, latest));
+}
+
+fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value], latest: Instant) {
+    let (before, after) = (mapping.read(old, latest), mapping.read(new, latest));
+    let is_before_start = |at: Option<Instant>| at.is_some_and(|at| at < source.starts_at);
+    if before == after || (is_before_start(before.at) && is_before_start(after.at)) {
+        return;
+    }
+    queue::set_aside(&Aside::Left(row_name(source, mapping, old, latest)));
+    // A row that cannot be read any more counts as deleted: what it was metered as stays.
+    let operation = match after.refusal.is_none() && !is_before_start(after.at) {
+        true => Operation::Remove,
+        false => Operation::Delete,
+    };
+    note_gone(source, mapping, old, latest, operation);
+    note_row(source, mapping, new, latest);
+}
+
+/// Notes that a row lost its events. A row dated before the start had none.
+fn note_gone(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+    if entry(source, mapping, row, latest).is_some() {
+        return;
+    }
+    if settings::ENABLED.get() {
+        return push_row(source, mapping, row, latest, operation);
+    }
+    if operation == Operation::Remove {
+        for_each_event(source, mapping, row, latest, |message, place, _| {
+            queue::set_aside(&Aside::Refused(Entry {
+                row: RowName::at_place(message.tenant, message.conversation, place),
+                reason: "disabled".into(),
+                removal: Some(place.as_bytes().to_vec()),
+                ..Entry::default()
+            }));
+        });
+    }
+}
+
+fn row_name(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) -> RowName {
+    RowName::of(source.id, &mapping.read(row, latest))
+}
+
+/// What was metered stays. But a row may come back in the same transaction, or may still be to be metered.
+fn note_deleted(data: &pg_sys::TriggerData, source: &Source) {
+    let Layout::Whole { mapping, readers, .. } = &source.layout else { return };
+    let latest = clock::latest();
+    let may_be_held = queue::has_asides() || quarantine::holds_any(source.id);
+    row::for_each_old_row(data, readers, |row| {
+        if may_be_held {
+            queue::set_aside(&Aside::Left(row_name(source, mapping, row, latest)));
+        }
+        note_gone(source, mapping, row, latest, Operation::Delete);
+    });
+}
+
+/// Notes the events of a row that can be metered.
+fn note_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) {
+    let refused = match settings::ENABLED.get() {
+        true => entry(source, mapping, row, latest),
+        false => mapping.apply(row, latest).map(|reading| {
+            let message = reading.message.map(|message| message.text());
+            let row = RowName { source: source.id, message, ..RowName::default() };
+            Entry { row, reason: "disabled".into(), ..Entry::default() }
+        }),
+    };
+    if let Some(entry) = refused {
+        return refuse(source, entry);
+    }
+    push_row(source, mapping, row, latest, Operation::Add);
+}
+
+/// Why a row cannot be metered, if it cannot.
+pub fn entry(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) -> Option<Entry> {
+    let reading = mapping.apply(row, latest)?;
+    let before_start = reading.at.is_some_and(|at| at < source.starts_at);
+    let (reason, detail) = match reading.refusal {
+        Some(refusal) => (refusal.name(), None),
+        None if before_start => ("time_out_of_range", Some(source.start_in_words())),
+        None => return None,
+    };
+    Some(Entry { row: RowName::of(source.id, &reading), reason: reason.into(), detail, ..Entry::default() })
+}
+
+/// Notes what happened to each event of a row.
+pub fn push_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+    for_each_event(source, mapping, row, latest, |message, place, kind| {
+        queue::push(message, place.as_bytes(), kind, operation);
+    });
+}
+
+fn for_each_event(
+    source: &Source,
+    mapping: &Mapping,
+    row: &[Value],
+    latest: Instant,
+    mut each: impl FnMut(&Message, &OrderKey, Kind),
+) {
+    let Some(reading) = mapping.apply(row, latest).filter(|reading| reading.refusal.is_none()) else { return };
+    let (Some(tenant), Some(conversation), Some(message), Some(at)) =
+        (&reading.tenant, &reading.conversation, &reading.message, reading.at)
+    else {
+        unreachable!("a row without a key or a time is refused");
+    };
+    let shared = Message { tenant, conversation, excluded: reading.excluded.is_some() };
+    for (position, kind) in reading.kinds.iter().enumerate() {
+        each(&shared, &OrderKey::row(at, source.id, message, position as u16), *kind);
+    }
+}
+
+fn refuse(source: &Source, entry: Entry) {
+    // A switch that stops the application would be no help.
+    if source.strict && entry.reason != "disabled" {
+        quarantine::raise(&entry);
+    }
+    queue::set_aside(&Aside::Refused(entry));
+}

@@ -1,0 +1,199 @@
+//! Where does a row go that cannot be metered, and how does it leave again (rule 3.7)?
+
+use crate::capture::entry::{Entry, Key, RowName};
+use crate::pg::clock::Timestamp;
+use crate::pg::error::failure;
+use crate::pg::locks;
+use crate::pg::rights::as_owner;
+use crate::pg::sql::{Arg, Connection, arg, connected};
+use pgrx::prelude::*;
+use talkmeter_engine::event::Kind;
+use talkmeter_engine::order::OrderKey;
+
+/// Entries written by one statement.
+const BATCH: usize = 1_000;
+
+/// Rows that are given as parameters, by their names: see [`names`].
+macro_rules! named_rows {
+    () => {
+        "unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[]) WITH ORDINALITY
+            AS row (source_id, message_id, occurred_at, tenant, conversation, ordinal)"
+    };
+}
+
+/// An entry `q` is that of a named row. The number of a mark names it within its conversation only; a message id may be
+/// that of several rows, in partitions, and longer than an index can hold.
+macro_rules! is_of_row {
+    () => {
+        "q.source_id = row.source_id AND q.message_id = row.message_id AND q.removal IS NULL
+            AND (q.source_id <> 0 OR (q.tenant = row.tenant AND q.conversation = row.conversation))
+            AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
+            AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)"
+    };
+}
+
+/// The parameters of `named_rows`.
+fn names<'r>(rows: impl Iterator<Item = &'r RowName> + Clone) -> [Arg; 5] {
+    let texts = |field: fn(&RowName) -> Option<&str>| arg(rows.clone().map(field).collect::<Vec<_>>());
+    [
+        arg(rows.clone().map(|row| row.source).collect::<Vec<_>>()),
+        texts(|row| row.message.as_deref()),
+        arg(rows.clone().map(|row| row.at.map(Timestamp::from)).collect::<Vec<_>>()),
+        texts(|row| row.tenant.as_deref()),
+        texts(|row| row.conversation.as_deref()),
+    ]
+}
+
+// An entry for the same row says what was the matter before.
+const REPLACE: &str = concat!(
+    "DELETE FROM talkmeter.quarantined AS q USING ",
+    named_rows!(),
+    " WHERE q.mark_kind IS NULL AND ",
+    is_of_row!()
+);
+
+const WRITE: &str = "
+    INSERT INTO talkmeter.quarantined (source_id, message_id, occurred_at, tenant, conversation, reason, detail,
+        mark_kind, removal, counted)
+    SELECT * FROM unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[],
+        $8::text[], $9::bytea[], $10::bool[])";
+
+/// Writes the entries.
+pub fn write(connection: &Connection, entries: &[Entry]) {
+    for batch in entries.chunks(BATCH) {
+        let rows = || names(batch.iter().map(|entry| &entry.row));
+        let texts = |field: fn(&Entry) -> Option<&str>| arg(batch.iter().map(field).collect::<Vec<_>>());
+        let is_row = |entry: &Entry| entry.row.message.is_some() && entry.mark.is_none() && entry.removal.is_none();
+        if batch.iter().any(is_row) {
+            locks::despite_conflicts(|connection| connection.run(REPLACE, &rows()).count());
+        }
+        let rest = [
+            texts(|entry| Some(&*entry.reason)),
+            texts(|entry| entry.detail.as_deref()),
+            texts(|entry| entry.mark.map(Kind::name)),
+            arg(batch.iter().map(|entry| entry.removal.as_deref()).collect::<Vec<_>>()),
+            arg(batch.iter().map(|entry| entry.counted).collect::<Vec<_>>()),
+        ];
+        connection.run(WRITE, &rows().into_iter().chain(rest).collect::<Vec<_>>());
+    }
+}
+
+/// Writes the entries, if there are any, and forgets them.
+pub fn write_all(connection: &Connection, entries: &mut Vec<Entry>) {
+    if !entries.is_empty() {
+        write(connection, entries);
+        entries.clear();
+    }
+}
+
+const LEAVE: &str = concat!(
+    "DELETE FROM talkmeter.quarantined AS q USING ",
+    named_rows!(),
+    " WHERE ",
+    is_of_row!(),
+    " RETURNING row.ordinal, q.counted OR q.reason = 'unknown_policy'"
+);
+
+const LEAVE_NAMELESS: &str = "
+    DELETE FROM talkmeter.quarantined AS q
+    WHERE q.quarantine_id = (
+        SELECT o.quarantine_id
+        FROM talkmeter.quarantined AS o
+        WHERE o.source_id = $1 AND o.message_id IS NULL AND o.removal IS NULL AND o.tenant IS NOT DISTINCT FROM $2
+            AND o.conversation IS NOT DISTINCT FROM $3 AND o.occurred_at IS NOT DISTINCT FROM $4
+        LIMIT 1)";
+
+/// Removes the entries of rows that were changed or deleted. Returns the rows that had an entry and were no events.
+pub fn leave(connection: &Connection, rows: &[RowName]) -> Vec<RowName> {
+    let mut left = Vec::new();
+    for batch in rows.chunks(BATCH) {
+        let found: Vec<usize> = locks::despite_conflicts(|connection| {
+            let found = connection.run(LEAVE, &names(batch.iter()));
+            let each = found.iter().map(|mut row| (row.ordinal(), row.value::<bool>()));
+            each.filter(|(_, was_event)| !was_event).map(|(index, _)| index).collect()
+        });
+        left.extend(found.into_iter().map(|index| batch[index].clone()));
+        for row in batch.iter().filter(|row| row.message.is_none()) {
+            let (tenant, conversation) = (row.tenant.as_deref(), row.conversation.as_deref());
+            let at = row.at.map(Timestamp::from);
+            connection.run(LEAVE_NAMELESS, &[arg(row.source), arg(tenant), arg(conversation), arg(at)]);
+        }
+    }
+    left
+}
+
+const EMPTY: &str = "
+    DELETE FROM talkmeter.quarantined AS q WHERE q.source_id = $1 AND q.removal IS NULL AND q.mark_kind IS NULL";
+
+/// Takes all rows of a source out.
+pub fn empty(source: i32) {
+    locks::despite_conflicts(|connection| connection.run(EMPTY, &[arg(source)]).count());
+}
+
+const OCCUPIED: &str = "
+    SELECT s.source_id
+    FROM unnest($1::int4[]) AS s (source_id)
+    WHERE EXISTS (SELECT FROM talkmeter.quarantined AS q WHERE q.source_id = s.source_id)";
+
+/// Those of the sources of which any row is in quarantine.
+pub fn occupied(connection: &Connection, sources: Vec<i32>) -> Vec<i32> {
+    connection.run(OCCUPIED, &[arg(sources)]).iter().map(|mut row| row.value()).collect()
+}
+
+/// Whether any row of a source is in quarantine.
+pub fn holds_any(source: i32) -> bool {
+    as_owner(|| connected(|connection| !occupied(connection, vec![source]).is_empty()))
+}
+
+/// What quarantine has to say of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is no event.
+    Back,
+    /// It is an event that no known policy could judge.
+    Unjudged,
+}
+
+const HELD: &str = concat!(
+    "SELECT row.ordinal, bool_or(q.reason <> 'unknown_policy') FROM ",
+    named_rows!(),
+    " JOIN talkmeter.quarantined AS q ON NOT q.counted AND ",
+    is_of_row!(),
+    " GROUP BY row.ordinal"
+);
+
+/// Of events that can be read, each with its conversation, those that are in quarantine, by their index.
+pub fn held(connection: &Connection, events: &[(Key, &OrderKey)]) -> Vec<(usize, Held)> {
+    let rows: Vec<RowName> =
+        events.iter().map(|((tenant, conversation), place)| RowName::at_place(tenant, conversation, place)).collect();
+    let held = |is_back: bool| if is_back { Held::Back } else { Held::Unjudged };
+    let found = connection.run(HELD, &names(rows.iter()));
+    found.iter().map(|mut row| (row.ordinal(), held(row.value()))).collect()
+}
+
+/// Raises the error that a strict source wants instead of an entry.
+pub fn raise(entry: &Entry) -> ! {
+    let code = match &*entry.reason {
+        "null_key" => PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+        "time_out_of_range" | "future" => PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+        "unknown_policy" => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        "mapping_broken" => PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        "key_too_long" => PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+        _ => PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
+    };
+    let message = entry.row.message.as_deref().unwrap_or("NULL");
+    let mut failure = failure(code, format!("message {} cannot be metered: {}", shortened(message), entry.reason))
+        .hint("The table is attached with strict => true; without it the row would be kept in talkmeter.quarantine.");
+    if let Some(detail) = &entry.detail {
+        failure = failure.detail(detail.clone());
+    }
+    failure.raise()
+}
+
+/// An id of any length, short enough for a message.
+fn shortened(id: &str) -> String {
+    match id.char_indices().nth(80) {
+        Some((end, _)) => format!("\"{}…\"", &id[..end]),
+        None => format!("\"{id}\""),
+    }
+}

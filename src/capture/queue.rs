@@ -1,0 +1,424 @@
+//! What has this transaction done to messages that is not yet folded?
+//!
+//! Records are appended in time, so those of a subtransaction are always the last ones: a rolled back savepoint takes
+//! them with it.
+
+use crate::capture::entry::Aside;
+use crate::pg::spool::{Sorted, Spool};
+use pgrx::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+use talkmeter_engine::event::Kind;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order::OrderKey;
+
+thread_local! {
+    static QUEUE: RefCell<Queue> = RefCell::default();
+    /// Counts marks, which are numbered in the order of their calls.
+    static CALLS: Cell<i64> = const { Cell::new(0) };
+}
+
+/// Where the records of a subtransaction begin.
+#[derive(Clone, Copy)]
+struct Start {
+    subtransaction: pg_sys::SubTransactionId,
+    asides: u64,
+    truncated: usize,
+    events: u64,
+}
+
+#[derive(Clone)]
+struct Queue {
+    /// What concerns quarantine, in the order of its calls.
+    asides: Spool,
+    /// Sources all of whose rows were taken away.
+    truncated: Vec<i32>,
+    events: Spool,
+    /// Something other than an insert was noted.
+    has_changes: bool,
+    /// A row was deleted.
+    has_deletes: bool,
+    /// Of each subtransaction that has records, the innermost last.
+    starts: Vec<Start>,
+    /// What was taken early, inside a subtransaction: if that is rolled back, so is the folding, but not the rows
+    /// that were inserted before it.
+    taken: Vec<(pg_sys::SubTransactionId, Rc<Queue>)>,
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue {
+            asides: Spool::of_transaction(),
+            truncated: Vec::new(),
+            events: Spool::of_transaction(),
+            has_changes: false,
+            has_deletes: false,
+            starts: Vec::new(),
+            taken: Vec::new(),
+        }
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.asides.is_empty() && self.truncated.is_empty() && self.events.is_empty()
+    }
+
+    /// Records that follow belong to the current subtransaction.
+    fn begin_record(&mut self) {
+        // SAFETY: reads the transaction state; there is one, a row is being changed.
+        let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
+        if self.starts.last().is_none_or(|start| start.subtransaction != subtransaction) {
+            let (asides, events) = (self.asides.end(), self.events.end());
+            self.starts.push(Start { subtransaction, asides, truncated: self.truncated.len(), events });
+        }
+    }
+
+    fn truncate(&mut self, start: Start) {
+        self.asides.truncate(start.asides);
+        self.truncated.truncate(start.truncated);
+        self.events.truncate(start.events);
+    }
+
+    /// Gives temporary files back.
+    fn close(&mut self) {
+        self.asides.close();
+        self.events.close();
+    }
+
+    fn is_of(&self, subtransaction: pg_sys::SubTransactionId) -> bool {
+        self.starts.last().is_some_and(|start| start.subtransaction == subtransaction)
+    }
+
+    /// The records of a subtransaction become its parent's.
+    fn relabel(&mut self, subtransaction: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+        let Some(start) = self.starts.pop_if(|start| start.subtransaction == subtransaction) else { return };
+        if !self.is_of(parent) {
+            self.starts.push(Start { subtransaction: parent, ..start });
+        }
+    }
+}
+
+/// What happened to an event. The order of these is that of the operations on one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Operation {
+    /// Its row was inserted, or changed into this.
+    Add,
+    /// Its row was changed into something else.
+    Remove,
+    /// Its row was deleted.
+    Delete,
+    /// It is a mark, which has no number yet: that of its key is the order of the calls.
+    Mark,
+    /// It is a mark that has its number, or a row, to be looked at again.
+    Touch,
+}
+
+impl Operation {
+    const ALL: [Operation; 5] =
+        [Operation::Add, Operation::Remove, Operation::Delete, Operation::Mark, Operation::Touch];
+}
+
+/// What every event of a row shares.
+pub struct Message<'a> {
+    pub tenant: &'a str,
+    pub conversation: &'a str,
+    pub excluded: bool,
+}
+
+/// Notes what happened to an event; it will be folded at commit.
+///
+/// Tenant, conversation and order key stand one behind the other, the texts ended by a zero byte, which no text
+/// holds: so the bytes of records are ordered as their events are folded.
+pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
+    QUEUE.with_borrow_mut(|queue| {
+        queue.begin_record();
+        queue.events.push(&[
+            message.tenant.as_bytes(),
+            &[0],
+            message.conversation.as_bytes(),
+            &[0],
+            place,
+            &[operation as u8, kind as u8, message.excluded as u8],
+        ]);
+        queue.has_changes |= operation != Operation::Add;
+        queue.has_deletes |= operation == Operation::Delete;
+    });
+}
+
+/// Notes a mark.
+pub fn mark(tenant: &str, conversation: &str, kind: Kind, at: Instant) {
+    let message = Message { tenant, conversation, excluded: false };
+    let call = CALLS.replace(CALLS.get() + 1);
+    push(&message, OrderKey::mark(at, kind, call).as_bytes(), kind, Operation::Mark);
+}
+
+/// Notes a row that goes to quarantine, or one that may leave it.
+pub fn set_aside(aside: &Aside) {
+    let record = serde_json::to_vec(aside).expect("plain data");
+    QUEUE.with_borrow_mut(|queue| {
+        queue.begin_record();
+        queue.asides.push(&[&record]);
+    });
+}
+
+/// Notes that all rows of a source were taken away.
+pub fn truncated(source: i32) {
+    QUEUE.with_borrow_mut(|queue| {
+        queue.begin_record();
+        queue.truncated.push(source);
+        queue.has_changes = true;
+    });
+}
+
+/// A subtransaction was rolled back: its records never were, and what it took early is still to be folded.
+pub fn forget(subtransaction: pg_sys::SubTransactionId) {
+    QUEUE.with_borrow_mut(|queue| {
+        while let Some((_, before)) = queue.taken.pop_if(|(taker, _)| *taker == subtransaction) {
+            let taken = std::mem::take(&mut queue.taken);
+            queue.close();
+            *queue = Queue { taken, ..Rc::unwrap_or_clone(before) };
+        }
+        if let Some(start) = queue.starts.pop_if(|start| start.subtransaction == subtransaction) {
+            queue.truncate(start);
+        }
+    });
+}
+
+/// A subtransaction was released: its records now are its parent's.
+pub fn relabel(subtransaction: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    QUEUE.with_borrow_mut(|queue| {
+        for (taker, taken) in &mut queue.taken {
+            if *taker == subtransaction {
+                *taker = parent;
+            }
+            // Not for every release: while the records are being folded, this copies them.
+            if taken.is_of(subtransaction) {
+                Rc::make_mut(taken).relabel(subtransaction, parent);
+            }
+        }
+        queue.relabel(subtransaction, parent);
+    });
+}
+
+/// The transaction will commit, and everything is folded: files are given back.
+pub fn close() {
+    let mut queue = QUEUE.take();
+    queue.close();
+    for (_, taken) in queue.taken {
+        Rc::unwrap_or_clone(taken).close();
+    }
+}
+
+/// The transaction is over; the server has closed its files, or will.
+pub fn clear() {
+    QUEUE.take();
+}
+
+/// Whether nothing was noted since the queue was last taken.
+pub fn is_empty() -> bool {
+    QUEUE.with_borrow(Queue::is_empty)
+}
+
+/// Whether a row may go to quarantine, or leave it, by what was noted since.
+pub fn has_asides() -> bool {
+    QUEUE.with_borrow(|queue| !queue.asides.is_empty())
+}
+
+/// Takes all that was noted, until the transaction ends or, inside a savepoint, that is rolled back.
+pub fn take() -> Taken {
+    // SAFETY: both read the transaction state; there is one.
+    let (subtransaction, level) =
+        unsafe { (pg_sys::GetCurrentSubTransactionId(), pg_sys::GetCurrentTransactionNestLevel()) };
+    let mut queue = QUEUE.take();
+    let mut taken = std::mem::take(&mut queue.taken);
+    let queue = Rc::new(queue);
+    if level > 1 {
+        taken.push((subtransaction, Rc::clone(&queue)));
+    }
+    QUEUE.with_borrow_mut(|emptied| emptied.taken = taken);
+    Taken(queue)
+}
+
+/// Records that are being folded, each kind by itself.
+pub struct Taken(Rc<Queue>);
+
+impl Taken {
+    /// They are folded. Outside of every savepoint nothing can undo that, so their files are given back.
+    pub fn done(self) {
+        if let Ok(mut queue) = Rc::try_unwrap(self.0) {
+            queue.close();
+        }
+    }
+
+    /// Whether anything but inserts is among the records.
+    pub fn has_changes(&self) -> bool {
+        self.0.has_changes
+    }
+
+    /// Whether any row was deleted.
+    pub fn has_deletes(&self) -> bool {
+        self.0.has_deletes
+    }
+
+    /// Gives what concerns quarantine to `each`, some at a time, in the order of the calls.
+    pub fn for_some_asides(&self, mut each: impl FnMut(Vec<Aside>)) {
+        const TOGETHER: usize = 10_000;
+        let mut some = Vec::new();
+        self.0.asides.for_each(|record| {
+            some.push(serde_json::from_slice(record).expect("an aside was written"));
+            if some.len() == TOGETHER {
+                each(std::mem::take(&mut some));
+            }
+        });
+        if !some.is_empty() {
+            each(some);
+        }
+    }
+
+    /// Sources all of whose rows were taken away.
+    pub fn truncated(&self) -> HashSet<i32> {
+        self.0.truncated.iter().copied().collect()
+    }
+
+    /// The events in the order in which they are folded: by conversation in key order, then by place.
+    pub fn events(&self) -> Events<'_> {
+        Events { sorted: self.0.events.sorted(), chunk: Chunk::default() }
+    }
+}
+
+/// What was noted of an event.
+#[derive(Clone, Copy)]
+pub struct NotedEvent<'a> {
+    pub tenant: &'a str,
+    pub conversation: &'a str,
+    pub place: &'a [u8],
+    pub operation: Operation,
+    pub kind: Kind,
+    pub excluded: bool,
+}
+
+/// Events in their order, read back as many at a time as are folded at once.
+pub struct Events<'a> {
+    sorted: Sorted<'a>,
+    chunk: Chunk,
+}
+
+impl<'a> Events<'a> {
+    /// Reads on until the chunk is full, and returns it if it holds any event.
+    pub fn fill(&mut self) -> Option<&Chunk> {
+        while !self.chunk.is_full() && self.chunk.read_one(&mut self.sorted) {}
+        (!self.chunk.ends.is_empty()).then_some(&self.chunk)
+    }
+
+    /// What was read last.
+    pub fn chunk(&self) -> &Chunk {
+        &self.chunk
+    }
+
+    /// Reads on until the conversation of the last event is complete, however long it is.
+    pub fn complete(&mut self) -> &Chunk {
+        if let Some(newest) = self.chunk.len().checked_sub(1) {
+            let conversation = self.chunk.conversation(newest).to_vec();
+            let is_same = |chunk: &Chunk| chunk.conversation(chunk.len() - 1) == conversation;
+            while is_same(&self.chunk) && self.chunk.read_one(&mut self.sorted) {}
+        }
+        &self.chunk
+    }
+
+    /// Forgets the first events of the chunk.
+    pub fn forget(&mut self, count: usize) {
+        self.chunk.forget(count);
+    }
+
+    /// Gives every event to `each`, as long as that says to go on; false if it said to stop.
+    pub fn all(mut self, mut each: impl FnMut(NotedEvent) -> bool) -> bool {
+        while let Some(chunk) = self.fill() {
+            if !chunk.events(chunk.len()).all(&mut each) {
+                return false;
+            }
+            let read = chunk.len();
+            self.forget(read);
+        }
+        true
+    }
+}
+
+/// As many events as are folded at once.
+#[derive(Default)]
+pub struct Chunk {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// There are no more events.
+    last: bool,
+}
+
+impl Chunk {
+    const EVENTS: usize = 20_000;
+    const BYTES: usize = 4 << 20;
+
+    fn is_full(&self) -> bool {
+        self.ends.len() >= Self::EVENTS || self.bytes.len() >= Self::BYTES
+    }
+
+    fn read_one(&mut self, sorted: &mut Sorted) -> bool {
+        self.last = self.last || !sorted.append_next(&mut self.bytes);
+        if !self.last {
+            self.ends.push(self.bytes.len());
+        }
+        !self.last
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// How many events there are without those of a conversation that may go on after them.
+    pub fn whole(&self) -> usize {
+        let Some(newest) = self.ends.len().checked_sub(1).filter(|_| !self.last) else { return self.ends.len() };
+        let conversation = self.conversation(newest);
+        (0..newest).rev().find(|index| self.conversation(*index) != conversation).map_or(0, |index| index + 1)
+    }
+
+    /// The bytes that name the conversation of an event: up to the second zero.
+    fn conversation(&self, index: usize) -> &[u8] {
+        let record = self.record(index);
+        let mut zeros = record.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at);
+        zeros.nth(1).map_or(record, |end| &record[..end])
+    }
+
+    fn record(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[index]]
+    }
+
+    /// The first events.
+    pub fn events(&self, count: usize) -> impl Iterator<Item = NotedEvent<'_>> {
+        (0..count).map(|index| read_event(self.record(index)))
+    }
+
+    fn forget(&mut self, count: usize) {
+        let Some(end) = count.checked_sub(1).map(|last| self.ends[last]) else { return };
+        self.bytes.drain(..end);
+        self.ends.drain(..count);
+        self.ends.iter_mut().for_each(|other| *other -= end);
+    }
+}
+
+fn read_event(record: &[u8]) -> NotedEvent<'_> {
+    let (key, flags) = record.split_last_chunk::<3>().expect("an event ends with three flags");
+    let mut parts = key.splitn(3, |byte| *byte == 0);
+    let mut part = || parts.next().expect("a key of three parts");
+    let (tenant, conversation, place) = (part(), part(), part());
+    let text = |bytes| std::str::from_utf8(bytes).expect("text was written");
+    NotedEvent {
+        tenant: text(tenant),
+        conversation: text(conversation),
+        place,
+        operation: Operation::ALL[usize::from(flags[0])],
+        kind: Kind::numbered(flags[1]).expect("a kind was written"),
+        excluded: flags[2] != 0,
+    }
+}

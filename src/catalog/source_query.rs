@@ -1,0 +1,215 @@
+//! With which statements are the rows of an attached table read later? Put together once, when the source is loaded.
+
+use crate::pg::relation::{self, Relation, TableColumn, quoted};
+use crate::pg::rights;
+use crate::pg::row::Reader;
+use crate::pg::sql::Connection;
+use pgrx::prelude::*;
+use talkmeter_engine::mapping::{Class, Mapping};
+
+/// How the rows of an attached table are read later: by its owner, whose rights suffice and whose code may run.
+#[derive(Debug)]
+pub struct SourceQuery {
+    pub owner: pg_sys::Oid,
+    /// Class of the column that holds the tenant, or the tenant of all rows.
+    tenant: Result<Class, String>,
+    conversation: Class,
+    message: Class,
+    /// Reads the rows of conversations: `ordinal`, then the columns of the mapping's slots.
+    pub by_conversation: String,
+    /// The same, with what the audit trail shows of a row after the slots; `None` if that is nothing.
+    pub audit: Option<String>,
+    /// Reads rows by their message ids: `ordinal`, then the columns of the mapping's slots.
+    pub by_message: String,
+    /// Names the conversations that have rows within a span of time, by tenant and id.
+    pub conversations: String,
+}
+
+impl SourceQuery {
+    /// For a table that was attached with this mapping; `None` if the table is gone. `readers` and `columns` are the
+    /// table's own, `audit` the numbers of the columns of the audit trail.
+    pub fn of(
+        connection: &Connection,
+        table: pg_sys::Oid,
+        mapping: &Mapping,
+        readers: &[Reader],
+        audit: &[Option<i16>; 4],
+        columns: &[TableColumn],
+    ) -> Option<SourceQuery> {
+        let relation = relation::facts(connection, table, rights::caller())?;
+        let columns = Columns { mapping, readers, all: columns };
+        let words = Words::of(&relation, &columns)?;
+        Some(SourceQuery {
+            owner: relation.owner,
+            tenant: match columns.tenant()? {
+                Ok(column) => Ok(column.seen.class.clone()),
+                Err(constant) => Err(constant.to_owned()),
+            },
+            conversation: columns.conversation()?.seen.class.clone(),
+            message: columns.message()?.seen.class.clone(),
+            by_conversation: words.by_conversation(""),
+            audit: audit.iter().any(Option::is_some).then(|| words.by_conversation(&columns.shown(audit))),
+            by_message: words.by_message(columns.message()?),
+            conversations: words.conversations(),
+        })
+    }
+
+    /// Whether the table's columns can hold a conversation of that tenant and id.
+    pub fn can_hold(&self, tenant: &str, conversation: &str) -> bool {
+        let of_tenant = match &self.tenant {
+            Ok(class) => class.can_hold(tenant),
+            Err(constant) => constant == tenant,
+        };
+        of_tenant && self.conversation.can_hold(conversation)
+    }
+
+    /// Whether the table's column can hold that message id.
+    pub fn can_hold_message(&self, message: &str) -> bool {
+        self.message.can_hold(message)
+    }
+}
+
+/// The columns that a mapping means, as the table has them now.
+struct Columns<'a> {
+    mapping: &'a Mapping,
+    readers: &'a [Reader],
+    all: &'a [TableColumn],
+}
+
+impl<'a> Columns<'a> {
+    /// The mapping may speak of a column by a name that it had: its number is that of its reader.
+    fn now(&self, index: usize) -> Option<&'a TableColumn> {
+        let slot = self.mapping.columns.iter().position(|other| *other == index)?;
+        self.all.iter().find(|column| column.number == self.readers[slot].number)
+    }
+
+    fn tenant(&self) -> Option<Result<&'a TableColumn, &'a str>> {
+        match self.mapping.tenant_column() {
+            Ok(index) => self.now(index).map(Ok),
+            Err(constant) => Some(Err(constant)),
+        }
+    }
+
+    fn conversation(&self) -> Option<&'a TableColumn> {
+        self.now(self.mapping.conversation_column())
+    }
+
+    fn message(&self) -> Option<&'a TableColumn> {
+        self.now(self.mapping.message_id_column())
+    }
+
+    /// The rows of a status table may have no time; those are only read by their ids.
+    fn time(&self) -> String {
+        let time = self.mapping.occurred_at_column().and_then(|index| self.now(index));
+        time.map_or("NULL::timestamptz".to_owned(), name)
+    }
+
+    fn of_slots(&self) -> Option<String> {
+        let names: Option<Vec<String>> = self.mapping.columns.iter().map(|index| self.now(*index).map(name)).collect();
+        Some(names?.join(", "))
+    }
+
+    /// What the audit trail shows, as text.
+    fn shown(&self, audit: &[Option<i16>; 4]) -> String {
+        let shown = |number: &Option<i16>| {
+            let column = number.and_then(|number| self.all.iter().find(|column| column.number == number));
+            column.map_or(", NULL::text".to_owned(), |column| format!(", CAST({} AS pg_catalog.text)", name(column)))
+        };
+        audit.iter().map(shown).collect()
+    }
+}
+
+/// The pieces of which the statements are made. Operators and types are named with their schema: the statements run
+/// with the rights of the table's owner, whose objects must not stand in for them.
+struct Words {
+    table: String,
+    selected: String,
+    time: String,
+    /// The zone of local times.
+    timezone: Option<String>,
+    of_conversation: String,
+    of_tenant: String,
+    /// The names of tenant and conversation as text.
+    key: [String; 2],
+}
+
+impl Words {
+    fn of(relation: &Relation, columns: &Columns) -> Option<Words> {
+        let only = if relation.kind == 'p' { "" } else { "ONLY " };
+        let (of_tenant, tenant) = match columns.tenant()? {
+            Ok(column) => (format!(" AND {}", equals(column, "wanted.tenant")), name(column)),
+            Err(constant) => (String::new(), pgrx::spi::quote_literal(constant)),
+        };
+        let conversation = columns.conversation()?;
+        Some(Words {
+            table: format!("{only}{} AS message", relation.name),
+            selected: columns.of_slots()?,
+            time: columns.time(),
+            timezone: columns.mapping.timezone.clone(),
+            of_conversation: equals(conversation, "wanted.conversation"),
+            of_tenant,
+            key: [tenant, name(conversation)].map(|name| format!("CAST({name} AS pg_catalog.text)")),
+        })
+    }
+
+    /// An instant as the time column would hold it. A local time may stand for two instants, so bounds are a day wider;
+    /// what is read too much is sorted out again.
+    fn bound(&self, instant: &str, wider: &str) -> String {
+        match &self.timezone {
+            None => instant.to_owned(),
+            Some(zone) => {
+                let zone = pgrx::spi::quote_literal(zone);
+                format!("(pg_catalog.timezone({zone}, {instant}) OPERATOR(pg_catalog.{wider}) interval '1 day')")
+            }
+        }
+    }
+
+    fn by_conversation(&self, and_shown: &str) -> String {
+        let Words { table, selected, time, of_conversation, of_tenant, .. } = self;
+        let since = self.bound("wanted.since", "-");
+        format!(
+            "SELECT wanted.ordinal, own.*
+            FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
+                AS wanted (tenant, conversation, since, ordinal)
+            CROSS JOIN LATERAL (
+                SELECT {selected}{and_shown} FROM {table}
+                WHERE {of_conversation}{of_tenant} AND {time} OPERATOR(pg_catalog.>=) {since}
+                OFFSET 0
+            ) AS own"
+        )
+    }
+
+    fn by_message(&self, message: &TableColumn) -> String {
+        let Words { table, selected, .. } = self;
+        let is_it = equals(message, "wanted.message");
+        format!(
+            "SELECT wanted.ordinal, own.*
+            FROM unnest($1::text[]) WITH ORDINALITY AS wanted (message, ordinal)
+            CROSS JOIN LATERAL (SELECT {selected} FROM {table} WHERE {is_it} OFFSET 0) AS own"
+        )
+    }
+
+    fn conversations(&self) -> String {
+        let Words { table, time, key: [tenant, conversation], .. } = self;
+        let (since, until) = (self.bound("$1", "-"), self.bound("$2", "+"));
+        format!(
+            "SELECT DISTINCT {tenant}, {conversation} FROM {table}
+            WHERE {time} OPERATOR(pg_catalog.>=) {since} AND {time} OPERATOR(pg_catalog.<) {until}"
+        )
+    }
+}
+
+/// A column as the statements name it.
+fn name(column: &TableColumn) -> String {
+    format!("message.{}", quoted(&column.seen.name))
+}
+
+/// A comparison by the server's own operator, which an index on the column can serve.
+fn equals(column: &TableColumn, with: &str) -> String {
+    let as_its_type = match column.seen.class {
+        Class::Uuid => format!("CAST({with} AS pg_catalog.uuid)"),
+        Class::Integer { .. } => format!("CAST({with} AS pg_catalog.int8)"),
+        _ => with.to_owned(),
+    };
+    format!("{} OPERATOR(pg_catalog.=) {as_its_type}", name(column))
+}

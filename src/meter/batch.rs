@@ -1,0 +1,182 @@
+//! How does a batch of conversations get from its state in the tables to the next? Locked, read, folded, written.
+
+use crate::billing::posting::{Posting, Unit};
+use crate::capture::entry::Key;
+use crate::catalog::Catalog;
+use crate::meter::folding::Folding;
+use crate::meter::part_table;
+use crate::pg::clock::Timestamp;
+use crate::pg::locks::Conversations;
+use crate::pg::sql::{Connection, OverRows, column, over_rows};
+use std::collections::HashMap;
+use talkmeter_engine::event::Event;
+use talkmeter_engine::fold::Effect;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order::{self, OrderKey};
+use talkmeter_engine::part::{Opening, Part};
+
+/// Conversations folded at once: enough to make the statements' own cost small, few enough to bound memory.
+pub const BATCH: usize = 500;
+
+/// No version of the policy was in force at the event's time, or it is a mark and no part was before it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownPolicy;
+
+/// The instant from which a subscription is in force, and the policy that it names.
+type Pin = (Instant, Option<String>);
+
+/// A batch of conversations that this transaction has locked.
+pub struct Batch<'c, 'a> {
+    pub connection: &'c Connection,
+    pub catalog: Catalog,
+    pub conversations: Vec<Folding<'a>>,
+    pub postings: Vec<Posting>,
+    /// The policies that subscriptions name, read when the first part may open.
+    subscribed: Option<HashMap<String, Vec<Pin>>>,
+}
+
+impl<'c, 'a> Batch<'c, 'a> {
+    /// Locks the conversations, given in key order, each once, and then reads their state.
+    pub fn lock(connection: &'c Connection, locks: &mut Conversations, keys: &[Key<'a>]) -> Batch<'c, 'a> {
+        locks.lock(connection, keys);
+        let (catalog, conversations) = part_table::read(connection, keys);
+        Batch { connection, catalog, conversations, subscribed: None, postings: Vec::new() }
+    }
+
+    /// Conversations to be folded from their start and never written, so that nothing is locked.
+    pub fn dry(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
+        let conversations = keys.iter().map(|key| Folding::new(*key)).collect();
+        let catalog = Catalog::now();
+        Batch { connection, catalog, conversations, postings: Vec::new(), subscribed: None }
+    }
+
+    /// Folds an event that comes after all that were folded into the conversation of that index. An event that no known
+    /// policy can judge has no effect but to have been there.
+    pub fn step(&mut self, index: usize, place: &[u8], event: &Event) -> Result<(), UnknownPolicy> {
+        let previous = order::is_mark(place).then(|| self.previous(index)).flatten();
+        let id = self.conversations[index].id;
+        // Taken out, so that the batch can be asked for an opening meanwhile.
+        let mut state = std::mem::take(&mut self.conversations[index].state);
+        let mut effects = Vec::new();
+        let opener = || self.opening(index, place, event.at, previous.as_ref()).ok_or(UnknownPolicy);
+        let stepped = state.step(id, place, event, opener, &mut effects);
+        let folding = &mut self.conversations[index];
+        folding.state = state;
+        folding.last_event = place.to_vec();
+        folding.changed = true;
+        self.take(index, effects);
+        stepped
+    }
+
+    /// Ends the open part of the conversation of that index if time alone has ended it, and says whether it did.
+    pub fn pass_time(&mut self, index: usize, now: Instant) -> bool {
+        let folding = &mut self.conversations[index];
+        let due = folding.state.open.as_ref().and_then(Part::timeout).map(|timeout| timeout.due);
+        let mut effects = Vec::new();
+        if !folding.state.pass_time(folding.id, now, &mut effects) {
+            return false;
+        }
+        if let Some(due) = due {
+            // An event before this instant would have continued the part that has now ended.
+            let floor = OrderKey::floor(due);
+            if folding.last_event.as_slice() < floor.as_slice() {
+                folding.last_event = floor.to_vec();
+            }
+        }
+        folding.changed = true;
+        self.take(index, effects);
+        true
+    }
+
+    fn take(&mut self, index: usize, effects: Vec<Effect>) {
+        let folding = &mut self.conversations[index];
+        for effect in effects {
+            match effect {
+                Effect::Charged { part, at, policy, source } => {
+                    let opening = Opening { policy, source };
+                    self.postings.push(Posting::Charge(unit(&self.catalog, folding, part, at, &opening)));
+                }
+                Effect::Ended(part) => folding.written.push(part),
+            }
+        }
+    }
+
+    /// What a part opens under: the policy of the tenant's subscription if it names one, else that of the source of the
+    /// opening row, and for a mark that of the part before (rule 3.3.7).
+    pub fn opening(&mut self, index: usize, place: &[u8], at: Instant, previous: Option<&Opening>) -> Option<Opening> {
+        if self.subscribed.is_none() {
+            let tenants = self.conversations.iter().map(|folding| folding.tenant).collect::<Vec<_>>();
+            self.subscribed = Some(subscribed_policies(self.connection, tenants));
+        }
+        let previous = previous.filter(|_| order::is_mark(place));
+        let source = match order::is_mark(place) {
+            true => previous.and_then(|previous| previous.source),
+            false => Some(order::source_of(place)),
+        };
+        let of_source = source.and_then(|id| self.catalog.source(id)).map(|source| source.policy.clone());
+        let name = match previous {
+            // The source may pin a version of the same policy.
+            Some(previous) => of_source
+                .filter(|name| name.split('@').next() == Some(&previous.policy.name))
+                .or_else(|| Some(previous.policy.name.clone())),
+            None => of_source,
+        };
+        let pins = self.subscribed.as_ref().and_then(|pins| pins.get(self.conversations[index].tenant));
+        let subscribed = pins.and_then(|pins| pins.iter().rev().find(|(since, _)| *since <= at));
+        let name = subscribed.and_then(|(_, policy)| policy.as_deref()).or(name.as_deref())?;
+        Some(Opening { policy: self.catalog.policies().in_force(name, at)?, source })
+    }
+
+    /// What the last part before opened under.
+    fn previous(&self, index: usize) -> Option<Opening> {
+        let folding = &self.conversations[index];
+        let known = folding.state.open.as_ref().or(folding.written.last());
+        match known {
+            Some(part) => Some(Opening { policy: part.policy.clone(), source: part.source }),
+            // Nothing was folded before: the parts that this fold has made are all that there are.
+            None if folding.last_event.is_empty() => None,
+            None => part_table::last_opening(self.connection, &self.catalog, (folding.tenant, folding.id)),
+        }
+    }
+
+    /// Writes what has changed and hands over what is to be posted.
+    pub fn write(self) -> Vec<Posting> {
+        let changed: Vec<&Folding> = self.conversations.iter().filter(|folding| folding.changed).collect();
+        if !changed.is_empty() {
+            part_table::write(self.connection, &changed);
+        }
+        self.postings
+    }
+}
+
+/// A billable part as it is posted.
+pub fn unit(catalog: &Catalog, folding: &Folding, part: i32, at: Instant, opening: &Opening) -> Unit {
+    Unit {
+        tenant: folding.tenant.to_owned(),
+        conversation: folding.id.to_owned(),
+        part,
+        at,
+        policy: opening.policy.name.clone(),
+        policy_version: opening.policy.version,
+        default_plan: opening.source.and_then(|id| catalog.source(id)).and_then(|source| source.default_plan.clone()),
+        unless_standing: false,
+    }
+}
+
+const SUBSCRIBED_POLICIES: OverRows = over_rows!(
+    "SELECT s.tenant, s.since, s.policy FROM",
+    [1 tenant text],
+    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
+    ORDER BY s.tenant, s.subscription_id"
+);
+
+fn subscribed_policies(connection: &Connection, mut tenants: Vec<&str>) -> HashMap<String, Vec<Pin>> {
+    tenants.dedup();
+    let rows = connection.run_over(&SUBSCRIBED_POLICIES, tenants.len(), &[column(&tenants, |tenant| *tenant)]);
+    let mut pins: HashMap<String, Vec<Pin>> = HashMap::new();
+    for mut row in rows.iter() {
+        let pins = pins.entry(row.value()).or_default();
+        pins.push((row.value::<Timestamp>().bound(), row.nullable()));
+    }
+    pins
+}

@@ -1,0 +1,183 @@
+//! What happens to a conversation when an event of it is late, changed or gone? It is folded again, and the difference
+//! written.
+
+use crate::billing::posting::{Posting, Settle};
+use crate::capture::entry::{self, Entry, RowName};
+use crate::meter::batch::{Batch, unit};
+use crate::meter::history::{self, Log, WantedEvents};
+use crate::meter::part_table::{self, FromPlace};
+use crate::pg::sql::{Connection, arg};
+use std::collections::BTreeMap;
+use talkmeter_engine::order::{self, MessageId};
+use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::refold::{After, Before, Changes, Restart, refold, restart};
+
+/// A conversation of a batch that is to be folded again.
+pub struct Late {
+    /// Its index in the batch.
+    pub conversation: usize,
+    pub changes: Changes,
+    /// The places of its events that are new, or to be looked at again.
+    pub new: Vec<Vec<u8>>,
+    /// The places of its events that were changed away.
+    pub removed: Vec<Vec<u8>>,
+}
+
+/// What quarantine learns from folding again.
+#[derive(Default)]
+pub struct Findings {
+    pub refused: Vec<Entry>,
+    /// Rows that a policy can judge by now.
+    pub released: Vec<RowName>,
+}
+
+/// Folds conversations again.
+pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
+    let late: Vec<Late> = late.into_iter().filter(|late| late.changes.earliest().is_some()).collect();
+    let from: Vec<FromPlace> = late
+        .iter()
+        .map(|late| {
+            let folding = &batch.conversations[late.conversation];
+            FromPlace { key: (folding.tenant, folding.id), place: late.changes.earliest().unwrap_or_default() }
+        })
+        .collect();
+    if from.is_empty() {
+        return;
+    }
+    let stored = part_table::parts_from(batch.connection, &batch.catalog, &from);
+    let starts: Vec<Restart> = stored.iter().zip(&from).map(|(parts, from)| restart(parts, from.place)).collect();
+    let wanted = late.iter().zip(&starts).map(|(late, start)| {
+        let folding = &batch.conversations[late.conversation];
+        let (tenant, conversation) = (folding.tenant, folding.id);
+        WantedEvents { tenant, conversation, since: start.since(), has_marks: folding.last_mark > 0 }
+    });
+    match history::read(batch.connection, &batch.catalog, &wanted.collect::<Vec<_>>()) {
+        Ok(logs) => {
+            for (((late, start), stored), log) in late.iter().zip(&starts).zip(&stored).zip(logs) {
+                fold_one(batch, late, start, stored, log, findings);
+            }
+        }
+        Err(unreadable) => {
+            for late in &late {
+                let folding = &batch.conversations[late.conversation];
+                let entry = |place: &Vec<u8>| {
+                    let detail = format!("The conversation cannot be read again: {}", unreadable.because);
+                    Entry::of(folding.tenant, folding.id, &order::key(place), "mapping_broken", detail)
+                };
+                late.new.iter().for_each(|place| entry::add(&mut findings.refused, entry(place)));
+                let removal = |place: &Vec<u8>| Entry { removal: Some(place.clone()), ..entry(place) };
+                findings.refused.extend(late.removed.iter().map(removal));
+            }
+        }
+    }
+}
+
+fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mut log: Log, findings: &mut Findings) {
+    log.events.retain(|placed| placed.place >= start.place);
+    let last = log.events.last().map(|placed| placed.place.clone());
+    let folding = &batch.conversations[late.conversation];
+    let (connection, tenant, id) = (batch.connection, folding.tenant, folding.id);
+    let before = Before {
+        id,
+        previous: start.part.checked_sub(1).map(|index| &stored[index]),
+        parts: &stored[start.part..],
+        highest: folding.state.highest,
+        passed: (!folding.last_event.is_empty()).then(|| order::time_of(&folding.last_event)),
+    };
+    let after = refold(
+        &before,
+        log.events,
+        &late.changes,
+        |placed, previous| batch.opening(late.conversation, &placed.place, placed.event.at, previous),
+        || standing(connection, tenant, id),
+    );
+    // A row leaves quarantine when none of its events waits any more.
+    let still: Vec<RowId> = after.unjudged.iter().map(|place| row(place)).collect();
+    let mut waited: Vec<&Vec<u8>> =
+        log.unjudged.iter().filter(|place| **place >= start.place && !still.contains(&row(place))).collect();
+    waited.sort_unstable();
+    let (judged, waiting): (Vec<_>, Vec<_>) =
+        waited.into_iter().partition(|place| Some(order::time_of(place)) > after.sealed_until);
+    for place in after.sealed.iter().chain(waiting) {
+        let detail = "It comes before the last activity of a part that has lost rows.";
+        entry::add(&mut findings.refused, Entry::of(tenant, id, &order::key(place), "sealed", detail.to_owned()));
+    }
+    for place in after.unjudged.iter().filter(|place| !log.unjudged.contains(*place)) {
+        entry::add(&mut findings.refused, unjudged(tenant, id, place));
+    }
+    for place in judged {
+        findings.released.push(RowName::at_place(tenant, id, &order::key(place)));
+    }
+    apply(batch, late.conversation, before.parts, after, last);
+}
+
+/// The entry of an event that no known policy can judge.
+pub fn unjudged(tenant: &str, conversation: &str, place: &[u8]) -> Entry {
+    let detail = match order::is_mark(place) {
+        true => "No part was before it, whose policy it would take, or no version of that was in force at its time.",
+        false => "No version of the policy was in force at its time.",
+    };
+    Entry::of(tenant, conversation, &order::key(place), "unknown_policy", detail.to_owned())
+}
+
+/// The source and the id of a row, or of a mark.
+type RowId = (i32, Option<MessageId>);
+
+fn row(place: &[u8]) -> RowId {
+    let place = order::key(place);
+    (place.source(), place.message())
+}
+
+fn apply(batch: &mut Batch, conversation: usize, stored: &[Part], after: After, last: Option<Vec<u8>>) {
+    let Batch { catalog, conversations, .. } = batch;
+    let folding = &mut conversations[conversation];
+    let mut postings = Vec::new();
+    for part in &after.parts {
+        let known = stored.iter().find(|stored| stored.number == part.number);
+        if known == Some(part) {
+            continue;
+        }
+        let opening = Opening { policy: part.policy.clone(), source: part.source };
+        let wanted = part.charge_instant().map(|at| unit(catalog, folding, part.number, at, &opening));
+        match (known, wanted) {
+            (None, None) => {}
+            (None, Some(unit)) => postings.push(Posting::Charge(unit)),
+            (Some(known), wanted) => {
+                if known.charge_instant() != part.charge_instant() || known.policy != part.policy {
+                    postings.extend(Settle::of(folding.tenant, folding.id, part.number, wanted));
+                }
+            }
+        }
+        folding.written.push(part.clone());
+    }
+    for part in &after.retired {
+        folding.retired.push(part.number);
+        if part.charge_instant().is_some() {
+            postings.extend(Settle::of(folding.tenant, folding.id, part.number, None));
+        }
+    }
+    // The open part, if there is one, is among the written ones: all others have ended and come before it.
+    folding.state.open = None;
+    let last = last.filter(|last| *last > folding.last_event);
+    folding.changed |= !folding.written.is_empty()
+        || !folding.retired.is_empty()
+        || last.is_some()
+        || after.highest > folding.state.highest;
+    folding.state.highest = after.highest;
+    if let Some(last) = last {
+        folding.last_event = last;
+    }
+    batch.postings.extend(postings);
+}
+
+const STANDING: &str = "
+    SELECT c.part, min(c.charge_id)
+    FROM talkmeter.standing_charge AS c
+    WHERE c.tenant = $1 AND c.conversation = $2
+    GROUP BY c.part";
+
+/// The standing charge of each part that has one.
+fn standing(connection: &Connection, tenant: &str, conversation: &str) -> BTreeMap<i32, i64> {
+    let rows = connection.run(STANDING, &[arg(tenant), arg(conversation)]);
+    rows.iter().map(|mut row| (row.value(), row.value())).collect()
+}

@@ -1,0 +1,231 @@
+//! What does a commit do? It folds what the transaction did to messages, draws the charges and writes both, in key
+//! order.
+
+use crate::billing::post;
+use crate::billing::posting::{Posting, Postings};
+use crate::capture::entry::{self, Entry, Key};
+use crate::capture::quarantine;
+use crate::capture::queue::{Chunk, Events, NotedEvent, Operation, Taken};
+use crate::catalog::Catalog;
+use crate::meter::batch::{BATCH, Batch};
+use crate::meter::known::Known;
+use crate::meter::part_table::{Mark, write_marks};
+use crate::meter::refold::{self, Findings, Late, fold_again};
+use crate::pg::locks::Conversations;
+use crate::pg::sql::{Connection, connected};
+use std::borrow::Cow;
+use talkmeter_engine::event::Event;
+use talkmeter_engine::order::{self, MessageId, OrderKey};
+use talkmeter_engine::refold::Changes;
+
+/// What quarantine loses and gains, then conversations in key order, then tenants.
+pub fn meter(taken: &Taken) {
+    let known = Known::gather(taken);
+    let mut work = Work { known: &known, locks: Conversations::begin(), postings: Postings::default() };
+    let mut events = taken.events();
+    while let Some(count) = work.foldable(&mut events) {
+        work.fold(events.chunk(), count);
+        events.forget(count);
+        pgrx::check_for_interrupts!();
+    }
+    post::post(work.postings, work.locks.then_tenants());
+}
+
+/// Puts all rows and marks of the transaction into quarantine and returns how many they are.
+pub fn set_aside(taken: &Taken, reason: &'static str, detail: &str) -> usize {
+    let known = Known::gather(taken);
+    let mut rows = known.refused_count();
+    let mut events = taken.events();
+    while let Some(chunk) = events.fill() {
+        let count = chunk.len();
+        let mut entries = Vec::new();
+        for event in chunk.events(count) {
+            add_entry(&known, &mut entries, &event, reason, detail);
+        }
+        rows += entries.iter().filter(|entry| entry.removal.is_none()).count();
+        connected(|connection| quarantine::write(connection, &entries));
+        events.forget(count);
+    }
+    rows
+}
+
+/// What quarantine keeps of an event that could not be folded.
+fn add_entry(known: &Known, entries: &mut Vec<Entry>, event: &NotedEvent, reason: &'static str, detail: &str) {
+    let place = order::key(event.place);
+    let entry = Entry::of(event.tenant, event.conversation, &place, reason, detail.to_owned());
+    match event.operation {
+        Operation::Add => entry::add(entries, entry),
+        Operation::Touch => entry::add(entries, Entry { counted: true, ..entry }),
+        Operation::Mark => {
+            let row = entry::RowName { message: None, ..entry.row };
+            entries.push(Entry { row, mark: Some(event.kind), ..entry });
+        }
+        Operation::Remove if !known.was_held(event.place) => {
+            entries.push(Entry { removal: Some(event.place.to_vec()), ..entry });
+        }
+        Operation::Remove | Operation::Delete => {}
+    }
+}
+
+/// The folding of one commit.
+struct Work<'k> {
+    known: &'k Known,
+    locks: Conversations,
+    postings: Postings,
+}
+
+impl Work<'_> {
+    /// Reads on, and says how many events can be folded now; `None` if there are no more. A conversation is folded by
+    /// one chunk, if it fits into one.
+    fn foldable(&mut self, events: &mut Events) -> Option<usize> {
+        let chunk = events.fill()?;
+        if chunk.whole() > 0 {
+            return Some(chunk.whole());
+        }
+        // One conversation fills the chunk. Events in order can be folded bit by bit; folding again needs them all.
+        let needs_all = self.needs_all(chunk);
+        let chunk = if needs_all { events.complete() } else { chunk };
+        Some(chunk.whole()).filter(|whole| *whole > 0).or(Some(chunk.len()))
+    }
+
+    /// Whether all events of the one conversation in the chunk must be known before any is folded.
+    fn needs_all(&mut self, chunk: &Chunk) -> bool {
+        let Some(event) = chunk.events(1).next() else { return false };
+        self.known.has_changes()
+            || connected(|connection| {
+                let batch = Batch::lock(connection, &mut self.locks, &[conversation(&event)]);
+                event.place <= batch.conversations[0].last_event.as_slice()
+            })
+    }
+
+    fn fold(&mut self, chunk: &Chunk, count: usize) {
+        let events: Vec<NotedEvent> = chunk.events(count).collect();
+        let conversations: Vec<&[NotedEvent]> = events
+            .chunk_by(|a, b| conversation(a) == conversation(b))
+            .filter(|events| events.iter().any(|event| self.known.has_effect(event)))
+            .collect();
+        for batch in conversations.chunks(BATCH) {
+            let postings = connected(|connection| self.fold_batch(connection, batch));
+            postings.iter().for_each(|posting| self.postings.push(posting));
+        }
+    }
+
+    fn fold_batch(&mut self, connection: &Connection, conversations: &[&[NotedEvent]]) -> Vec<Posting> {
+        let keys: Vec<Key> = conversations.iter().map(|events| conversation(&events[0])).collect();
+        let mut batch = Batch::lock(connection, &mut self.locks, &keys);
+        let numbered = number_marks(&mut batch, conversations);
+        let mut findings = Findings::default();
+        let mut late = Vec::new();
+        for (index, events) in numbered.iter().enumerate() {
+            if self.is_in_order(events, &batch.conversations[index].last_event) {
+                for event in events {
+                    step(&mut batch, index, event, &mut findings.refused);
+                }
+            } else {
+                late.push(self.late(index, events));
+            }
+        }
+        fold_again(&mut batch, late, &mut findings);
+        let strict = |entry: &&Entry| is_strict(&batch.catalog, entry.row.source);
+        if let Some(entry) = findings.refused.iter().find(strict) {
+            quarantine::raise(entry);
+        }
+        if !findings.released.is_empty() {
+            quarantine::leave(connection, &findings.released);
+        }
+        quarantine::write_all(connection, &mut findings.refused);
+        batch.write()
+    }
+
+    fn is_in_order(&self, events: &[NumberedEvent], last_event: &[u8]) -> bool {
+        let only_added =
+            |event: &NumberedEvent| event.operation == Operation::Add && !self.known.is_truncated(&event.place);
+        events.first().is_some_and(|first| *first.place > *last_event) && events.iter().all(only_added)
+    }
+
+    fn late(&self, conversation: usize, events: &[NumberedEvent]) -> Late {
+        let mut changes = Changes::default();
+        let (mut new, mut removed) = (Vec::new(), Vec::new());
+        for event in events {
+            match event.operation {
+                Operation::Add | Operation::Mark => changes.add(&event.place),
+                Operation::Remove | Operation::Delete if self.known.was_held(&event.place) => {
+                    changes.touch(&event.place);
+                }
+                Operation::Remove => {
+                    changes.remove(&event.place);
+                    removed.push(event.place.to_vec());
+                }
+                Operation::Delete => drop(changes.delete(&event.place)),
+                Operation::Touch => changes.touch(&event.place),
+            }
+            if matches!(event.operation, Operation::Add | Operation::Touch) {
+                new.push(event.place.to_vec());
+            }
+        }
+        changes.keep(|place| self.known.is_gone(place));
+        Late { conversation, changes, new, removed }
+    }
+}
+
+fn conversation<'a>(event: &NotedEvent<'a>) -> Key<'a> {
+    (event.tenant, event.conversation)
+}
+
+/// An event whose mark, if it is one, has its number.
+struct NumberedEvent<'a> {
+    place: Cow<'a, [u8]>,
+    operation: Operation,
+    event: Event,
+}
+
+/// Gives marks their numbers, in the order of their calls, and records them.
+fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>]]) -> Vec<Vec<NumberedEvent<'a>>> {
+    let mut marks = Vec::new();
+    let mut numbered = Vec::new();
+    for (index, events) in conversations.iter().enumerate() {
+        let folding = &mut batch.conversations[index];
+        let mut calls: Vec<&[u8]> =
+            events.iter().filter(|event| event.operation == Operation::Mark).map(|event| event.place).collect();
+        calls.sort_unstable_by_key(|place| call(place));
+        let own = events.iter().map(|noted| {
+            let at = order::time_of(noted.place);
+            let event = Event { at, kind: noted.kind, excluded: noted.excluded };
+            let position = calls.iter().position(|place| noted.operation == Operation::Mark && *place == noted.place);
+            let Some(position) = position else {
+                return NumberedEvent { place: Cow::Borrowed(noted.place), operation: noted.operation, event };
+            };
+            let number = folding.last_mark + 1 + position as i64;
+            marks.push(Mark { key: (folding.tenant, folding.id), number, kind: noted.kind, at });
+            let place = OrderKey::mark(at, noted.kind, number).as_bytes().to_vec();
+            NumberedEvent { place: Cow::Owned(place), operation: Operation::Add, event }
+        });
+        numbered.push(own.collect());
+        folding.last_mark += calls.len() as i64;
+        folding.changed |= !calls.is_empty();
+    }
+    if !marks.is_empty() {
+        write_marks(batch.connection, &marks);
+    }
+    numbered
+}
+
+/// The number of the call that a mark without a number was made by.
+fn call(place: &[u8]) -> i64 {
+    match order::key(place).message() {
+        Some(MessageId::Integer(call)) => call,
+        _ => 0,
+    }
+}
+
+fn step(batch: &mut Batch, conversation: usize, event: &NumberedEvent, refused: &mut Vec<Entry>) {
+    if batch.step(conversation, &event.place, &event.event).is_err() {
+        let folding = &batch.conversations[conversation];
+        entry::add(refused, refold::unjudged(folding.tenant, folding.id, &event.place));
+    }
+}
+
+/// Whether rows of a source raise errors instead of going to quarantine.
+pub fn is_strict(catalog: &Catalog, source: i32) -> bool {
+    catalog.source(source).is_some_and(|source| source.strict)
+}

@@ -1,0 +1,14 @@
+//! How is PostgreSQL spoken to? The only door: whatever is above asks here, and nothing here knows what is above.
+
+pub mod clock;
+pub mod error;
+pub mod locks;
+pub mod progress;
+pub mod relation;
+pub mod rights;
+pub mod row;
+pub mod settings;
+pub mod spool;
+pub mod sql;
+pub mod subtransaction;
+pub mod trigger;

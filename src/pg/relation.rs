@@ -1,0 +1,192 @@
+//! What is a table of the application's like: its columns, its name as SQL, who may attach it?
+
+use crate::pg::row::Reader;
+use crate::pg::sql::{Connection, arg};
+use pgrx::prelude::*;
+use talkmeter_engine::mapping::{Class, Column};
+
+/// A column as the catalog knows it.
+#[derive(Clone, Debug)]
+pub struct TableColumn {
+    pub number: i16,
+    /// The type's name without length or precision, which may change without changing the type.
+    pub plain_type: String,
+    /// The type under all domains.
+    pub base_type: pg_sys::Oid,
+    /// The column as a mapping sees it.
+    pub seen: Column,
+}
+
+impl TableColumn {
+    /// How to read this column; `timezone` is that of local times.
+    pub fn reader(&self, timezone: Option<String>) -> Reader {
+        Reader::new(self.number, self.base_type, matches!(self.seen.class, Class::Enum(_)), timezone)
+    }
+}
+
+/// The facts that decide whether a relation can be attached.
+pub struct Relation {
+    /// Schema and name, quoted.
+    pub name: String,
+    /// `pg_class.relkind`.
+    pub kind: char,
+    pub temporary: bool,
+    /// Of the system or of this extension.
+    pub reserved: bool,
+    pub owner: pg_sys::Oid,
+    /// The caller owns it or is a member of its owner.
+    pub owned: bool,
+    /// Itself and, if it is partitioned, every partition, each quoted.
+    pub members: Vec<String>,
+    pub has_foreign_partition: bool,
+    /// Names of the columns of its partition key.
+    pub partition_key: Vec<String>,
+}
+
+const RELATION: &str = "
+    SELECT format('%I.%I', CASE WHEN c.relpersistence = 't' THEN 'pg_temp' ELSE n.nspname END, c.relname),
+        c.relkind::text, c.relpersistence = 't',
+        n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'talkmeter'),
+        pg_has_role($2, c.relowner, 'USAGE'),
+        (SELECT array_agg(format('%I.%I', mn.nspname, m.relname) ORDER BY t.level, m.oid)
+         FROM pg_partition_tree(c.oid) AS t
+         JOIN pg_class AS m ON m.oid = t.relid
+         JOIN pg_namespace AS mn ON mn.oid = m.relnamespace),
+        EXISTS (SELECT FROM pg_partition_tree(c.oid) AS t JOIN pg_class AS m ON m.oid = t.relid
+                WHERE m.relkind = 'f'),
+        (SELECT array_agg(a.attname::text)
+         FROM pg_partitioned_table AS p
+         JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[])
+         WHERE p.partrelid = c.oid),
+        c.relowner
+    FROM pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = $1";
+
+/// The facts of a relation as they concern `caller`, or `None` if there is none of that oid.
+pub fn facts(connection: &Connection, oid: pg_sys::Oid, caller: pg_sys::Oid) -> Option<Relation> {
+    let rows = connection.run(RELATION, &[arg(oid), arg(caller)]);
+    let mut row = rows.first()?;
+    let name: String = row.value();
+    Some(Relation {
+        kind: row.value::<String>().chars().next().expect("a kind of relation"),
+        temporary: row.value(),
+        reserved: row.value(),
+        owned: row.value(),
+        members: row.nullable().unwrap_or_else(|| vec![name.clone()]),
+        has_foreign_partition: row.value(),
+        partition_key: row.nullable().unwrap_or_default(),
+        owner: row.value(),
+        name,
+    })
+}
+
+const COLUMNS: &str = "
+    SELECT a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod),
+        (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = base.oid),
+        base.oid, format_type(a.atttypid, NULL)
+    FROM pg_attribute AS a
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE domains (oid, inner_type, kind) AS (
+            SELECT t.oid, t.typbasetype, t.typtype FROM pg_type AS t WHERE t.oid = a.atttypid
+            UNION ALL
+            SELECT t.oid, t.typbasetype, t.typtype FROM domains JOIN pg_type AS t ON t.oid = domains.inner_type
+        )
+        SELECT domains.oid FROM domains WHERE domains.kind <> 'd'
+    ) AS base
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum";
+
+/// The columns of a relation in the order of their numbers.
+pub fn columns(connection: &Connection, oid: pg_sys::Oid) -> Vec<TableColumn> {
+    let rows = connection.run(COLUMNS, &[arg(oid)]);
+    let columns = rows.iter().map(|mut row| {
+        let number = row.value();
+        let (name, type_name) = (row.value(), row.value());
+        let labels: Option<Vec<String>> = row.nullable();
+        let base_type = row.value();
+        let plain_type = row.value();
+        let seen = Column { name, class: class(base_type, labels), type_name };
+        TableColumn { number, plain_type, base_type, seen }
+    });
+    columns.collect()
+}
+
+/// What a type means to a mapping. Types of users, but for enums, are `Other`: nothing of theirs is ever run.
+fn class(base_type: pg_sys::Oid, labels: Option<Vec<String>>) -> Class {
+    match (base_type, labels) {
+        (_, Some(labels)) => Class::Enum(labels),
+        (pg_sys::TEXTOID | pg_sys::VARCHAROID, _) => Class::Text,
+        (pg_sys::BPCHAROID, _) => Class::PaddedText,
+        (pg_sys::UUIDOID, _) => Class::Uuid,
+        (pg_sys::INT2OID, _) => Class::Integer { smallest: i16::MIN.into(), largest: i16::MAX.into() },
+        (pg_sys::INT4OID, _) => Class::Integer { smallest: i32::MIN.into(), largest: i32::MAX.into() },
+        (pg_sys::INT8OID, _) => Class::Integer { smallest: i64::MIN, largest: i64::MAX },
+        (pg_sys::BOOLOID, _) => Class::Boolean,
+        (pg_sys::NUMERICOID, _) => Class::Numeric,
+        (pg_sys::JSONOID | pg_sys::JSONBOID, _) => Class::Json,
+        (pg_sys::TIMESTAMPTZOID, _) => Class::Timestamptz,
+        (pg_sys::TIMESTAMPOID, _) => Class::Timestamp,
+        _ => Class::Other,
+    }
+}
+
+const UNIQUE: &str = "
+    SELECT EXISTS (
+        SELECT FROM pg_index AS i
+        WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+            AND (SELECT bool_or(a.attname = $2) AND bool_and(a.attname = $2 OR a.attname = ANY ($3))
+                 FROM generate_series(0, i.indnkeyatts - 1) AS k
+                 JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]))";
+
+/// Whether a unique index holds the column, alone or with columns of the partition key.
+pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, column: &str, partition_key: &[String]) -> bool {
+    connection.run(UNIQUE, &[arg(oid), arg(column), arg(partition_key.to_vec())]).only().value()
+}
+
+const INDEXED: &str = "SELECT talkmeter.is_indexed($1::oid::regclass, $2::name, $3::name)";
+
+/// Whether an index finds the rows of one conversation: its first column holds the conversation, or the tenant and its
+/// second one the conversation.
+pub fn is_indexed(connection: &Connection, oid: pg_sys::Oid, conversation: &str, tenant: Option<&str>) -> bool {
+    connection.run(INDEXED, &[arg(oid), arg(conversation), arg(tenant)]).only().value()
+}
+
+const STORED: &str = "
+    SELECT c.oid FROM pg_class AS c
+    WHERE c.oid IN (SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t) AND c.relkind = 'r'";
+
+/// Whether a table and its partitions hold no row. They are scanned without a query: planning one would run functions
+/// of the table's owner, those of index predicates and statistics, with our rights; and a query of the caller's could
+/// be blinded by row security.
+pub fn is_empty(connection: &Connection, oid: pg_sys::Oid) -> bool {
+    let rows = connection.run(STORED, &[arg(oid)]);
+    rows.iter().all(|mut row| holds_no_row(row.value()))
+}
+
+fn holds_no_row(table: pg_sys::Oid) -> bool {
+    // SAFETY: the table is an ordinary one, is locked by the caller, and what is opened is closed in reverse order;
+    // on an error the server does that.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+        let scan = pg_sys::table_beginscan(relation, snapshot, 0, std::ptr::null_mut());
+        let found = pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
+        pg_sys::table_endscan(scan);
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        !found
+    }
+}
+
+/// A column's name as SQL.
+pub fn quoted(column: &str) -> String {
+    pgrx::spi::quote_identifier(column)
+}
+
+/// A statement that cannot take parameters, put together of constant text and quoted names.
+pub fn statement(parts: &[&str]) -> String {
+    parts.concat()
+}

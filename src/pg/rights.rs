@@ -1,0 +1,126 @@
+//! With whose rights, and under which settings, does talkmeter read and write its own tables?
+
+use pgrx::prelude::*;
+use std::ffi::CStr;
+
+/// Settings under which our statements are planned and run. The path is pinned so that no object of a caller's can
+/// stand in for one of the system. Plans are kept and made when tables may be empty, so only those that stay good are
+/// allowed: index look-ups in nested loops. The penalties that forbid the others would set off the compiler of jit.
+const SETTINGS: [(&CStr, &CStr); 8] = [
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"enable_seqscan", c"off"),
+    (c"enable_hashjoin", c"off"),
+    (c"enable_mergejoin", c"off"),
+    (c"jit", c"off"),
+    (c"quote_all_identifiers", c"off"),
+    // The engine reads the intervals of stored policies as text.
+    (c"intervalstyle", c"postgres"),
+    // Rows that a policy would hide are an error, not missing.
+    (c"row_security", c"off"),
+];
+
+/// Puts the caller's rights and settings back, also when an error passes by.
+struct Restore {
+    user: pg_sys::Oid,
+    context: i32,
+    nesting: i32,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        // SAFETY: both put back what `as_owner` took from the same stack; on an error they run before the server's own
+        // clean-up of the (sub)transaction, which would find nothing left to do.
+        unsafe {
+            pg_sys::AtEOXact_GUC(!std::thread::panicking(), self.nesting);
+            pg_sys::SetUserIdAndSecContext(self.user, self.context);
+        }
+    }
+}
+
+/// Does `work` with the rights of the extension's owner and under settings that no caller can bend.
+pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
+    as_role(owner(), 0, work)
+}
+
+/// Does `work`, which reads a table, with the rights of the table's owner: what the owner hung on the table, like
+/// functions of its indexes, runs with no more rights than the owner's, and cannot change the session.
+pub fn as_table_owner<R>(owner: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
+    as_role(owner, pg_sys::SECURITY_RESTRICTED_OPERATION, work)
+}
+
+fn as_role<R>(role: pg_sys::Oid, restriction: u32, work: impl FnOnce() -> R) -> R {
+    let mut user = pg_sys::InvalidOid;
+    let mut context = 0;
+    // SAFETY: reads the current user, then opens a level of settings that `Restore` closes; every string is constant.
+    let _restore = unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let restore = Restore { user, context, nesting: pg_sys::NewGUCNestLevel() };
+        let context = context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | restriction) as i32;
+        pg_sys::SetUserIdAndSecContext(role, context);
+        for (name, value) in SETTINGS {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        restore
+    };
+    work()
+}
+
+/// The role with whose rights the caller runs.
+pub fn caller() -> pg_sys::Oid {
+    // SAFETY: reads a variable of this session's.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Does `work` although the transaction may have become read-only since it inserted its rows: what they cost belongs to
+/// them.
+pub fn writing<R>(work: impl FnOnce() -> R) -> R {
+    struct ReadOnlyAgain(bool);
+    impl Drop for ReadOnlyAgain {
+        fn drop(&mut self) {
+            // SAFETY: puts back this session's own variable.
+            unsafe { pg_sys::XactReadOnly = self.0 };
+        }
+    }
+    // SAFETY: reads and sets this session's own variable; a queue is filled only where writing was allowed.
+    let _restore = unsafe {
+        let restore = ReadOnlyAgain(pg_sys::XactReadOnly);
+        pg_sys::XactReadOnly = false;
+        restore
+    };
+    work()
+}
+
+/// Whether the extension is installed, as this transaction sees it.
+pub fn is_installed() -> bool {
+    // SAFETY: a look-up in the server's cache of the catalog, of a constant name.
+    unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), true) != pg_sys::InvalidOid }
+}
+
+/// Who owns the schema `talkmeter`: the role that created the extension.
+fn owner() -> pg_sys::Oid {
+    // SAFETY: a look-up in the server's cache of the catalog; the tuple is read before it is released.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACEOID as i32, schema.into());
+        if tuple.is_null() {
+            crate::pg::error::failure(
+                PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
+                "schema \"talkmeter\" does not exist",
+            )
+            .hint("Run CREATE EXTENSION talkmeter.")
+            .raise();
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>()).nspowner;
+        pg_sys::ReleaseSysCache(tuple);
+        owner
+    }
+}

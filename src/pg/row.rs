@@ -1,0 +1,217 @@
+//! How does a row of the application's, as the server holds it, become values that a mapping understands?
+
+use crate::pg::clock::Timestamp;
+use pgrx::prelude::*;
+use pgrx::{AnyNumeric, FromDatum, PgMemoryContexts};
+use std::borrow::Cow;
+use std::ffi::CStr;
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::Value;
+
+/// How to read one column.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// The column's number in the table.
+    pub number: i16,
+    base_type: pg_sys::Oid,
+    /// The zone of a timestamp without one.
+    timezone: Option<String>,
+    is_enum: bool,
+}
+
+impl Reader {
+    pub fn new(number: i16, base_type: pg_sys::Oid, is_enum: bool, timezone: Option<String>) -> Reader {
+        Reader { number, base_type, timezone, is_enum }
+    }
+
+    /// The value of a datum of this column.
+    ///
+    /// # Safety
+    /// The datum must come from a row of the table that this reader was made for, and text is borrowed from it: neither
+    /// the row nor the current memory context may go away while the value is used.
+    pub unsafe fn read<'r>(&self, datum: pg_sys::Datum, is_null: bool) -> Value<'r> {
+        if is_null {
+            return Value::Null;
+        }
+        if self.is_enum {
+            return Value::Text(Cow::Owned(output(pg_sys::F_ENUM_OUT, datum)));
+        }
+        // SAFETY: the column is of the type that is matched; a table whose column changed its type is mapped anew.
+        unsafe {
+            match self.base_type {
+                pg_sys::TEXTOID | pg_sys::VARCHAROID => Value::Text(Cow::Borrowed(text(datum))),
+                pg_sys::BPCHAROID => Value::Text(Cow::Borrowed(text(datum).trim_end_matches(' '))),
+                pg_sys::UUIDOID => Value::Text(Cow::Owned(output(pg_sys::F_UUID_OUT, datum))),
+                pg_sys::INT2OID => Value::Integer(i64::from(datum.value() as i16)),
+                pg_sys::INT4OID => Value::Integer(i64::from(datum.value() as i32)),
+                pg_sys::INT8OID => Value::Integer(datum.value() as i64),
+                pg_sys::BOOLOID => Value::Boolean(datum.value() as u8 != 0),
+                pg_sys::NUMERICOID => number(datum),
+                pg_sys::JSONOID => json(text(datum)),
+                pg_sys::JSONBOID => json(&output(pg_sys::F_JSONB_OUT, datum)),
+                pg_sys::TIMESTAMPTZOID => Value::Time(Timestamp::from(datum.value() as i64).finite()),
+                pg_sys::TIMESTAMPOID => Value::Time(self.instant(datum)),
+                other => panic!("a mapping uses a column of type {other}"),
+            }
+        }
+    }
+
+    /// The instant of a local time, or `None` where the server's own conversion would fail the application's insert.
+    fn instant(&self, datum: pg_sys::Datum) -> Option<Instant> {
+        let local = Timestamp::from(datum.value() as i64).finite()?;
+        if !local.in_range() {
+            return None;
+        }
+        let timezone = self.timezone.as_deref()?;
+        // SAFETY: both arguments are of the types that the function takes; attach has checked the zone.
+        let instant: Option<i64> = unsafe {
+            pgrx::direct_function_call(pg_sys::timestamp_zone, &[pgrx::IntoDatum::into_datum(timezone), Some(datum)])
+        };
+        Timestamp::from(instant?).finite()
+    }
+}
+
+/// SAFETY: the datum must be of a type that is stored as text is, and live as long as the result is used.
+unsafe fn text<'r>(datum: pg_sys::Datum) -> &'r str {
+    unsafe {
+        let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        pgrx::text_to_rust_str(text).expect("the database is encoded in UTF8")
+    }
+}
+
+/// What one of the server's own output functions writes; the function must belong to the datum's type.
+fn output(function: u32, datum: pg_sys::Datum) -> String {
+    // SAFETY: the function is one of the server's, for the type of the datum, and returns a string that it allocated.
+    unsafe {
+        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(function), datum);
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        pg_sys::pfree(text.cast());
+        copy
+    }
+}
+
+/// SAFETY: the datum must be numeric.
+unsafe fn number(datum: pg_sys::Datum) -> Value<'static> {
+    let text = unsafe { AnyNumeric::from_datum(datum, false) }.expect("not null").to_string();
+    // A number beyond the engine's 28 digits, or none at all, equals no value of a rule.
+    text.parse().map_or(Value::Text(Cow::Owned(text)), Value::Number)
+}
+
+fn json(text: &str) -> Value<'static> {
+    // Nested too deep to be read: like an empty list, it holds no value that a rule could ask for.
+    Value::Json(serde_json::from_str(text).unwrap_or_else(|_| serde_json::Value::Array(Vec::new())))
+}
+
+/// Reads the rows that a statement left new, in the order of their insertion, and gives `each` the values of `readers`.
+/// A value is good until the next row.
+pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value])) {
+    // SAFETY: the store is that of the trigger call.
+    let mut rows = unsafe { TransitionRows::of(trigger, trigger.tg_newtable, readers) };
+    while rows.with_next(|row| each(row)).is_some() {}
+}
+
+/// Reads the rows that a statement deleted, as [`for_each_new_row`] does.
+pub fn for_each_old_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value])) {
+    // SAFETY: the store is that of the trigger call.
+    let mut rows = unsafe { TransitionRows::of(trigger, trigger.tg_oldtable, readers) };
+    while rows.with_next(|row| each(row)).is_some() {}
+}
+
+/// Whether each row that a statement updated has both its versions: one that moved to another partition may have been
+/// kept from it.
+pub fn is_paired(trigger: &pg_sys::TriggerData) -> bool {
+    // SAFETY: both stores are those of the trigger call.
+    unsafe {
+        pg_sys::tuplestore_tuple_count(trigger.tg_oldtable) == pg_sys::tuplestore_tuple_count(trigger.tg_newtable)
+    }
+}
+
+/// Reads the rows that a statement updated, each as it was and as it is. Call it only if they are paired.
+pub fn for_each_changed_row(
+    trigger: &pg_sys::TriggerData,
+    readers: &[Reader],
+    mut each: impl FnMut(&[Value], &[Value]),
+) {
+    // SAFETY: both stores are those of the trigger call; the server puts each row's two versions into them together.
+    let (mut before, mut after) = unsafe {
+        (
+            TransitionRows::of(trigger, trigger.tg_oldtable, readers),
+            TransitionRows::of(trigger, trigger.tg_newtable, readers),
+        )
+    };
+    while before.with_next(|old| after.with_next(|new| each(old, new))).flatten().is_some() {}
+}
+
+/// The rows of a transition table.
+struct TransitionRows<'a> {
+    store: *mut pg_sys::Tuplestorestate,
+    /// Its read pointer, or `None` if there is no row.
+    pointer: Option<i32>,
+    slot: *mut pg_sys::TupleTableSlot,
+    readers: &'a [Reader],
+    memory: PgMemoryContexts,
+}
+
+impl<'a> TransitionRows<'a> {
+    /// SAFETY: the store must be one of the trigger's, and the trigger call must outlive the result.
+    unsafe fn of(
+        trigger: &pg_sys::TriggerData,
+        store: *mut pg_sys::Tuplestorestate,
+        readers: &'a [Reader],
+    ) -> TransitionRows<'a> {
+        // SAFETY: we read through a read pointer of our own, which may not be where another trigger left pointer 0.
+        let (pointer, slot) = unsafe {
+            if pg_sys::tuplestore_tuple_count(store) == 0 {
+                (None, std::ptr::null_mut())
+            } else {
+                let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
+                pg_sys::tuplestore_select_read_pointer(store, pointer);
+                pg_sys::tuplestore_rescan(store);
+                let slot = pg_sys::MakeSingleTupleTableSlot((*trigger.tg_relation).rd_att, &pg_sys::TTSOpsMinimalTuple);
+                (Some(pointer), slot)
+            }
+        };
+        TransitionRows { store, pointer, slot, readers, memory: PgMemoryContexts::new("talkmeter row") }
+    }
+
+    /// Gives `work` the values of the next row; `None` if there is none.
+    fn with_next<R>(&mut self, work: impl FnOnce(&[Value]) -> R) -> Option<R> {
+        let pointer = self.pointer?;
+        let last = self.readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
+        pgrx::check_for_interrupts!();
+        // SAFETY: the store holds rows of the table's type, the pointer and the slot are our own, and a datum is used
+        // before the next fetch from this store.
+        unsafe {
+            pg_sys::tuplestore_select_read_pointer(self.store, pointer);
+            if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) {
+                return None;
+            }
+            if last > 0 {
+                pg_sys::slot_getsomeattrs(self.slot, last);
+            }
+            let (slot, readers) = (self.slot, self.readers);
+            let answer = self.memory.switch_to(|_| {
+                let read = |reader: &Reader| {
+                    let index = reader.number as usize - 1;
+                    reader.read(*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
+                };
+                work(&readers.iter().map(read).collect::<Vec<_>>())
+            });
+            self.memory.reset();
+            Some(answer)
+        }
+    }
+}
+
+impl Drop for TransitionRows<'_> {
+    fn drop(&mut self) {
+        // On an error the server frees what the trigger call holds.
+        if self.pointer.is_some() && !std::thread::panicking() {
+            // SAFETY: the slot is ours and dropped once; pointer 0 always exists.
+            unsafe {
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::tuplestore_select_read_pointer(self.store, 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Where do records wait that may be more than memory should hold? In a log that spills, to be read back in byte order.
+
+use pgrx::prelude::*;
+
+/// Bytes kept in memory before they are written to a temporary file.
+const IN_MEMORY: usize = 8 << 20;
+/// Kilobytes that sorting spilled records may take.
+const SORT_MEMORY: i32 = 16 << 10;
+/// Bytes of each file that a temporary file is made of, as the server has it.
+const SEGMENT: u64 = 1 << 30;
+
+/// Records in the order in which they were pushed: each its length in four bytes, then its bytes.
+///
+/// Its file is closed by [`Spool::close`]; on an error by the server, when the subtransaction that opened it is
+/// aborted.
+#[derive(Clone)]
+pub struct Spool {
+    memory: Vec<u8>,
+    /// Bytes that lie in the file, before those in memory.
+    spilled: u64,
+    file: *mut pg_sys::BufFile,
+    /// The file outlives the subtransaction that opens it.
+    lasting: bool,
+}
+
+impl Default for Spool {
+    /// A spool for the work of the moment.
+    fn default() -> Spool {
+        Spool { memory: Vec::new(), spilled: 0, file: std::ptr::null_mut(), lasting: false }
+    }
+}
+
+impl Spool {
+    /// A spool that lives until the transaction ends, whatever becomes of its subtransactions.
+    pub fn of_transaction() -> Spool {
+        Spool { lasting: true, ..Spool::default() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.end() == 0
+    }
+
+    /// Where the next record will begin.
+    pub fn end(&self) -> u64 {
+        self.spilled + self.memory.len() as u64
+    }
+
+    pub fn push(&mut self, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.memory.extend_from_slice(&u32::try_from(length).expect("a record below 4 GB").to_ne_bytes());
+        for part in parts {
+            self.memory.extend_from_slice(part);
+        }
+        if self.memory.len() > IN_MEMORY {
+            self.spill();
+        }
+    }
+
+    /// Forgets the records from `end` on, which is where one began.
+    pub fn truncate(&mut self, end: u64) {
+        if end >= self.spilled {
+            self.memory.truncate((end - self.spilled) as usize);
+        } else {
+            self.memory.clear();
+            self.spilled = end;
+        }
+    }
+
+    /// Gives the temporary file back.
+    pub fn close(&mut self) {
+        if !self.file.is_null() {
+            // SAFETY: the file was opened by this transaction, which is still in progress, and is closed once.
+            unsafe { pg_sys::BufFileClose(self.file) };
+        }
+        *self = Spool { lasting: self.lasting, ..Spool::default() };
+    }
+
+    fn spill(&mut self) {
+        // SAFETY: the file's memory is the transaction's, and so is the file itself if it is lasting: owner and
+        // context are put back once it is open. What is written lies in our buffer.
+        unsafe {
+            if self.file.is_null() {
+                let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
+                let owner = pg_sys::CurrentResourceOwner;
+                if self.lasting {
+                    pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
+                }
+                self.file = pg_sys::BufFileCreateTemp(false);
+                pg_sys::CurrentResourceOwner = owner;
+                pg_sys::MemoryContextSwitchTo(context);
+            }
+            self.seek(self.spilled);
+            pg_sys::BufFileWrite(self.file, self.memory.as_mut_ptr().cast(), self.memory.len());
+        }
+        self.spilled += self.memory.len() as u64;
+        self.memory.clear();
+    }
+
+    fn seek(&self, position: u64) {
+        let (segment, offset) = ((position / SEGMENT) as i32, (position % SEGMENT) as pg_sys::off_t);
+        // SAFETY: the file is open, and the position is not beyond its end.
+        let result = unsafe { pg_sys::BufFileSeek(self.file, segment, offset, 0) };
+        assert_eq!(result, 0, "cannot seek in a temporary file");
+    }
+
+    fn read(&self, buffer: &mut [u8]) {
+        // SAFETY: the file is open, and the buffer is as long as what is read into it.
+        let read = unsafe { pg_sys::BufFileRead(self.file, buffer.as_mut_ptr().cast(), buffer.len()) };
+        assert_eq!(read, buffer.len(), "a temporary file is shorter than what was written");
+    }
+
+    /// Gives each record in turn, in the order in which they were pushed.
+    pub fn for_each(&self, mut each: impl FnMut(&[u8])) {
+        if self.spilled > 0 {
+            self.seek(0);
+        }
+        let mut record = Vec::new();
+        let mut position = 0;
+        while position < self.spilled {
+            let mut length = [0; 4];
+            self.read(&mut length);
+            record.resize(u32::from_ne_bytes(length) as usize, 0);
+            self.read(&mut record);
+            position += 4 + record.len() as u64;
+            each(&record);
+        }
+        self.in_memory().for_each(each);
+    }
+
+    /// The records that are not in the file.
+    fn in_memory(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.memory.as_slice();
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk()?;
+            let (record, after) = after.split_at(u32::from_ne_bytes(*length) as usize);
+            rest = after;
+            Some(record)
+        })
+    }
+
+    /// The records in the order of their bytes.
+    pub fn sorted(&self) -> Sorted<'_> {
+        if self.spilled > 0 {
+            return Sorted::Spilled(Sort::of(self));
+        }
+        let mut records: Vec<&[u8]> = self.in_memory().collect();
+        records.sort_unstable();
+        Sorted::InMemory(records.into_iter())
+    }
+}
+
+/// Records in the order of their bytes.
+pub enum Sorted<'a> {
+    InMemory(std::vec::IntoIter<&'a [u8]>),
+    Spilled(Sort),
+}
+
+impl Sorted<'_> {
+    /// Appends the next record to `buffer` and says whether there was one.
+    pub fn append_next(&mut self, buffer: &mut Vec<u8>) -> bool {
+        match self {
+            Sorted::InMemory(records) => records.next().map(|record| buffer.extend_from_slice(record)).is_some(),
+            Sorted::Spilled(sort) => sort.append_next(buffer),
+        }
+    }
+}
+
+/// The server's own external sort.
+pub struct Sort(*mut pg_sys::Tuplesortstate);
+
+impl Sort {
+    fn of(spool: &Spool) -> Sort {
+        // SAFETY: the sort outlives the calls around it and ends with this value, so its memory is the transaction's. A
+        // bytea is copied when it is put.
+        unsafe {
+            let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
+            let sort = pg_sys::tuplesort_begin_datum(
+                pg_sys::BYTEAOID,
+                pg_sys::Oid::from(pg_sys::ByteaLessOperator),
+                pg_sys::InvalidOid,
+                false,
+                SORT_MEMORY,
+                std::ptr::null_mut(),
+                pg_sys::TUPLESORT_NONE as i32,
+            );
+            spool.for_each(|record| {
+                let datum = pgrx::IntoDatum::into_datum(record).expect("not null");
+                pg_sys::tuplesort_putdatum(sort, datum, false);
+                pg_sys::pfree(datum.cast_mut_ptr());
+            });
+            pg_sys::tuplesort_performsort(sort);
+            pg_sys::MemoryContextSwitchTo(context);
+            Sort(sort)
+        }
+    }
+
+    fn append_next(&mut self, buffer: &mut Vec<u8>) -> bool {
+        let mut datum = pg_sys::Datum::from(0usize);
+        let mut is_null = false;
+        // SAFETY: the sort is performed and not ended; it hands over a copy of the bytea, which is freed once it is
+        // read.
+        unsafe {
+            if !pg_sys::tuplesort_getdatum(self.0, true, &mut datum, &mut is_null, std::ptr::null_mut()) {
+                return false;
+            }
+            buffer.extend_from_slice(pgrx::varlena_to_byte_slice(datum.cast_mut_ptr()));
+            pg_sys::pfree(datum.cast_mut_ptr());
+        }
+        true
+    }
+}
+
+impl Drop for Sort {
+    fn drop(&mut self) {
+        // On an error the end of the transaction frees what the sort holds, and may have begun to.
+        if !std::thread::panicking() {
+            // SAFETY: ended once, while the transaction is in progress.
+            unsafe { pg_sys::tuplesort_end(self.0) };
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! How does talkmeter run its own SQL? Plans are prepared once per session; every statement sees the newest snapshot.
+
+use pgrx::prelude::*;
+use pgrx::{FromDatum, IntoDatum, Spi};
+use rust_decimal::Decimal;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::marker::PhantomData;
+
+thread_local! {
+    /// By the address of the statement's text, which is constant.
+    static PLANS: RefCell<HashMap<*const u8, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+    /// By the text itself, of statements that were put together: as many as there are attached tables and names of
+    /// theirs.
+    static COMPOSED: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+}
+
+/// A parameter of a statement.
+pub struct Arg {
+    oid: pg_sys::Oid,
+    datum: Option<pg_sys::Datum>,
+}
+
+/// A parameter from a value; a `Vec` becomes an array.
+pub fn arg<T: IntoDatum>(value: T) -> Arg {
+    Arg { oid: T::type_oid(), datum: value.into_datum() }
+}
+
+/// A parameter from a field of rows: the value of the only row, or an array of all. For [`Connection::run_over`].
+pub fn column<'r, R, T>(rows: &'r [R], field: impl Fn(&'r R) -> T) -> Arg
+where
+    T: IntoDatum,
+    Vec<T>: IntoDatum,
+{
+    match rows {
+        [only] => arg(field(only)),
+        _ => arg(rows.iter().map(field).collect::<Vec<T>>()),
+    }
+}
+
+/// A statement over rows that are given as parameters: see [`over_rows`].
+pub struct OverRows {
+    pub one: &'static str,
+    pub many: &'static str,
+}
+
+/// A statement of a head, the rows `wanted` with these columns and their `ordinal` from 1 on, and a tail. A single row,
+/// which is what an application mostly inserts, comes as it is and not as arrays: that halves what the statement costs.
+macro_rules! over_rows {
+    (
+        $head:expr,
+        [$n:literal $name:ident $type:ident $(, $more_n:literal $more_name:ident $more_type:ident)* $(,)?],
+        $tail:expr
+    ) => {
+        $crate::pg::sql::OverRows {
+            one: concat!(
+                $head, " (SELECT $", $n, "::", stringify!($type), $(", $", $more_n, "::", stringify!($more_type),)*
+                ", 1::int8) AS wanted (", stringify!($name), $(", ", stringify!($more_name),)* ", ordinal) ", $tail
+            ),
+            many: concat!(
+                $head, " unnest($", $n, "::", stringify!($type), "[]",
+                $(", $", $more_n, "::", stringify!($more_type), "[]",)*
+                ") WITH ORDINALITY AS wanted (", stringify!($name), $(", ", stringify!($more_name),)* ", ordinal) ", $tail
+            ),
+        }
+    };
+}
+
+/// An INSERT of rows with these columns into a table, with a tail.
+macro_rules! insert_rows {
+    (
+        $table:literal,
+        [$n:literal $name:ident $type:ident $(, $more_n:literal $more_name:ident $more_type:ident)* $(,)?],
+        $tail:literal
+    ) => {
+        $crate::pg::sql::over_rows!(
+            concat!(
+                "INSERT INTO ", $table, " (", stringify!($name), $(", ", stringify!($more_name),)*
+                ") SELECT ", stringify!($name), $(", ", stringify!($more_name),)* " FROM"
+            ),
+            [$n $name $type $(, $more_n $more_name $more_type)*],
+            $tail
+        )
+    };
+}
+
+pub(crate) use {insert_rows, over_rows};
+
+/// The connection to the server's SQL interface; parameters and results live as long as it.
+pub struct Connection(PhantomData<*const ()>);
+
+/// Does `work` on a connection of its own.
+pub fn connected<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    Spi::connect(|_| work(&Connection(PhantomData)))
+}
+
+/// The rows that a statement returned.
+pub struct Rows<'c> {
+    table: *mut pg_sys::SPITupleTable,
+    count: usize,
+    connection: PhantomData<&'c Connection>,
+}
+
+impl Connection {
+    /// Runs a statement of ours with the newest snapshot, also at REPEATABLE READ: what is read after a lock must be
+    /// what the lock protects.
+    pub fn run(&self, statement: &'static str, args: &[Arg]) -> Rows<'_> {
+        self.execute(plan(statement, args), statement, args)
+    }
+
+    /// Runs, as [`Connection::run`] does, a statement that was put together (see [`crate::relation`], which quotes
+    /// names).
+    pub fn run_composed(&self, statement: &str, args: &[Arg]) -> Rows<'_> {
+        let known = COMPOSED.with_borrow(|plans| plans.get(statement).copied());
+        let plan = known.unwrap_or_else(|| {
+            let plan = prepare(statement, args);
+            COMPOSED.with_borrow_mut(|plans| plans.insert(statement.to_owned(), plan));
+            plan
+        });
+        self.execute(plan, statement, args)
+    }
+
+    fn execute(&self, plan: pg_sys::SPIPlanPtr, statement: &str, args: &[Arg]) -> Rows<'_> {
+        let mut values: Vec<pg_sys::Datum> =
+            args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0usize))).collect();
+        let nulls: Vec<u8> = args.iter().map(|arg| if arg.datum.is_some() { b' ' } else { b'n' }).collect();
+        // SAFETY: the plan was kept, values and nulls have one entry per parameter of the types it was prepared with,
+        // and the server copies the snapshot.
+        unsafe {
+            let result = pg_sys::SPI_execute_snapshot(
+                plan,
+                values.as_mut_ptr(),
+                nulls.as_ptr().cast(),
+                pg_sys::GetLatestSnapshot(),
+                std::ptr::null_mut(),
+                false,
+                true,
+                0,
+            );
+            check(result, statement);
+            self.result()
+        }
+    }
+
+    /// Runs a statement over `count` rows, whose parameters are made by [`column`].
+    pub fn run_over(&self, statement: &OverRows, count: usize, args: &[Arg]) -> Rows<'_> {
+        self.run(if count == 1 { statement.one } else { statement.many }, args)
+    }
+
+    /// Runs a statement that was put together for one occasion (see [`crate::relation`], which quotes names), with the
+    /// caller's snapshot and, if `read_only`, without a transaction id.
+    pub fn run_once(&self, statement: &str, read_only: bool) -> Rows<'_> {
+        let text = CString::new(statement).expect("SQL without zero bytes");
+        // SAFETY: the server copies the text.
+        unsafe {
+            check(pg_sys::SPI_execute(text.as_ptr(), read_only, 0), statement);
+            self.result()
+        }
+    }
+
+    /// SAFETY: a statement must just have run on this connection.
+    unsafe fn result(&self) -> Rows<'_> {
+        unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, connection: PhantomData } }
+    }
+}
+
+fn check(result: i32, statement: &str) {
+    if result < 0 {
+        panic!("SPI answered {result} to: {statement}");
+    }
+}
+
+fn plan(statement: &'static str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
+    let known = PLANS.with_borrow(|plans| plans.get(&statement.as_ptr()).copied());
+    known.unwrap_or_else(|| {
+        let plan = prepare(statement, args);
+        PLANS.with_borrow_mut(|plans| plans.insert(statement.as_ptr(), plan));
+        plan
+    })
+}
+
+/// A plan that is kept.
+fn prepare(statement: &str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
+    let text = CString::new(statement).expect("SQL without zero bytes");
+    let mut oids: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
+    // SAFETY: the server copies text and types; a kept plan lives as long as the session, as the map that holds it
+    // does.
+    unsafe {
+        let options = pg_sys::CURSOR_OPT_GENERIC_PLAN as i32;
+        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), oids.len() as i32, oids.as_mut_ptr(), options);
+        assert!(!plan.is_null(), "SPI could not prepare: {statement}");
+        pg_sys::SPI_keepplan(plan);
+        plan
+    }
+}
+
+impl Rows<'_> {
+    /// Rows returned, or changed if the statement returns none.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The rows in the order in which they were returned.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        let returned = if self.table.is_null() { 0 } else { self.count };
+        (0..returned).map(|index| Row { rows: self, index, column: 0 })
+    }
+
+    /// The first row, if there is any.
+    pub fn first(&self) -> Option<Row<'_>> {
+        self.iter().next()
+    }
+
+    /// The row of a statement that always returns one.
+    pub fn only(&self) -> Row<'_> {
+        assert_eq!(self.count, 1, "a statement that returns one row");
+        self.first().expect("a row was returned")
+    }
+}
+
+/// A row that is read column by column, in the order of its SELECT.
+pub struct Row<'r> {
+    rows: &'r Rows<'r>,
+    index: usize,
+    /// How many columns were read.
+    column: i32,
+}
+
+impl Row<'_> {
+    /// The next column; `None` if it is null. Panics if the column is of another type: a datum read as what it is not
+    /// may be any memory of the process.
+    pub fn nullable<T: FromDatum + IntoDatum>(&mut self) -> Option<T> {
+        let (datum, is_null) = self.datum();
+        let returned = self.type_of_last();
+        assert_eq!(returned, T::type_oid(), "type of column {}", self.column);
+        // SAFETY: the column is of that type.
+        unsafe { T::from_datum(datum, is_null) }
+    }
+
+    /// The next column, which is never null.
+    pub fn value<T: FromDatum + IntoDatum>(&mut self) -> T {
+        self.nullable().unwrap_or_else(|| panic!("column {} is null", self.column))
+    }
+
+    /// The next column, the ordinal of a row that was given as parameters ([`over_rows`]), counted from 0.
+    pub fn ordinal(&mut self) -> usize {
+        self.value::<i64>() as usize - 1
+    }
+
+    /// The next column as the server holds it, with whether it is null.
+    pub fn datum(&mut self) -> (pg_sys::Datum, bool) {
+        let Rows { table, count, .. } = *self.rows;
+        assert!(!table.is_null() && self.index < count, "row {} of {count}", self.index);
+        let mut is_null = false;
+        self.column += 1;
+        // SAFETY: the row is within the table, which lives as long as the connection; a column beyond the last is null.
+        let datum = unsafe {
+            let tuple = *(*table).vals.add(self.index);
+            pg_sys::SPI_getbinval(tuple, (*table).tupdesc, self.column, &mut is_null)
+        };
+        (datum, is_null)
+    }
+
+    /// The type of the column that was read last.
+    fn type_of_last(&self) -> pg_sys::Oid {
+        // SAFETY: the row was read, so its table is there; a column beyond the last has no type.
+        unsafe { pg_sys::SPI_gettypeid((*self.rows.table).tupdesc, self.column) }
+    }
+}
+
+/// A number that our own tables hold, which only our own code writes: the engine can hold it. `text` is as SQL writes
+/// it.
+pub fn decimal(text: &str) -> Decimal {
+    text.parse().unwrap_or_else(|error| panic!("amount {text}: {error}"))
+}

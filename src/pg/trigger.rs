@@ -1,0 +1,121 @@
+//! Was a function called as the trigger that it is, and on which table?
+//!
+//! Triggers are written out rather than with pgrx's macro, which would turn every misuse into an internal error.
+
+use crate::pg::error::failure;
+use pgrx::prelude::*;
+use pgrx::trigger_support::called_as_trigger;
+
+/// One of our triggers: what it may be fired by.
+pub struct Trigger {
+    name: &'static str,
+    event: u32,
+    verb: &'static str,
+    old_table: bool,
+    new_table: bool,
+    attached_by: &'static str,
+}
+
+const fn trigger(name: &'static str, event: u32, verb: &'static str, tables: (bool, bool)) -> Trigger {
+    Trigger { name, event, verb, old_table: tables.0, new_table: tables.1, attached_by: "attach" }
+}
+
+pub const INSERT: Trigger = trigger("on_insert", pg_sys::TRIGGER_EVENT_INSERT, "INSERT", (false, true));
+pub const UPDATE: Trigger = trigger("on_update", pg_sys::TRIGGER_EVENT_UPDATE, "UPDATE", (true, true));
+pub const DELETE: Trigger = trigger("on_delete", pg_sys::TRIGGER_EVENT_DELETE, "DELETE", (true, false));
+pub const TRUNCATE: Trigger = trigger("on_truncate", pg_sys::TRIGGER_EVENT_TRUNCATE, "TRUNCATE", (false, false));
+pub const STATUS_INSERT: Trigger = Trigger { name: "on_status_insert", attached_by: "attach_status", ..INSERT };
+pub const STATUS_UPDATE: Trigger = Trigger { name: "on_status_update", attached_by: "attach_status", ..UPDATE };
+
+/// A call of a trigger.
+pub struct Call<'a> {
+    pub data: &'a pg_sys::TriggerData,
+    pub relation: &'a pg_sys::RelationData,
+    trigger: &'a Trigger,
+}
+
+impl<'a> Call<'a> {
+    /// The call, if it is one of that trigger.
+    ///
+    /// # Safety
+    /// The call information must be what the server gave, and outlive the result.
+    pub unsafe fn of(call: pg_sys::FunctionCallInfo, trigger: &'a Trigger) -> Call<'a> {
+        // SAFETY: the context is trigger data if its tag says so, and trigger data holds a relation that is open
+        // while the trigger runs.
+        let (data, relation) = unsafe {
+            if !called_as_trigger(call) {
+                failure(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("talkmeter.{} can only be called as a trigger", trigger.name),
+                )
+                .hint(format!("Let talkmeter.{} create the trigger.", trigger.attached_by))
+                .raise();
+            }
+            let data = &*(*call).context.cast::<pg_sys::TriggerData>();
+            (data, &*data.tg_relation)
+        };
+        let by_statement = data.tg_event & pg_sys::TRIGGER_EVENT_ROW == 0;
+        let after = data.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == 0;
+        let by_event = data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == trigger.event;
+        let tables =
+            (trigger.old_table && data.tg_oldtable.is_null()) || (trigger.new_table && data.tg_newtable.is_null());
+        if !by_statement || !after || !by_event || tables {
+            let with = match (trigger.old_table, trigger.new_table) {
+                (false, false) => "",
+                (false, true) => ", with a new transition table",
+                (true, false) => ", with an old transition table",
+                (true, true) => ", with an old and a new transition table",
+            };
+            failure(
+                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                format!("talkmeter.{} must be fired after {} for each statement{with}", trigger.name, trigger.verb),
+            )
+            .hint(format!("Let talkmeter.{} create the trigger.", trigger.attached_by))
+            .raise();
+        }
+        Call { data, relation, trigger }
+    }
+
+    /// Whether the UPDATE may have changed one of these columns. A trigger of the application's before ours may
+    /// change any.
+    pub fn may_have_changed(&self, columns: Option<Vec<i16>>) -> bool {
+        let Some(columns) = columns else { return true };
+        // SAFETY: the relation is open, and the set of columns lives as long as the trigger call.
+        unsafe {
+            let triggers = self.relation.trigdesc;
+            let is_partitioned = (*self.relation.rd_rel).relkind == pg_sys::RELKIND_PARTITIONED_TABLE as i8;
+            if is_partitioned || triggers.is_null() || (*triggers).trig_update_before_row {
+                return true;
+            }
+            let named = |number: &i16| {
+                let member = i32::from(*number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+                pg_sys::bms_is_member(member, self.data.tg_updatedcols)
+            };
+            columns.iter().any(named)
+        }
+    }
+
+    /// Refuses a trigger that was put on a table by somebody else.
+    pub fn not_attached(&self) -> ! {
+        // SAFETY: an open relation has its row of the catalog.
+        let name = pgrx::name_data_to_str(unsafe { &(*self.relation.rd_rel).relname });
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table \"{name}\" is not attached to talkmeter"),
+        )
+        .detail("A trigger of talkmeter's is on it all the same.")
+        .hint(format!("Drop the trigger, or attach the table with talkmeter.{}.", self.trigger.attached_by))
+        .raise()
+    }
+}
+
+/// Tells the server that triggers follow version 1 of its calling convention.
+macro_rules! version_1 {
+    ($($name:ident),+) => {$(
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name() -> &'static pg_sys::Pg_finfo_record {
+            &pg_sys::Pg_finfo_record { api_version: 1 }
+        }
+    )+};
+}
+pub(crate) use version_1;

@@ -1,0 +1,251 @@
+//! Why was a conversation billed, or not (rule 5)? Each of its events, what it did, and the rule that said so.
+
+use crate::capture::entry::Key;
+use crate::catalog::Catalog;
+use crate::catalog::args::{required, tenant_key};
+use crate::meter::batch::Batch;
+use crate::meter::history::{self, Log, WantedEvents};
+use crate::meter::part_table::{FromPlace, parts_from};
+use crate::pg::clock::{self, Timestamp};
+use crate::pg::rights::as_owner;
+use crate::pg::sql::{Connection, Row, arg, connected};
+use crate::reports::recount::opened_under;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use talkmeter_engine::explain::{Did, Line, Story, as_metered, retell};
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order::OrderKey;
+use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::refold::Placed;
+
+/// A line as it is returned.
+#[derive(Default)]
+struct Told {
+    at: Option<Timestamp>,
+    event: Option<String>,
+    source: Option<pg_sys::Oid>,
+    message: Option<String>,
+    part: Option<i32>,
+    effect: String,
+    rule: Option<String>,
+    charge: Option<ChargeShown>,
+}
+
+#[derive(Clone)]
+struct ChargeShown {
+    id: i64,
+    tier: String,
+    amount: String,
+    currency: String,
+}
+
+type ToldRow = (
+    i32,
+    Option<TimestampWithTimeZone>,
+    Option<String>,
+    Option<pg_sys::Oid>,
+    Option<String>,
+    Option<i32>,
+    String,
+    Option<String>,
+    Option<i64>,
+    Option<String>,
+    Option<AnyNumeric>,
+    Option<String>,
+);
+
+/// What happened in a conversation: its events in order, what each did and why, then the charges that were taken
+/// back, then rows that are in quarantine. Reads only.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn explain(
+    tenant: Option<&str>,
+    conversation: Option<&str>,
+) -> TableIterator<
+    'static,
+    (
+        name!(step, i32),
+        name!(occurred_at, Option<TimestampWithTimeZone>),
+        name!(event, Option<String>),
+        name!(source, Option<pg_sys::Oid>),
+        name!(message_id, Option<String>),
+        name!(part, Option<i32>),
+        name!(effect, String),
+        name!(rule, Option<String>),
+        name!(charge_id, Option<i64>),
+        name!(tier, Option<String>),
+        name!(amount, Option<AnyNumeric>),
+        name!(currency, Option<String>),
+    ),
+> {
+    let key = (tenant_key(tenant), required(conversation, "conversation"));
+    let told = as_owner(|| connected(|connection| told(connection, key)));
+    TableIterator::new((1..).zip(told).map(line).collect::<Vec<_>>())
+}
+
+fn line((step, told): (i32, Told)) -> ToldRow {
+    let amount = |charge: &ChargeShown| charge.amount.parse().expect("a number that the server wrote");
+    (
+        step,
+        told.at.map(Timestamp::shown),
+        told.event,
+        told.source,
+        told.message,
+        told.part,
+        told.effect,
+        told.rule,
+        told.charge.as_ref().map(|charge| charge.id),
+        told.charge.as_ref().map(|charge| charge.tier.clone()),
+        told.charge.as_ref().map(amount),
+        told.charge.map(|charge| charge.currency),
+    )
+}
+
+fn told(connection: &Connection, key: Key) -> Vec<Told> {
+    let mut batch = Batch::dry(connection, &[key]);
+    let since = Instant::EARLIEST;
+    let wanted = [WantedEvents { tenant: key.0, conversation: key.1, since, has_marks: true }];
+    let logs = history::read(connection, &batch.catalog, &wanted).unwrap_or_else(|unreadable| unreadable.raise());
+    let Some(log) = logs.into_iter().next() else { return Vec::new() };
+    let stored = parts_from(connection, &batch.catalog, &[FromPlace { key, place: &[] }]).pop().unwrap_or_default();
+    let story = story(&mut batch, key, &log, &stored);
+    let charges = charges(connection, key);
+    let teller = Teller { catalog: &batch.catalog, story: &story, log: &log, stored: &stored, charges: &charges };
+    let mut told: Vec<Told> = story.lines.iter().map(|line| teller.tell(line)).collect();
+    let is_told_apart = |entry: &LedgerEntry| entry.taken_back.is_some() || entry.is_reversal;
+    told.extend(charges.into_iter().filter(is_told_apart).map(LedgerEntry::told));
+    told.extend(quarantined(connection, key));
+    told
+}
+
+/// The conversation as it is folded from its start, if that gives the parts that are stored; else as it was metered.
+fn story(batch: &mut Batch, key: Key, log: &Log, stored: &[Part]) -> Story {
+    let because = |placed: &Placed| log.because.get(&placed.place).cloned();
+    let now = clock::now();
+    let opener = |placed: &Placed, previous: Option<&Opening>| {
+        opened_under(stored, placed).or_else(|| batch.opening(0, &placed.place, placed.event.at, previous))
+    };
+    let story = retell(key.1, &log.events, because, opener, now);
+    let extent = |part: &Part| (part.first_event.clone(), part.last_event.clone(), part.event_count);
+    match story.parts.iter().map(extent).eq(stored.iter().map(extent)) {
+        true => story,
+        false => as_metered(key.1, stored, &log.events, because, now),
+    }
+}
+
+/// What is known of a conversation when its lines are told.
+struct Teller<'a> {
+    catalog: &'a Catalog,
+    story: &'a Story,
+    log: &'a Log,
+    stored: &'a [Part],
+    charges: &'a [LedgerEntry],
+}
+
+impl Teller<'_> {
+    fn tell(&self, line: &Line) -> Told {
+        // The parts of the story are the stored ones, whose numbers are those that charges know.
+        let part = line.part.map(|part| self.stored[part].number);
+        let placed = line.event.map(|event| &self.log.events[event]);
+        let place = placed.and_then(|placed| OrderKey::from_bytes(&placed.place));
+        let charge = self.standing_charge(part).filter(|_| line.did == Did::Billable);
+        let source = place.as_ref().and_then(|place| self.catalog.source(place.source()));
+        Told {
+            at: line.at.map(Timestamp::from),
+            event: placed.map(|placed| placed.event.kind.name().to_owned()),
+            source: source.map(|source| source.relation),
+            message: place.and_then(|place| place.message()).map(|message| message.text()),
+            part,
+            effect: line.did.words(part),
+            rule: Some(match line.did == Did::Billable && self.waits(part) {
+                true => format!("{}; not charged yet: no plan was in force, or it is still to be swept", line.rule),
+                false => line.rule.clone(),
+            }),
+            charge: charge.map(|entry| entry.charge.clone()),
+        }
+    }
+
+    fn standing_charge(&self, part: Option<i32>) -> Option<&LedgerEntry> {
+        let is_it = |entry: &&LedgerEntry| Some(entry.part) == part && !entry.is_reversal && entry.taken_back.is_none();
+        self.charges.iter().find(is_it)
+    }
+
+    /// Whether a billable part was never charged.
+    fn waits(&self, part: Option<i32>) -> bool {
+        self.story.parts.len() == self.stored.len() && self.charges.iter().all(|entry| Some(entry.part) != part)
+    }
+}
+
+const CHARGES: &str = "
+    SELECT c.charge_id, c.part, c.charged_at, c.tier, c.amount::text, c.currency, c.reverses, c.reason, c.note,
+        r.charge_id
+    FROM talkmeter.charge AS c
+    LEFT JOIN talkmeter.charge AS r ON r.tenant = c.tenant AND r.reverses = c.charge_id
+    WHERE c.tenant = $1 AND c.conversation = $2
+    ORDER BY c.charge_id";
+
+/// An entry of the ledger.
+struct LedgerEntry {
+    part: i32,
+    charged_at: Timestamp,
+    charge: ChargeShown,
+    is_reversal: bool,
+    taken_back: Option<i64>,
+    reverses: Option<i64>,
+    why: Option<String>,
+}
+
+impl LedgerEntry {
+    fn read(mut row: Row) -> LedgerEntry {
+        let id = row.value();
+        let part = row.value();
+        let charged_at = row.value();
+        let charge = ChargeShown { id, tier: row.value(), amount: row.value(), currency: row.value() };
+        let reverses: Option<i64> = row.nullable();
+        let (reason, note): (Option<String>, Option<String>) = (row.nullable(), row.nullable());
+        let why = reason.map(|reason| note.map_or(reason.clone(), |note| format!("{reason}: {note}")));
+        let is_reversal = reverses.is_some();
+        LedgerEntry { part, charged_at, charge, is_reversal, taken_back: row.nullable(), reverses, why }
+    }
+
+    /// As a line of its own.
+    fn told(self) -> Told {
+        let effect = match (self.reverses, self.taken_back) {
+            (Some(reverses), _) => format!("charge {} took back charge {reverses}", self.charge.id),
+            (None, Some(by)) => format!("charge {} was taken back by charge {by}", self.charge.id),
+            (None, None) => format!("charge {}", self.charge.id),
+        };
+        Told {
+            at: Some(self.charged_at),
+            part: Some(self.part),
+            effect,
+            rule: self.why,
+            charge: Some(self.charge),
+            ..Told::default()
+        }
+    }
+}
+
+fn charges(connection: &Connection, key: Key) -> Vec<LedgerEntry> {
+    connection.run(CHARGES, &[arg(key.0), arg(key.1)]).iter().map(LedgerEntry::read).collect()
+}
+
+const QUARANTINED: &str = "
+    SELECT q.occurred_at, q.mark_kind, q.source::oid, q.message_id, q.reason, COALESCE(q.detail || ' ', '') || q.hint
+    FROM talkmeter.quarantine AS q
+    WHERE q.tenant = $1 AND q.conversation = $2
+    ORDER BY q.occurred_at, q.source, q.message_id";
+
+fn quarantined(connection: &Connection, key: Key) -> Vec<Told> {
+    let told = |mut row: Row| Told {
+        at: row.nullable(),
+        event: row.nullable(),
+        source: row.nullable(),
+        message: row.nullable(),
+        effect: format!("in quarantine: {}", row.value::<String>()),
+        rule: row.nullable(),
+        ..Told::default()
+    };
+    connection.run(QUARANTINED, &[arg(key.0), arg(key.1)]).iter().map(told).collect()
+}

@@ -1,0 +1,7 @@
+//! What was billed, why, and what would have been? Reads only, also on a standby.
+
+mod audit;
+mod calendar;
+mod explain;
+pub mod recount;
+mod simulate;

@@ -1,0 +1,120 @@
+//! What do the messages give if conversations are folded from their start? Nothing is written or locked.
+
+use crate::capture::entry::Key;
+use crate::catalog::Catalog;
+use crate::meter::batch::{BATCH, Batch};
+use crate::meter::history::{self, Log, WantedEvents};
+use crate::meter::part_table::{FromPlace, parts_from};
+use crate::pg::clock::{self, Timestamp};
+use crate::pg::progress::Progress;
+use crate::pg::sql::{Connection, arg, connected};
+use std::collections::{BTreeMap, BTreeSet};
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::order;
+use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::period::Period;
+use talkmeter_engine::refold::{Before, Changes, Placed, refold};
+
+/// A conversation as its messages have it.
+pub struct Recounted<'a> {
+    pub key: Key<'a>,
+    /// As folded, or as metered if that cannot be proved any more.
+    pub parts: Vec<Part>,
+    /// Rows that a part had counted are gone.
+    pub is_unprovable: bool,
+}
+
+const IN_SPAN: &str = "
+    SELECT DISTINCT p.tenant, p.conversation
+    FROM talkmeter.part AS p
+    WHERE p.charged_at >= $1 AND p.charged_at < $2
+    UNION
+    SELECT m.tenant, m.conversation
+    FROM talkmeter.marked AS m
+    WHERE m.occurred_at >= $3 AND m.occurred_at < $2";
+
+const LONGEST_TIMEOUT: &str = "
+    SELECT COALESCE(max(extract(epoch FROM GREATEST(p.idle_timeout, p.quiet_review_after)) * 1000000), 0)::int8
+    FROM talkmeter.policy AS p";
+
+/// Gives `each`, some at a time, the conversations of wanted tenants that may have a unit in a span: folded under a
+/// policy, or under those that were in force. `work` is the function that shows its progress.
+pub fn conversations(
+    work: &'static str,
+    span: Period,
+    policy: Option<&str>,
+    is_wanted: impl Fn(&str) -> bool,
+    mut each: impl FnMut(&[Recounted]),
+) {
+    let found = connected(|connection| in_span(connection, span));
+    let keys = found.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str()));
+    let keys: Vec<Key> = keys.filter(|(tenant, _)| is_wanted(tenant)).collect();
+    let mut progress = Progress::begin(work, "conversations", keys.len());
+    for some in keys.chunks(BATCH) {
+        each(&connected(|connection| recounted(connection, some, policy)));
+        progress.advance(some.len());
+    }
+}
+
+/// Those with messages, marks or units in the span, or so little before it that time may end a part in it.
+fn in_span(connection: &Connection, span: Period) -> BTreeSet<(String, String)> {
+    let timeout: i64 = connection.run(LONGEST_TIMEOUT, &[]).only().value();
+    let since = span.start.plus(-timeout);
+    let found = history::conversations(&Catalog::now(), since, span.end);
+    let mut found = found.unwrap_or_else(|unreadable| unreadable.raise());
+    let rows = connection.run(IN_SPAN, &[span.start, span.end, since].map(|at| arg(Timestamp::from(at))));
+    found.extend(rows.iter().map(|mut row| (row.value(), row.value())));
+    found
+}
+
+fn recounted<'a>(connection: &Connection, keys: &[Key<'a>], policy: Option<&str>) -> Vec<Recounted<'a>> {
+    let since = Instant::EARLIEST;
+    let wanted =
+        keys.iter().map(|(tenant, conversation)| WantedEvents { tenant, conversation, since, has_marks: true });
+    let mut batch = Batch::dry(connection, keys);
+    let logs = history::read(connection, &batch.catalog, &wanted.collect::<Vec<_>>());
+    let logs = logs.unwrap_or_else(|unreadable| unreadable.raise());
+    let from: Vec<FromPlace> = keys.iter().map(|key| FromPlace { key: *key, place: &[] }).collect();
+    let stored = parts_from(connection, &batch.catalog, &from);
+    let all = keys.iter().zip(logs).zip(stored).enumerate();
+    all.map(|(index, ((key, log), stored))| {
+        let is_unprovable = stored.iter().any(|part| has_lost_rows(part, &log));
+        let parts = match is_unprovable {
+            true => stored,
+            false => folded(&mut batch, index, log.events, &stored, policy),
+        };
+        Recounted { key: *key, parts, is_unprovable }
+    })
+    .collect()
+}
+
+/// Whether a part counted rows that are gone.
+fn has_lost_rows(part: &Part, log: &Log) -> bool {
+    let begin = log.events.partition_point(|placed| placed.place < part.first_event);
+    let end = log.events.partition_point(|placed| placed.place <= part.last_event);
+    ((end - begin) as i64) < part.event_count
+}
+
+/// The parts of the conversation of that index, folded from its start: under a policy, or under those that were in
+/// force.
+fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], policy: Option<&str>) -> Vec<Part> {
+    let id = batch.conversations[index].id;
+    let before = Before { id, previous: None, parts: &[], highest: 0, passed: Some(clock::now()) };
+    let opener = |placed: &Placed, previous: Option<&Opening>| {
+        let really = batch.opening(index, &placed.place, placed.event.at, previous);
+        let Some(policy) = policy else { return opened_under(stored, placed).or(really) };
+        // A mark opens a part where it would have opened one: after another, or for a tenant whose policy is named.
+        if order::is_mark(&placed.place) && really.is_none() {
+            return None;
+        }
+        let source = really.and_then(|opening| opening.source);
+        Some(Opening { policy: batch.catalog.policies().in_force(policy, placed.event.at)?, source })
+    };
+    refold(&before, log, &Changes::default(), opener, BTreeMap::new).parts
+}
+
+/// What the stored part that begins at this event opened under: it stays with that, whatever is in force by now.
+pub fn opened_under(stored: &[Part], placed: &Placed) -> Option<Opening> {
+    let part = stored.iter().find(|part| part.first_event == placed.place)?;
+    Some(Opening { policy: part.policy.clone(), source: part.source })
+}

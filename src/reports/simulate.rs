@@ -1,0 +1,413 @@
+//! What would have been charged under another definition and plan (rule 5)? Nothing is written or locked.
+
+use crate::billing::account::{self, Needed};
+use crate::capture::entry::Key;
+use crate::catalog::args::{instant, required};
+use crate::catalog::offers::{self, known_policy};
+use crate::pg::clock::Timestamp;
+use crate::pg::error::failure;
+use crate::pg::rights::as_owner;
+use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, connected, decimal, over_rows};
+use crate::reports::recount;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use rust_decimal::Decimal;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Usage};
+use talkmeter_engine::instant::Instant;
+use talkmeter_engine::part::Part;
+use talkmeter_engine::period::{Calendar, Period};
+
+/// What is asked.
+struct Question<'a> {
+    /// `None`: for each part the policy that was in force.
+    policy: Option<&'a str>,
+    /// `None`: for each tenant the plans that it was on.
+    plan: Option<Plan>,
+    from: Instant,
+    to: Instant,
+}
+
+impl Question<'_> {
+    fn asks_for(&self, at: Option<Instant>) -> bool {
+        at.is_some_and(|at| self.from <= at && at < self.to)
+    }
+}
+
+/// A part that is charged, in the simulation or in the ledger.
+struct SimulatedUnit {
+    tenant: String,
+    conversation: String,
+    part: Option<i32>,
+    first_event: Vec<u8>,
+    started_at: Instant,
+    at: Instant,
+    /// `None` until it is drawn, and if no plan was in force.
+    paid: Option<Paid>,
+    /// Rows of its conversation are gone: it stands as it was billed.
+    is_unprovable: bool,
+}
+
+#[derive(Clone, PartialEq)]
+struct Paid {
+    tier: String,
+    amount: Decimal,
+    currency: String,
+}
+
+/// What a tenant's units of a span come to.
+#[derive(Clone, Default)]
+struct Sum {
+    included: i64,
+    pack: i64,
+    overage: i64,
+    amount: Decimal,
+    /// `None` if there is none yet, or if there are several.
+    currency: Option<String>,
+    is_mixed: bool,
+}
+
+impl Sum {
+    fn add(&mut self, paid: &Paid) {
+        match paid.tier.as_str() {
+            "included" => self.included += 1,
+            "pack" => self.pack += 1,
+            _ => self.overage += 1,
+        }
+        self.amount += paid.amount;
+        self.is_mixed |= self.currency.as_ref().is_some_and(|currency| *currency != paid.currency);
+        self.currency = Some(paid.currency.clone()).filter(|_| !self.is_mixed);
+    }
+
+    fn units(&self) -> i64 {
+        self.included + self.pack + self.overage
+    }
+
+    /// An amount of several currencies is none.
+    fn money(&self) -> Option<AnyNumeric> {
+        (!self.is_mixed).then(|| numeric(self.amount))
+    }
+}
+
+fn numeric(amount: Decimal) -> AnyNumeric {
+    amount.to_string().parse().expect("a decimal is a number")
+}
+
+/// One row per tenant: what the units of the span would have cost, what was billed, and the difference. Reads only.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn simulate(
+    policy: Option<&str>,
+    plan: Option<&str>,
+    from_time: Option<TimestampWithTimeZone>,
+    to_time: Option<TimestampWithTimeZone>,
+) -> TableIterator<
+    'static,
+    (
+        name!(tenant, String),
+        name!(units, i64),
+        name!(included_units, i64),
+        name!(pack_units, i64),
+        name!(overage_units, i64),
+        name!(amount, Option<AnyNumeric>),
+        name!(currency, Option<String>),
+        name!(unprovable, i64),
+        name!(billed_units, i64),
+        name!(billed_included_units, i64),
+        name!(billed_pack_units, i64),
+        name!(billed_overage_units, i64),
+        name!(billed_amount, Option<AnyNumeric>),
+        name!(billed_currency, Option<String>),
+        name!(units_difference, i64),
+        name!(amount_difference, Option<AnyNumeric>),
+    ),
+> {
+    let (simulated, billed) = answer(policy, plan, from_time, to_time);
+    let mut unprovable: BTreeMap<String, i64> = BTreeMap::new();
+    for unit in simulated.iter().filter(|unit| unit.is_unprovable) {
+        *unprovable.entry(unit.tenant.clone()).or_default() += 1;
+    }
+    let (simulated, billed) = (sums(&simulated), sums(&billed));
+    let tenants: BTreeSet<&String> = simulated.keys().chain(billed.keys()).collect();
+    let rows = tenants.into_iter().map(|tenant| {
+        let would = simulated.get(tenant).cloned().unwrap_or_default();
+        let was = billed.get(tenant).cloned().unwrap_or_default();
+        let comparable =
+            !would.is_mixed && !was.is_mixed && (would.currency == was.currency || was.units() * would.units() == 0);
+        (
+            tenant.clone(),
+            would.units(),
+            would.included,
+            would.pack,
+            would.overage,
+            would.money(),
+            would.currency.clone(),
+            unprovable.get(tenant).copied().unwrap_or(0),
+            was.units(),
+            was.included,
+            was.pack,
+            was.overage,
+            was.money(),
+            was.currency.clone(),
+            would.units() - was.units(),
+            comparable.then(|| numeric(would.amount - was.amount)),
+        )
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+fn sums(units: &[SimulatedUnit]) -> BTreeMap<String, Sum> {
+    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+    for unit in units {
+        if let Some(paid) = &unit.paid {
+            sums.entry(unit.tenant.clone()).or_default().add(paid);
+        }
+    }
+    sums
+}
+
+/// One row per part that would have been charged otherwise: `added`, `removed`, or `paid_otherwise`. Reads only.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn simulate_parts(
+    policy: Option<&str>,
+    plan: Option<&str>,
+    from_time: Option<TimestampWithTimeZone>,
+    to_time: Option<TimestampWithTimeZone>,
+) -> TableIterator<
+    'static,
+    (
+        name!(tenant, String),
+        name!(conversation, String),
+        name!(started_at, TimestampWithTimeZone),
+        name!(difference, String),
+        name!(charged_at, Option<TimestampWithTimeZone>),
+        name!(tier, Option<String>),
+        name!(amount, Option<AnyNumeric>),
+        name!(currency, Option<String>),
+        name!(billed_part, Option<i32>),
+        name!(billed_at, Option<TimestampWithTimeZone>),
+        name!(billed_tier, Option<String>),
+        name!(billed_amount, Option<AnyNumeric>),
+        name!(billed_currency, Option<String>),
+    ),
+> {
+    let (simulated, billed) = answer(policy, plan, from_time, to_time);
+    let mut pairs: BTreeMap<(String, String, Vec<u8>), [Option<SimulatedUnit>; 2]> = BTreeMap::new();
+    for (side, units) in [simulated, billed].into_iter().enumerate() {
+        for unit in units.into_iter().filter(|unit| unit.paid.is_some()) {
+            let key = (unit.tenant.clone(), unit.conversation.clone(), unit.first_event.clone());
+            pairs.entry(key).or_default()[side] = Some(unit);
+        }
+    }
+    let shown = |at: Instant| Timestamp::from(at).shown();
+    let rows = pairs.into_iter().filter_map(|((tenant, conversation, _), [would, was])| {
+        let difference = match (&would, &was) {
+            (Some(would), Some(was)) if would.paid == was.paid => return None,
+            (Some(_), Some(_)) => "paid_otherwise",
+            (Some(_), None) => "added",
+            _ => "removed",
+        };
+        let paid = |unit: &Option<SimulatedUnit>| unit.as_ref().and_then(|unit| unit.paid.clone());
+        let (would_pay, paid) = (paid(&would), paid(&was));
+        let started_at = would.as_ref().or(was.as_ref())?.started_at;
+        Some((
+            tenant,
+            conversation,
+            shown(started_at),
+            difference.to_owned(),
+            would.as_ref().map(|unit| shown(unit.at)),
+            would_pay.as_ref().map(|paid| paid.tier.clone()),
+            would_pay.as_ref().map(|paid| numeric(paid.amount)),
+            would_pay.map(|paid| paid.currency),
+            was.as_ref().and_then(|unit| unit.part),
+            was.as_ref().map(|unit| shown(unit.at)),
+            paid.as_ref().map(|paid| paid.tier.clone()),
+            paid.as_ref().map(|paid| numeric(paid.amount)),
+            paid.map(|paid| paid.currency),
+        ))
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// The units of the simulation, drawn, and those that were billed.
+fn answer(
+    policy: Option<&str>,
+    plan: Option<&str>,
+    from_time: Option<TimestampWithTimeZone>,
+    to_time: Option<TimestampWithTimeZone>,
+) -> (Vec<SimulatedUnit>, Vec<SimulatedUnit>) {
+    let from = instant(required(from_time, "from_time"), "from_time");
+    let to = instant(required(to_time, "to_time"), "to_time");
+    if from >= to {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"from_time\" is not before \"to_time\"").raise();
+    }
+    as_owner(|| {
+        connected(|connection| {
+            policy.into_iter().for_each(known_policy);
+            let plan = plan.map(|name| {
+                offers::known_plan(name);
+                offers::plan(connection, name)
+            });
+            let question = Question { policy, plan, from, to };
+            let mut units = fold(&question);
+            units.sort_by(|a, b| {
+                (&a.tenant, a.at, &a.conversation, &a.first_event).cmp(&(
+                    &b.tenant,
+                    b.at,
+                    &b.conversation,
+                    &b.first_event,
+                ))
+            });
+            draw(&question, &mut units);
+            (units, billed(connection, &question))
+        })
+    })
+}
+
+/// The units of the span, not drawn yet.
+fn fold(question: &Question) -> Vec<SimulatedUnit> {
+    let span = Period { start: question.from, end: question.to };
+    let mut units = Vec::new();
+    recount::conversations(
+        "simulate",
+        span,
+        question.policy,
+        |_| true,
+        |some| {
+            let keys: Vec<Key> = some.iter().map(|own| own.key).collect();
+            let credited = connected(|connection| credited(connection, &keys));
+            for (index, recounted) in some.iter().enumerate() {
+                let is_credited = |part: &Part| credited.contains(&(index, part.first_event.clone()));
+                let asked = |part: &&Part| question.asks_for(part.charge_instant()) && !is_credited(part);
+                let of_span = recounted.parts.iter().filter(asked);
+                units.extend(of_span.map(|part| unit(recounted.key, part, recounted.is_unprovable)));
+            }
+        },
+    );
+    units
+}
+
+const CREDITED: OverRows = over_rows!(
+    "SELECT wanted.ordinal, c.first_event FROM",
+    [1 tenant text, 2 conversation text],
+    "CROSS JOIN LATERAL (
+        SELECT p.first_event
+        FROM talkmeter.charge AS own
+        JOIN talkmeter.part AS p ON p.tenant = own.tenant AND p.conversation = own.conversation AND p.part = own.part
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND own.reason = 'credit'
+        OFFSET 0
+    ) AS c"
+);
+
+/// The parts that were credited, which are never charged again: the index of the conversation and the first event.
+fn credited(connection: &Connection, keys: &[Key]) -> HashSet<(usize, Vec<u8>)> {
+    let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
+    let rows = connection.run_over(&CREDITED, keys.len(), &args);
+    rows.iter().map(|mut row| (row.ordinal(), row.value())).collect()
+}
+
+fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> SimulatedUnit {
+    SimulatedUnit {
+        tenant: tenant.to_owned(),
+        conversation: conversation.to_owned(),
+        part: None,
+        first_event: part.first_event.clone(),
+        started_at: part.started_at,
+        at: part.charge_instant().expect("a part of the span is charged"),
+        paid: None,
+        is_unprovable,
+    }
+}
+
+fn draw(question: &Question, units: &mut [SimulatedUnit]) {
+    for some in units.chunk_by_mut(|a, b| a.tenant == b.tenant) {
+        let tenant = some[0].tenant.clone();
+        let mut account = connected(|connection| account(connection, question, &tenant));
+        for unit in some {
+            unit.paid = account.draw(unit.at).map(|draw| Paid {
+                tier: draw.tier.name().to_owned(),
+                amount: draw.amount,
+                currency: draw.plan.currency.clone(),
+            });
+        }
+        pgrx::check_for_interrupts!();
+    }
+}
+
+const PACKS: &str = "
+    SELECT p.pack_id, p.size, p.purchased_at, p.expires_at, p.size - COALESCE((
+        SELECT sum(c.units)
+        FROM talkmeter.posting AS c
+        WHERE c.tenant = p.tenant AND c.pack_id = p.pack_id AND c.charged_at < $2), 0)::int8
+    FROM talkmeter.pack AS p
+    WHERE p.tenant = $1 AND p.refunded_at IS NULL
+    ORDER BY p.purchased_at, p.pack_id";
+
+const INCLUDED_USED: &str = "
+    SELECT COALESCE(sum(c.units), 0)::int8
+    FROM talkmeter.posting AS c
+    WHERE c.tenant = $1 AND c.charged_at < $2 AND c.period_start = $3 AND c.period_end = $4 AND c.tier = 'included'";
+
+/// The account as it was when the span began, on the plan that is asked for.
+fn account(connection: &Connection, question: &Question, tenant: &str) -> Account {
+    let needed = Needed { first: question.from, last: question.to, packs: Vec::new() };
+    let mut account = account::read_one(connection, tenant, &needed).account;
+    if let Some(plan) = &question.plan {
+        for subscription in account.subscriptions.iter_mut().filter(|own| own.plan.is_some()) {
+            subscription.plan = Some(plan.clone());
+        }
+        if account.subscriptions.is_empty() {
+            let calendar = Calendar::default();
+            account.subscriptions.push(Subscription { since: Instant::BEGINNING, plan: Some(plan.clone()), calendar });
+        }
+    }
+    account.packs = packs(connection, question, tenant);
+    let opened: Vec<Period> = account.used.keys().copied().collect();
+    account.used = opened.into_iter().map(|period| (period, Usage::unused(period))).collect();
+    if let Some(period) = account.period_at(question.from).filter(|period| period.start < question.from) {
+        let bounds = [arg(tenant), at(question.from), at(period.start), at(period.end)];
+        let used: i64 = connection.run(INCLUDED_USED, &bounds).only().value();
+        account.used.insert(period, Usage { included_used: used, ..Usage::unused(period) });
+    }
+    account
+}
+
+fn at(instant: Instant) -> Arg {
+    arg(Timestamp::from(instant))
+}
+
+fn packs(connection: &Connection, question: &Question, tenant: &str) -> Vec<Pack> {
+    let pack = |mut row: Row| Pack {
+        id: row.value(),
+        size: row.value(),
+        purchased_at: row.value::<Timestamp>().bound(),
+        expires_at: row.value::<Timestamp>().bound(),
+        remaining: row.value(),
+    };
+    connection.run(PACKS, &[arg(tenant), at(question.from)]).iter().map(pack).collect()
+}
+
+// A charge whose instant has moved within its period stays as it was posted, so the part says when it is.
+const BILLED: &str = "
+    SELECT c.tenant, c.conversation, c.part, COALESCE(p.first_event, ''::bytea), COALESCE(p.started_at, c.charged_at),
+        COALESCE(p.charged_at, c.charged_at), c.tier, c.amount::text, c.currency
+    FROM talkmeter.standing_charge AS c
+    LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
+    WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
+        AND c.period_start < $2 AND c.period_end > $1";
+
+fn billed(connection: &Connection, question: &Question) -> Vec<SimulatedUnit> {
+    let unit = |mut row: Row| SimulatedUnit {
+        tenant: row.value(),
+        conversation: row.value(),
+        part: row.nullable(),
+        first_event: row.value(),
+        started_at: row.value::<Timestamp>().bound(),
+        at: row.value::<Timestamp>().bound(),
+        paid: Some(Paid { tier: row.value(), amount: decimal(&row.value::<String>()), currency: row.value() }),
+        is_unprovable: false,
+    };
+    connection.run(BILLED, &[at(question.from), at(question.to)]).iter().map(unit).collect()
+}
