@@ -57,7 +57,8 @@ for ((round = 1; round <= rounds; round++)); do
 done
 bare=$(median <"$TALKMETER_DIR/bare") many=$(median <"$TALKMETER_DIR/many") one=$(median <"$TALKMETER_DIR/one")
 awk -v bare="$bare" -v many="$many" -v one="$one" -v flush="$(flush_time)" 'BEGIN {
-    printf "single-row inserts, 8 clients, one in eight charges: not metered %d/s; 200 tenants %d/s, ratio %.2f; one tenant %d/s, %.2f of 200 tenants; a flush takes %s us\n",
+    printf "single-row inserts, 8 clients, one in eight charges: not metered %d/s; 200 tenants %d/s, ratio %.2f; one tenant %d/s, " \
+        "%.2f of 200 tenants; a flush takes %s us\n",
         bare, many, many / bare, one, one / many, flush }'
 sql -c "SELECT 'quarantined: ' || count(*) FROM talkmeter.quarantined" -c "SELECT 'charges without gap: ' || bool_and(n = last)
     FROM (SELECT count(*) AS n, max(charge_id) AS last FROM talkmeter.charge GROUP BY tenant) AS t"

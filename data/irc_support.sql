@@ -1,4 +1,4 @@
--- The table of data/irc_support.csv.gz, and the index by which a conversation is read again when one of its rows comes late.
+-- Which table holds data/irc_support.csv.gz? With the index by which a conversation is read again when a row comes late.
 CREATE TABLE irc_support (
     id bigint PRIMARY KEY,
     tenant_id text NOT NULL,

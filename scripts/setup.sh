@@ -20,6 +20,11 @@ check_rust() {
         die "Rust $found ($(command -v rustc)) is too old; talkmeter needs $needed or newer." \
             "Install it with rustup (https://rustup.rs), or run: rustup update stable"
     fi
+    # bindgen lays out what it writes with rustfmt; clippy is a step of the tests.
+    for found in fmt clippy; do
+        cargo "$found" --version >/dev/null 2>&1 ||
+            die "Rust is there without 'cargo $found' (rustup's minimal profile)." "Run: rustup component add rustfmt clippy"
+    done
 }
 
 # --- Everything else ---
@@ -65,6 +70,7 @@ look() {
     want libc6-dev test -f /usr/include/stdio.h
     want make command -v make
     want gzip command -v gzip
+    want shellcheck command -v shellcheck
     if [ "$(id -u)" = 0 ]; then want util-linux command -v runuser; fi
 }
 

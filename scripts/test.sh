@@ -25,6 +25,7 @@ if [ "${LONG:-}" = 1 ]; then
     shown=(-- --nocapture)
 fi
 
+step "house: floors, manners, lints" scripts/house.sh
 step "engine: the rules, without a server" \
     cargo test --locked "${build[@]}" -p talkmeter-engine "${shown[@]}"
 step "regress: what a DBA sees" \
@@ -36,7 +37,7 @@ else
     printf '\npgspot: not installed, so the install script is not checked with it\n'
 fi
 step "server: concurrency, crashes, dump and restore, big loads" \
-    scripts/server-tests.sh "${shown[@]}"
+    scripts/server-tests.sh --test server --test alone "${shown[@]}"
 
 printf '\n'
 awk '/^test result: ok\./ { rust += $4 } /^regress: / { regress += $2 }

@@ -5,9 +5,6 @@ pub mod paid;
 pub mod scenario;
 pub mod standby;
 
-#[path = "../../engine/tests/common/policies.rs"]
-pub mod policies;
-
 use flate2::read::GzDecoder;
 use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls, SimpleQueryMessage, ToStatement};

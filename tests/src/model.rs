@@ -1,19 +1,19 @@
-//! What should the meter have made of all that was committed (SPEC 2, 3)?
+//! What should the meter have made of all that was committed (rules 2, 3)?
 //!
-//! A conversation that has lost no event is folded from its start by [`Conversation::step`], whatever the order in which
-//! its events came. One that has lost any has a memory of them: it is kept as a database keeps it, and folded again by
-//! the engine's `refold`.
+//! A conversation that has lost no event is folded from its start by [`Conversation::step`], whatever the order in
+//! which its events came. One that has lost any has a memory of them: it is kept as a database keeps it, and folded
+//! again by the engine's `refold`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, MessageId, OrderKey};
+use talkmeter_engine::part::{Opening, Part, Verdict};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{Before, Changes, Placed, refold, restart};
-use talkmeter_engine::verdict::Verdict;
 
 /// Tenant and conversation.
 pub type Key = (String, String);
@@ -405,8 +405,8 @@ impl Meter {
 }
 
 impl Talk {
-    /// Folds what was noted into the conversation, whose events now are `log`; returns the places of those that came too
-    /// late for a part that had lost others.
+    /// Folds what was noted into the conversation, whose events now are `log`; returns the places of those that came
+    /// too late for a part that had lost others.
     fn fold(&mut self, terms: &Terms, key: &Key, log: &[Placed], noted: &[Noted], gone: &Gone) -> Vec<Vec<u8>> {
         let is_there = |place: &Vec<u8>| log.binary_search_by(|placed| placed.place.cmp(place)).is_ok();
         let counted =

@@ -1,13 +1,14 @@
 //! What may an application do to its messages, in SQL, and how is the model told of it?
 
 use crate::model::{FUTURE, Key, Meter, Name, Row, Terms, Time};
-use crate::{Random, Session, attach, create_messages, messages_mapping, policies, quoted};
+use crate::{Random, Session, attach, create_messages, messages_mapping, quoted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::{DAY, Instant, SECOND};
 use talkmeter_engine::order::MessageId;
 use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::presets;
 
 const MINUTE: i64 = 60 * SECOND;
 /// Instants at which something happens: a step apart, so that they meet timeouts exactly.
@@ -122,7 +123,7 @@ impl Setup {
         };
         let (sources, pin) = ([policy(), policy()], policy());
         let pinned = percent(random, 15).then(|| (TENANTS[0], pin));
-        let shipped = policies::all().into_iter().map(|policy| (Instant::BEGINNING, policy));
+        let shipped = presets::all().into_iter().map(|policy| (Instant::BEGINNING, policy));
         Setup {
             base,
             step,
@@ -261,7 +262,8 @@ pub enum Bulk {
     Move(Key),
 }
 
-/// A statement. One that does not apply to what is there is left out, so that a scenario that is shortened can still be run.
+/// A statement. One that does not apply to what is there is left out, so that a scenario that is shortened can still
+/// be run.
 #[derive(Clone, Debug)]
 pub enum Step {
     Insert(Vec<Row>),

@@ -1,7 +1,7 @@
 //! What does it cost the application that a message is late, that a row is updated, or that a conversation is long?
 //!
-//! Each is measured against its cheaper sister, one after the other on the same tables; medians are compared. Other work
-//! on the machine may spoil a measure, so it is repeated before it fails.
+//! Each is measured against its cheaper sister, one after the other on the same tables; medians are compared. Other
+//! work on the machine may spoil a measure, so it is repeated before it fails.
 
 use crate::alone;
 use postgres::Statement;
@@ -19,8 +19,8 @@ const MAPPING: &str = r#"{"kinds": [{"when": {"sender": "user"}, "kind": "custom
 const ROUND: usize = 1_000;
 const MESSAGES: usize = 20;
 
-/// The table `messages`, attached and loaded by one COPY. Each conversation has two parts: twelve messages, two hours of
-/// silence, eight messages. Pages have room, as those of a table whose rows are updated should.
+/// The table `messages`, attached and loaded by one COPY. Each conversation has two parts: twelve messages, two hours
+/// of silence, eight messages. Pages have room, as those of a table whose rows are updated should.
 fn loaded(rows: usize) -> (Database, Session) {
     let database = Database::fresh("cost");
     let mut session = database.connect();

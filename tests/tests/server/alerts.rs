@@ -1,4 +1,4 @@
-//! When is a tenant told of its usage, and how often (SPEC 4.5)?
+//! When is a tenant told of its usage, and how often (rule 4.5)?
 
 use postgres::fallible_iterator::FallibleIterator;
 use std::collections::BTreeSet;

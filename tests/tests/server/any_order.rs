@@ -1,8 +1,8 @@
 //! Do parts and charges stay those of folding everything from the start, whatever the application does in which order?
 //!
-//! Random transactions against a live server (SPEC 3.5), compared after each with a model that was told the same. A
-//! failure names its seed: with TALKMETER_SEED set to it that run alone is repeated, and its scenario shortened as far as
-//! the failure allows. At length there are 5,000 runs instead of 50.
+//! Random transactions against a live server (rule 3.5), compared after each with a model that was told the same. A
+//! failure names its seed: with TALKMETER_SEED set to it that run alone is repeated, and its scenario shortened as
+//! far as the failure allows. At length there are 5,000 runs instead of 50.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -415,7 +415,7 @@ impl Books {
         self.charges.push(charge);
     }
 
-    /// Allowance, else the oldest pack that pays, else overage (SPEC 4.3).
+    /// Allowance, else the oldest pack that pays, else overage (rule 4.3).
     fn drawn(&self, charge: &Charge, bought: &Bought) -> [String; 4] {
         let plan = bought.plan_at(&charge.tenant, charge.at).expect("a plan");
         let (included, rate) = plans()[plan];

@@ -1,4 +1,4 @@
-//! What does the audit trail show of each billable part, and is it safe to open in a spreadsheet (SPEC 5)?
+//! What does the audit trail show of each billable part, and is it safe to open in a spreadsheet (rule 5)?
 
 use postgres::error::SqlState;
 use std::io::Read;

@@ -1,4 +1,5 @@
-//! Is a row that is changed, deleted or held back metered as what it is, without rewriting what was billed (SPEC 3.5, 3.7)?
+//! Is a row that is changed, deleted or held back metered as what it is, without rewriting what was billed (rules
+//! 3.5, 3.7)?
 
 use postgres::error::SqlState;
 use talkmeter_tests::{

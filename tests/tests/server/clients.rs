@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant as Clock;
+use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::period::Calendar;
 use talkmeter_tests::{Database, Session, assert_same_rows, attach, create_messages, messages_mapping, micros};
 

@@ -1,4 +1,4 @@
-//! What if a charge is taken back by hand, or disputed (SPEC 4.6)?
+//! What if a charge is taken back by hand, or disputed (rule 4.6)?
 
 use postgres::error::SqlState;
 use std::thread;

@@ -1,14 +1,17 @@
 //! Does the documentation say what is? Its SQL runs as it stands, and each output that it shows is compared.
 //!
-//! Every block of ```sql of README.md and of docs/*.md is given to psql, page by page in order, each page in a database of
-//! its own. A block of ```text right after it is what psql answers; a block that fails shows its ERROR there. With
-//! TALKMETER_ACCEPT=1 the outputs are written into the pages instead of being compared. What is not to be run is a block
-//! of ```sh, or of no language.
+//! Every block of ```sql of README.md and of docs/*.md is given to psql, page by page in order, each page in a
+//! database of its own. A block of ```text right after it is what psql answers; a block that fails shows its ERROR
+//! there. With TALKMETER_ACCEPT=1 the outputs are written into the pages instead of being compared. What is not to be
+//! run is a block of ```sh, or of no language.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use talkmeter_engine::event::Kind;
+use talkmeter_engine::mapping::check::KEYS;
+use talkmeter_engine::part::{EndReason, Reason};
 use talkmeter_tests::{Database, Session, assert_same_rows, program};
 
 fn root() -> PathBuf {
@@ -238,17 +241,20 @@ fn the_reference_has_every_function_with_its_arguments_and_no_other() {
     assert_same(quoted(section(&reference, "### Inner functions")), inner);
 }
 
+/// What other views and functions are made of.
+const INNER_VIEWS: &str = "('part_now', 'posting', 'standing_charge')";
+
 #[test]
 fn the_reference_has_every_view_with_its_columns_in_their_order_and_no_other() {
     let database = Database::fresh("reference_views");
     let mut session = database.connect();
-    let columns = session.lines(
+    let columns = session.lines(&format!(
         "SELECT c.relname || ': ' || string_agg(a.attname, ' ' ORDER BY a.attnum)
          FROM pg_class AS c
          JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-         WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'v'
+         WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'v' AND c.relname NOT IN {INNER_VIEWS}
          GROUP BY c.oid",
-    );
+    ));
     let there: BTreeMap<&str, &str> = columns.iter().filter_map(|line| line.split_once(": ")).collect();
     let reference = reference();
     let views = section(&reference, "## Views");
@@ -263,6 +269,59 @@ fn the_reference_has_every_view_with_its_columns_in_their_order_and_no_other() {
     }
     let documented = documented.into_iter().map(|(name, columns)| format!("{name}: {columns}")).collect();
     assert_same(documented, columns.clone());
+    let inner = session.lines(&format!(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace AND relname IN {INNER_VIEWS}"
+    ));
+    assert_same(first_cells(section(views, "### Inner views")), inner);
+}
+
+#[test]
+fn the_reference_has_every_key_of_a_mapping_and_no_other() {
+    let keys = first_cells(section(&reference(), "## The mapping"));
+    let of_rows: Vec<String> = keys.into_iter().filter(|key| Kind::named(key).is_none() && key != "ignore").collect();
+    assert_same(of_rows, KEYS.map(str::to_owned).to_vec());
+}
+
+#[test]
+fn the_reference_has_every_kind_of_event_and_no_other() {
+    let keys = first_cells(section(&reference(), "## The mapping"));
+    let kinds: Vec<String> = keys.into_iter().filter(|key| !KEYS.contains(&key.as_str())).collect();
+    let there = Kind::ALL.map(Kind::name).into_iter().chain(["ignore"]).map(str::to_owned);
+    assert_same(kinds, there.collect());
+}
+
+/// Rule 3.2.4: the first that holds is the reason, so the order is part of what is said.
+#[test]
+fn reference_and_rules_have_every_reason_against_in_its_order_and_no_other() {
+    let there = Reason::ALL.map(Reason::name).map(str::to_owned);
+    assert_eq!(first_cells(section(&reference(), "## Reasons against")), there);
+    let rules = std::fs::read_to_string(root().join("docs/rules.md")).expect("the rules");
+    let verdict = section(&rules, "### 3.2 Verdict");
+    let table: Vec<&str> = verdict.lines().filter(|line| line.starts_with("| ") && line.contains("| `")).collect();
+    let reasons: Vec<String> = table.iter().map(|line| quoted(line).remove(0)).collect();
+    assert_eq!(reasons, there);
+}
+
+#[test]
+fn the_reference_has_every_end_reason_that_is_no_event() {
+    let documented = first_cells(section(&reference(), "## End reasons"));
+    let by_rule = [EndReason::Idle, EndReason::QuietReview, EndReason::TurnLimit].map(EndReason::name);
+    assert_eq!(documented[..3], by_rule);
+    assert!(documented[3..].iter().all(|name| name == "ends_on" || Kind::named(name).is_some()), "{documented:?}");
+}
+
+/// The table of keys in policies.md.
+#[test]
+fn the_page_of_policies_has_every_key_and_no_other() {
+    let database = Database::fresh("policy_keys");
+    let mut session = database.connect();
+    let there = session.lines(
+        "SELECT attname FROM pg_attribute
+         WHERE attrelid = 'talkmeter.policies'::regclass AND attnum > 0 AND attname <> 'policy_version'",
+    );
+    let page = std::fs::read_to_string(root().join("docs/policies.md")).expect("the page");
+    let keys: Vec<String> = rows(&page).iter().filter(|row| row.len() == 3).flat_map(|row| quoted(row[0])).collect();
+    assert_same(keys, there);
 }
 
 #[test]

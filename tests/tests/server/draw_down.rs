@@ -1,4 +1,4 @@
-//! Which tier pays for each unit, and what does that cost (SPEC 4.2, 4.3, 6)?
+//! Which tier pays for each unit, and what does that cost (rules 4.2, 4.3, 6)?
 
 use postgres::error::SqlState;
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ fn charges_of_the_sample_data_in_batches_of_1000() {
     draw_down(1_000);
 }
 
-// --- The worked examples of SPEC 6 ---
+// --- The worked examples of rule 6 ---
 
 /// The tiers of a tenant's charges with count, amount and periods.
 fn tiers(session: &mut Session, tenant: &str) -> Vec<String> {

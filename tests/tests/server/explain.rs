@@ -1,4 +1,4 @@
-//! Does `explain` tell of each conversation what the meter made of it, and of each charge (SPEC 5)?
+//! Does `explain` tell of each conversation what the meter made of it, and of each charge (rule 5)?
 
 use postgres::error::SqlState;
 use talkmeter_tests::paid::{self, Charged, POLICIES};

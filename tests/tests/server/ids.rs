@@ -1,4 +1,4 @@
-//! Does the application's insert succeed whatever its ids, times, columns, tables, roles and settings (SPEC 2, 3.7)?
+//! Does the application's insert succeed whatever its ids, times, columns, tables, roles and settings (rules 2, 3.7)?
 
 use postgres::error::SqlState;
 use std::collections::BTreeSet;

@@ -1,7 +1,8 @@
 //! Does the extension do in a server what its documentation says? The tests that may run beside each other.
 //!
-//! One executable, a module for each question: linking many would take longer than running them. A test has a database of
-//! its own, and its roles have that database's name in theirs. What would disturb others is in `tests/alone`.
+//! One executable, a module for each question: linking many would take longer than running them. A test has a
+//! database of its own, and its roles have that database's name in theirs. What would disturb others is in
+//! `tests/alone`.
 
 mod alerts;
 mod any_order;

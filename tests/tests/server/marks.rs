@@ -1,4 +1,4 @@
-//! Do marks and status columns tell what no row tells, and do several tables tell one conversation (SPEC 2)?
+//! Do marks and status columns tell what no row tells, and do several tables tell one conversation (rule 2)?
 
 use postgres::error::SqlState;
 use std::thread;

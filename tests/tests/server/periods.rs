@@ -1,4 +1,4 @@
-//! In which billing month does each charge lie, and on which plan (SPEC 4.2)?
+//! In which billing month does each charge lie, and on which plan (rule 4.2)?
 
 use postgres::error::SqlState;
 use std::thread;

@@ -1,4 +1,4 @@
-//! Can somebody else see how far long work has come (SPEC 5)?
+//! Can somebody else see how far long work has come (rule 5)?
 
 use postgres::error::SqlState;
 use std::collections::BTreeSet;

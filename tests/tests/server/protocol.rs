@@ -3,18 +3,19 @@
 use postgres::error::SqlState;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
+use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::event::{Event, Kind};
-use talkmeter_engine::fold::{Conversation, Effect, Opening, Part};
+use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::ledger::{Account, Pack, Plan, Subscription, Tier};
+use talkmeter_engine::part::{Opening, Part, Verdict};
 use talkmeter_engine::period::Calendar;
-use talkmeter_engine::verdict::Verdict;
+use talkmeter_engine::presets;
 use talkmeter_tests::{
-    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, metered, micros, policies,
-    quoted, standing_charges, tell, traces,
+    Database, Random, Session, assert_same_rows, attach, create_messages, messages_mapping, metered, micros, quoted,
+    standing_charges, tell, traces,
 };
 
 const NOTHING: [&str; 0] = [];
@@ -177,7 +178,7 @@ fn the_parts_are_those_of_folding_in_order(session: &mut Session) {
            ORDER BY conversation_id COLLATE "C", created_at, id"#,
         micros("created_at")
     ));
-    let policy = policies::lutingenie();
+    let policy = presets::lutingenie();
     let mut folding: BTreeMap<&str, (Conversation, Vec<Effect>)> = BTreeMap::new();
     for row in &rows {
         let [conversation, at, kind] = row.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
@@ -239,8 +240,8 @@ fn new_account(session: &mut Session, tenant: &str) -> Account {
     }
 }
 
-/// Fails unless every tenant's charges are numbered without a gap, and drawing and giving them back again in the order of
-/// these numbers gives the same tiers, packs and amounts, and leaves the same in periods and packs.
+/// Fails unless every tenant's charges are numbered without a gap, and drawing and giving them back again in the
+/// order of these numbers gives the same tiers, packs and amounts, and leaves the same in periods and packs.
 fn the_ledger_can_be_replayed(session: &mut Session) {
     let tenants = session.lines("SELECT DISTINCT tenant FROM talkmeter.charge ORDER BY 1");
     assert_eq!(tenants.len(), TENANTS);
@@ -717,6 +718,73 @@ fn a_deadlock_with_a_lock_of_the_applications_fails_the_commit() {
     holding.join().expect("the holder");
     assert_eq!(counted(&mut session), ["c|2"]);
     assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), NOTHING);
+}
+
+// --- The order of locks ---
+
+/// Tells two tenants of 12,000 conversations, the first tenant's first or last, by more events than one chunk holds.
+fn tell_two_tenants(session: &mut Session, name: &str, first: &str, second: &str) {
+    for tenant in [first, second] {
+        session.run(&format!(
+            "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+             SELECT '{tenant}', '{name} ' || n, '2026-03-01'::timestamptz + n * interval '1 s', 'exchange'
+             FROM generate_series(1, 6000) AS n"
+        ));
+    }
+}
+
+fn is_whole(session: &mut Session) {
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), NOTHING);
+    let charged =
+        "SELECT tenant, count(*) FROM talkmeter.charges WHERE conversation ~ 'early|late' GROUP BY 1 ORDER BY 1";
+    assert_eq!(session.lines(charged), ["acme|12000", "bolt|12000"]);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
+}
+
+/// Rule 4.4.2. If one chunk were drawn before the next is folded, the waiting commit would hold its tenants, and the
+/// second could not commit.
+#[test]
+fn a_commit_of_several_chunks_locks_no_tenant_before_its_last_conversation() {
+    let (database, mut session) = metered("lutingenie");
+    let [mut holder, mut waiter, mut other] = [(); 3].map(|()| database.connect());
+    holder.run("BEGIN");
+    tell(&mut holder, "bolt", "held", "10:00 customer_message");
+    holder.run("SELECT talkmeter.flush()");
+    waiter.run("BEGIN");
+    tell_two_tenants(&mut waiter, "early", "acme", "bolt");
+    // In the order of the keys it comes after those, in the second chunk.
+    tell(&mut waiter, "bolt", "held", "10:01 exchange");
+    let pid = waiter.pid();
+    let waiting = thread::spawn(move || waiter.run("COMMIT"));
+    session.wait_until_blocked(pid);
+    other.run("BEGIN; SET LOCAL lock_timeout = '30s'");
+    tell_two_tenants(&mut other, "late", "bolt", "acme");
+    other.run("COMMIT");
+    assert_eq!(session.line("SELECT count(DISTINCT tenant) FROM talkmeter.charges"), "2", "the second did not wait");
+    holder.run("COMMIT");
+    waiting.join().expect("the waiter");
+    is_whole(&mut session);
+}
+
+#[test]
+fn two_commits_of_several_chunks_over_the_same_tenants_in_opposite_order_both_succeed() {
+    let (database, mut session) = metered("lutingenie");
+    let start = Arc::new(Barrier::new(2));
+    let commits = [("early", "acme", "bolt"), ("late", "bolt", "acme")].map(|(name, first, second)| {
+        let (mut session, start) = (database.connect(), Arc::clone(&start));
+        thread::spawn(move || {
+            session.run("BEGIN");
+            tell_two_tenants(&mut session, name, first, second);
+            // The same conversations of both tenants at the end of either.
+            for tenant in [first, second] {
+                tell(&mut session, tenant, "shared", "10:00 customer_message");
+            }
+            start.wait();
+            session.run("COMMIT");
+        })
+    });
+    commits.into_iter().for_each(|commit| commit.join().expect("no error of either"));
+    is_whole(&mut session);
 }
 
 // --- Replication ---

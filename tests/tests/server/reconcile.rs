@@ -1,4 +1,4 @@
-//! Does a day's reconciliation flag what differs, and nothing else (SPEC 4.6)?
+//! Does a day's reconciliation flag what differs, and nothing else (rule 4.6)?
 
 use postgres::error::SqlState;
 use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};

@@ -1,4 +1,4 @@
-//! Do rows of SQL meet the rules of parts and verdicts, of time that passes and of events that come late (SPEC 3)?
+//! Do rows of SQL meet the rules of parts and verdicts, of time that passes and of events that come late (rule 3)?
 
 use postgres::error::SqlState;
 use talkmeter_tests::{
@@ -333,7 +333,7 @@ fn a_sweep_into_the_future_is_refused() {
     assert_eq!(session.line("SELECT talkmeter.sweep(now() + interval '4 minutes')"), "0");
 }
 
-// --- Late events (SPEC 3.5) ---
+// --- Late events (rule 3.5) ---
 
 /// The ledger: charge, part, instant, tier, amount, and which charge it takes back why.
 fn ledger(session: &mut Session) -> Vec<String> {

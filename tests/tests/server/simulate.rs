@@ -1,4 +1,5 @@
-//! Does `simulate` say what another definition and plan would have cost, and what was billed if they are the same (SPEC 5)?
+//! Does `simulate` say what another definition and plan would have cost, and what was billed if they are the same
+//! (rule 5)?
 
 use postgres::error::SqlState;
 use std::collections::BTreeMap;

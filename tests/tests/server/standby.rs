@@ -1,4 +1,4 @@
-//! Do reports answer on a hot standby as they do on its primary (SPEC 5)?
+//! Do reports answer on a hot standby as they do on its primary (rule 5)?
 
 use talkmeter_tests::standby::Standby;
 use talkmeter_tests::{Database, tell};

@@ -1,4 +1,4 @@
-//! What does a statement list, and does it stay what it was (SPEC 4.6)?
+//! What does a statement list, and does it stay what it was (rule 4.6)?
 
 use postgres::error::SqlState;
 use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
@@ -6,7 +6,8 @@ use talkmeter_tests::{Database, Session, attach, create_messages, messages_mappi
 const MARCH: &str = "2026-03-01 00:00+00";
 const APRIL: &str = "2026-04-01 00:00+00";
 
-/// Plan `two` includes 2 units and costs 10, then 0.125 a unit; `five` includes 5 and costs 30. A `pair` is 2 units for 7.
+/// Plan `two` includes 2 units and costs 10, then 0.125 a unit; `five` includes 5 and costs 30. A `pair` is 2 units
+/// for 7.
 fn shop() -> (Database, Session) {
     let database = Database::fresh("statement");
     let mut session = database.connect();

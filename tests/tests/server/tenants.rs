@@ -1,4 +1,4 @@
-//! Does a tenant's role read its own rows, and nothing of anybody else's, by whatever way (SPEC 5)?
+//! Does a tenant's role read its own rows, and nothing of anybody else's, by whatever way (rule 5)?
 
 use postgres::error::SqlState;
 use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
@@ -6,7 +6,8 @@ use talkmeter_tests::{Database, Session, attach, create_messages, messages_mappi
 /// A secret that only rows of the other tenant hold: it must come out nowhere.
 const SECRET: &str = "zebra";
 
-/// Two shops that have something in every report, and a role that reads `mine`. The other tenant's name holds the secret.
+/// Two shops that have something in every report, and a role that reads `mine`. The other tenant's name holds the
+/// secret.
 fn shops() -> (Database, Session, String) {
     let database = Database::fresh("tenants");
     let mut session = database.connect();

@@ -1,4 +1,5 @@
-//! What have tenants used by day and month, what will it come to, and is asking as cheap with a million charges (SPEC 5)?
+//! What have tenants used by day and month, what will it come to, and is asking as cheap with a million charges (rule
+//! 5)?
 
 use talkmeter_tests::{Database, Session, at_length, attach, create_messages, messages_mapping, tell};
 
