@@ -83,6 +83,17 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
                 WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prorettype = 'trigger'::regtype)
         GROUP BY m.relid
         UNION ALL
+        SELECT 'not_attached', t.tgrelid::regclass::text,
+            'It has triggers of talkmeter''s and is not attached: its rows are not metered.',
+            format('Attach it, or: %s', string_agg(format('DROP TRIGGER %I ON %s;', t.tgname, t.tgrelid::regclass), ' '
+                ORDER BY t.tgname))
+        FROM pg_trigger AS t
+        JOIN pg_proc AS f ON f.oid = t.tgfoid AND f.pronamespace = 'talkmeter'::regnamespace
+        WHERE NOT t.tgisinternal AND t.tgrelid <> 'talkmeter.source'::regclass
+            AND t.tgrelid NOT IN (SELECT relid FROM member)
+            AND t.tgrelid NOT IN (SELECT m::oid FROM attached AS a CROSS JOIN unnest(a.members) AS m)
+        GROUP BY t.tgrelid
+        UNION ALL
         SELECT 'trigger_disabled', t.tgrelid::regclass::text,
             CASE WHEN w.inserts THEN 'Inserts into it are ' ELSE 'Changes of its rows are ' END
                 || CASE WHEN t.tgenabled = 'R' AND w.inserts THEN 'metered in replica role only.'

@@ -171,7 +171,7 @@ SELECT * FROM talkmeter.sources;
 -- The trigger on a table that is not attached.
 CREATE TRIGGER forged AFTER INSERT ON app.messages REFERENCING NEW TABLE AS rows
     FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert();
-INSERT INTO app.messages (id, tenant_id, conversation_id, created_at) VALUES (6, 'x', 'y', now());
+INSERT INTO app.messages (id, tenant_id, conversation_id, created_at) VALUES (60, 'x', 'y', now());
 :sqlstate
 DROP TRIGGER forged ON app.messages;
 CREATE TRIGGER forged AFTER INSERT ON app.messages FOR EACH ROW EXECUTE FUNCTION talkmeter.on_insert();

@@ -110,7 +110,7 @@ SELECT talkmeter.detach('tickets');
 -- The triggers on a table that is not attached.
 CREATE TRIGGER forged AFTER INSERT ON tickets REFERENCING NEW TABLE AS rows
     FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_status_insert();
-INSERT INTO tickets VALUES ('c', 'acme', 'done');
+INSERT INTO tickets VALUES ('d', 'acme', 'done');
 :sqlstate
 DROP TRIGGER forged ON tickets;
 CREATE TRIGGER forged AFTER UPDATE ON tickets FOR EACH ROW EXECUTE FUNCTION talkmeter.on_status_update();

@@ -7,7 +7,7 @@ use crate::catalog::sources::{Recorded, Role};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::{Failure, failure};
 use crate::pg::relation::{self, Relation, TableColumn, statement};
-use crate::pg::rights::{self, as_owner};
+use crate::pg::rights::{self, as_owner, as_table_owner};
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, Row, arg, connected};
 use pgrx::JsonB;
@@ -56,7 +56,7 @@ fn attach(
     }
     let checked = check(source, &relation, &mapping, &columns);
     if dry_run {
-        return TableIterator::new(preview(&relation, &checked, &columns));
+        return TableIterator::new(preview(source, &relation, &checked, &columns));
     }
     let how = How { role: Role::Messages, policy: Some(policy), default_plan, strict };
     meter(source, &relation, &checked, &columns, mapping, &how);
@@ -143,16 +143,44 @@ fn meter(
             // Waits for inserts under way, which would otherwise be neither before the start nor metered.
             let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
             connection.run_once(&lock, false);
+            still_means(connection, source, relation);
             not_attached_twice(connection, source, relation, how.role);
+            drop_triggers(connection, source, how.role);
             record(connection, source, relation, mapping, recorded(checked, columns), how);
             for member in &relation.members {
                 for (name, fires, calls) in triggers {
                     connection.run_once(&statement(&["CREATE TRIGGER ", name, fires, member, calls]), false);
                 }
             }
+            are_on_it(connection, source, relation, triggers);
             cache::announce_change(connection);
         })
     });
+}
+
+/// Refuses a table whose name, or that of a partition, means another one since it was looked up: triggers are created
+/// by name, with rights that the caller may not have.
+fn still_means(connection: &Connection, source: pg_sys::Oid, relation: &Relation) {
+    let now = relation::facts(connection, source, rights::caller());
+    let is_same = now.is_some_and(|now| now.name == relation.name && now.members == relation.members);
+    if !is_same {
+        changed_meanwhile(relation);
+    }
+}
+
+const CREATED: &str = "
+    SELECT count(*)
+    FROM pg_trigger AS g
+    WHERE g.tgrelid IN (SELECT $1 UNION SELECT t.relid FROM pg_partition_tree($1) AS t) AND g.tgname::text = ANY ($2)
+        AND NOT g.tgisinternal";
+
+/// Refuses triggers that came to be on another table, because a schema was renamed since the names were verified.
+fn are_on_it(connection: &Connection, source: pg_sys::Oid, relation: &Relation, triggers: &[TriggerDdl]) {
+    let names: Vec<&str> = triggers.iter().map(|(name, ..)| *name).collect();
+    let created: i64 = connection.run(CREATED, &[arg(source), arg(names)]).only().value();
+    if created != (triggers.len() * relation.members.len()) as i64 {
+        changed_meanwhile(relation);
+    }
 }
 
 /// The names of the columns that hold the tenant, if one does, and the conversation.
@@ -332,37 +360,50 @@ fn record(
     );
 }
 
-/// The first rows of the table, read with the caller's rights, with the events that each would give.
-fn preview(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
-    let column = |index: &usize| relation::quoted(&columns[*index].seen.name);
-    let names: Vec<String> = mapping.columns.iter().map(column).collect();
-    let time = mapping.occurred_at_column().expect("a message has a time");
-    let time = relation::quoted(&columns[time].seen.name);
-    let id = relation::quoted(&columns[mapping.message_id_column()].seen.name);
-    let select = statement(&[
-        "SELECT ",
-        &names.join(", "),
-        " FROM ",
-        &relation.name,
-        " ORDER BY ",
-        &time,
-        ", ",
-        &id,
-        " LIMIT ",
-        SHOWN,
-    ]);
+/// The first rows of the table with the events that each would give. They are read as every other read of it: with
+/// the rights of its owner, whose code may run, and not with those of the caller, who may be a superuser. The caller
+/// owns the table or is a member of its owner.
+fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
+    relation::lock_for_reading(source);
+    if relation::name_of(source).as_ref() != Some(&relation.name) {
+        changed_meanwhile(relation);
+    }
+    let select = first_rows(relation, mapping, columns);
     let readers: Vec<Reader> =
         mapping.columns.iter().map(|index| columns[*index].reader(mapping.timezone.clone())).collect();
     let latest = clock::latest();
-    connected(|connection| {
-        let rows = connection.run_once(&select, true);
-        let mut shown = Vec::new();
-        for mut row in rows.iter() {
-            let values: Vec<Value> = readers.iter().map(|reader| value(&mut row, reader)).collect();
-            shown.extend(events(mapping, &values, latest));
-        }
-        shown
+    as_table_owner(relation.owner, || {
+        connected(|connection| {
+            let rows = connection.run_once(&select, true);
+            let found = rows.base_types(1, readers.len());
+            if found.iter().zip(&readers).any(|(base_type, reader)| !reader.reads(*base_type)) {
+                changed_meanwhile(relation);
+            }
+            let mut shown = Vec::new();
+            for mut row in rows.iter() {
+                let values: Vec<Value> = readers.iter().map(|reader| value(&mut row, reader)).collect();
+                shown.extend(events(mapping, &values, latest));
+            }
+            shown
+        })
     })
+}
+
+fn first_rows(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> String {
+    let column = |index: usize| relation::quoted(&columns[index].seen.name);
+    let names: Vec<String> = mapping.columns.iter().map(|index| column(*index)).collect();
+    let time = column(mapping.occurred_at_column().expect("a message has a time"));
+    let id = column(mapping.message_id_column());
+    format!("SELECT {} FROM {} ORDER BY {time}, {id} LIMIT {SHOWN}", names.join(", "), relation.name)
+}
+
+fn changed_meanwhile(relation: &Relation) -> ! {
+    failure(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        format!("table {} was changed while it was waited for", relation.name),
+    )
+    .hint("Try again.")
+    .raise()
 }
 
 fn value<'r>(row: &mut Row<'r>, reader: &Reader) -> Value<'r> {
@@ -404,10 +445,21 @@ const TRIGGERED: &str = "
             SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t
             UNION ALL SELECT m::oid FROM talkmeter.source AS s CROSS JOIN unnest(s.members) AS m
             WHERE s.relation = $1::oid::regclass)
-        AND NOT g.tgisinternal AND g.tgname LIKE 'talkmeter\\_%' AND g.tgfoid IN (
+        AND NOT g.tgisinternal AND g.tgfoid IN (
             SELECT p.oid FROM pg_proc AS p
-            WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prorettype = 'trigger'::regtype)
+            WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prorettype = 'trigger'::regtype
+                AND starts_with(p.proname, 'on_status_') = ($2 = 'status'))
     ORDER BY c.oid, g.tgname";
+
+/// Drops the triggers of a role, whatever they are called now. A table whose schema was restored without talkmeter's
+/// rows has triggers although it is not attached.
+fn drop_triggers(connection: &Connection, source: pg_sys::Oid, role: Role) {
+    let rows = connection.run(TRIGGERED, &[arg(source), arg(role.name())]);
+    for mut row in rows.iter() {
+        let (name, member): (String, String) = (row.value(), row.value());
+        connection.run_once(&statement(&["DROP TRIGGER ", &name, " ON ", &member]), false);
+    }
+}
 
 /// Stops metering a table; what was metered stays.
 #[pg_extern(sql = false)]
@@ -429,11 +481,7 @@ fn detach(source: pg_sys::Oid) {
                 .hint("See talkmeter.sources for those that are.")
                 .raise();
             }
-            let rows = connection.run(TRIGGERED, &[arg(source)]);
-            for mut row in rows.iter() {
-                let (name, member): (String, String) = (row.value(), row.value());
-                connection.run_once(&statement(&["DROP TRIGGER ", &name, " ON ", &member]), false);
-            }
+            [Role::Messages, Role::Status].into_iter().for_each(|role| drop_triggers(connection, source, role));
             cache::announce_change(connection);
         })
     });

@@ -11,6 +11,9 @@ use talkmeter_engine::mapping::{Class, Mapping};
 #[derive(Debug)]
 pub struct SourceQuery {
     pub owner: pg_sys::Oid,
+    table: pg_sys::Oid,
+    /// Schema and name, quoted, as the statements have them.
+    name: String,
     /// Class of the column that holds the tenant, or the tenant of all rows.
     tenant: Result<Class, String>,
     conversation: Class,
@@ -41,6 +44,8 @@ impl SourceQuery {
         let words = Words::of(&relation, &columns)?;
         Some(SourceQuery {
             owner: relation.owner,
+            table,
+            name: relation.name.clone(),
             tenant: match columns.tenant()? {
                 Ok(column) => Ok(column.seen.class.clone()),
                 Err(constant) => Err(constant.to_owned()),
@@ -52,6 +57,13 @@ impl SourceQuery {
             by_message: words.by_message(columns.message()?),
             conversations: words.conversations(),
         })
+    }
+
+    /// Locks the table until the transaction ends, so that it is neither changed nor dropped while it is read. False if
+    /// the statements do not mean it any more: it has another name since they were made, or is gone.
+    pub fn open(&self) -> bool {
+        relation::lock_for_reading(self.table);
+        relation::name_of(self.table).is_some_and(|name| name == self.name)
     }
 
     /// Whether the table's columns can hold a conversation of that tenant and id.

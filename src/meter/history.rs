@@ -8,7 +8,7 @@ use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::rights::as_table_owner;
 use crate::pg::row::Reader;
-use crate::pg::sql::{Connection, OverRows, Row, arg, column, connected, over_rows};
+use crate::pg::sql::{Connection, OverRows, Row, Rows, arg, column, connected, over_rows};
 use pgrx::prelude::*;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
@@ -60,7 +60,7 @@ pub fn read(connection: &Connection, catalog: &Catalog, wanted: &[WantedEvents])
     let occupied = quarantine::occupied(connection, ids);
     let mut logs: Vec<Log> = wanted.iter().map(|_| Log::default()).collect();
     for source in readable(catalog)? {
-        let found = rows(source, wanted);
+        let found = rows(source, wanted)?;
         take(connection, wanted, &mut logs, found, occupied.contains(&source.id));
     }
     let marked: Vec<(usize, &WantedEvents)> =
@@ -89,6 +89,7 @@ fn readable(catalog: &Catalog) -> Result<impl Iterator<Item = &Source>, Unreadab
 pub fn conversations(catalog: &Catalog, from: Instant, to: Instant) -> Result<BTreeSet<(String, String)>, Unreadable> {
     let mut found = BTreeSet::new();
     for query in readable(catalog)?.filter_map(|source| source.query.as_ref()) {
+        open(query)?;
         as_table_owner(query.owner, || {
             connected(|connection| {
                 let args = [arg(Timestamp::from(from)), arg(Timestamp::from(to))];
@@ -132,8 +133,8 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
 }
 
 /// The events of the rows of one source.
-fn rows(source: &Source, wanted: &[WantedEvents]) -> Vec<Found> {
-    let Some(query) = &source.query else { return Vec::new() };
+fn rows(source: &Source, wanted: &[WantedEvents]) -> Result<Vec<Found>, Unreadable> {
+    let Some(query) = &source.query else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for_each_row(source, query, &query.by_conversation, wanted, |_, metered| {
         let Metered { conversation, reading, at, message } = metered;
@@ -143,8 +144,28 @@ fn rows(source: &Source, wanted: &[WantedEvents]) -> Vec<Found> {
             event: Event { at, kind: *kind, excluded: reading.excluded.is_some() },
             because: reading.excluded.map(str::to_owned),
         }));
-    });
-    found
+    })?;
+    Ok(found)
+}
+
+/// Locks the table of a source, or says that its statements mean it no longer.
+fn open(query: &SourceQuery) -> Result<(), Unreadable> {
+    match query.open() {
+        true => Ok(()),
+        false => {
+            Err(Unreadable { because: "An attached table was renamed or dropped while it was waited for.".into() })
+        }
+    }
+}
+
+/// Refuses rows whose columns are not of the types that the readers read: a datum that is read as what it is not may be
+/// any memory of the process.
+fn same_types(rows: &Rows, readers: &[Reader]) -> Result<(), Unreadable> {
+    let found = rows.base_types(2, readers.len());
+    match found.iter().zip(readers).all(|(base_type, reader)| reader.reads(*base_type)) {
+        true => Ok(()),
+        false => Err(Unreadable { because: "A column of an attached table has another type than it had.".into() }),
+    }
 }
 
 /// A row that can be metered: the index of its conversation, what it is to the meter, its time and id.
@@ -162,14 +183,15 @@ fn for_each_row(
     statement: &str,
     wanted: &[WantedEvents],
     mut each: impl FnMut(&mut Row, Metered),
-) {
-    let Layout::Whole { mapping, readers, .. } = &source.layout else { return };
+) -> Result<(), Unreadable> {
+    let Layout::Whole { mapping, readers, .. } = &source.layout else { return Ok(()) };
     let can_be_there = |wanted: &WantedEvents| query.can_hold(wanted.tenant, wanted.conversation);
     let possible: Vec<(usize, &WantedEvents)> =
         wanted.iter().enumerate().filter(|(_, wanted)| can_be_there(wanted)).collect();
     if possible.is_empty() {
-        return;
+        return Ok(());
     }
+    open(query)?;
     let args = || {
         [
             arg(possible.iter().map(|(_, wanted)| wanted.tenant).collect::<Vec<_>>()),
@@ -179,7 +201,9 @@ fn for_each_row(
     };
     as_table_owner(query.owner, || {
         connected(|connection| {
-            for mut row in connection.run_composed(statement, &args()).iter() {
+            let rows = connection.run_composed(statement, &args());
+            same_types(&rows, readers)?;
+            for mut row in rows.iter() {
                 let (conversation, wanted) = possible[row.ordinal()];
                 let values = values(&mut row, readers);
                 let Some(reading) = mapping.apply(&values, Instant::LATEST) else { continue };
@@ -191,8 +215,9 @@ fn for_each_row(
                     each(&mut row, Metered { conversation, reading: &reading, at, message });
                 }
             }
+            Ok(())
         })
-    });
+    })
 }
 
 /// What the audit trail shows of a row.
@@ -224,7 +249,7 @@ pub fn audited(
                 stage: row.nullable(),
                 safety_passed: row.nullable::<String>().map(|passed| passed == "true"),
             });
-        });
+        })?;
     }
     let key = (wanted[0].tenant, wanted[0].conversation);
     let places: Vec<_> = shown.iter().map(|shown| (key, &shown.place)).collect();
@@ -251,15 +276,20 @@ fn values<'r>(row: &mut Row<'r>, readers: &[Reader]) -> Vec<Value<'r>> {
 pub fn for_each_message(source: &Source, messages: &[&str], mut each: impl FnMut(usize, &[Value])) -> bool {
     let (Some(query), Layout::Whole { readers, .. }) = (&source.query, &source.layout) else { return false };
     let possible: Vec<usize> = (0..messages.len()).filter(|index| query.can_hold_message(messages[*index])).collect();
+    if open(query).is_err() {
+        return false;
+    }
     as_table_owner(query.owner, || {
         connected(|connection| {
             let ids = arg(possible.iter().map(|index| messages[*index]).collect::<Vec<_>>());
-            for mut row in connection.run_composed(&query.by_message, &[ids]).iter() {
+            let rows = connection.run_composed(&query.by_message, &[ids]);
+            let is_readable = same_types(&rows, readers).is_ok();
+            for mut row in rows.iter().filter(|_| is_readable) {
                 each(possible[row.ordinal()], &values(&mut row, readers));
             }
+            is_readable
         })
-    });
-    true
+    })
 }
 
 const MARKS: OverRows = over_rows!(

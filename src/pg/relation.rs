@@ -3,6 +3,7 @@
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, arg};
 use pgrx::prelude::*;
+use std::ffi::CStr;
 use talkmeter_engine::mapping::{Class, Column};
 
 /// A column as the catalog knows it.
@@ -79,6 +80,26 @@ pub fn facts(connection: &Connection, oid: pg_sys::Oid, caller: pg_sys::Oid) -> 
         owner: row.value(),
         name,
     })
+}
+
+/// Locks a relation for reading until the transaction ends. One that was dropped meanwhile is locked all the same.
+pub fn lock_for_reading(oid: pg_sys::Oid) {
+    // SAFETY: takes a lock of the server's on any oid, and learns what others have changed.
+    unsafe { pg_sys::LockRelationOid(oid, pg_sys::AccessShareLock as i32) };
+}
+
+/// Schema and name of a relation, quoted; `None` if there is none.
+pub fn name_of(oid: pg_sys::Oid) -> Option<String> {
+    // SAFETY: look-ups in the server's cache of the catalog, which return copies or null.
+    unsafe {
+        let name = pg_sys::get_rel_name(oid);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid));
+        if name.is_null() || schema.is_null() {
+            return None;
+        }
+        let quoted = |text| CStr::from_ptr(text).to_str().ok().map(pgrx::spi::quote_identifier);
+        Some(format!("{}.{}", quoted(schema)?, quoted(name)?))
+    }
 }
 
 const COLUMNS: &str = "

@@ -24,6 +24,11 @@ impl Reader {
         Reader { number, base_type, timezone, is_enum }
     }
 
+    /// Whether this reads columns of that type, which is under all domains.
+    pub fn reads(&self, base_type: pg_sys::Oid) -> bool {
+        self.base_type == base_type
+    }
+
     /// The value of a datum of this column.
     ///
     /// # Safety

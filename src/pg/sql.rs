@@ -104,7 +104,7 @@ pub struct Rows<'c> {
 
 impl Connection {
     /// Runs a statement of ours with the newest snapshot, also at REPEATABLE READ: what is read after a lock must be
-    /// what the lock protects.
+    /// what the lock protects. That goes for locks of rows as well as for those of tables, which are taken first.
     pub fn run(&self, statement: &'static str, args: &[Arg]) -> Rows<'_> {
         self.execute(plan(statement, args), statement, args)
     }
@@ -128,6 +128,7 @@ impl Connection {
         // SAFETY: the plan was kept, values and nulls have one entry per parameter of the types it was prepared with,
         // and the server copies the snapshot.
         unsafe {
+            lock_relations(plan);
             let result = pg_sys::SPI_execute_snapshot(
                 plan,
                 values.as_mut_ptr(),
@@ -165,6 +166,21 @@ impl Connection {
     }
 }
 
+/// Locks what a plan reads and writes, until the transaction ends, so that the snapshot that is taken next is younger
+/// than the locks. The server itself would lock after it: if a table was rewritten while we waited, its rows would be
+/// newer than the snapshot, and so not there.
+///
+/// SAFETY: the plan must be a kept one, and there must be a connection.
+unsafe fn lock_relations(plan: pg_sys::SPIPlanPtr) {
+    // SAFETY: a kept plan is referenced by the current resource owner while it is looked at, and so it is released.
+    unsafe {
+        let cached = pg_sys::SPI_plan_get_cached_plan(plan);
+        if !cached.is_null() {
+            pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+        }
+    }
+}
+
 fn check(result: i32, statement: &str) {
     if result < 0 {
         panic!("SPI answered {result} to: {statement}");
@@ -199,6 +215,16 @@ impl Rows<'_> {
     /// Rows returned, or changed if the statement returns none.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// The types under all domains of the columns from one on, counted from 1.
+    pub fn base_types(&self, first: i32, count: usize) -> Vec<pg_sys::Oid> {
+        if self.table.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: the table lives as long as the connection; a column beyond the last has no type, which is no domain.
+        let base_type = |column| unsafe { pg_sys::getBaseType(pg_sys::SPI_gettypeid((*self.table).tupdesc, column)) };
+        (first..).take(count).map(base_type).collect()
     }
 
     /// The rows in the order in which they were returned.

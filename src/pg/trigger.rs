@@ -5,6 +5,13 @@
 use crate::pg::error::failure;
 use pgrx::prelude::*;
 use pgrx::trigger_support::called_as_trigger;
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+thread_local! {
+    /// Tables of which this session was told that they are not attached.
+    static WARNED: RefCell<HashSet<pg_sys::Oid>> = RefCell::default();
+}
 
 /// One of our triggers: what it may be fired by.
 pub struct Trigger {
@@ -95,17 +102,21 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Refuses a trigger that was put on a table by somebody else.
-    pub fn not_attached(&self) -> ! {
+    /// Says, once per session and table, that a trigger is on a table that is not attached: the schema was restored
+    /// without talkmeter's own rows, or somebody put it there. The application's statement goes on.
+    pub fn warn_not_attached(&self) {
+        if !WARNED.with_borrow_mut(|warned| warned.insert(self.relation.rd_id)) {
+            return;
+        }
         // SAFETY: an open relation has its row of the catalog.
         let name = pgrx::name_data_to_str(unsafe { &(*self.relation.rd_rel).relname });
         failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table \"{name}\" is not attached to talkmeter"),
         )
-        .detail("A trigger of talkmeter's is on it all the same.")
-        .hint(format!("Drop the trigger, or attach the table with talkmeter.{}.", self.trigger.attached_by))
-        .raise()
+        .detail("A trigger of talkmeter's is on it all the same; its rows are not metered.")
+        .hint(format!("Attach the table with talkmeter.{}, or drop the trigger.", self.trigger.attached_by))
+        .warn()
     }
 }
 

@@ -25,6 +25,7 @@ mod periods;
 mod progress;
 mod protocol;
 mod reconcile;
+mod rewrites;
 mod rights;
 mod rules;
 mod sample;

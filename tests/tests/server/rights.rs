@@ -234,26 +234,54 @@ fn a_conversation_is_read_again_with_the_rights_of_the_tables_owner() {
     assert_eq!(counted(&mut session), ["acme|c|4"]);
 }
 
+fn dry_run(column: &str) -> String {
+    let mapping = quoted(&messages_mapping());
+    format!("SELECT DISTINCT {column} FROM talkmeter.attach('messages', 'lutingenie', {mapping}, dry_run => true)")
+}
+
 #[test]
-fn a_dry_run_reads_as_its_caller() {
+fn a_dry_run_reads_with_the_rights_of_the_tables_owner() {
     let database = Database::fresh("dry_run");
     let mut session = database.connect();
     let clerk = clerk(&database, &mut session);
     create_messages(&mut session);
-    let shown = format!(
-        "SELECT DISTINCT tenant FROM talkmeter.attach('messages', 'lutingenie', {}, dry_run => true)",
-        quoted(&messages_mapping())
-    );
     session.run(&format!(
         "ALTER TABLE messages OWNER TO {clerk};
-         INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('acme', 'c', 'note'), ('hidden', 'c', 'note');
-         ALTER TABLE messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-         CREATE POLICY readers ON messages USING (tenant_id = 'acme')"
+         INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('acme', 'c', 'note'), ('bolt', 'c', 'note')"
     ));
-    let mut owner = database.connect_as(&clerk);
-    assert_eq!(owner.lines(&shown), ["acme"]);
-    owner.run(&format!("REVOKE SELECT ON messages FROM {clerk}"));
-    assert_eq!(owner.refused(&shown), SqlState::INSUFFICIENT_PRIVILEGE);
+    for mut caller in [database.connect(), database.connect_as(&clerk)] {
+        assert_eq!(caller.lines(&format!("{} ORDER BY 1", dry_run("tenant"))), ["acme", "bolt"]);
+        session.run(&format!("REVOKE SELECT ON messages FROM {clerk}"));
+        assert_eq!(caller.refused(&dry_run("tenant")), SqlState::INSUFFICIENT_PRIVILEGE);
+        session.run(&format!("GRANT SELECT ON messages TO {clerk}"));
+    }
+    // What row security hides is an error, and not missing.
+    session.run("ALTER TABLE messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY");
+    assert_eq!(session.refused(&dry_run("tenant")), SqlState::INSUFFICIENT_PRIVILEGE);
+}
+
+/// What the owner hung on the table runs while it is planned: not with the rights of a superuser who looks.
+#[test]
+fn a_dry_run_lends_its_callers_rights_to_nobody() {
+    let database = Database::fresh("dry_run_lends_nothing");
+    let mut session = database.connect();
+    let clerk = clerk(&database, &mut session);
+    create_messages(&mut session);
+    session.run(&format!(
+        "CREATE SCHEMA own AUTHORIZATION {clerk};
+         GRANT CREATE ON SCHEMA public TO {clerk};
+         ALTER TABLE messages OWNER TO {clerk};
+         SET ROLE {clerk};
+         CREATE FUNCTION own.rise() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+             ALTER ROLE {clerk} SUPERUSER; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;
+         CREATE FUNCTION own.trap() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM own.rise(); RETURN ''; END $$;
+         CREATE INDEX ON messages (tenant_id) WHERE own.trap() = '';
+         RESET ROLE"
+    ));
+    session.lines(&dry_run("kind"));
+    let is_superuser = format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{clerk}'");
+    assert_eq!(session.line(&is_superuser), "f");
 }
 
 #[test]
@@ -401,8 +429,9 @@ fn firing(event: &str) -> &'static str {
     }
 }
 
+/// So a schema that was restored without talkmeter's own rows stops no application.
 #[test]
-fn a_trigger_on_a_table_that_is_not_attached_is_refused() {
+fn a_trigger_on_a_table_that_is_not_attached_meters_nothing_and_says_so() {
     let (database, mut session) = metered("lutingenie");
     let mallory = forged(&database, &mut session);
     for (function, event, tables) in TRIGGERS {
@@ -412,13 +441,42 @@ fn a_trigger_on_a_table_that_is_not_attached_is_refused() {
         let code = database.connect_as(&mallory).refused(&trigger);
         assert_eq!(code, SqlState::INSUFFICIENT_PRIVILEGE, "{trigger}");
         session.run(&trigger);
+        let problems = session.lines("SELECT problem, object FROM talkmeter.health()");
+        assert_eq!(problems, ["not_attached|public.forged"], "{trigger}");
+        let (mut firing_session, heard) = database.connect_heard();
         // A note in this transaction, so that no trigger has nothing to look at.
-        session.run("BEGIN");
-        tell(&mut session, "acme", "c", "10:00 note");
-        assert_eq!(session.refused(firing(event)), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "{trigger}");
-        session.run("ROLLBACK; DROP TRIGGER forgery ON forged");
+        firing_session.run("BEGIN");
+        tell(&mut firing_session, "acme", "c", "10:00 note");
+        firing_session.run(firing(event));
+        firing_session.run(firing(event));
+        firing_session.run("ROLLBACK");
+        let warned = heard.lock().expect("no other thread").clone();
+        assert_eq!(warned, ["WARNING: table \"forged\" is not attached to talkmeter"], "{trigger}");
+        session.run("DROP TRIGGER forgery ON forged");
     }
     assert_eq!(traces(&mut session), [""; 0]);
+}
+
+const OUR_TRIGGERS: &str =
+    "SELECT tgname FROM pg_trigger WHERE tgrelid = 'messages'::regclass AND NOT tgisinternal ORDER BY 1";
+
+#[test]
+fn a_trigger_that_was_renamed_goes_with_the_attachment() {
+    let (_database, mut session) = metered("lutingenie");
+    session.run("ALTER TRIGGER talkmeter_insert ON messages RENAME TO meter; SELECT talkmeter.detach('messages')");
+    assert_eq!(session.lines(OUR_TRIGGERS), [""; 0]);
+}
+
+/// As after a restore of the schema alone.
+#[test]
+fn a_table_that_has_triggers_already_is_attached_with_one_set_of_them() {
+    let (_database, mut session) = metered("lutingenie");
+    let attached = session.lines(OUR_TRIGGERS);
+    session.run("ALTER TRIGGER talkmeter_insert ON messages RENAME TO meter; DELETE FROM talkmeter.source");
+    attach(&mut session, "messages", "lutingenie", PLAN, &messages_mapping());
+    assert_eq!(session.lines(OUR_TRIGGERS), attached);
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(counted(&mut session), ["acme|c|2"]);
 }
 
 #[test]
