@@ -18,9 +18,32 @@ REVOKE ALL ON FUNCTION talkmeter.is_indexed(regclass, name, name) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.is_indexed(regclass, name, name) IS
     'Whether an index finds the rows of one conversation: its first column holds the conversation, or the tenant and its second one the conversation';
 
+CREATE FUNCTION talkmeter.is_unique(relation regclass, message_id name) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH partition_key AS (
+            -- Of all levels: PostgreSQL demands that a unique index hold them.
+            SELECT a.attname
+            FROM pg_partition_tree(is_unique.relation) AS t
+            JOIN pg_partitioned_table AS p ON p.partrelid = t.relid
+            JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[])
+        )
+        SELECT EXISTS (
+            SELECT FROM pg_index AS i
+            WHERE i.indrelid = is_unique.relation AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+                AND (SELECT bool_or(a.attname = is_unique.message_id)
+                        AND bool_and(a.attname = is_unique.message_id OR a.attname IN (SELECT k.attname FROM partition_key AS k))
+                     FROM generate_series(0, i.indnkeyatts - 1) AS n
+                     JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n]))
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.is_unique(regclass, name) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.is_unique(regclass, name) IS
+    'Whether a unique index holds the message id, alone or with columns of the partition keys';
+
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unswept_for interval DEFAULT '15 minutes')
     RETURNS TABLE (problem text, object text, detail text, hint text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    -- Names and types are compared as text, which that setting changes.
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
     AS $$
         WITH attached AS (
             SELECT s.*, c.oid AS found
@@ -121,6 +144,26 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
                 AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END
         ) AS k
         WHERE a.role = 'messages' AND k.conversation IS NOT NULL AND NOT talkmeter.is_indexed(a.relation, k.conversation, k.tenant)
+        UNION ALL
+        SELECT 'not_unique', a.relation::text,
+            format('No unique index covers the message id, column "%s": a message that comes twice would be metered twice.',
+                c.attname),
+            'Create a unique index on it, with the columns of the partition key if there is one.'
+        FROM attached AS a
+        CROSS JOIN LATERAL jsonb_to_recordset(a.columns) AS kept (name text, number smallint, message_id boolean)
+        JOIN pg_attribute AS c ON c.attrelid = a.found AND NOT c.attisdropped
+            AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END
+        WHERE a.role = 'messages' AND kept.message_id AND NOT talkmeter.is_unique(a.relation, c.attname)
+        UNION ALL
+        SELECT 'child_not_metered', i.inhrelid::regclass::text,
+            format('It inherits from %s, and is a table of its own to PostgreSQL: rows inserted into it are not metered.',
+                a.relation),
+            'Insert into the attached table, or attach it too if its rows are messages.'
+        FROM attached AS a
+        JOIN pg_inherits AS i ON i.inhparent = a.found
+        JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE NOT c.relispartition
+            AND NOT EXISTS (SELECT FROM attached AS other WHERE other.found = i.inhrelid AND other.role = a.role)
         UNION ALL
         SELECT 'mapping_broken', a.relation::text,
             format('Column "%s" (%s), which the mapping names, was dropped or has another type.',

@@ -256,7 +256,7 @@ fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, 
         known_zone(zone);
     }
     let id = &columns[checked.message_id_column()].seen.name;
-    if !as_owner(|| connected(|connection| relation::is_unique(connection, source, id, &relation.partition_key))) {
+    if !as_owner(|| connected(|connection| relation::is_unique(connection, source, id))) {
         let with_key = relation.partition_key.iter().filter(|column| *column != id);
         let indexed: Vec<_> = std::iter::once(id).chain(with_key).map(|column| relation::quoted(column)).collect();
         failure(
@@ -364,8 +364,7 @@ fn record(
 /// the rights of its owner, whose code may run, and not with those of the caller, who may be a superuser. The caller
 /// owns the table or is a member of its owner.
 fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
-    relation::lock_for_reading(source);
-    if relation::name_of(source).as_ref() != Some(&relation.name) {
+    if !relation::lock_named(source, &relation.name) {
         changed_meanwhile(relation);
     }
     let select = first_rows(relation, mapping, columns);

@@ -62,8 +62,7 @@ impl SourceQuery {
     /// Locks the table until the transaction ends, so that it is neither changed nor dropped while it is read. False if
     /// the statements do not mean it any more: it has another name since they were made, or is gone.
     pub fn open(&self) -> bool {
-        relation::lock_for_reading(self.table);
-        relation::name_of(self.table).is_some_and(|name| name == self.name)
+        relation::lock_named(self.table, &self.name)
     }
 
     /// Whether the table's columns can hold a conversation of that tenant and id.

@@ -1,5 +1,6 @@
 //! What is a table of the application's like: its columns, its name as SQL, who may attach it?
 
+use crate::pg::rights::as_owner;
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, arg};
 use pgrx::prelude::*;
@@ -40,7 +41,7 @@ pub struct Relation {
     /// Itself and, if it is partitioned, every partition, each quoted.
     pub members: Vec<String>,
     pub has_foreign_partition: bool,
-    /// Names of the columns of its partition key.
+    /// Names of the columns of its partition key, and of those of its partitions.
     pub partition_key: Vec<String>,
 }
 
@@ -55,10 +56,12 @@ const RELATION: &str = "
          JOIN pg_namespace AS mn ON mn.oid = m.relnamespace),
         EXISTS (SELECT FROM pg_partition_tree(c.oid) AS t JOIN pg_class AS m ON m.oid = t.relid
                 WHERE m.relkind = 'f'),
-        (SELECT array_agg(a.attname::text)
-         FROM pg_partitioned_table AS p
-         JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[])
-         WHERE p.partrelid = c.oid),
+        (SELECT array_agg(k.name ORDER BY k.level, k.name)
+         FROM (SELECT a.attname::text AS name, min(t.level) AS level
+               FROM pg_partition_tree(c.oid) AS t
+               JOIN pg_partitioned_table AS p ON p.partrelid = t.relid
+               JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[])
+               GROUP BY 1) AS k),
         c.relowner
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -82,14 +85,16 @@ pub fn facts(connection: &Connection, oid: pg_sys::Oid, caller: pg_sys::Oid) -> 
     })
 }
 
-/// Locks a relation for reading until the transaction ends. One that was dropped meanwhile is locked all the same.
-pub fn lock_for_reading(oid: pg_sys::Oid) {
+/// Locks a relation for reading until the transaction ends, and says whether it has that schema and name, quoted: not
+/// if it was renamed or dropped before the lock was given.
+pub fn lock_named(oid: pg_sys::Oid, name: &str) -> bool {
     // SAFETY: takes a lock of the server's on any oid, and learns what others have changed.
     unsafe { pg_sys::LockRelationOid(oid, pg_sys::AccessShareLock as i32) };
+    as_owner(|| name_of(oid)).is_some_and(|found| found == name)
 }
 
-/// Schema and name of a relation, quoted; `None` if there is none.
-pub fn name_of(oid: pg_sys::Oid) -> Option<String> {
+/// Schema and name of a relation, quoted as the settings say; `None` if there is none.
+fn name_of(oid: pg_sys::Oid) -> Option<String> {
     // SAFETY: look-ups in the server's cache of the catalog, which return copies or null.
     unsafe {
         let name = pg_sys::get_rel_name(oid);
@@ -152,17 +157,11 @@ fn class(base_type: pg_sys::Oid, labels: Option<Vec<String>>) -> Class {
     }
 }
 
-const UNIQUE: &str = "
-    SELECT EXISTS (
-        SELECT FROM pg_index AS i
-        WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-            AND (SELECT bool_or(a.attname = $2) AND bool_and(a.attname = $2 OR a.attname = ANY ($3))
-                 FROM generate_series(0, i.indnkeyatts - 1) AS k
-                 JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]))";
+const UNIQUE: &str = "SELECT talkmeter.is_unique($1::oid::regclass, $2::name)";
 
-/// Whether a unique index holds the column, alone or with columns of the partition key.
-pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, column: &str, partition_key: &[String]) -> bool {
-    connection.run(UNIQUE, &[arg(oid), arg(column), arg(partition_key.to_vec())]).only().value()
+/// Whether a unique index holds the column, alone or with columns of the partition keys.
+pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, column: &str) -> bool {
+    connection.run(UNIQUE, &[arg(oid), arg(column)]).only().value()
 }
 
 const INDEXED: &str = "SELECT talkmeter.is_indexed($1::oid::regclass, $2::name, $3::name)";

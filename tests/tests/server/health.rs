@@ -1,6 +1,6 @@
 //! Does `talkmeter.health()` name everything that is not as it should be, and nothing else?
 
-use talkmeter_tests::{Database, Session, metered, tell};
+use talkmeter_tests::{Database, PLAN, Session, attach, messages_mapping, metered, tell};
 
 fn problems(session: &mut Session) -> Vec<String> {
     session.lines("SELECT problem, object FROM talkmeter.health() ORDER BY problem, object")
@@ -150,6 +150,43 @@ fn a_mapping_broken_by_a_dropped_column_is_named_and_a_renamed_column_is_followe
     assert_eq!(problems(&mut session), [""; 0]);
     session.run("ALTER TABLE messages DROP COLUMN event");
     assert_eq!(problems(&mut session), ["mapping_broken|public.messages"]);
+}
+
+#[test]
+fn a_session_that_quotes_all_names_sees_the_same_problems() {
+    let (_database, mut session) = metered("agent_red");
+    session.run("SET quote_all_identifiers = on");
+    assert_eq!(problems(&mut session), [""; 0]);
+    session.run("SELECT talkmeter.detach('messages')");
+    attach(&mut session, "messages", "agent_red", PLAN, &messages_mapping());
+    assert_eq!(problems(&mut session), [""; 0]);
+}
+
+#[test]
+fn a_unique_index_that_was_dropped_is_named_until_there_is_another() {
+    let (_database, mut session) = metered("agent_red");
+    session.run("ALTER TABLE messages DROP CONSTRAINT messages_pkey");
+    for other in [
+        "INDEX ON messages (id)",
+        "UNIQUE INDEX ON messages (id, tenant_id)",
+        "UNIQUE INDEX ON messages (id) WHERE id > 0",
+    ] {
+        session.run(&format!("CREATE {other}"));
+        assert_eq!(problems(&mut session), ["not_unique|public.messages"], "{other}");
+    }
+    session.run("ALTER TABLE messages RENAME id TO number; CREATE UNIQUE INDEX ON messages (number)");
+    assert_eq!(problems(&mut session), [""; 0]);
+}
+
+/// PostgreSQL fires no trigger of the table that it inherits from.
+#[test]
+fn a_table_that_inherits_from_an_attached_one_is_named_until_it_is_attached() {
+    let (_database, mut session) = metered("agent_red");
+    session.run("CREATE TABLE letters (PRIMARY KEY (id)) INHERITS (messages)");
+    session.run("CREATE INDEX ON letters (tenant_id, conversation_id)");
+    assert_eq!(problems(&mut session), ["child_not_metered|public.letters"]);
+    attach(&mut session, "letters", "agent_red", PLAN, &messages_mapping());
+    assert_eq!(problems(&mut session), [""; 0]);
 }
 
 #[test]

@@ -589,6 +589,39 @@ fn a_partition_that_was_added_is_metered_by_way_of_the_parent_and_health_says_th
     assert_eq!(session.lines("SELECT problem, object FROM talkmeter.health()"), ["trigger_missing|public.added"]);
 }
 
+/// PostgreSQL demands that the primary key hold the partition keys of both.
+#[test]
+fn a_table_whose_partitions_are_partitioned_by_another_column_is_attached_and_metered_once() {
+    let database = Database::fresh("partitions");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE messages (id bigint, tenant_id text, conversation_id text, created_at timestamptz DEFAULT now(),
+             PRIMARY KEY (id, created_at, tenant_id)) PARTITION BY RANGE (created_at);
+         CREATE TABLE later PARTITION OF messages FOR VALUES FROM ('2026-01-01') TO (MAXVALUE) PARTITION BY LIST (tenant_id);
+         CREATE TABLE leaf PARTITION OF later DEFAULT;
+         CREATE INDEX ON messages (tenant_id, conversation_id)",
+    );
+    attach(&mut session, "messages", "lutingenie", PLAN, EXCHANGES);
+    for (id, table) in [(1, "messages"), (2, "later"), (3, "leaf")] {
+        session.run(&format!("INSERT INTO {table} VALUES ({id}, 'a', 'c')"));
+    }
+    assert_eq!(counted(&mut session), ["a|c|6"]);
+    assert_eq!(session.lines("SELECT problem FROM talkmeter.health()"), [""; 0]);
+}
+
+#[test]
+fn an_index_that_holds_a_column_of_no_partition_key_does_not_make_an_id_unique() {
+    let database = Database::fresh("partitions");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE messages (id bigint, tenant_id text, conversation_id text, created_at timestamptz DEFAULT now(),
+             PRIMARY KEY (id, tenant_id, conversation_id)) PARTITION BY LIST (tenant_id);
+         CREATE TABLE leaf PARTITION OF messages DEFAULT",
+    );
+    let attach = format!("SELECT talkmeter.attach('messages', 'lutingenie', '{EXCHANGES}')");
+    assert_eq!(session.refused(&attach), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+}
+
 // --- Ways to insert ---
 
 #[test]

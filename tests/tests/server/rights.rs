@@ -250,6 +250,7 @@ fn a_dry_run_reads_with_the_rights_of_the_tables_owner() {
          INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('acme', 'c', 'note'), ('bolt', 'c', 'note')"
     ));
     for mut caller in [database.connect(), database.connect_as(&clerk)] {
+        caller.run("SET quote_all_identifiers = on");
         assert_eq!(caller.lines(&format!("{} ORDER BY 1", dry_run("tenant"))), ["acme", "bolt"]);
         session.run(&format!("REVOKE SELECT ON messages FROM {clerk}"));
         assert_eq!(caller.refused(&dry_run("tenant")), SqlState::INSUFFICIENT_PRIVILEGE);
