@@ -78,13 +78,12 @@ REVOKE ALL ON FUNCTION talkmeter.attach_status(regclass, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.attach_status(regclass, jsonb) IS
     'From now on marks a conversation when its status column changes. Mapping: "status" (an object from value to kind), "column" (that of the status), "tenant", "conversation", "occurred_at". Needs ownership of the table';
 
-CREATE FUNCTION talkmeter.mark(tenant text, conversation text, kind text,
-        at timestamptz DEFAULT pg_catalog.clock_timestamp())
+CREATE FUNCTION talkmeter.mark(tenant text, conversation text, kind text, at timestamptz DEFAULT NULL)
     RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mark_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.mark(text, text, text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.mark(text, text, text, timestamptz) IS
-    'Records an event for which the application has no row: any kind but customer_message, ai_reply and staff_reply. It counts when the transaction commits';
+    'Records an event for which the application has no row: any kind but customer_message, ai_reply and staff_reply. It counts when the transaction commits; without "at" it is of this moment';
 
 CREATE FUNCTION talkmeter.retry_quarantine() RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_quarantine_wrapper';

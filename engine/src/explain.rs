@@ -6,7 +6,7 @@
 use crate::event::{Event, Kind};
 use crate::fold::{Conversation, Effect};
 use crate::instant::{Instant, SECOND};
-use crate::part::{EndReason, Opening, Part, Reason, Verdict};
+use crate::part::{EndReason, Opener, Opening, Part, Reason, UnknownPolicy, Verdict};
 use crate::policy::{ChargeOn, Policy};
 use crate::refold::Placed;
 
@@ -72,7 +72,7 @@ pub fn retell(
     id: &str,
     log: &[Placed],
     because: impl Fn(&Placed) -> Option<String>,
-    mut opener: impl FnMut(&Placed, Option<&Opening>) -> Option<Opening>,
+    mut opener: impl FnMut(&Placed, Option<&Opening>) -> Opener,
     now: Instant,
 ) -> Story {
     let mut story = Story::default();
@@ -88,8 +88,9 @@ pub fn retell(
             &placed.place,
             &placed.event,
             || {
-                asked = opener(placed, previous.as_ref());
-                asked.clone().ok_or(())
+                let answer = opener(placed, previous.as_ref())?;
+                asked.clone_from(&answer);
+                Ok(answer)
             },
             &mut effects,
         );
@@ -97,7 +98,7 @@ pub fn retell(
         let step = Step { id, index, placed, before, asked, excluded };
         match stepped {
             Ok(()) => step.tell(&mut story, effects, state.open.as_ref()),
-            Err(()) => {
+            Err(UnknownPolicy) => {
                 step.push(&mut story, None, Did::Waits, "no version of its policy was in force at its time".into())
             }
         }

@@ -35,18 +35,18 @@ impl Conversation {
     }
 
     /// Folds the next event, whose order key is `place`. `id` is the conversation's id, for the prefix rule; `opener`
-    /// names the policy under which a part would open at this event and is asked only if
-    /// [`Conversation::may_open_at`] its time. If it fails, nothing has changed.
+    /// names the policy under which a part would open at this event, or none if under no policy it would, and is asked
+    /// only if [`Conversation::may_open_at`] its time. If it fails, nothing has changed.
     pub fn step<E>(
         &mut self,
         id: &str,
         place: &[u8],
         event: &Event,
-        opener: impl FnOnce() -> Result<Opening, E>,
+        opener: impl FnOnce() -> Result<Option<Opening>, E>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), E> {
         let opening = match self.may_open_at(event.at) {
-            true => Some(opener()?),
+            true => opener()?,
             false => None,
         };
         if let Some(end) = self.open.as_ref().and_then(|part| part.ended_by(event.at)) {

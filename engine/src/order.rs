@@ -3,8 +3,9 @@
 //! The answer is a key of bytes: comparing two keys byte by byte compares the events. So the database can store it,
 //! sort by it and spill it without knowing the rule.
 //!
-//! Layout, big-endian with flipped signs: instant (8), class (1), source (4), message id (tag 1; an integer in 8
-//! bytes, or text ended by a zero byte), position (2).
+//! Layout, big-endian with flipped signs: instant (8), class (1), source (4), the number of the `order` column if there
+//! is one (tag 1, 8), message id (tag 1; an integer in 8 bytes, or the turn of its row in 1 and text ended by a zero
+//! byte), position (2).
 
 use crate::event::Kind;
 use crate::instant::Instant;
@@ -29,8 +30,30 @@ impl MessageId {
 const EARLY_MARK: u8 = 0;
 const ROW: u8 = 1;
 const LATE_MARK: u8 = 2;
-const INTEGER: u8 = 0;
-const TEXT: u8 = 1;
+/// Rows that a sequence orders come before those that it leaves out.
+const SEQUENCED: u8 = 0;
+const INTEGER: u8 = 1;
+const TEXT: u8 = 2;
+
+/// Where a row stands among the rows of its source and instant.
+#[derive(Clone, Copy, Debug)]
+pub struct Rank<'a> {
+    /// What the mapping's `order` column holds.
+    pub sequence: Option<i64>,
+    pub message: &'a MessageId,
+    /// The kind of the row's first event.
+    pub first: Kind,
+}
+
+/// Whose turn it is at an instant of which the ids say nothing: an answer comes after its question.
+fn turn(kind: Kind) -> u8 {
+    match kind {
+        Kind::CustomerMessage => 0,
+        Kind::AiReply => 2,
+        Kind::StaffReply => 3,
+        _ => 1,
+    }
+}
 
 /// The place of an event among those of its conversation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,29 +62,34 @@ pub struct OrderKey(Box<[u8]>);
 impl OrderKey {
     /// The key of the event that a message row gives: `source` counts the sources in attach order, `position` the
     /// events of one row.
-    pub fn row(at: Instant, source: i32, message: &MessageId, position: u16) -> OrderKey {
-        Self::build(at, ROW, source, message, position)
+    pub fn row(at: Instant, source: i32, rank: &Rank, position: u16) -> OrderKey {
+        Self::build(at, ROW, source, rank, position)
     }
 
     /// The key of a mark: `new_topic` and `reopen` come before the rows of the same instant, all others after them, in
     /// the order of their calls.
     pub fn mark(at: Instant, kind: Kind, call: i64) -> OrderKey {
         let class = if matches!(kind, Kind::NewTopic | Kind::Reopen) { EARLY_MARK } else { LATE_MARK };
-        Self::build(at, class, 0, &MessageId::Integer(call), 0)
+        let rank = Rank { sequence: None, message: &MessageId::Integer(call), first: kind };
+        Self::build(at, class, 0, &rank, 0)
     }
 
-    fn build(at: Instant, class: u8, source: i32, message: &MessageId, position: u16) -> OrderKey {
+    fn build(at: Instant, class: u8, source: i32, rank: &Rank, position: u16) -> OrderKey {
         let mut key = Vec::with_capacity(24);
         key.extend_from_slice(&flipped(at.0));
         key.push(class);
         key.extend_from_slice(&(source ^ i32::MIN).to_be_bytes());
-        match message {
+        if let Some(sequence) = rank.sequence {
+            key.push(SEQUENCED);
+            key.extend_from_slice(&flipped(sequence));
+        }
+        match rank.message {
             MessageId::Integer(number) => {
                 key.push(INTEGER);
                 key.extend_from_slice(&flipped(*number));
             }
             MessageId::Text(text) => {
-                key.push(TEXT);
+                key.extend_from_slice(&[TEXT, turn(rank.first)]);
                 key.extend_from_slice(text.as_bytes());
                 key.push(0);
             }
@@ -98,12 +126,14 @@ impl OrderKey {
 
     /// The id of the message row, or the number of the call for a mark.
     pub fn message(&self) -> Option<MessageId> {
-        let (tag, rest) = self.0.get(13..)?.split_first()?;
+        let ranked = self.0.get(13..)?;
+        let ranked = if ranked.first() == Some(&SEQUENCED) { ranked.get(9..)? } else { ranked };
+        let (tag, rest) = ranked.split_first()?;
         let id = rest.get(..rest.len().checked_sub(2)?)?;
         match *tag {
             INTEGER => Some(MessageId::Integer(i64::from_be_bytes(id.try_into().ok()?) ^ i64::MIN)),
             TEXT => {
-                let text = id.strip_suffix(&[0])?;
+                let text = id.get(1..)?.strip_suffix(&[0])?;
                 Some(MessageId::Text(String::from_utf8(text.to_vec()).ok()?))
             }
             _ => None,
@@ -144,12 +174,17 @@ mod tests {
 
     const NOON: Instant = Instant(1_000_000);
 
-    fn row(source: i32, id: i64, position: u16) -> OrderKey {
-        OrderKey::row(NOON, source, &MessageId::Integer(id), position)
+    fn ranked(sequence: Option<i64>, message: MessageId, first: Kind, position: u16) -> OrderKey {
+        OrderKey::row(NOON, 1, &Rank { sequence, message: &message, first }, position)
     }
 
-    fn text(id: &str) -> OrderKey {
-        OrderKey::row(NOON, 1, &MessageId::Text(id.into()), 0)
+    fn row(source: i32, id: i64, position: u16) -> OrderKey {
+        let rank = Rank { sequence: None, message: &MessageId::Integer(id), first: Kind::Note };
+        OrderKey::row(NOON, source, &rank, position)
+    }
+
+    fn text(id: &str, first: Kind) -> OrderKey {
+        ranked(None, MessageId::Text(id.into()), first, 0)
     }
 
     #[test]
@@ -168,9 +203,41 @@ mod tests {
     }
 
     #[test]
-    fn integer_ids_are_ordered_numerically_and_text_by_bytes() {
+    fn integer_ids_are_ordered_numerically_whoever_wrote() {
         assert!(row(1, -1, 0) < row(1, 9, 0) && row(1, 9, 0) < row(1, 10, 0));
-        assert!(text("10") < text("9") && text("Z") < text("a") && text("a") < text("ab") && text("") < text("a"));
+        let by = |id, kind| ranked(None, MessageId::Integer(id), kind, 0);
+        assert!(by(1, Kind::AiReply) < by(2, Kind::CustomerMessage));
+    }
+
+    #[test]
+    fn ids_of_text_say_nothing_so_the_customer_comes_first_then_what_is_no_activity_then_the_ai_then_staff() {
+        let keys = [
+            text("f", Kind::CustomerMessage),
+            text("e", Kind::Note),
+            text("d", Kind::AiReply),
+            text("c", Kind::StaffReply),
+        ];
+        assert!(keys.is_sorted());
+        let quiet = Kind::ALL.into_iter().filter(|kind| !kind.is_activity());
+        quiet.for_each(|kind| assert!(text("z", kind) < text("a", Kind::AiReply), "{kind:?}"));
+    }
+
+    #[test]
+    fn ids_of_text_are_ordered_by_bytes_within_one_turn() {
+        let note = |id| text(id, Kind::Note);
+        assert!(note("10") < note("9") && note("Z") < note("a") && note("a") < note("ab") && note("") < note("a"));
+    }
+
+    #[test]
+    fn a_sequence_orders_before_ids_and_turns_and_what_it_leaves_out_comes_last() {
+        let keys = [
+            ranked(Some(-1), MessageId::Text("z".into()), Kind::AiReply, 0),
+            ranked(Some(2), MessageId::Text("y".into()), Kind::StaffReply, 0),
+            ranked(Some(10), MessageId::Text("b".into()), Kind::CustomerMessage, 0),
+            ranked(Some(10), MessageId::Text("a".into()), Kind::AiReply, 0),
+            ranked(None, MessageId::Text("a".into()), Kind::CustomerMessage, 0),
+        ];
+        assert!(keys.is_sorted());
     }
 
     #[test]
@@ -182,20 +249,35 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_gives_back_what_it_was_made_of(at: i64, source: i32, id: i64, name in "[^\0]*", position: u16) {
+        fn a_key_gives_back_what_it_was_made_of(
+            at: i64,
+            source: i32,
+            sequence: Option<i64>,
+            id: i64,
+            name in "[^\0]*",
+            position: u16,
+        ) {
             for message in [MessageId::Integer(id), MessageId::Text(name.clone())] {
-                let key = OrderKey::row(Instant(at), source, &message, position);
+                let rank = Rank { sequence, message: &message, first: Kind::AiReply };
+                let key = OrderKey::row(Instant(at), source, &rank, position);
+                prop_assert_eq!(OrderKey::from_bytes(key.as_bytes()), Some(key.clone()));
                 prop_assert_eq!((key.at(), key.source(), key.message()), (Instant(at), source, Some(message)));
-                prop_assert_eq!(OrderKey::from_bytes(key.as_bytes()), Some(key));
             }
         }
 
         #[test]
-        fn keys_are_ordered_as_their_parts_are(a: (i64, i32, i64, u16), b: (i64, i32, i64, u16)) {
-            let key = |(at, source, id, position)| {
-                OrderKey::row(Instant(at), source, &MessageId::Integer(id), position)
+        fn keys_are_ordered_as_their_parts_are(
+            a: (i64, i32, Option<i64>, i64, u16),
+            b: (i64, i32, Option<i64>, i64, u16),
+        ) {
+            let parts = |(at, source, sequence, id, position): (i64, i32, Option<i64>, i64, u16)| {
+                (at, source, sequence.is_none(), sequence, id, position)
             };
-            prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
+            let key = |(at, source, sequence, id, position)| {
+                let rank = Rank { sequence, message: &MessageId::Integer(id), first: Kind::Note };
+                OrderKey::row(Instant(at), source, &rank, position)
+            };
+            prop_assert_eq!(key(a).cmp(&key(b)), parts(a).cmp(&parts(b)));
         }
     }
 }

@@ -150,6 +150,13 @@ fn earliest(ends: impl Iterator<Item = Timeout>) -> Option<Timeout> {
     ends.min_by_key(|timeout| timeout.end.at)
 }
 
+/// Nobody knows the policy under which a part would open at an event (rule 3.3.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownPolicy;
+
+/// What a part opens under at an event; `None` if its kind opens none, whatever the policy is.
+pub type Opener = Result<Option<Opening>, UnknownPolicy>;
+
 /// What a part opens under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::fold::{Conversation, Effect};
 use crate::instant::Instant;
 use crate::order::{self, OrderKey};
-use crate::part::{EndReason, Opening, Part};
+use crate::part::{EndReason, Opener, Opening, Part};
 use crate::policy::ChargeOn;
 use std::collections::BTreeMap;
 
@@ -158,7 +158,7 @@ pub fn refold(
     before: &Before,
     mut log: Vec<Placed>,
     changes: &Changes,
-    mut opener: impl FnMut(&Placed, Option<&Opening>) -> Option<Opening>,
+    mut opener: impl FnMut(&Placed, Option<&Opening>) -> Opener,
     standing: impl FnOnce() -> BTreeMap<i32, i64>,
 ) -> After {
     let mut after = After { highest: before.highest, ..After::default() };
@@ -186,7 +186,7 @@ pub fn refold(
             }
             false => None,
         };
-        let opener = || opener(placed, previous.as_ref()).ok_or(());
+        let opener = || opener(placed, previous.as_ref());
         if state.step(before.id, &placed.place, &placed.event, opener, &mut effects).is_err() {
             after.unjudged.push(placed.place.clone());
         }
@@ -211,7 +211,7 @@ fn still_unjudged(
     last: usize,
     log: &[Placed],
     changes: &Changes,
-    opener: &mut impl FnMut(&Placed, Option<&Opening>) -> Option<Opening>,
+    opener: &mut impl FnMut(&Placed, Option<&Opening>) -> Opener,
 ) -> Vec<Vec<u8>> {
     let parts = &before.parts[..=last];
     let until = &parts[last].last_event;
@@ -224,7 +224,7 @@ fn still_unjudged(
             continue;
         }
         let previous = latest.or(before.previous).filter(|_| order::is_mark(&placed.place)).map(Part::opening);
-        if opener(placed, previous.as_ref()).is_none() {
+        if opener(placed, previous.as_ref()).is_err() {
             unjudged.push(placed.place.clone());
         }
     }

@@ -6,8 +6,9 @@
 use crate::definition::{object_of, only_known_keys};
 use crate::event::Kind;
 use crate::flaw::Flaw;
+use crate::instant::Instant;
 use crate::mapping::check::{Checker, wanted_value};
-use crate::mapping::{Audit, Class, Column, Condition, KindRule, Mapping};
+use crate::mapping::{Audit, Class, Column, Condition, KindRule, Mapping, Value};
 use crate::near;
 use serde_json::{Map, Value as Json};
 
@@ -40,6 +41,7 @@ pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
         conversation,
         message_id: conversation,
         occurred_at,
+        order: None,
         kinds,
         excluded: Vec::new(),
     })
@@ -103,6 +105,23 @@ pub fn kind_of_mark(name: &str) -> Result<Kind, Flaw> {
 /// Whether a mark of this kind ends something: the only ones that a newly inserted row makes.
 pub fn ends(kind: Kind) -> bool {
     matches!(kind, Kind::Close | Kind::Resolve | Kind::Escalate)
+}
+
+/// A changed row as its mark reads it: the moment of the change counts where the time column is null or was left as it
+/// was (rule 2.9.4). `None` if the row's own time counts.
+pub fn at_the_moment<'a>(
+    mapping: &Mapping,
+    old: Option<&[Value]>,
+    new: &[Value<'a>],
+    moment: Instant,
+) -> Option<Vec<Value<'a>>> {
+    let slot = mapping.occurred_at?;
+    let is_stale = new[slot] == Value::Null || old.is_some_and(|old| old[slot] == new[slot]);
+    is_stale.then(|| {
+        let mut row = new.to_vec();
+        row[slot] = Value::Time(Some(moment));
+        row
+    })
 }
 
 /// The slot that holds the status, in a mapping that [`check`] made.

@@ -12,8 +12,8 @@ use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::explain::{Did, Line, Story, as_metered, retell};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::order::{MessageId, OrderKey};
-use talkmeter_engine::part::{Opening, Part, Verdict};
+use talkmeter_engine::order::{MessageId, OrderKey, Rank};
+use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::Placed;
 
@@ -23,9 +23,9 @@ const LATER: Instant = Instant(1_000 * HOUR);
 
 /// The events as rows in this order.
 fn log(events: impl IntoIterator<Item = Event>) -> Vec<Placed> {
-    let placed = |(event, id): (Event, i64)| Placed {
-        place: OrderKey::row(event.at, 1, &MessageId::Integer(id), 0).as_bytes().to_vec(),
-        event,
+    let placed = |(event, id): (Event, i64)| {
+        let rank = Rank { sequence: None, message: &MessageId::Integer(id), first: event.kind };
+        Placed { place: OrderKey::row(event.at, 1, &rank, 0).as_bytes().to_vec(), event }
     };
     events.into_iter().zip(1..).map(placed).collect()
 }
@@ -33,7 +33,7 @@ fn log(events: impl IntoIterator<Item = Event>) -> Vec<Placed> {
 /// A conversation as it is told at an instant; events that are excluded are so because of a test.
 fn story(id: &str, policy: &Arc<Policy>, events: impl IntoIterator<Item = Event>, now: Instant) -> Story {
     let because = |placed: &Placed| placed.event.excluded.then(|| "a test".to_owned());
-    retell(id, &log(events), because, |_, _| Some(opening(policy)), now)
+    retell(id, &log(events), because, |_, _| Ok(Some(opening(policy))), now)
 }
 
 /// A line: minute, index of the event, index of the part, what it did; `-` for what it has not. Then the rule.
@@ -124,7 +124,11 @@ fn what_starts_no_part_while_none_is_open_is_without_effect() {
 
 #[test]
 fn what_no_policy_can_judge_waits() {
-    let opener = |placed: &Placed, _: Option<&Opening>| (placed.event.at > Instant(0)).then(|| opening(&lutingenie()));
+    let known = |placed: &Placed| placed.event.at > Instant(0);
+    let opener = |placed: &Placed, _: Option<&Opening>| match known(placed) {
+        true => Ok(Some(opening(&lutingenie()))),
+        false => Err(UnknownPolicy),
+    };
     let story = retell("c1", &log([customer(0), ai(0), customer(MINUTE)]), |_| None, opener, Instant(MINUTE));
     let told: Vec<_> = story.lines.iter().map(shown).collect();
     let rule = "no version of its policy was in force at its time";
@@ -251,7 +255,8 @@ fn an_event_that_an_excluded_rule_matched_says_because_of_what() {
     let told = lines(&lutingenie(), [flagged(customer(0)), flagged(ai(0))]);
     assert_eq!(told[0][1], "starts_on of lutingenie@1 holds customer_message; an excluded rule matched: a test");
     assert_eq!(told[1][1], "ai_reply is activity, and completes turn 1; an excluded rule matched: a test");
-    let unreasoned = retell("c1", &log([flagged(customer(0))]), |_| None, |_, _| Some(opening(&lutingenie())), LATER);
+    let unreasoned =
+        retell("c1", &log([flagged(customer(0))]), |_| None, |_, _| Ok(Some(opening(&lutingenie()))), LATER);
     assert!(unreasoned.lines[0].rule.ends_with("; an excluded rule matched: no reason given"));
 }
 
@@ -418,16 +423,19 @@ impl Case {
         }
     }
 
-    fn opening(&self, placed: &Placed) -> Option<Opening> {
+    fn opening(&self, placed: &Placed) -> Opener {
         let at = placed.event.at;
-        (self.unknown != Some(at)).then(|| opening(&self.policies[usize::from(at >= self.change)]))
+        match self.unknown == Some(at) {
+            true => Err(UnknownPolicy),
+            false => Ok(Some(opening(&self.policies[usize::from(at >= self.change)]))),
+        }
     }
 
     fn parts(&self) -> Vec<Part> {
         let (mut state, mut effects) = (Conversation::default(), Vec::new());
         for placed in &self.log {
             // An event that nobody can judge changes nothing.
-            let _ = state.step(self.id, &placed.place, &placed.event, || self.opening(placed).ok_or(()), &mut effects);
+            let _ = state.step(self.id, &placed.place, &placed.event, || self.opening(placed), &mut effects);
         }
         state.pass_time(self.id, self.now, &mut effects);
         let ended = effects.into_iter().filter_map(|effect| match effect {

@@ -398,6 +398,7 @@ fn a_row_is_read_with_its_keys_time_and_kinds() {
         conversation: Some("c1".into()),
         message: Some(MessageId::Integer(7)),
         at: Some(NOW),
+        sequence: None,
         ignored: false,
         kinds: &[Kind::CustomerMessage],
         excluded: None,
@@ -558,7 +559,7 @@ fn an_unknown_key_is_named_with_the_one_that_was_meant() {
         "unknown key \"ocurred_at\" in the mapping",
         Some(
             "Perhaps you meant \"occurred_at\". Known here: tenant, conversation, message_id, occurred_at, timezone, \
-             customer, model, stage, safety_passed, kinds, excluded.",
+             order, customer, model, stage, safety_passed, kinds, excluded.",
         ),
     );
     assert_invalid(

@@ -463,7 +463,7 @@ fn a_charge_names_the_policy_of_its_part() {
 fn nobody_is_asked_for_a_policy_while_a_part_is_open() {
     let Folding { mut state, mut effects, .. } = folded(&agent_red(), [customer(0)]);
     for event in [customer(1), ai(2), reopen(3), event(Kind::Note, 4), close(5)] {
-        let opener = || -> Result<Opening, Infallible> { unreachable!("a part is open") };
+        let opener = || -> Result<Option<Opening>, Infallible> { unreachable!("a part is open") };
         state.step(ID, &common::place(&event), &event, opener, &mut effects).expect("no error");
     }
     assert_eq!(state.open, None);

@@ -30,8 +30,6 @@ SELECT talkmeter.mark('acme', NULL, 'close');
 :sqlstate
 SELECT talkmeter.mark('acme', 'c', NULL);
 :sqlstate
-SELECT talkmeter.mark('acme', 'c', 'close', NULL);
-:sqlstate
 SELECT talkmeter.mark(repeat('x', 513), 'c', 'close');
 :sqlstate
 SELECT talkmeter.mark('acme', repeat('x', 513), 'close');

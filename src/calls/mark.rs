@@ -2,16 +2,21 @@
 
 use crate::capture::queue;
 use crate::catalog::args::{key, not_future, required, tenant_key};
+use crate::pg::clock;
 use crate::pg::error::Failure;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use talkmeter_engine::status;
 
-/// Records an event of any kind but activity; it counts when the transaction commits.
+/// Records an event of any kind but activity; it counts when the transaction commits. Without `at` it is of the moment
+/// of the call (rule 2.8.2).
 #[pg_extern(sql = false)]
 fn mark(tenant: Option<&str>, conversation: Option<&str>, kind: Option<&str>, at: Option<TimestampWithTimeZone>) {
     let tenant = tenant_key(tenant);
     let conversation = key(conversation, "conversation");
     let kind = status::kind_of_mark(required(kind, "kind")).unwrap_or_else(|flaw| Failure::from(flaw).raise());
-    queue::mark(tenant, conversation, kind, not_future(required(at, "at"), "at"));
+    match at {
+        Some(at) => queue::mark(tenant, conversation, kind, not_future(at, "at")),
+        None => queue::mark_of_moment(tenant, conversation, kind, clock::now()),
+    }
 }

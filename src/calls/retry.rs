@@ -201,7 +201,7 @@ fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &
         found[index] = true;
         match ingest::entry(source, mapping, row, latest) {
             _ if source.role == Role::Status => {
-                status_rows::note(source, mapping, row, |_| true);
+                status_rows::note(source, mapping, row, |_| true, queue::mark);
                 left.push(waiting.id);
             }
             Some(now) if now.reason != waiting.entry.reason => refused.push(now),

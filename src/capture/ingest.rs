@@ -250,14 +250,12 @@ fn for_each_event(
     mut each: impl FnMut(&Message, &OrderKey, Kind),
 ) {
     let Some(reading) = mapping.apply(row, latest).filter(|reading| reading.refusal.is_none()) else { return };
-    let (Some(tenant), Some(conversation), Some(message), Some(at)) =
-        (&reading.tenant, &reading.conversation, &reading.message, reading.at)
-    else {
-        unreachable!("a row without a key or a time is refused");
+    let (Some(tenant), Some(conversation)) = (&reading.tenant, &reading.conversation) else {
+        unreachable!("a row without a key is refused");
     };
     let shared = Message { tenant, conversation, excluded: reading.excluded.is_some() };
     for (position, kind) in reading.kinds.iter().enumerate() {
-        each(&shared, &OrderKey::row(at, source.id, message, position as u16), *kind);
+        each(&shared, &reading.place(source.id, position), *kind);
     }
 }
 

@@ -112,13 +112,20 @@ pub enum Operation {
     Delete,
     /// It is a mark, which has no number yet: that of its key is the order of the calls.
     Mark,
+    /// It is such a mark, and made of the moment: an ending one comes after the messages of its transaction.
+    Moment,
     /// It is a mark that has its number, or a row, to be looked at again.
     Touch,
 }
 
 impl Operation {
-    const ALL: [Operation; 5] =
-        [Operation::Add, Operation::Remove, Operation::Delete, Operation::Mark, Operation::Touch];
+    const ALL: [Operation; 6] =
+        [Operation::Add, Operation::Remove, Operation::Delete, Operation::Mark, Operation::Moment, Operation::Touch];
+
+    /// Whether it is a mark that has no number yet.
+    pub fn is_mark(self) -> bool {
+        matches!(self, Operation::Mark | Operation::Moment)
+    }
 }
 
 /// What every event of a row shares.
@@ -148,11 +155,20 @@ pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
     });
 }
 
-/// Notes a mark.
+/// Notes a mark at an instant that somebody named: it stays there.
 pub fn mark(tenant: &str, conversation: &str, kind: Kind, at: Instant) {
+    push_mark(tenant, conversation, kind, at, Operation::Mark);
+}
+
+/// Notes a mark that is made together with what its transaction writes (rule 2.3.7).
+pub fn mark_of_moment(tenant: &str, conversation: &str, kind: Kind, at: Instant) {
+    push_mark(tenant, conversation, kind, at, Operation::Moment);
+}
+
+fn push_mark(tenant: &str, conversation: &str, kind: Kind, at: Instant, operation: Operation) {
     let message = Message { tenant, conversation, excluded: false };
     let call = CALLS.replace(CALLS.get() + 1);
-    push(&message, OrderKey::mark(at, kind, call).as_bytes(), kind, Operation::Mark);
+    push(&message, OrderKey::mark(at, kind, call).as_bytes(), kind, operation);
 }
 
 /// Notes a row that goes to quarantine, or one that may leave it.

@@ -24,7 +24,7 @@ pub unsafe extern "C-unwind" fn on_status_insert(call: pg_sys::FunctionCallInfo)
         match &source.layout {
             Layout::Whole { mapping, readers, .. } => row::for_each_new_row(call.data, readers, |row| {
                 // A conversation that begins open was not closed before.
-                note(&source, mapping, row, status::ends);
+                note_now(&source, mapping, None, row, status::ends);
             }),
             Layout::Broken { because, .. } => note_unread(call.data, &source, &broken(because)),
         }
@@ -60,19 +60,32 @@ fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value])
     if was_refused {
         queue::set_aside(&Aside::Left(RowName::of(source.id, &before)));
     }
-    if was_refused || old[slot] != new[slot] {
-        note(source, mapping, new, |_| true);
+    let has_changed = old[slot] != new[slot];
+    if was_refused || has_changed {
+        note_now(source, mapping, has_changed.then_some(old), new, |_| true);
     }
 }
 
+/// Notes the mark that a status means which was set just now, if it means one of those that count.
+fn note_now(source: &Source, mapping: &Mapping, old: Option<&[Value]>, new: &[Value], counts: fn(Kind) -> bool) {
+    let row = status::at_the_moment(mapping, old, new, clock::now());
+    note(source, mapping, row.as_deref().unwrap_or(new), counts, queue::mark_of_moment);
+}
+
 /// Notes the mark that a row's status means, if it means one of those that count.
-pub fn note(source: &Source, mapping: &Mapping, row: &[Value], counts: fn(Kind) -> bool) {
+pub fn note(
+    source: &Source,
+    mapping: &Mapping,
+    row: &[Value],
+    counts: fn(Kind) -> bool,
+    mark: fn(&str, &str, Kind, Instant),
+) {
     let latest = clock::latest();
     let Some(reading) = mapping.apply(row, latest) else { return };
     let Some(kind) = reading.kinds.first().copied().filter(|kind| counts(*kind)) else { return };
     match (reading.refusal, reading.tenant.as_deref(), reading.conversation.as_deref()) {
         (None, Some(tenant), Some(conversation)) => {
-            queue::mark(tenant, conversation, kind, reading.at.unwrap_or_else(clock::now));
+            mark(tenant, conversation, kind, reading.at.unwrap_or_else(clock::now));
         }
         (refusal, ..) => queue::set_aside(&Aside::Refused(Entry {
             row: RowName::of(source.id, &reading),

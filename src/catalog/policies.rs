@@ -7,6 +7,7 @@ use crate::pg::sql::{Connection, connected};
 use pgrx::JsonB;
 use std::rc::Rc;
 use std::sync::Arc;
+use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::{self, Instant};
 use talkmeter_engine::policy::Policy;
 
@@ -40,6 +41,12 @@ impl Policies {
             Some((name, version)) => version.parse().is_ok_and(|version| self.version(name, version).is_some()),
             None => self.0.iter().any(|(_, policy)| policy.name == name),
         }
+    }
+
+    /// Whether any version of the policy that a name means, with or without a version, opens parts at that kind.
+    pub fn opens_on(&self, name: &str, kind: Kind) -> bool {
+        let name = name.split('@').next();
+        self.0.iter().any(|(_, policy)| name == Some(&policy.name) && policy.starts_on.contains(&kind))
     }
 
     pub fn names(&self) -> Vec<String> {

@@ -78,7 +78,7 @@ impl Source {
 #[derive(Debug)]
 pub enum Layout {
     /// `readers` has one entry per slot of the mapping; `audit` has the numbers of the columns of the audit trail.
-    Whole { mapping: Mapping, readers: Vec<Reader>, audit: [Option<i16>; 4] },
+    Whole { mapping: Box<Mapping>, readers: Vec<Reader>, audit: [Option<i16>; 4] },
     /// A column that the mapping names is not what it was; the message id is read if it can be.
     Broken { because: String, message_id: Option<Reader> },
 }
@@ -332,7 +332,7 @@ fn layout(
                 let reader = |index: &usize| readable[*index].1.reader(mapping.timezone.clone());
                 let readers = mapping.columns.iter().map(reader).collect();
                 let audit = mapping.audit.columns().map(|index| index.map(|index| readable[index].1.number));
-                return Layout::Whole { mapping, readers, audit };
+                return Layout::Whole { mapping: Box::new(mapping), readers, audit };
             }
             Err(flaw) => broken = Some(flaw.message),
         }

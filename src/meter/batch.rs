@@ -9,18 +9,14 @@ use crate::pg::clock::Timestamp;
 use crate::pg::locks::Conversations;
 use crate::pg::sql::{Connection, OverRows, column, over_rows};
 use std::collections::HashMap;
-use talkmeter_engine::event::Event;
+use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::Effect;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
-use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy};
 
 /// Conversations folded at once: enough to make the statements' own cost small, few enough to bound memory.
 pub const BATCH: usize = 500;
-
-/// No version of the policy was in force at the event's time, or it is a mark and no part was before it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UnknownPolicy;
 
 /// The instant from which a subscription is in force, and the policy that it names.
 type Pin = (Instant, Option<String>);
@@ -58,7 +54,7 @@ impl<'c, 'a> Batch<'c, 'a> {
         // Taken out, so that the batch can be asked for an opening meanwhile.
         let mut state = std::mem::take(&mut self.conversations[index].state);
         let mut effects = Vec::new();
-        let opener = || self.opening(index, place, event.at, previous.as_ref()).ok_or(UnknownPolicy);
+        let opener = || self.opening(index, place, event, previous.as_ref());
         let stepped = state.step(id, place, event, opener, &mut effects);
         let folding = &mut self.conversations[index];
         folding.state = state;
@@ -102,8 +98,9 @@ impl<'c, 'a> Batch<'c, 'a> {
     }
 
     /// What a part opens under: the policy of the tenant's subscription if it names one, else that of the source of the
-    /// opening row, and for a mark that of the part before (rule 3.3.7).
-    pub fn opening(&mut self, index: usize, place: &[u8], at: Instant, previous: Option<&Opening>) -> Option<Opening> {
+    /// opening row, and for a mark that of the part before (rule 3.3.7). A mark of which none of these speaks opens
+    /// nothing, unless a source's policy says that its kind opens parts (rule 2.8.6).
+    pub fn opening(&mut self, index: usize, place: &[u8], event: &Event, previous: Option<&Opening>) -> Opener {
         if self.subscribed.is_none() {
             let tenants = self.conversations.iter().map(|folding| folding.tenant).collect::<Vec<_>>();
             self.subscribed = Some(subscribed_policies(self.connection, tenants));
@@ -122,9 +119,17 @@ impl<'c, 'a> Batch<'c, 'a> {
             None => of_source,
         };
         let pins = self.subscribed.as_ref().and_then(|pins| pins.get(self.conversations[index].tenant));
-        let subscribed = pins.and_then(|pins| pins.iter().rev().find(|(since, _)| *since <= at));
-        let name = subscribed.and_then(|(_, policy)| policy.as_deref()).or(name.as_deref())?;
-        Some(Opening { policy: self.catalog.policies().in_force(name, at)?, source })
+        let subscribed = pins.and_then(|pins| pins.iter().rev().find(|(since, _)| *since <= event.at));
+        let Some(name) = subscribed.and_then(|(_, policy)| policy.as_deref()).or(name.as_deref()) else {
+            return if self.some_source_opens_on(event.kind) { Err(UnknownPolicy) } else { Ok(None) };
+        };
+        let policy = self.catalog.policies().in_force(name, event.at).ok_or(UnknownPolicy)?;
+        Ok(Some(Opening { policy, source }))
+    }
+
+    fn some_source_opens_on(&self, kind: Kind) -> bool {
+        let policies = self.catalog.policies();
+        self.catalog.attached().iter().any(|source| policies.opens_on(&source.policy, kind))
     }
 
     /// What the last part before opened under.

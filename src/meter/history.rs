@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Reading, Value};
-use talkmeter_engine::order::{MessageId, OrderKey};
+use talkmeter_engine::order::OrderKey;
 use talkmeter_engine::refold::Placed;
 
 /// A conversation of which events are wanted, those at or after an instant.
@@ -137,10 +137,10 @@ fn rows(source: &Source, wanted: &[WantedEvents]) -> Result<Vec<Found>, Unreadab
     let Some(query) = &source.query else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for_each_row(source, query, &query.by_conversation, wanted, |_, metered| {
-        let Metered { conversation, reading, at, message } = metered;
+        let Metered { conversation, reading, at } = metered;
         found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
             conversation,
-            place: OrderKey::row(at, source.id, message, position as u16),
+            place: reading.place(source.id, position),
             event: Event { at, kind: *kind, excluded: reading.excluded.is_some() },
             because: reading.excluded.map(str::to_owned),
         }));
@@ -168,12 +168,11 @@ fn same_types(rows: &Rows, readers: &[Reader]) -> Result<(), Unreadable> {
     }
 }
 
-/// A row that can be metered: the index of its conversation, what it is to the meter, its time and id.
+/// A row that can be metered: the index of its conversation, what it is to the meter, its time.
 struct Metered<'r> {
     conversation: usize,
     reading: &'r Reading<'r>,
     at: Instant,
-    message: &'r MessageId,
 }
 
 /// Gives `each` the rows of a source that can be metered, with what the statement selects after the slots.
@@ -208,11 +207,11 @@ fn for_each_row(
                 let values = values(&mut row, readers);
                 let Some(reading) = mapping.apply(&values, Instant::LATEST) else { continue };
                 // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
-                let (Some(message), Some(at), None) = (&reading.message, reading.at, reading.refusal) else { continue };
+                let (Some(at), None) = (reading.at, reading.refusal) else { continue };
                 let same = reading.tenant.as_deref() == Some(wanted.tenant)
                     && reading.conversation.as_deref() == Some(wanted.conversation);
                 if same && at >= source.starts_at {
-                    each(&mut row, Metered { conversation, reading: &reading, at, message });
+                    each(&mut row, Metered { conversation, reading: &reading, at });
                 }
             }
             Ok(())
@@ -243,7 +242,7 @@ pub fn audited(
         let Some((query, statement)) = query else { continue };
         for_each_row(source, query, statement, &wanted, |row, metered| {
             shown.push(AuditedRow {
-                place: OrderKey::row(metered.at, source.id, metered.message, 0),
+                place: metered.reading.place(source.id, 0),
                 customer: row.nullable(),
                 model: row.nullable(),
                 stage: row.nullable(),

@@ -88,7 +88,7 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
         &before,
         log.events,
         &late.changes,
-        |placed, previous| batch.opening(late.conversation, &placed.place, placed.event.at, previous),
+        |placed, previous| batch.opening(late.conversation, &placed.place, &placed.event, previous),
         || standing(connection, tenant, id),
     );
     // A row leaves quarantine when none of its events waits any more.

@@ -15,8 +15,10 @@ use crate::pg::locks::Conversations;
 use crate::pg::sql::{Connection, connected};
 use std::borrow::Cow;
 use talkmeter_engine::event::Event;
+use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, MessageId, OrderKey};
 use talkmeter_engine::refold::Changes;
+use talkmeter_engine::status;
 
 /// What quarantine loses and gains, then conversations in key order, then tenants.
 pub fn meter(taken: &Taken) {
@@ -56,7 +58,7 @@ fn add_entry(known: &Known, entries: &mut Vec<Entry>, event: &NotedEvent, reason
     match event.operation {
         Operation::Add => entry::add(entries, entry),
         Operation::Touch => entry::add(entries, Entry { counted: true, ..entry }),
-        Operation::Mark => {
+        Operation::Mark | Operation::Moment => {
             let row = entry::RowName { message: None, ..entry.row };
             entries.push(Entry { row, mark: Some(event.kind), ..entry });
         }
@@ -148,7 +150,7 @@ impl Work<'_> {
         let (mut new, mut removed) = (Vec::new(), Vec::new());
         for event in events {
             match event.operation {
-                Operation::Add | Operation::Mark => changes.add(&event.place),
+                Operation::Add | Operation::Mark | Operation::Moment => changes.add(&event.place),
                 Operation::Remove | Operation::Delete if self.known.was_held(&event.place) => {
                     changes.touch(&event.place);
                 }
@@ -185,22 +187,33 @@ fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>
     let mut numbered = Vec::new();
     for (index, events) in conversations.iter().enumerate() {
         let folding = &mut batch.conversations[index];
-        let mut calls: Vec<&[u8]> =
-            events.iter().filter(|event| event.operation == Operation::Mark).map(|event| event.place).collect();
-        calls.sort_unstable_by_key(|place| call(place));
-        let own = events.iter().map(|noted| {
-            let at = order::time_of(noted.place);
-            let event = Event { at, kind: noted.kind, excluded: noted.excluded };
-            let position = calls.iter().position(|place| noted.operation == Operation::Mark && *place == noted.place);
-            let Some(position) = position else {
-                return NumberedEvent { place: Cow::Borrowed(noted.place), operation: noted.operation, event };
-            };
-            let number = folding.last_mark + 1 + position as i64;
+        let made = events.iter().filter(|event| event.operation.is_mark());
+        let mut calls: Vec<i64> = made.map(|event| call(event.place)).collect();
+        calls.sort_unstable();
+        let latest = if calls.is_empty() { None } else { latest_written(events) };
+        let mut own: Vec<NumberedEvent> = Vec::with_capacity(events.len());
+        for noted in *events {
+            let event = Event { at: order::time_of(noted.place), kind: noted.kind, excluded: noted.excluded };
+            if !noted.operation.is_mark() {
+                own.push(NumberedEvent { place: Cow::Borrowed(noted.place), operation: noted.operation, event });
+                continue;
+            }
+            let is_of_moment = noted.operation == Operation::Moment && status::ends(noted.kind);
+            let at = latest.filter(|_| is_of_moment).map_or(event.at, |latest| event.at.max(latest));
+            let before = calls.partition_point(|earlier| *earlier < call(noted.place));
+            let number = folding.last_mark + 1 + before as i64;
             marks.push(Mark { key: (folding.tenant, folding.id), number, kind: noted.kind, at });
             let place = OrderKey::mark(at, noted.kind, number).as_bytes().to_vec();
-            NumberedEvent { place: Cow::Owned(place), operation: Operation::Add, event }
-        });
-        numbered.push(own.collect());
+            own.push(NumberedEvent {
+                place: Cow::Owned(place),
+                operation: Operation::Add,
+                event: Event { at, ..event },
+            });
+        }
+        if !calls.is_empty() {
+            own.sort_by(|a, b| a.place.cmp(&b.place));
+        }
+        numbered.push(own);
         folding.last_mark += calls.len() as i64;
         folding.changed |= !calls.is_empty();
     }
@@ -208,6 +221,16 @@ fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>
         write_marks(batch.connection, &marks);
     }
     numbered
+}
+
+/// The latest time of the rows that the transaction wrote into a conversation and left there.
+fn latest_written(events: &[NotedEvent]) -> Option<Instant> {
+    let written = |events: &&[NotedEvent]| {
+        let count = |operation| events.iter().filter(|event| event.operation == operation).count();
+        count(Operation::Add) > count(Operation::Remove) + count(Operation::Delete)
+    };
+    let by_place = events.chunk_by(|a, b| a.place == b.place);
+    by_place.filter(written).map(|events| order::time_of(events[0].place)).max()
 }
 
 /// The number of the call that a mark without a number was made by.

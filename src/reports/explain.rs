@@ -123,8 +123,9 @@ fn told(connection: &Connection, key: Key) -> Vec<Told> {
 fn story(batch: &mut Batch, key: Key, log: &Log, stored: &[Part]) -> Story {
     let because = |placed: &Placed| log.because.get(&placed.place).cloned();
     let now = clock::now();
-    let opener = |placed: &Placed, previous: Option<&Opening>| {
-        opened_under(stored, placed).or_else(|| batch.opening(0, &placed.place, placed.event.at, previous))
+    let opener = |placed: &Placed, previous: Option<&Opening>| match opened_under(stored, placed) {
+        Some(opening) => Ok(Some(opening)),
+        None => batch.opening(0, &placed.place, &placed.event, previous),
     };
     let story = retell(key.1, &log.events, because, opener, now);
     let extent = |part: &Part| (part.first_event.clone(), part.last_event.clone(), part.event_count);

@@ -11,7 +11,7 @@ use crate::pg::sql::{Connection, arg, connected};
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order;
-use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::part::{Opening, Part, UnknownPolicy};
 use talkmeter_engine::period::Period;
 use talkmeter_engine::refold::{Before, Changes, Placed, refold};
 
@@ -101,14 +101,17 @@ fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], po
     let id = batch.conversations[index].id;
     let before = Before { id, previous: None, parts: &[], highest: 0, passed: Some(clock::now()) };
     let opener = |placed: &Placed, previous: Option<&Opening>| {
-        let really = batch.opening(index, &placed.place, placed.event.at, previous);
-        let Some(policy) = policy else { return opened_under(stored, placed).or(really) };
+        let really = batch.opening(index, &placed.place, &placed.event, previous);
+        let Some(policy) = policy else {
+            return opened_under(stored, placed).map_or(really, |opening| Ok(Some(opening)));
+        };
         // A mark opens a part where it would have opened one: after another, or for a tenant whose policy is named.
-        if order::is_mark(&placed.place) && really.is_none() {
-            return None;
+        if order::is_mark(&placed.place) && !matches!(really, Ok(Some(_))) {
+            return really;
         }
-        let source = really.and_then(|opening| opening.source);
-        Some(Opening { policy: batch.catalog.policies().in_force(policy, placed.event.at)?, source })
+        let source = really.ok().flatten().and_then(|opening| opening.source);
+        let policy = batch.catalog.policies().in_force(policy, placed.event.at).ok_or(UnknownPolicy)?;
+        Ok(Some(Opening { policy, source }))
     };
     refold(&before, log, &Changes::default(), opener, BTreeMap::new).parts
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::order::{self, MessageId, OrderKey};
-use talkmeter_engine::part::{Opening, Part, Verdict};
+use talkmeter_engine::order::{self, MessageId, OrderKey, Rank};
+use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy, Verdict};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{Before, Changes, Placed, refold, restart};
 
@@ -38,6 +38,8 @@ pub struct Row {
     pub tenant: Option<String>,
     pub conversation: Option<String>,
     pub at: Time,
+    /// What the column holds that orders the rows of one instant, if there is one.
+    pub sequence: Option<i64>,
     pub kind: Option<&'static str>,
     pub excluded: bool,
 }
@@ -75,11 +77,13 @@ impl Row {
             (Time::At(at), _) if at >= FUTURE => return Reading::Refused("future"),
             (Time::At(at), _) => at,
         };
+        let kinds = kinds.unwrap_or_default();
+        let rank = Rank { sequence: self.sequence, message: &self.id, first: kinds[0] };
         let event = |(position, kind)| Placed {
-            place: OrderKey::row(at, self.source, &self.id, position).as_bytes().to_vec(),
+            place: OrderKey::row(at, self.source, &rank, position).as_bytes().to_vec(),
             event: Event { at, kind, excluded: self.excluded },
         };
-        let events = (0..).zip(kinds.unwrap_or_default()).map(event).collect();
+        let events = (0..).zip(kinds.iter().copied()).map(event).collect();
         Reading::Events((tenant.clone(), conversation.clone()), events)
     }
 
@@ -118,7 +122,8 @@ impl Terms {
     }
 
     /// What a part opens under at this place, after a part that opened under `previous`.
-    fn opening(&self, tenant: &str, place: &[u8], at: Instant, previous: Option<&Opening>) -> Option<Opening> {
+    fn opening(&self, tenant: &str, placed: &Placed, previous: Option<&Opening>) -> Opener {
+        let Placed { place, event } = placed;
         let own = |source: i32| self.sources[source as usize - 1].as_str();
         let (source, name) = match order::is_mark(place) {
             false => (Some(order::source_of(place)), Some(own(order::source_of(place)))),
@@ -130,8 +135,17 @@ impl Terms {
                 (source, of_source.or(before))
             }
         };
-        let name = self.pins.get(tenant).map(String::as_str).or(name)?;
-        Some(Opening { policy: Arc::clone(self.in_force(name, at)?), source })
+        let Some(name) = self.pins.get(tenant).map(String::as_str).or(name) else {
+            let opens = self.sources.iter().any(|name| self.opens_on(name, event.kind));
+            return if opens { Err(UnknownPolicy) } else { Ok(None) };
+        };
+        let policy = self.in_force(name, event.at).ok_or(UnknownPolicy)?;
+        Ok(Some(Opening { policy: Arc::clone(policy), source }))
+    }
+
+    fn opens_on(&self, name: &str, kind: Kind) -> bool {
+        let name = name.split('@').next();
+        self.versions.iter().any(|(_, policy)| name == Some(&policy.name) && policy.starts_on.contains(&kind))
     }
 }
 
@@ -446,7 +460,7 @@ impl Talk {
         let mut state = Conversation { highest: self.highest, open };
         for placed in log {
             let previous = state.open.as_ref().or(self.parts.last()).map(opening_of);
-            let opener = || terms.opening(tenant, &placed.place, placed.event.at, previous.as_ref()).ok_or(());
+            let opener = || terms.opening(tenant, placed, previous.as_ref());
             let mut effects = Vec::new();
             // What cannot be judged has no effect.
             let _ = state.step(id, &placed.place, &placed.event, opener, &mut effects);
@@ -468,9 +482,7 @@ impl Talk {
             highest: self.highest,
             passed: (!self.last_event.is_empty()).then(|| order::time_of(&self.last_event)),
         };
-        let opener = |placed: &Placed, previous: Option<&Opening>| {
-            terms.opening(tenant, &placed.place, placed.event.at, previous)
-        };
+        let opener = |placed: &Placed, previous: Option<&Opening>| terms.opening(tenant, placed, previous);
         // Which number a part takes is not compared, so neither is which charge is the older one.
         let after = refold(&before, log[first..].to_vec(), changes, opener, BTreeMap::new);
         if let Some(last) = log.last().filter(|last| last.place > self.last_event) {
@@ -494,8 +506,8 @@ impl Talk {
             let before = self.parts[..before].last();
             let is_counted = before.is_some_and(|part| counts(part, placed));
             let for_ever = Some(placed.event.at) <= sealed_until && self.unjudged.contains(&placed.place);
-            let opening = || terms.opening(tenant, &placed.place, placed.event.at, before.map(opening_of).as_ref());
-            !is_counted && (for_ever || opening().is_none())
+            let opening = || terms.opening(tenant, placed, before.map(opening_of).as_ref());
+            !is_counted && (for_ever || opening().is_err())
         };
         log.iter().filter(waits).map(|placed| placed.place.clone()).collect()
     }

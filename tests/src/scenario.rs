@@ -43,6 +43,8 @@ pub struct Setup {
     integer_threads: bool,
     uuids: bool,
     local_times: bool,
+    /// A column orders the utterances of one instant.
+    sequenced: bool,
     default_plans: [Option<&'static str>; 2],
     pinned: Option<(&'static str, String)>,
     custom: Vec<(Instant, Policy)>,
@@ -133,6 +135,7 @@ impl Setup {
             integer_threads: numbers,
             uuids: percent(random, 50),
             local_times: percent(random, 30),
+            sequenced: percent(random, 30),
             default_plans: [0, 1].map(|_| percent(random, 50).then_some("small")),
             terms: Terms {
                 sources,
@@ -154,7 +157,7 @@ impl Setup {
             "CREATE INDEX ON messages (tenant_id, conversation_id, created_at)".to_owned(),
             format!(
                 "CREATE TABLE utterances (body text, gone int, what text, thread {thread}, said_at {time}, shop text,
-                     channel text NOT NULL DEFAULT 'web', ref {id} PRIMARY KEY)"
+                     channel text NOT NULL DEFAULT 'web', seq int, ref {id} PRIMARY KEY)"
             ),
             "ALTER TABLE utterances DROP gone".to_owned(),
             "CREATE INDEX ON utterances (thread)".to_owned(),
@@ -183,8 +186,9 @@ impl Setup {
         let kinds = kinds.replace("}, \"what\":", "}, \"kind\":");
         let kinds = kinds.replacen("\"kinds\": [", r#""kinds": [{"when": {"what": "noise"}, "kind": "ignore"}, "#, 1);
         let rest = kinds.replace(r#""excluded": true"#, r#""channel": ["preview", "test"]"#);
+        let order = if self.sequenced { r#""order": "seq", "# } else { "" };
         let names = r#""message_id": "ref", "tenant": "shop", "conversation": "thread", "occurred_at": "said_at""#;
-        rest.replacen('{', &format!("{{{zone}{names}, "), 1)
+        rest.replacen('{', &format!("{{{zone}{order}{names}, "), 1)
     }
 
     /// The tables, attached.
@@ -208,7 +212,7 @@ impl Setup {
     }
 
     /// Of each column of a row its name and its value, the id first.
-    fn columns(&self, row: &Row) -> [(&'static str, String); 6] {
+    fn columns(&self, row: &Row) -> Vec<(&'static str, String)> {
         let text = |text: &Option<String>| text.as_deref().map_or("NULL".to_owned(), quoted);
         let kind = row.kind.map_or("NULL".to_owned(), quoted);
         let at = match row.at {
@@ -221,7 +225,7 @@ impl Setup {
         };
         let (tenant, conversation) = (text(&row.tenant), text(&row.conversation));
         match &row.id {
-            MessageId::Integer(id) => [
+            MessageId::Integer(id) => vec![
                 ("id", id.to_string()),
                 ("tenant_id", tenant),
                 ("conversation_id", conversation),
@@ -229,13 +233,14 @@ impl Setup {
                 ("kind", kind),
                 ("excluded", row.excluded.to_string()),
             ],
-            MessageId::Text(id) => [
+            MessageId::Text(id) => vec![
                 ("ref", quoted(id)),
                 ("shop", tenant),
                 ("thread", conversation),
                 ("said_at", at),
                 ("what", kind),
                 ("channel", if row.excluded { "'preview'" } else { "'web'" }.to_owned()),
+                ("seq", row.sequence.map_or("NULL".to_owned(), |sequence| sequence.to_string())),
             ],
         }
     }
@@ -336,11 +341,12 @@ impl<'a> OpenTransaction<'a> {
     }
 
     fn values(&self, row: &Row) -> String {
-        self.setup.columns(row).map(|(_, value)| value).join(", ")
+        self.setup.columns(row).into_iter().map(|(_, value)| value).collect::<Vec<_>>().join(", ")
     }
 
     fn insert_into(&self, row: &Row) -> String {
-        format!("INSERT INTO {} ({})", table(row.source), self.setup.columns(row).map(|(name, _)| name).join(", "))
+        let names: Vec<_> = self.setup.columns(row).into_iter().map(|(name, _)| name).collect();
+        format!("INSERT INTO {} ({})", table(row.source), names.join(", "))
     }
 
     fn insert(&mut self, rows: &[Row]) -> Option<String> {
@@ -612,6 +618,10 @@ impl<'a> Generator<'a> {
         }
     }
 
+    fn sequence(&mut self, source: i32) -> Option<i64> {
+        (source == 2 && self.setup.sequenced && self.percent(80)).then(|| self.random.below(4) as i64)
+    }
+
     fn row(&mut self) -> Row {
         let source = 1 + self.random.below(2) as i32;
         let (tenant, conversation) = self.key();
@@ -621,6 +631,7 @@ impl<'a> Generator<'a> {
             tenant: Some(tenant),
             conversation: Some(conversation),
             at: Time::At(self.at()),
+            sequence: self.sequence(source),
             kind: Some(weighted(self.random, &KINDS)),
             excluded: self.percent(4),
         };
@@ -669,6 +680,7 @@ impl<'a> Generator<'a> {
             14..16 => to.excluded = !row.excluded,
             16..18 => to.id = self.id(row.source),
             18 => self.spoil(&mut to),
+            19 => to.sequence = self.sequence(row.source),
             _ => {}
         }
         let loses = row.is_valid() && !to.is_valid();
@@ -697,6 +709,7 @@ impl<'a> Generator<'a> {
         if let Some(known) = self.known(meter).filter(|_| self.random.below(100) < 70) {
             row.id = known.id.clone();
             row.source = known.source;
+            row.sequence = self.sequence(row.source);
         }
         let known = meter.rows.get(&row.name());
         let would_lose = known.is_some_and(Row::is_valid) && !row.is_valid() && !self.setup.losses;
@@ -815,7 +828,13 @@ impl<'a> Generator<'a> {
             meter.terms.versions.iter().all(|(from, policy)| policy.name != "custom" || *from > Instant::BEGINNING);
         if is_late && !self.defined && self.percent(30) {
             self.defined = true;
-            return Step::Define(custom(self.random, 2, self.setup.step));
+            // A mark of which no policy speaks is looked at when it comes: later versions open at the same marks.
+            let marks = self.setup.custom[0].1.starts_on.iter().filter(|kind| !kind.is_activity());
+            let version = custom(self.random, 2, self.setup.step);
+            let messages = version.starts_on.iter().filter(|kind| kind.is_activity());
+            let starts_on: Vec<Kind> = messages.chain(marks).copied().collect();
+            let ends_on = version.ends_on.iter().copied().filter(|kind| !starts_on.contains(kind)).collect();
+            return Step::Define(Policy { starts_on, ends_on, ..version });
         }
         match self.percent(50) {
             true => Step::Buy(tenant, at),

@@ -11,12 +11,13 @@ use crate::near;
 use serde_json::{Map, Value as Json};
 
 /// The keys of a mapping of messages.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 12] = [
     "tenant",
     "conversation",
     "message_id",
     "occurred_at",
     "timezone",
+    "order",
     "customer",
     "model",
     "stage",
@@ -35,6 +36,7 @@ impl Mapping {
         let conversation = checker.key(mapping, "conversation", "conversation_id")?;
         let message_id = checker.key(mapping, "message_id", "id")?;
         let (occurred_at, timezone) = checker.occurred_at(mapping)?;
+        let order = checker.order(mapping)?;
         let kinds = checker.kinds(mapping)?;
         let excluded = checker.excluded(mapping)?;
         let audit = checker.audit(mapping)?;
@@ -46,6 +48,7 @@ impl Mapping {
             conversation,
             message_id,
             occurred_at: Some(occurred_at),
+            order,
             kinds,
             excluded,
         })
@@ -140,6 +143,20 @@ impl Checker<'_> {
                 .detail(detail)
                 .hint("A time is timestamptz, or timestamp with a \"timezone\" in the mapping.")),
         }
+    }
+
+    fn order(&mut self, mapping: &Map<String, Json>) -> Result<Option<usize>, Flaw> {
+        if !mapping.contains_key("order") {
+            return Ok(None);
+        }
+        let index = self.named_or(mapping, "order", "order")?;
+        let column = &self.columns[index];
+        if !matches!(column.class, Class::Integer { .. }) {
+            return Err(Flaw::wrong_type(format!("column \"{}\" cannot be \"order\"", column.name))
+                .detail(format!("It is of type {}.", column.type_name))
+                .hint("\"order\" is an integer that the application counts up, such as an identity column."));
+        }
+        Ok(Some(self.slot(index)))
     }
 
     fn kinds(&mut self, mapping: &Map<String, Json>) -> Result<Vec<KindRule>, Flaw> {

@@ -7,7 +7,7 @@ pub mod check;
 
 use crate::event::Kind;
 use crate::instant::Instant;
-use crate::order::MessageId;
+use crate::order::{MessageId, OrderKey, Rank};
 use rust_decimal::Decimal;
 use serde_json::Value as Json;
 use std::borrow::Cow;
@@ -105,6 +105,8 @@ pub struct Reading<'a> {
     pub conversation: Option<Cow<'a, str>>,
     pub message: Option<MessageId>,
     pub at: Option<Instant>,
+    /// What the `order` column holds: which row of one instant comes first.
+    pub sequence: Option<i64>,
     /// A rule says `ignore`: the row is nothing to the meter.
     pub ignored: bool,
     /// The events of the row in order; empty if no rule matched, or if it is ignored.
@@ -113,6 +115,17 @@ pub struct Reading<'a> {
     pub excluded: Option<&'a str>,
     /// Why the row cannot be metered, if it cannot.
     pub refusal: Option<Refusal>,
+}
+
+impl Reading<'_> {
+    /// The place of an event of the row, by its position among them. Panics for a row that is refused: it gives none.
+    pub fn place(&self, source: i32, position: usize) -> OrderKey {
+        let (Some(at), Some(message), Some(first)) = (self.at, &self.message, self.kinds.first()) else {
+            panic!("a row without a time, an id or a kind is refused");
+        };
+        let rank = Rank { sequence: self.sequence, message, first: *first };
+        OrderKey::row(at, source, &rank, position as u16)
+    }
 }
 
 /// Where a key comes from.
@@ -189,6 +202,7 @@ pub struct Mapping {
     pub(crate) message_id: usize,
     /// `None` if the rows have no time of their own.
     pub(crate) occurred_at: Option<usize>,
+    pub(crate) order: Option<usize>,
     pub(crate) kinds: Vec<KindRule>,
     pub(crate) excluded: Vec<ExclusionRule>,
 }
@@ -243,6 +257,10 @@ impl Mapping {
             Some(Value::Time(time)) => Some(time.filter(|at| at.in_range())),
             _ => None,
         };
+        let sequence = match self.order.map(|slot| &row[slot]) {
+            Some(Value::Integer(sequence)) => Some(*sequence),
+            _ => None,
+        };
         let has_time = self.occurred_at.is_none() || time.is_some();
         let too_long = |key: &Option<Cow<str>>| key.as_ref().is_some_and(|key| key.len() > LONGEST_KEY);
         let refusal = if ignored {
@@ -261,7 +279,7 @@ impl Mapping {
             None
         };
         let excluded = self.excluded.iter().find(|rule| holds(&rule.when, row)).map(|rule| rule.because.as_str());
-        Reading { tenant, conversation, message, at: time.flatten(), ignored, kinds, excluded, refusal }
+        Reading { tenant, conversation, message, at: time.flatten(), sequence, ignored, kinds, excluded, refusal }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::{Instant, SECOND};
-use talkmeter_engine::order::{MessageId, OrderKey};
+use talkmeter_engine::order::{MessageId, OrderKey, Rank};
 use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::Policy;
 pub use talkmeter_engine::presets::{agent_red, ai_resolution, all, lutingenie};
@@ -59,7 +59,8 @@ pub fn opening(policy: &Arc<Policy>) -> Opening {
 
 /// A place for an event among others, of which the rules of parts only want that it is there.
 pub fn place(event: &Event) -> Vec<u8> {
-    OrderKey::row(event.at, 1, &MessageId::Integer(event.kind as i64), 0).as_bytes().to_vec()
+    let rank = Rank { sequence: None, message: &MessageId::Integer(event.kind as i64), first: event.kind };
+    OrderKey::row(event.at, 1, &rank, 0).as_bytes().to_vec()
 }
 
 /// A conversation being folded, with all that folding it gave.
@@ -88,7 +89,7 @@ impl<'a> Folding<'a> {
         let mut asked = false;
         let opener = || {
             asked = true;
-            Ok::<_, Infallible>(opening(policy))
+            Ok::<_, Infallible>(Some(opening(policy)))
         };
         self.state.step(self.id, &place(event), event, opener, &mut self.effects).expect("the policy is known");
         asked

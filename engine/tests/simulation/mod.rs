@@ -363,7 +363,10 @@ impl Life {
         for placed in &self.store.log {
             let place = placed.place.as_slice();
             let unknown = match order::is_mark(place) {
-                true => parts.first().is_none_or(|part| place < part.first_event.as_slice()),
+                true => {
+                    self.store.terms.opens_on(placed.event.kind)
+                        && parts.first().is_none_or(|part| place < part.first_event.as_slice())
+                }
                 false => order::source_of(place) == STRANGER && !within(place),
             };
             assert_eq!(self.store.unjudged.contains(place), unknown, "{placed:?}");

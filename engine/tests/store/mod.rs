@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use talkmeter_engine::event::Event;
+use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
-use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{After, Before, Changes, Placed, refold, restart};
 
@@ -23,12 +23,20 @@ impl Terms {
         self.0.iter().rev().find(|(of, since, _)| *of == source && *since <= at).map(|(_, _, policy)| policy)
     }
 
-    fn opening(&self, placed: &Placed, previous: Option<&Opening>) -> Option<Opening> {
+    fn opening(&self, placed: &Placed, previous: Option<&Opening>) -> Opener {
         if order::is_mark(&placed.place) {
-            return previous.cloned();
+            return match previous {
+                None if !self.opens_on(placed.event.kind) => Ok(None),
+                previous => previous.cloned().map(Some).ok_or(UnknownPolicy),
+            };
         }
-        let policy = Arc::clone(self.in_force(&placed.place, placed.event.at)?);
-        Some(Opening { policy, source: Some(order::source_of(&placed.place)) })
+        let policy = Arc::clone(self.in_force(&placed.place, placed.event.at).ok_or(UnknownPolicy)?);
+        Ok(Some(Opening { policy, source: Some(order::source_of(&placed.place)) }))
+    }
+
+    /// Whether any policy opens parts at that kind.
+    pub fn opens_on(&self, kind: Kind) -> bool {
+        self.0.iter().any(|(_, _, policy)| policy.starts_on.contains(&kind))
     }
 }
 
@@ -166,7 +174,7 @@ impl Store {
                 true => state.open.as_ref().or(ended).or(self.parts.last()).map(Part::opening),
                 false => None,
             };
-            let opener = || self.terms.opening(placed, previous.as_ref()).ok_or(());
+            let opener = || self.terms.opening(placed, previous.as_ref());
             if state.step(self.id, &placed.place, &placed.event, opener, &mut effects).is_err() {
                 self.unjudged.insert(placed.place.clone());
             }
@@ -331,7 +339,8 @@ fn check_numbers(stored: &[Part], after: &After, highest: i32, standing: &BTreeM
 
 /// An event at a place that nobody needs to know.
 pub fn row(source: i32, id: i64, position: u16, event: Event) -> Placed {
-    let key = OrderKey::row(event.at, source, &order::MessageId::Integer(id), position);
+    let rank = order::Rank { sequence: None, message: &order::MessageId::Integer(id), first: event.kind };
+    let key = OrderKey::row(event.at, source, &rank, position);
     Placed { place: key.as_bytes().to_vec(), event }
 }
 

@@ -180,24 +180,6 @@ fn ids_of_any_shape_in_one_conversation_and_instant() {
     assert_eq!(counted(&mut session), [format!("acme|c|{}", rows.len())]);
 }
 
-#[test]
-fn at_one_instant_integer_ids_are_ordered_as_numbers_and_text_by_bytes() {
-    for (id_type, replies_counted) in [("bigint", "1"), ("smallint", "1"), ("text", "0"), ("varchar(9)", "0")] {
-        let (_database, mut session) = attached(
-            &format!(
-                "id {id_type} PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz, kind text"
-            ),
-            &messages_mapping()
-                .replace(r#""excluded": [{"when": {"excluded": true}, "because": "test"}]"#, r#""excluded": []"#),
-        );
-        session.run(
-            "INSERT INTO messages VALUES ('10', 'acme', 'c', '2026-03-01', 'ai_reply'),
-                 ('9', 'acme', 'c', '2026-03-01', 'customer_message')",
-        );
-        assert_eq!(session.line("SELECT ai_replies FROM talkmeter.parts"), replies_counted, "{id_type}");
-    }
-}
-
 // --- Types of keys ---
 
 #[test]

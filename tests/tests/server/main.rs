@@ -28,6 +28,7 @@ mod reconcile;
 mod rewrites;
 mod rights;
 mod rules;
+mod same_instant;
 mod sample;
 mod simulate;
 mod standby;

@@ -185,7 +185,7 @@ fn the_parts_are_those_of_folding_in_order(session: &mut Session) {
         let (state, effects) = folding.entry(conversation).or_default();
         for kind in kinds(kind) {
             let event = Event { at: instant(at), kind, excluded: false };
-            let opener = || Ok::<_, Infallible>(Opening { policy: Arc::clone(&policy), source: None });
+            let opener = || Ok::<_, Infallible>(Some(Opening { policy: Arc::clone(&policy), source: None }));
             let Ok(()) = state.step(conversation, &[], &event, opener, effects);
         }
     }
