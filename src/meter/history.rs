@@ -223,7 +223,9 @@ fn for_each_row(
 pub struct AuditedRow {
     /// The place of its first event.
     pub place: OrderKey,
+    /// If the row is the customer's.
     pub customer: Option<String>,
+    /// If the row is an AI reply.
     pub model: Option<String>,
     pub stage: Option<String>,
     pub safety_passed: Option<bool>,
@@ -243,8 +245,8 @@ pub fn audited(
         for_each_row(source, query, statement, &wanted, |row, metered| {
             shown.push(AuditedRow {
                 place: metered.reading.place(source.id, 0),
-                customer: row.nullable(),
-                model: row.nullable(),
+                customer: row.nullable().filter(|_: &String| metered.reading.asks()),
+                model: row.nullable().filter(|_: &String| metered.reading.answers()),
                 stage: row.nullable(),
                 safety_passed: row.nullable::<String>().map(|passed| passed == "true"),
             });

@@ -118,6 +118,16 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// Whether the row says who asked (rule 5.7).
+    pub fn asks(&self) -> bool {
+        self.kinds.contains(&Kind::CustomerMessage)
+    }
+
+    /// Whether the row says which model answered (rule 5.7).
+    pub fn answers(&self) -> bool {
+        self.kinds.contains(&Kind::AiReply)
+    }
+
     /// The place of an event of the row, by its position among them. Panics for a row that is refused: it gives none.
     pub fn place(&self, source: i32, position: usize) -> OrderKey {
         let (Some(at), Some(message), Some(first)) = (self.at, &self.message, self.kinds.first()) else {

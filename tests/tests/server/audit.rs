@@ -72,10 +72,10 @@ fn seen(session: &mut Session) -> Vec<String> {
 // --- What is seen in the rows of a part ---
 
 #[test]
-fn the_customer_is_the_first_that_is_not_null() {
+fn the_customer_is_the_first_that_is_not_null_in_a_customer_message() {
     let (_database, mut session) = audited();
     tell(&mut session, "messages", &["10:00 customer - - - -", "10:01 ai bot - - -", "10:02 customer ann - - -"]);
-    assert_eq!(seen(&mut session), ["1|bot|{}|{}|"]);
+    assert_eq!(seen(&mut session), ["1|ann|{}|{}|"]);
     tell(&mut session, "messages", &["10:00:30 customer eve - - -"]);
     assert_eq!(seen(&mut session), ["1|eve|{}|{}|"]);
 }
@@ -95,6 +95,22 @@ fn stages_and_models_are_shown_once_each_in_the_order_in_which_they_were_first_s
         ],
     );
     assert_eq!(seen(&mut session), ["1|ann|{triage,answer,check}|{large,small,Large}|"]);
+}
+
+#[test]
+fn models_are_those_of_ai_replies_whoever_else_is_named_in_their_column() {
+    let (_database, mut session) = audited();
+    tell(
+        &mut session,
+        "messages",
+        &[
+            "10:00 note 333 User - -",
+            "10:01 customer 5 Contact - -",
+            "10:02 ai 1 Captain - -",
+            "10:03 staff 7 User - -",
+        ],
+    );
+    assert_eq!(seen(&mut session), ["1|5|{}|{Captain}|"]);
 }
 
 #[test]
@@ -130,23 +146,23 @@ fn notes_are_of_the_part_and_rows_of_other_parts_and_of_none_are_not() {
         "messages",
         &[
             "09:59 note early e0 s0 f",
-            "10:00 customer - - - -",
-            "10:01 note ann m1 s1 t",
+            "10:00 customer ann - - -",
+            "10:01 note agent m1 s1 t",
             "10:02 ai - m2 s2 -",
             "10:03 close - m3 s3 -",
             "10:04 note late e1 s4 f",
-            "11:00 customer bob m4 - -",
-            "11:01 ai - - s5 -",
+            "11:00 customer bob - - -",
+            "11:01 ai - m4 s5 -",
             "11:10 note - m5 - f",
         ],
     );
-    assert_eq!(seen(&mut session), ["1|ann|{s1,s2,s3}|{m1,m2,m3}|t", "2|bob|{s5}|{m4,m5}|f"]);
+    assert_eq!(seen(&mut session), ["1|ann|{s1,s2,s3}|{m2}|t", "2|bob|{s5}|{m4}|f"]);
 }
 
 #[test]
 fn a_row_whose_events_are_divided_between_two_parts_is_of_both() {
     let (_database, mut session) = audited();
-    tell(&mut session, "messages", &["10:00 customer ann m1 - -", "10:01 ai - - - -", "10:02 again bob m2 s2 t"]);
+    tell(&mut session, "messages", &["10:00 customer ann - - -", "10:01 ai - m1 - -", "10:02 again bob m2 s2 t"]);
     assert_eq!(seen(&mut session), ["1|ann|{s2}|{m1,m2}|t", "2|bob|{s2}|{m2}|t"]);
 }
 
@@ -228,7 +244,7 @@ fn rows_of_two_tables_are_of_one_part_in_the_order_of_time() {
     create(&mut session, "replies");
     let other = format!(r#"{{"model": "stage", "stage": "model", {KINDS}}}"#);
     attach(&mut session, "replies", "agent_red", PLAN, &other);
-    tell(&mut session, "messages", &["10:00 customer - - s1 -", "10:03 note ann m3 s3 t"]);
+    tell(&mut session, "messages", &["10:00 customer ann - s1 -", "10:03 note agent m2 s3 t"]);
     tell(&mut session, "replies", &["10:01 ai never s2 m1 f", "10:04 ai never s4 m3 f"]);
     assert_eq!(seen(&mut session), ["1|ann|{s1,s2,s3,s4}|{m1,m3}|t"]);
 }
