@@ -29,7 +29,7 @@ pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
             .hint("Leave \"timezone\" out: the moment of the change is an instant."));
     }
     let (occurred_at, timezone) = match mapping.contains_key("occurred_at") {
-        true => checker.occurred_at(mapping).map(|(slot, timezone)| (Some(slot), timezone))?,
+        true => checker.occurred_at(mapping).map(|(time, timezone)| (Some(time), timezone))?,
         false => (None, None),
     };
     let kinds = kinds(&mut checker, mapping)?;
@@ -58,13 +58,9 @@ fn kinds(checker: &mut Checker, mapping: &Map<String, Json>) -> Result<Vec<KindR
     let slot = checker.slot(index);
     let mut rules = Vec::new();
     for (value, kind) in values {
-        let wanted = wanted_value(
-            &scalar(value, &checker.columns[index].class),
-            "status",
-            &checker.columns[index],
-            "\"status\"",
-        )?;
-        let when = vec![Condition { slot, path: Vec::new(), any_of: vec![wanted] }];
+        let column = &checker.columns[index];
+        let wanted = wanted_value(&scalar(value, &column.class), &column.name, column, "\"status\"")?;
+        let when = vec![Condition { slot, path: Vec::new(), any_of: vec![wanted], negated: false }];
         rules.push(KindRule { when, kinds: Some(vec![mark(kind)?]) });
     }
     rules.push(KindRule { when: Vec::new(), kinds: None });
@@ -74,9 +70,12 @@ fn kinds(checker: &mut Checker, mapping: &Map<String, Json>) -> Result<Vec<KindR
 /// A key of an object is a string, whatever the column is.
 fn scalar(value: &str, class: &Class) -> Json {
     match class {
-        Class::Integer { .. } | Class::Boolean | Class::Numeric => {
-            serde_json::from_str(value).unwrap_or_else(|_| Json::String(value.to_owned()))
-        }
+        Class::Integer { .. }
+        | Class::Boolean
+        | Class::Numeric
+        | Class::Float
+        | Class::Timestamptz
+        | Class::Timestamp => serde_json::from_str(value).unwrap_or_else(|_| Json::String(value.to_owned())),
         _ => Json::String(value.to_owned()),
     }
 }
@@ -115,7 +114,8 @@ pub fn at_the_moment<'a>(
     new: &[Value<'a>],
     moment: Instant,
 ) -> Option<Vec<Value<'a>>> {
-    let slot = mapping.occurred_at?;
+    let time = mapping.occurred_at?;
+    let slot = time.slot;
     let is_stale = new[slot] == Value::Null || old.is_some_and(|old| old[slot] == new[slot]);
     is_stale.then(|| {
         let mut row = new.to_vec();

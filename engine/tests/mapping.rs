@@ -39,6 +39,8 @@ fn table() -> Vec<Column> {
         ("local_time", Class::Timestamp, "timestamp without time zone"),
         ("place", Class::Other, "point"),
         ("odd->name", Class::Text, "text"),
+        ("ticks", Class::Integer { smallest: i64::MIN, largest: i64::MAX }, "bigint"),
+        ("clock", Class::Float, "double precision"),
     ];
     columns.map(column).into()
 }
@@ -206,11 +208,42 @@ fn a_list_matches_any_of_its_members_and_null_only_if_it_holds_null() {
 }
 
 #[test]
-fn null_is_null_in_a_column_of_every_type_that_can_be_compared() {
-    for column in table().iter().filter(|column| column.class != Class::Other) {
-        let when = json!({column.name.as_str(): null});
-        assert!(matches(when, &[(&column.name, Value::Null)]), "{}", column.name);
+fn null_is_null_in_a_column_of_every_type() {
+    for column in table().iter() {
+        let (is_null, is_not) = (json!({column.name.as_str(): null}), json!({column.name.as_str(): {"not": null}}));
+        assert!(matches(is_null.clone(), &[(&column.name, Value::Null)]), "{}", column.name);
+        assert!(!matches(is_not.clone(), &[(&column.name, Value::Null)]), "{}", column.name);
+        assert!(!matches(is_null, &[(&column.name, Value::Present)]), "{}", column.name);
+        assert!(matches(is_not, &[(&column.name, Value::Present)]), "{}", column.name);
     }
+}
+
+#[test]
+fn not_is_whatever_the_same_without_it_is_not() {
+    let not = json!({"sender": {"not": ["a", "b"]}});
+    for (value, wanted) in [(text("a"), false), (text("b"), false), (text("c"), true), (Value::Null, true)] {
+        assert_eq!(matches(not.clone(), &[("sender", value.clone())]), wanted, "{value:?}");
+    }
+    let not = json!({"sender": {"not": ["a", null]}});
+    assert!(!matches(not.clone(), &[("sender", Value::Null)]));
+    assert!(matches(not, &[("sender", text("c"))]));
+    assert!(!matches(json!({"type": {"not": 7}}), &[("type", Value::Integer(7))]));
+}
+
+#[test]
+fn not_null_is_there_whatever_it_is_also_at_the_end_of_a_path() {
+    let campaign = |extra: Json| json_matches("extra->campaign->id", json!({"not": null}), extra);
+    assert!(campaign(json!({"campaign": {"id": 7}})) && campaign(json!({"campaign": {"id": {"a": 1}}})));
+    assert!(!campaign(json!({"campaign": {"id": null}})) && !campaign(json!({"campaign": {}})));
+}
+
+#[test]
+fn an_object_that_is_compared_with_is_not_and_nothing_else() {
+    let flaw = flaw_of_when(json!({"sender": {"nto": "a"}}));
+    let hint = Some("Known here: not.");
+    assert_invalid(flaw, "unknown key \"nto\" in \"sender\" of rule 1 of \"kinds\"", hint);
+    let flaw = flaw_of_when(json!({"sender": {}}));
+    assert_eq!(flaw.message, "{} of rule 1 of \"kinds\" cannot be compared with \"sender\"");
 }
 
 #[test]
@@ -413,6 +446,56 @@ fn an_integer_key_is_its_digits_and_a_text_message_id_is_text() {
     let row = row(&mapping, &[("type", Value::Integer(-42)), ("sender", text("m1"))]);
     let reading = mapping.apply(&row, NOW).expect("a reading");
     assert_eq!((reading.tenant.as_deref(), reading.message), (Some("-42"), Some(MessageId::Text("m1".into()))));
+}
+
+/// The instant that a number is, or why it is none.
+fn instant_of(epoch: &str, number: Value) -> Result<i64, Refusal> {
+    let column = match number {
+        Value::Integer(_) => "ticks",
+        Value::Float(_) => "clock",
+        _ => "score",
+    };
+    let mapping = mapping(json!({"occurred_at": {"column": column, "epoch": epoch}, "kinds": [{"kind": "note"}]}));
+    let row = row(&mapping, &[(column, number)]);
+    let reading = mapping.read(&row, Instant::LATEST);
+    reading.refusal.map_or_else(|| Ok(reading.at.expect("a time").0), Err)
+}
+
+#[test]
+fn a_number_counts_from_1970_to_the_nearest_microsecond() {
+    let second = 1_772_352_000;
+    for (epoch, per_second) in [("seconds", 1), ("milliseconds", 1_000), ("microseconds", 1_000_000)] {
+        for value in [
+            Value::Integer(second * per_second),
+            number(&(second * per_second).to_string()),
+            Value::Float((second * per_second) as f64),
+        ] {
+            assert_eq!(instant_of(epoch, value.clone()), Ok(second * 1_000_000), "{value:?} {epoch}");
+        }
+    }
+    assert_eq!(instant_of("seconds", number("1.0000005")), Ok(1_000_000));
+    assert_eq!(instant_of("seconds", number("1.0000015")), Ok(1_000_002));
+    assert_eq!(instant_of("seconds", Value::Float(1_772_352_000.25)), Ok(1_772_352_000_250_000));
+    assert_eq!(instant_of("milliseconds", Value::Float(-0.5)), Ok(-500));
+    assert_eq!(instant_of("seconds", Value::Null), Err(Refusal::NullKey));
+}
+
+#[test]
+fn a_number_that_no_instant_holds_is_a_time_out_of_range() {
+    for value in [
+        Value::Integer(i64::MAX),
+        Value::Integer(i64::MIN),
+        Value::Float(f64::NAN),
+        Value::Float(f64::INFINITY),
+        Value::Float(f64::NEG_INFINITY),
+        Value::Float(1e300),
+        number("79228162514264337593543950335"),
+        text("NaN"),
+    ] {
+        for epoch in ["seconds", "milliseconds"] {
+            assert_eq!(instant_of(epoch, value.clone()), Err(Refusal::TimeOutOfRange), "{value:?}");
+        }
+    }
 }
 
 #[test]
@@ -680,7 +763,7 @@ fn an_empty_step_of_a_path_is_refused() {
 // Flaws: columns
 
 const COLUMNS: &str = "Known here: tenant_id, conversation_id, id, created_at, sender, code, thread, type, private, \
-                       score, state, extra, local_time, place, odd->name.";
+                       score, state, extra, local_time, place, odd->name, ticks, clock.";
 
 #[test]
 fn an_unknown_column_of_a_rule_is_named_with_the_one_that_was_meant() {
@@ -784,9 +867,50 @@ fn a_timezone_is_a_string() {
 #[test]
 fn a_time_is_a_timestamp() {
     for change in [json!({"occurred_at": "sender"}), json!({"occurred_at": "sender", "timezone": "UTC"})] {
-        let hint = "A time is timestamptz, or timestamp with a \"timezone\" in the mapping.";
+        let hint = "A text is no time. Add a column of type timestamptz that a BEFORE INSERT OR UPDATE trigger of \
+                    yours sets from it, and name that.";
         assert_wrong_type(flaw(change), "column \"sender\" cannot be \"occurred_at\"", hint);
     }
+    let hint = "A time is timestamptz, timestamp with a \"timezone\" in the mapping, or a number with an \"epoch\".";
+    assert_wrong_type(flaw(json!({"occurred_at": "thread"})), "column \"thread\" cannot be \"occurred_at\"", hint);
+}
+
+#[test]
+fn a_number_that_is_a_time_says_what_it_counts() {
+    for column in ["ticks", "score", "clock"] {
+        let hint = format!(
+            "A number that counts from 1970 is written as \"occurred_at\": {{\"column\": \"{column}\", \"epoch\": \
+             \"seconds\"}}; \
+             milliseconds and microseconds are known too."
+        );
+        let message = format!("column \"{column}\" cannot be \"occurred_at\"");
+        assert_wrong_type(flaw(json!({"occurred_at": column})), &message, &hint);
+    }
+    let number = |object: Json| flaw(json!({"occurred_at": object}));
+    assert_invalid(
+        number(json!({"column": "ticks", "epoch": "millis"})),
+        "unknown \"epoch\" \"millis\" of \"occurred_at\"",
+        Some("Perhaps you meant \"milliseconds\". Known here: seconds, milliseconds, microseconds."),
+    );
+    for object in [json!({}), json!({"column": "ticks"}), json!({"epoch": "seconds"}), json!({"column": 1, "epoch": 1})]
+    {
+        let message = "\"occurred_at\" is not the name of a column, nor an object of \"column\" and \"epoch\"";
+        let hint = "For example: \"occurred_at\": {\"column\": \"created\", \"epoch\": \"seconds\"}.";
+        assert_invalid(number(object), message, Some(hint));
+    }
+    let hint = "Only a number counts from 1970: name the column alone.";
+    assert_wrong_type(number(json!({"column": "created_at", "epoch": "seconds"})), "\"epoch\" does not apply", hint);
+    let zoned = flaw(json!({"occurred_at": {"column": "ticks", "epoch": "seconds"}, "timezone": "UTC"}));
+    assert_eq!(zoned.message, "\"timezone\" does not apply");
+}
+
+#[test]
+fn a_key_is_no_path() {
+    let flaw = flaw(json!({"tenant": "extra->tenant"}));
+    let hint = "It is a whole column, no path. Keep what the path leads to in a column of its own, for example a \
+                generated one.";
+    let message = "column \"extra->tenant\" of \"tenant\" does not exist";
+    assert_flaw(flaw, FlawKind::UnknownColumn, message, Some(hint));
 }
 
 #[test]
@@ -815,7 +939,7 @@ fn a_value_is_of_its_columns_type() {
     let as_boolean = "Write true, false or null, without quotes.";
     let as_uuid = "Write it as a uuid in a json string.";
     let as_integer = "Write a whole number that the column's type can hold.";
-    let as_scalar = "Compare with a string, a number, true, false, null or a list of these.";
+    let as_scalar = "Compare with a string, a number, true, false, null, a list of these, or {\"not\": any of these}.";
     let labels = "Perhaps you meant \"solved\". Known here: open, solved.";
     let cases = [
         ("sender", json!(1), as_string),
@@ -837,8 +961,8 @@ fn a_value_is_of_its_columns_type() {
         ("extra", json!(1e30), "Write a number of at most 28 digits."),
         ("private", json!("true"), as_boolean),
         ("private", json!(1), as_boolean),
-        ("sender", json!({"a": 1}), as_scalar),
-        ("extra", json!({"a": 1}), as_scalar),
+        ("sender", json!({}), as_scalar),
+        ("extra", json!({}), as_scalar),
     ];
     for (column, wanted, hint) in cases {
         let message = format!("{wanted} of rule 1 of \"kinds\" cannot be compared with \"{column}\"");
@@ -851,7 +975,7 @@ fn every_member_of_a_list_is_of_its_columns_type() {
     let message = "3 of rule 1 of \"kinds\" cannot be compared with \"sender\"";
     assert_wrong_type(flaw_of_when(json!({"sender": ["x", null, 3]})), message, "Write it as a json string.");
     let message = "[\"y\"] of rule 1 of \"kinds\" cannot be compared with \"sender\"";
-    let hint = "Compare with a string, a number, true, false, null or a list of these.";
+    let hint = "Compare with a string, a number, true, false, null, a list of these, or {\"not\": any of these}.";
     assert_wrong_type(flaw_of_when(json!({"sender": ["x", ["y"]]})), message, hint);
 }
 
@@ -865,9 +989,9 @@ fn the_ends_of_an_integer_types_range_can_be_compared() {
 #[test]
 fn a_column_of_a_time_or_of_another_type_cannot_be_compared_with_a_value() {
     let hint = "A rule compares text, varchar, char, uuid, integers, numeric, boolean, enums and json scalars, and \
-                domains over these.";
+                domains over these. Of any other type it can ask for null, or {\"not\": null}.";
     for (column, wanted) in
-        [("created_at", json!("today")), ("local_time", json!(1)), ("place", json!("(0,0)")), ("place", json!(null))]
+        [("created_at", json!("today")), ("local_time", json!(1)), ("place", json!("(0,0)")), ("clock", json!(1.5))]
     {
         let message = format!("{wanted} of rule 1 of \"kinds\" cannot be compared with \"{column}\"");
         assert_wrong_type(flaw_of_when(json!({column: wanted})), &message, hint);

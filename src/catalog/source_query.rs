@@ -5,6 +5,7 @@ use crate::pg::rights;
 use crate::pg::row::Reader;
 use crate::pg::sql::Connection;
 use pgrx::prelude::*;
+use talkmeter_engine::mapping::epoch::Epoch;
 use talkmeter_engine::mapping::{Class, Mapping};
 
 /// How the rows of an attached table are read later: by its owner, whose rights suffice and whose code may run.
@@ -110,9 +111,18 @@ impl<'a> Columns<'a> {
     }
 
     /// The rows of a status table may have no time; those are only read by their ids.
-    fn time(&self) -> String {
-        let time = self.mapping.occurred_at_column().and_then(|index| self.now(index));
-        time.map_or("NULL::timestamptz".to_owned(), name)
+    fn time(&self) -> Option<&'a TableColumn> {
+        self.mapping.occurred_at_column().and_then(|index| self.now(index))
+    }
+
+    fn scale(&self) -> Scale {
+        match (self.mapping.epoch(), &self.mapping.timezone, self.time().map(|column| &column.seen.class)) {
+            (Some(epoch), _, Some(Class::Integer { .. })) => Scale::Whole(epoch),
+            (Some(epoch), _, Some(Class::Float)) => Scale::Float(epoch),
+            (Some(epoch), ..) => Scale::Numeric(epoch),
+            (None, Some(zone), _) => Scale::Local(zone.clone()),
+            (None, None, _) => Scale::Instant,
+        }
     }
 
     fn of_slots(&self) -> Option<String> {
@@ -136,8 +146,7 @@ struct Words {
     table: String,
     selected: String,
     time: String,
-    /// The zone of local times.
-    timezone: Option<String>,
+    scale: Scale,
     of_conversation: String,
     of_tenant: String,
     /// The names of tenant and conversation as text.
@@ -155,29 +164,43 @@ impl Words {
         Some(Words {
             table: format!("{only}{} AS message", relation.name),
             selected: columns.of_slots()?,
-            time: columns.time(),
-            timezone: columns.mapping.timezone.clone(),
+            time: columns.time().map_or("NULL::timestamptz".to_owned(), name),
+            scale: columns.scale(),
             of_conversation: equals(conversation, "wanted.conversation"),
             of_tenant,
             key: [tenant, name(conversation)].map(|name| format!("CAST({name} AS pg_catalog.text)")),
         })
     }
 
-    /// An instant as the time column would hold it. A local time may stand for two instants, so bounds are a day wider;
-    /// what is read too much is sorted out again.
-    fn bound(&self, instant: &str, wider: &str) -> String {
-        match &self.timezone {
-            None => instant.to_owned(),
-            Some(zone) => {
+    /// An instant as the time column would hold it, made a little earlier or later: what is read too much is sorted out
+    /// again.
+    fn bound(&self, instant: &str, side: Side) -> String {
+        let wider = side.operator();
+        let count = |epoch: Epoch| {
+            let per_second = epoch.per_second();
+            let since_1970 = format!("pg_catalog.extract('epoch', {instant}) OPERATOR(pg_catalog.*) {per_second}");
+            format!("(pg_catalog.floor({since_1970}) OPERATOR(pg_catalog.{wider}) 2)")
+        };
+        match &self.scale {
+            Scale::Instant => instant.to_owned(),
+            // A local time may stand for two instants.
+            Scale::Local(zone) => {
                 let zone = pgrx::spi::quote_literal(zone);
                 format!("(pg_catalog.timezone({zone}, {instant}) OPERATOR(pg_catalog.{wider}) interval '1 day')")
             }
+            Scale::Numeric(epoch) => count(*epoch),
+            Scale::Float(epoch) => format!("CAST({} AS pg_catalog.float8)", count(*epoch)),
+            Scale::Whole(epoch) => format!(
+                "CASE WHEN pg_catalog.isfinite({instant}) THEN CAST({} AS pg_catalog.int8) ELSE '{}'::pg_catalog.int8 END",
+                count(*epoch),
+                side.farthest()
+            ),
         }
     }
 
     fn by_conversation(&self, and_shown: &str) -> String {
         let Words { table, selected, time, of_conversation, of_tenant, .. } = self;
-        let since = self.bound("wanted.since", "-");
+        let since = self.bound("wanted.since", Side::From);
         format!(
             "SELECT wanted.ordinal, own.*
             FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
@@ -202,11 +225,46 @@ impl Words {
 
     fn conversations(&self) -> String {
         let Words { table, time, key: [tenant, conversation], .. } = self;
-        let (since, until) = (self.bound("$1", "-"), self.bound("$2", "+"));
+        let (since, until) = (self.bound("$1", Side::From), self.bound("$2", Side::Until));
         format!(
             "SELECT DISTINCT {tenant}, {conversation} FROM {table}
             WHERE {time} OPERATOR(pg_catalog.>=) {since} AND {time} OPERATOR(pg_catalog.<) {until}"
         )
+    }
+}
+
+/// What the time column holds.
+enum Scale {
+    Instant,
+    /// Times of this zone.
+    Local(String),
+    /// Whole numbers that count from 1970, which an index of their type serves.
+    Whole(Epoch),
+    Numeric(Epoch),
+    Float(Epoch),
+}
+
+/// Which end of a span of time a bound is.
+#[derive(Clone, Copy)]
+enum Side {
+    From,
+    Until,
+}
+
+impl Side {
+    fn operator(self) -> &'static str {
+        match self {
+            Side::From => "-",
+            Side::Until => "+",
+        }
+    }
+
+    /// An infinite time as a whole number.
+    fn farthest(self) -> i64 {
+        match self {
+            Side::From => i64::MIN,
+            Side::Until => i64::MAX,
+        }
     }
 }
 

@@ -150,6 +150,7 @@ fn class(base_type: pg_sys::Oid, labels: Option<Vec<String>>) -> Class {
         (pg_sys::INT8OID, _) => Class::Integer { smallest: i64::MIN, largest: i64::MAX },
         (pg_sys::BOOLOID, _) => Class::Boolean,
         (pg_sys::NUMERICOID, _) => Class::Numeric,
+        (pg_sys::FLOAT4OID | pg_sys::FLOAT8OID, _) => Class::Float,
         (pg_sys::JSONOID | pg_sys::JSONBOID, _) => Class::Json,
         (pg_sys::TIMESTAMPTZOID, _) => Class::Timestamptz,
         (pg_sys::TIMESTAMPOID, _) => Class::Timestamp,

@@ -1,8 +1,9 @@
 //! Is a mapping one that its table can serve, and what does it say?
 
+use super::epoch::Epoch;
 use super::{
-    Audit, Class, Column, Condition, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, Wanted, canonical_uuid,
-    decimal,
+    Audit, Class, Column, Condition, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, TimeOrigin, Wanted,
+    canonical_uuid, decimal,
 };
 use crate::definition::{object_of, only_known_keys};
 use crate::event::Kind;
@@ -68,8 +69,16 @@ impl Checker<'_> {
 
     pub(crate) fn column(&self, name: &str, wanted_by: &str) -> Result<usize, Flaw> {
         self.find(name).ok_or_else(|| {
-            Flaw::new(FlawKind::UnknownColumn, format!("column \"{name}\" of {wanted_by} does not exist"))
-                .hint(near::hint(name, self.columns.iter().map(|column| column.name.as_str())))
+            let is_path = name.split_once("->").is_some_and(|(column, _)| self.find(column).is_some());
+            let hint = match is_path {
+                true => {
+                    "It is a whole column, no path. Keep what the path leads to in a column of its own, for example a \
+                         generated one."
+                        .to_owned()
+                }
+                false => near::hint(name, self.columns.iter().map(|column| column.name.as_str())),
+            };
+            Flaw::new(FlawKind::UnknownColumn, format!("column \"{name}\" of {wanted_by} does not exist")).hint(hint)
         })
     }
 
@@ -122,8 +131,8 @@ impl Checker<'_> {
         Ok(self.slot(index))
     }
 
-    pub(crate) fn occurred_at(&mut self, mapping: &Map<String, Json>) -> Result<(usize, Option<String>), Flaw> {
-        let index = self.named_or(mapping, "occurred_at", "created_at")?;
+    pub(crate) fn occurred_at(&mut self, mapping: &Map<String, Json>) -> Result<(TimeOrigin, Option<String>), Flaw> {
+        let (index, epoch) = self.time_column(mapping)?;
         let column = &self.columns[index];
         let timezone = match mapping.get("timezone") {
             None => None,
@@ -131,18 +140,70 @@ impl Checker<'_> {
             Some(_) => return Err(Flaw::invalid("\"timezone\" of the mapping is not a string")),
         };
         let detail = format!("Column \"{}\" is of type {}.", column.name, column.type_name);
-        match (&column.class, &timezone) {
-            (Class::Timestamptz, None) | (Class::Timestamp, Some(_)) => Ok((self.slot(index), timezone)),
-            (Class::Timestamp, None) => Err(Flaw::wrong_type("\"occurred_at\" needs a \"timezone\"")
-                .detail(detail)
-                .hint("Add \"timezone\": \"<zone in which the application writes it>\" to the mapping.")),
-            (Class::Timestamptz, Some(_)) => Err(Flaw::wrong_type("\"timezone\" does not apply")
-                .detail(detail)
-                .hint("Leave \"timezone\" out: a timestamp with time zone is an instant already.")),
-            _ => Err(Flaw::wrong_type(format!("column \"{}\" cannot be \"occurred_at\"", column.name))
-                .detail(detail)
-                .hint("A time is timestamptz, or timestamp with a \"timezone\" in the mapping.")),
+        let is_number = matches!(column.class, Class::Integer { .. } | Class::Numeric | Class::Float);
+        match (&column.class, &timezone, epoch) {
+            (Class::Timestamptz, None, None) | (Class::Timestamp, Some(_), None) => {}
+            (_, None, Some(_)) if is_number => {}
+            (Class::Timestamp, None, None) => {
+                return Err(Flaw::wrong_type("\"occurred_at\" needs a \"timezone\"")
+                    .detail(detail)
+                    .hint("Add \"timezone\": \"<zone in which the application writes it>\" to the mapping."));
+            }
+            (Class::Timestamptz, Some(_), None) => {
+                return Err(Flaw::wrong_type("\"timezone\" does not apply")
+                    .detail(detail)
+                    .hint("Leave \"timezone\" out: a timestamp with time zone is an instant already."));
+            }
+            (_, Some(_), Some(_)) if is_number => {
+                return Err(Flaw::wrong_type("\"timezone\" does not apply")
+                    .detail(detail)
+                    .hint("Leave \"timezone\" out: a number that counts from 1970 is an instant already."));
+            }
+            (_, _, Some(_)) => {
+                return Err(Flaw::wrong_type("\"epoch\" does not apply")
+                    .detail(detail)
+                    .hint("Only a number counts from 1970: name the column alone."));
+            }
+            _ => return Err(self.no_time(column, is_number).detail(detail)),
         }
+        Ok((TimeOrigin { slot: self.slot(index), epoch }, timezone))
+    }
+
+    /// The column of the time, and what it counts if it is a number.
+    fn time_column(&self, mapping: &Map<String, Json>) -> Result<(usize, Option<Epoch>), Flaw> {
+        let Some(Json::Object(object)) = mapping.get("occurred_at") else {
+            return Ok((self.named_or(mapping, "occurred_at", "created_at")?, None));
+        };
+        only_known_keys(object, "\"occurred_at\"", &["column", "epoch"])?;
+        let (Some(Json::String(name)), Some(Json::String(unit))) = (object.get("column"), object.get("epoch")) else {
+            return Err(Flaw::invalid(
+                "\"occurred_at\" is not the name of a column, nor an object of \"column\" and \"epoch\"",
+            )
+            .hint("For example: \"occurred_at\": {\"column\": \"created\", \"epoch\": \"seconds\"}."));
+        };
+        let Some(epoch) = Epoch::ALL.into_iter().find(|epoch| epoch.name() == unit) else {
+            return Err(Flaw::invalid(format!("unknown \"epoch\" \"{unit}\" of \"occurred_at\""))
+                .hint(near::hint(unit, Epoch::ALL.map(Epoch::name))));
+        };
+        Ok((self.column(name, "\"occurred_at\"")?, Some(epoch)))
+    }
+
+    fn no_time(&self, column: &Column, is_number: bool) -> Flaw {
+        let hint = match (&column.class, is_number) {
+            (_, true) => format!(
+                "A number that counts from 1970 is written as \"occurred_at\": {{\"column\": \"{}\", \"epoch\": \
+                 \"seconds\"}}; milliseconds and microseconds are known too.",
+                column.name
+            ),
+            (Class::Text, _) => {
+                "A text is no time. Add a column of type timestamptz that a BEFORE INSERT OR UPDATE trigger \
+                                 of yours sets from it, and name that."
+                    .to_owned()
+            }
+            _ => "A time is timestamptz, timestamp with a \"timezone\" in the mapping, or a number with an \"epoch\"."
+                .to_owned(),
+        };
+        Flaw::wrong_type(format!("column \"{}\" cannot be \"occurred_at\"", column.name)).hint(hint)
     }
 
     fn order(&mut self, mapping: &Map<String, Json>) -> Result<Option<usize>, Flaw> {
@@ -222,6 +283,13 @@ impl Checker<'_> {
     fn condition(&mut self, name: &str, wanted: &Json, place: &str) -> Result<Condition, Flaw> {
         let (index, path) = self.column_and_path(name, place)?;
         let column = &self.columns[index];
+        let (wanted, negated) = match wanted {
+            Json::Object(object) => {
+                only_known_keys(object, &format!("\"{name}\" of {place}"), &["not"])?;
+                (object.get("not").unwrap_or(wanted), object.contains_key("not"))
+            }
+            wanted => (wanted, false),
+        };
         let scalars = match wanted {
             Json::Array(list) if list.is_empty() => {
                 return Err(Flaw::invalid(format!("\"{name}\" of {place} is compared with an empty list")));
@@ -231,7 +299,7 @@ impl Checker<'_> {
         };
         let any_of =
             scalars.iter().map(|scalar| wanted_value(scalar, name, column, place)).collect::<Result<_, _>>()?;
-        Ok(Condition { slot: self.slot(index), path, any_of })
+        Ok(Condition { slot: self.slot(index), path, any_of, negated })
     }
 
     /// A column, or `column->step->step` into a json column. A column whose own name holds an arrow wins.
@@ -322,12 +390,12 @@ pub(crate) fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &s
             .detail(format!("Column \"{}\" is of type {}.", column.name, column.type_name))
             .hint(hint))
     };
-    if scalar.is_null() && column.class != Class::Other {
+    if scalar.is_null() {
         return Ok(Wanted::Null);
     }
     match (&column.class, scalar) {
         (_, Json::Array(_) | Json::Object(_)) => {
-            mismatch("Compare with a string, a number, true, false, null or a list of these.")
+            mismatch("Compare with a string, a number, true, false, null, a list of these, or {\"not\": any of these}.")
         }
         (Class::Text, Json::String(text)) => Ok(Wanted::Text(text.clone())),
         (Class::PaddedText, Json::String(text)) => Ok(Wanted::Text(text.trim_end_matches(' ').to_owned())),
@@ -358,7 +426,7 @@ pub(crate) fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &s
         (Class::Uuid | Class::Enum(_), _) => mismatch("Write it as a json string."),
         _ => mismatch(
             "A rule compares text, varchar, char, uuid, integers, numeric, boolean, enums and json scalars, \
-             and domains over these.",
+             and domains over these. Of any other type it can ask for null, or {\"not\": null}.",
         ),
     }
 }

@@ -4,9 +4,11 @@
 //! ([`Mapping::apply`]). No expression of a user's is ever evaluated.
 
 pub mod check;
+pub mod epoch;
 
 use crate::event::Kind;
 use crate::instant::Instant;
+use crate::mapping::epoch::Epoch;
 use crate::order::{MessageId, OrderKey, Rank};
 use rust_decimal::Decimal;
 use serde_json::Value as Json;
@@ -28,6 +30,7 @@ pub enum Class {
     },
     Boolean,
     Numeric,
+    Float,
     /// An enum with these labels.
     Enum(Vec<String>),
     /// json or jsonb.
@@ -35,7 +38,7 @@ pub enum Class {
     Timestamptz,
     /// A timestamp without zone, which needs `timezone`.
     Timestamp,
-    /// A type that no part of a mapping can use.
+    /// A type of which a rule can only ask whether there is a value.
     Other,
 }
 
@@ -71,9 +74,12 @@ pub enum Value<'a> {
     Integer(i64),
     Boolean(bool),
     Number(Decimal),
+    Float(f64),
     Json(Json),
     /// `None` is an infinite time or one that the engine's clock cannot hold.
     Time(Option<Instant>),
+    /// There is a value, of a type that is not read.
+    Present,
 }
 
 /// Why a row is not metered now (rule 3.7). The row itself is in the application's table; nothing is lost.
@@ -146,6 +152,26 @@ pub(crate) enum KeyOrigin {
     Slot(usize),
 }
 
+/// Where the time comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeOrigin {
+    pub(crate) slot: usize,
+    /// The column counts from 1970.
+    pub(crate) epoch: Option<Epoch>,
+}
+
+impl TimeOrigin {
+    /// The time of a row: `None` if there is none, `Some(None)` if it cannot be metered.
+    fn read(self, row: &[Value]) -> Option<Option<Instant>> {
+        let time = match (&row[self.slot], self.epoch) {
+            (Value::Time(time), _) => *time,
+            (Value::Null, _) | (_, None) => return None,
+            (number, Some(epoch)) => epoch.instant(number),
+        };
+        Some(time.filter(|at| at.in_range()))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wanted {
     Null,
@@ -162,6 +188,8 @@ pub(crate) struct Condition {
     /// Steps into a json column; empty for the column itself.
     pub(crate) path: Vec<String>,
     pub(crate) any_of: Vec<Wanted>,
+    /// `{"not": ...}`: any value but these.
+    pub(crate) negated: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -211,7 +239,7 @@ pub struct Mapping {
     pub(crate) conversation: usize,
     pub(crate) message_id: usize,
     /// `None` if the rows have no time of their own.
-    pub(crate) occurred_at: Option<usize>,
+    pub(crate) occurred_at: Option<TimeOrigin>,
     pub(crate) order: Option<usize>,
     pub(crate) kinds: Vec<KindRule>,
     pub(crate) excluded: Vec<ExclusionRule>,
@@ -230,7 +258,12 @@ impl Mapping {
 
     /// The column that holds the time, by index into the columns given to [`Mapping::check`], if there is one.
     pub fn occurred_at_column(&self) -> Option<usize> {
-        self.occurred_at.map(|slot| self.columns[slot])
+        self.occurred_at.map(|time| self.columns[time.slot])
+    }
+
+    /// What the column of the time counts from 1970, if it is a number.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.occurred_at.and_then(|time| time.epoch)
     }
 
     /// The column that holds the conversation, by index into the columns given to [`Mapping::check`].
@@ -263,10 +296,7 @@ impl Mapping {
         };
         let conversation = key_text(&row[self.conversation]);
         let message = message_id(&row[self.message_id]);
-        let time = match self.occurred_at.map(|slot| &row[slot]) {
-            Some(Value::Time(time)) => Some(time.filter(|at| at.in_range())),
-            _ => None,
-        };
+        let time = self.occurred_at.and_then(|time| time.read(row));
         let sequence = match self.order.map(|slot| &row[slot]) {
             Some(Value::Integer(sequence)) => Some(*sequence),
             _ => None,
@@ -315,9 +345,12 @@ pub fn message_id(value: &Value) -> Option<MessageId> {
 }
 
 fn holds(when: &[Condition], row: &[Value]) -> bool {
-    when.iter().all(|condition| match &row[condition.slot] {
-        Value::Json(json) => satisfied_by_json(condition, json),
-        value => condition.any_of.iter().any(|wanted| equal(wanted, value)),
+    when.iter().all(|condition| {
+        let is_one_of_them = match &row[condition.slot] {
+            Value::Json(json) => satisfied_by_json(condition, json),
+            value => condition.any_of.iter().any(|wanted| equal(wanted, value)),
+        };
+        is_one_of_them != condition.negated
     })
 }
 

@@ -37,3 +37,4 @@ mod tenants;
 mod transactions;
 mod usage;
 mod verify;
+mod ways_in;
