@@ -34,6 +34,12 @@ CREATE FUNCTION talkmeter.on_status_update() RETURNS trigger
 REVOKE ALL ON FUNCTION talkmeter.on_status_update() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.on_status_update() IS 'Trigger of status tables: marks conversations whose status has changed';
 
+CREATE FUNCTION talkmeter.look_up() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'look_up';
+REVOKE ALL ON FUNCTION talkmeter.look_up() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.look_up() IS
+    'BEFORE INSERT trigger for an application''s own table: fills a column with what another table knows. Arguments: column to fill, own column, then for each table to look into its name, its key and its value';
+
 CREATE FUNCTION talkmeter.refuse_restore_with_triggers() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$

@@ -103,7 +103,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         WHERE a.found IS NOT NULL AND m.relid::oid NOT IN (SELECT relid FROM member)
             AND t.tgfoid IN (
                 SELECT p.oid FROM pg_proc AS p
-                WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prorettype = 'trigger'::regtype)
+                WHERE p.pronamespace = 'talkmeter'::regnamespace AND starts_with(p.proname, 'on_'))
         GROUP BY m.relid
         UNION ALL
         SELECT 'not_attached', t.tgrelid::regclass::text,
@@ -112,6 +112,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
                 ORDER BY t.tgname))
         FROM pg_trigger AS t
         JOIN pg_proc AS f ON f.oid = t.tgfoid AND f.pronamespace = 'talkmeter'::regnamespace
+            AND starts_with(f.proname, 'on_')
         WHERE NOT t.tgisinternal AND t.tgrelid <> 'talkmeter.source'::regclass
             AND t.tgrelid NOT IN (SELECT relid FROM member)
             AND t.tgrelid NOT IN (SELECT m::oid FROM attached AS a CROSS JOIN unnest(a.members) AS m)

@@ -446,7 +446,7 @@ const TRIGGERED: &str = "
             WHERE s.relation = $1::oid::regclass)
         AND NOT g.tgisinternal AND g.tgfoid IN (
             SELECT p.oid FROM pg_proc AS p
-            WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prorettype = 'trigger'::regtype
+            WHERE p.pronamespace = 'talkmeter'::regnamespace AND starts_with(p.proname, 'on_')
                 AND starts_with(p.proname, 'on_status_') = ($2 = 'status'))
     ORDER BY c.oid, g.tgname";
 

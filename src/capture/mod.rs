@@ -3,6 +3,7 @@
 
 pub mod entry;
 pub mod ingest;
+pub mod look_up;
 pub mod quarantine;
 pub mod queue;
 pub mod status_rows;

@@ -7,6 +7,7 @@ pub mod progress;
 pub mod relation;
 pub mod rights;
 pub mod row;
+pub mod row_trigger;
 pub mod settings;
 pub mod spool;
 pub mod sql;

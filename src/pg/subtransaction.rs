@@ -34,6 +34,15 @@ fn report(error: &CaughtError) -> &ErrorReportWithLevel {
     }
 }
 
+/// Whether the server itself ended the work: it was asked to, or found a conflict of serializable transactions. Code of
+/// somebody's may raise an error of any SQLSTATE, but not from there.
+pub fn is_of_server(error: &CaughtError) -> bool {
+    let report = report(error);
+    let was_asked = report.function_name() == Some("ProcessInterrupts")
+        && report.sql_error_code() != PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE;
+    was_asked || report.file().ends_with("predicate.c")
+}
+
 /// The error's SQLSTATE.
 pub fn code(error: &CaughtError) -> PgSqlErrorCode {
     report(error).sql_error_code()
