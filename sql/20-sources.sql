@@ -61,7 +61,7 @@ CREATE TABLE talkmeter.quarantined (
     conversation text COLLATE "C",
     occurred_at timestamptz,
     reason text NOT NULL CHECK (reason IN ('null_key', 'no_kind', 'time_out_of_range', 'future', 'unknown_policy',
-        'mapping_broken', 'internal_error', 'key_too_long', 'sealed', 'disabled')),
+        'mapping_broken', 'source_unreadable', 'internal_error', 'key_too_long', 'sealed', 'disabled')),
     detail text,
     mark_kind text,
     removal bytea,

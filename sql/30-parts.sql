@@ -20,6 +20,7 @@ CREATE TABLE talkmeter.conversation (
     highest_part integer NOT NULL CHECK (highest_part >= 0),
     last_event bytea NOT NULL,
     last_mark bigint NOT NULL DEFAULT 0,
+    sources integer[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (tenant, conversation)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 REVOKE ALL ON talkmeter.conversation FROM PUBLIC;
@@ -30,6 +31,8 @@ COMMENT ON COLUMN talkmeter.conversation.highest_part IS 'The highest part numbe
 COMMENT ON COLUMN talkmeter.conversation.last_event IS
     'Order key of the last event folded, or of the instant up to which time has ended its parts: an event is late if its key is not greater';
 COMMENT ON COLUMN talkmeter.conversation.last_mark IS 'The number of the last mark';
+COMMENT ON COLUMN talkmeter.conversation.sources IS
+    'The attached tables whose rows have been events of it: no other table is read for it';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.conversation', '');
 
 CREATE TABLE talkmeter.part (

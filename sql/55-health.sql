@@ -68,6 +68,13 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             'Set talkmeter.enabled to on.'
         WHERE current_setting('talkmeter.enabled', true) IN ('off', 'false', 'no', '0')
         UNION ALL
+        SELECT 'owner_not_superuser', r.rolname::text,
+            'The role owns the extension and is no superuser: metering goes on, but nothing can be attached or detached.',
+            format('ALTER ROLE %1$I SUPERUSER; or give what it owns here to a superuser: REASSIGN OWNED BY %1$I TO ...;', r.rolname)
+        FROM pg_namespace AS n
+        JOIN pg_roles AS r ON r.oid = n.nspowner
+        WHERE n.nspname = 'talkmeter' AND NOT r.rolsuper
+        UNION ALL
         SELECT 'table_dropped', a.relation_name, 'The attached table does not exist any more; what was metered stays.',
             'SELECT talkmeter.detach(' || a.relation::oid || ');'
         FROM attached AS a

@@ -36,6 +36,7 @@ CREATE VIEW talkmeter.quarantine AS
             WHEN 'future' THEN 'The sweep meters it once its time has come.'
             WHEN 'unknown_policy' THEN 'Define a version of the policy that is in force at its time, then retry_quarantine().'
             WHEN 'mapping_broken' THEN 'Give the column its name and type back, then retry_quarantine(); or attach the table anew.'
+            WHEN 'source_unreadable' THEN 'See detail; once the table can be read again, retry_quarantine().'
             WHEN 'internal_error' THEN 'See detail; then retry_quarantine().'
             WHEN 'key_too_long' THEN 'Keys are at most 512 bytes long: change the row, and it leaves by itself.'
             WHEN 'sealed' THEN 'Nothing: rows of its part were deleted, and what was metered stays as it is.'

@@ -3,22 +3,21 @@
 use crate::catalog::args::required;
 use crate::catalog::cache;
 use crate::catalog::offers::{self, known_policy};
+use crate::catalog::reading;
+use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Recorded, Role};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::{Failure, failure};
 use crate::pg::relation::{self, Relation, TableColumn, statement};
-use crate::pg::rights::{self, as_owner, as_table_owner};
+use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
-use crate::pg::sql::{Connection, Row, arg, connected};
+use crate::pg::sql::{Connection, arg, connected};
 use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Column, Mapping, Reading, Value};
 use talkmeter_engine::status;
-
-/// Rows that a dry run shows.
-const SHOWN: &str = "20";
 
 type PreviewRow =
     (Option<String>, Option<String>, Option<String>, Option<TimestampWithTimeZone>, Option<String>, Option<String>);
@@ -364,36 +363,15 @@ fn record(
 /// the rights of its owner, whose code may run, and not with those of the caller, who may be a superuser. The caller
 /// owns the table or is a member of its owner.
 fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
-    if !relation::lock_named(source, &relation.name) {
-        changed_meanwhile(relation);
-    }
-    let select = first_rows(relation, mapping, columns);
     let readers: Vec<Reader> =
         mapping.columns.iter().map(|index| columns[*index].reader(mapping.timezone.clone())).collect();
+    let query = SourceQuery::of(source, relation, mapping, &readers, &[None; 4], columns).expect("checked columns");
     let latest = clock::latest();
-    as_table_owner(relation.owner, || {
-        connected(|connection| {
-            let rows = connection.run_once(&select, true);
-            let found = rows.base_types(1, readers.len());
-            if found.iter().zip(&readers).any(|(base_type, reader)| !reader.reads(*base_type)) {
-                changed_meanwhile(relation);
-            }
-            let mut shown = Vec::new();
-            for mut row in rows.iter() {
-                let values: Vec<Value> = readers.iter().map(|reader| value(&mut row, reader)).collect();
-                shown.extend(events(mapping, &values, latest));
-            }
-            shown
-        })
-    })
-}
-
-fn first_rows(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> String {
-    let column = |index: usize| relation::quoted(&columns[index].seen.name);
-    let names: Vec<String> = mapping.columns.iter().map(|index| column(*index)).collect();
-    let time = column(mapping.occurred_at_column().expect("a message has a time"));
-    let id = column(mapping.message_id_column());
-    format!("SELECT {} FROM {} ORDER BY {time}, {id} LIMIT {SHOWN}", names.join(", "), relation.name)
+    let mut shown = Vec::new();
+    if !reading::first_rows(&query, &readers, |values| shown.extend(events(mapping, values, latest))) {
+        changed_meanwhile(relation);
+    }
+    shown
 }
 
 fn changed_meanwhile(relation: &Relation) -> ! {
@@ -403,12 +381,6 @@ fn changed_meanwhile(relation: &Relation) -> ! {
     )
     .hint("Try again.")
     .raise()
-}
-
-fn value<'r>(row: &mut Row<'r>, reader: &Reader) -> Value<'r> {
-    let (datum, is_null) = row.datum();
-    // SAFETY: the reader was made for the column that was selected, and the rows live as long as the connection.
-    unsafe { reader.read(datum, is_null) }
 }
 
 /// A line per event; one line for a row that gives none, with `ignore` or the reason why it would be quarantined.

@@ -6,6 +6,7 @@ use crate::capture::quarantine;
 use crate::capture::queue::{self, Message, Operation};
 use crate::capture::status_rows;
 use crate::catalog::Catalog;
+use crate::catalog::reading;
 use crate::catalog::sources::{Layout, Role, Source};
 use crate::meter::commit;
 use crate::meter::history;
@@ -111,6 +112,7 @@ impl Waiting {
 
 /// Notes the selected entries again; `looked_at` learns how many at a time.
 fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_at: impl FnMut(usize)) {
+    reading::begin();
     let mut after = Uuid::from_bytes([0; 16]);
     loop {
         let entries: Vec<Waiting> = as_owner(|| {
@@ -191,7 +193,7 @@ fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &
     let messages: Vec<&str> = named.iter().filter_map(|waiting| waiting.entry.row.message.as_deref()).collect();
     let mut found = vec![false; named.len()];
     let mut left = Vec::new();
-    let can_be_read = history::for_each_message(source, &messages, |index, row| {
+    let read = history::for_each_message(source, &messages, |index, row| {
         let waiting = named[index];
         let reading = mapping.read(row, latest);
         // A message id may be that of several rows, in partitions.
@@ -215,7 +217,7 @@ fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &
             }
         }
     });
-    if can_be_read {
+    if read.is_ok() {
         left.extend(named.iter().zip(&found).filter(|(_, found)| !**found).map(|(waiting, _)| waiting.id));
     }
     left

@@ -58,7 +58,7 @@ trigger::version_1!(pg_finfo_look_up);
 
 /// The value that the row's key leads to; none if it leads nowhere or to several.
 fn find(call: &RowCall, look_up: &LookUp, key: &str) -> Option<pg_sys::Datum> {
-    let found: Vec<String> = as_table_owner(call.owner(), || {
+    let found: Vec<String> = as_table_owner(call.owner(), None, || {
         connected(|connection| {
             let rows = connection.run_composed(&look_up.statement, &[arg(key)]);
             rows.iter().filter_map(|mut row| row.nullable()).collect()

@@ -4,6 +4,7 @@ pub mod args;
 pub mod cache;
 pub mod offers;
 pub mod policies;
+pub mod reading;
 pub mod source_query;
 pub mod sources;
 

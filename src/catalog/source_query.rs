@@ -1,9 +1,7 @@
 //! With which statements are the rows of an attached table read later? Put together once, when the source is loaded.
 
 use crate::pg::relation::{self, Relation, TableColumn, quoted};
-use crate::pg::rights;
 use crate::pg::row::Reader;
-use crate::pg::sql::Connection;
 use pgrx::prelude::*;
 use talkmeter_engine::mapping::epoch::Epoch;
 use talkmeter_engine::mapping::{Class, Mapping};
@@ -12,41 +10,48 @@ use talkmeter_engine::mapping::{Class, Mapping};
 #[derive(Debug)]
 pub struct SourceQuery {
     pub owner: pg_sys::Oid,
-    table: pg_sys::Oid,
+    pub table: pg_sys::Oid,
     /// Schema and name, quoted, as the statements have them.
-    name: String,
+    pub name: String,
+    /// The table and its partitions.
+    members: Vec<pg_sys::Oid>,
     /// Class of the column that holds the tenant, or the tenant of all rows.
     tenant: Result<Class, String>,
     conversation: Class,
     message: Class,
-    /// Reads the rows of conversations: `ordinal`, then the columns of the mapping's slots.
+    /// Reads the rows of conversations: `ordinal`, the table, then the columns of the mapping's slots.
     pub by_conversation: String,
     /// The same, with what the audit trail shows of a row after the slots; `None` if that is nothing.
     pub audit: Option<String>,
-    /// Reads rows by their message ids: `ordinal`, then the columns of the mapping's slots.
+    /// Reads rows by their message ids: `ordinal`, the table, then the columns of the mapping's slots.
     pub by_message: String,
-    /// Names the conversations that have rows within a span of time, by tenant and id.
+    /// Names the conversations that have rows within a span of time: 0, the table, tenant and id.
     pub conversations: String,
+    /// Reads the first rows: 0, the table, then the columns of the mapping's slots.
+    pub first: String,
 }
 
+/// Rows that a dry run of `attach` shows.
+const SHOWN: u32 = 20;
+
 impl SourceQuery {
-    /// For a table that was attached with this mapping; `None` if the table is gone. `readers` and `columns` are the
-    /// table's own, `audit` the numbers of the columns of the audit trail.
+    /// For a table that was attached with this mapping; `None` if a column is not among those of the table. `readers`
+    /// and `columns` are the table's own, `audit` the numbers of the columns of the audit trail.
     pub fn of(
-        connection: &Connection,
         table: pg_sys::Oid,
+        relation: &Relation,
         mapping: &Mapping,
         readers: &[Reader],
         audit: &[Option<i16>; 4],
         columns: &[TableColumn],
     ) -> Option<SourceQuery> {
-        let relation = relation::facts(connection, table, rights::caller())?;
         let columns = Columns { mapping, readers, all: columns };
-        let words = Words::of(&relation, &columns)?;
+        let words = Words::of(relation, &columns)?;
         Some(SourceQuery {
             owner: relation.owner,
             table,
             name: relation.name.clone(),
+            members: relation.member_oids.clone(),
             tenant: match columns.tenant()? {
                 Ok(column) => Ok(column.seen.class.clone()),
                 Err(constant) => Err(constant.to_owned()),
@@ -57,13 +62,20 @@ impl SourceQuery {
             audit: audit.iter().any(Option::is_some).then(|| words.by_conversation(&columns.shown(audit))),
             by_message: words.by_message(columns.message()?),
             conversations: words.conversations(),
+            first: words.first(columns.message()?),
         })
     }
 
     /// Locks the table until the transaction ends, so that it is neither changed nor dropped while it is read. False if
-    /// the statements do not mean it any more: it has another name since they were made, or is gone.
+    /// the statements do not mean it any more: it has another name or owner since they were made, or is gone.
     pub fn open(&self) -> bool {
-        relation::lock_named(self.table, &self.name)
+        relation::lock_known(self.table, self.owner, &self.name)
+    }
+
+    /// Whether rows of that table are the table's own or those of its partitions. A schema may be renamed while the
+    /// table is locked, and the statements would then read what has its name.
+    pub fn holds(&self, table: pg_sys::Oid) -> bool {
+        self.members.contains(&table)
     }
 
     /// Whether the table's columns can hold a conversation of that tenant and id.
@@ -206,7 +218,7 @@ impl Words {
             FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
                 AS wanted (tenant, conversation, since, ordinal)
             CROSS JOIN LATERAL (
-                SELECT {selected}{and_shown} FROM {table}
+                SELECT message.tableoid, {selected}{and_shown} FROM {table}
                 WHERE {of_conversation}{of_tenant} AND {time} OPERATOR(pg_catalog.>=) {since}
                 OFFSET 0
             ) AS own"
@@ -219,7 +231,7 @@ impl Words {
         format!(
             "SELECT wanted.ordinal, own.*
             FROM unnest($1::text[]) WITH ORDINALITY AS wanted (message, ordinal)
-            CROSS JOIN LATERAL (SELECT {selected} FROM {table} WHERE {is_it} OFFSET 0) AS own"
+            CROSS JOIN LATERAL (SELECT message.tableoid, {selected} FROM {table} WHERE {is_it} OFFSET 0) AS own"
         )
     }
 
@@ -227,9 +239,15 @@ impl Words {
         let Words { table, time, key: [tenant, conversation], .. } = self;
         let (since, until) = (self.bound("$1", Side::From), self.bound("$2", Side::Until));
         format!(
-            "SELECT DISTINCT {tenant}, {conversation} FROM {table}
+            "SELECT DISTINCT 0::int8, message.tableoid, {tenant}, {conversation} FROM {table}
             WHERE {time} OPERATOR(pg_catalog.>=) {since} AND {time} OPERATOR(pg_catalog.<) {until}"
         )
+    }
+
+    fn first(&self, message: &TableColumn) -> String {
+        let Words { table, selected, time, .. } = self;
+        let id = name(message);
+        format!("SELECT 0::int8, message.tableoid, {selected} FROM {table} ORDER BY {time}, {id} LIMIT {SHOWN}")
     }
 }
 

@@ -4,7 +4,7 @@ use crate::catalog::cache::{self, Remembered, watch};
 use crate::catalog::source_query::SourceQuery;
 use crate::pg::clock::Timestamp;
 use crate::pg::relation::{self, TableColumn};
-use crate::pg::rights::as_owner;
+use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, Rows, arg, connected};
 use pgrx::JsonB;
@@ -62,8 +62,8 @@ pub struct Source {
     /// Rows dated before this instant are ignored.
     pub starts_at: Instant,
     pub layout: Layout,
-    /// How its rows are read later; `None` if they cannot be.
-    pub query: Option<SourceQuery>,
+    /// How its rows are read later, or why they cannot be.
+    pub query: Result<SourceQuery, String>,
 }
 
 impl Source {
@@ -222,12 +222,31 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     };
     let layout = layout(role, &mapping, &recorded, same_table, &columns, &fired);
     let query = match &layout {
+        Layout::Broken { because, .. } => Err(because.clone()),
         Layout::Whole { mapping, readers, audit } if is_attached => {
-            SourceQuery::of(connection, attached, mapping, readers, audit, &columns)
+            match relation::facts(connection, attached, rights::caller()) {
+                Some(relation) if has_trigger(connection, attached) => {
+                    let query = SourceQuery::of(attached, &relation, mapping, readers, audit, &columns);
+                    query.ok_or_else(|| format!("Columns of {} are missing.", relation.name))
+                }
+                Some(relation) => Err(format!("Table {} has none of talkmeter's triggers.", relation.name)),
+                None => Err("The table was dropped.".into()),
+            }
         }
-        _ => None,
+        Layout::Whole { .. } => Err("The table is not attached.".into()),
     };
     Some(Rc::new(Source { id, relation: attached, role, policy, default_plan, strict, starts_at, layout, query }))
+}
+
+const HAS_TRIGGER: &str = "
+    SELECT FROM pg_trigger AS g
+    JOIN pg_proc AS f ON f.oid = g.tgfoid
+    WHERE g.tgrelid = $1 AND f.pronamespace = 'talkmeter'::regnamespace AND starts_with(f.proname, 'on_')";
+
+/// Whether a trigger of ours is on the table: `attach` put it there, with the leave of the table's owner. Whoever owns
+/// the extension may write any table's name into ours, and would read it through us.
+fn has_trigger(connection: &Connection, table: pg_sys::Oid) -> bool {
+    connection.run(HAS_TRIGGER, &[arg(table)]).count() > 0
 }
 
 /// A column as it was when the table was attached. The type is kept by name, because oids do not survive a restore.

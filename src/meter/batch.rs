@@ -60,6 +60,7 @@ impl<'c, 'a> Batch<'c, 'a> {
         folding.state = state;
         folding.last_event = place.to_vec();
         folding.changed = true;
+        folding.saw(place);
         self.take(index, effects);
         stepped
     }

@@ -2,6 +2,7 @@
 
 use crate::capture::queue::{self, Taken};
 use crate::catalog::Catalog;
+use crate::catalog::reading;
 use crate::meter::work::{self, is_strict};
 use crate::pg::error::failure;
 use crate::pg::rights::{self, as_owner, writing};
@@ -63,6 +64,7 @@ pub fn work() {
     // Dropped in the transaction that inserted the rows: there is nothing left to meter them for.
     if !queue::is_empty() && rights::is_installed() {
         let taken = queue::take();
+        reading::begin();
         writing(|| meter_or_set_aside(&taken));
         taken.done();
     }

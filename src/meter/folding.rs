@@ -2,6 +2,7 @@
 
 use crate::capture::entry::Key;
 use talkmeter_engine::fold::Conversation;
+use talkmeter_engine::order;
 use talkmeter_engine::part::Part;
 
 /// A conversation on its way from one state to the next.
@@ -12,6 +13,8 @@ pub struct Folding<'a> {
     /// The order key of the last event folded, or of the instant up to which time has ended its parts; empty before.
     pub last_event: Vec<u8>,
     pub last_mark: i64,
+    /// The attached tables that have had events in it.
+    pub sources: Vec<i32>,
     /// Parts to be written besides the open one.
     pub written: Vec<Part>,
     /// Part numbers that were retired.
@@ -20,6 +23,15 @@ pub struct Folding<'a> {
 }
 
 impl<'a> Folding<'a> {
+    /// An event has its place in the conversation.
+    pub fn saw(&mut self, place: &[u8]) {
+        let source = order::source_of(place);
+        if !order::is_mark(place) && !self.sources.contains(&source) {
+            self.sources.push(source);
+            self.changed = true;
+        }
+    }
+
     /// A conversation of which nothing is folded yet.
     pub fn new((tenant, id): Key<'a>) -> Folding<'a> {
         Folding {
@@ -28,6 +40,7 @@ impl<'a> Folding<'a> {
             state: Conversation::default(),
             last_event: Vec::new(),
             last_mark: 0,
+            sources: Vec::new(),
             written: Vec::new(),
             retired: Vec::new(),
             changed: false,

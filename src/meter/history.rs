@@ -2,15 +2,14 @@
 
 use crate::capture::quarantine::{self, Held};
 use crate::catalog::Catalog;
+use crate::catalog::reading::{self, Patience, Unreadable};
 use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Layout, Source};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
-use crate::pg::rights::as_table_owner;
-use crate::pg::row::Reader;
-use crate::pg::sql::{Connection, OverRows, Row, Rows, arg, column, connected, over_rows};
+use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, over_rows};
 use pgrx::prelude::*;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Reading, Value};
@@ -22,6 +21,8 @@ pub struct WantedEvents<'a> {
     pub tenant: &'a str,
     pub conversation: &'a str,
     pub since: Instant,
+    /// The attached tables that have had events in it. No other is read: whoever owns one has no part in it.
+    pub sources: Vec<i32>,
     /// Whether marks were ever made in it.
     pub has_marks: bool,
 }
@@ -36,32 +37,22 @@ pub struct Log {
     pub because: HashMap<Vec<u8>, String>,
 }
 
-/// The attached table whose rows cannot be read, so that nothing can be said of any conversation.
-pub struct Unreadable {
-    pub because: String,
-}
-
-impl Unreadable {
-    /// For who wants to know, and not only to meter.
-    pub fn raise(self) -> ! {
-        failure(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "the rows of an attached table cannot be read",
-        )
-        .detail(self.because)
-        .hint("See talkmeter.health().")
-        .raise()
-    }
-}
-
-/// The events of conversations, in their order.
-pub fn read(connection: &Connection, catalog: &Catalog, wanted: &[WantedEvents]) -> Result<Vec<Log>, Unreadable> {
+/// The events of conversations, in their order; of each for itself, which of its tables cannot be read.
+pub fn read(
+    connection: &Connection,
+    catalog: &Catalog,
+    wanted: &[WantedEvents],
+    patience: Patience,
+) -> Vec<Result<Log, Unreadable>> {
     let ids = catalog.attached().iter().map(|source| source.id).chain([0]).collect();
     let occupied = quarantine::occupied(connection, ids);
     let mut logs: Vec<Log> = wanted.iter().map(|_| Log::default()).collect();
-    for source in readable(catalog)? {
-        let found = rows(source, wanted)?;
-        take(connection, wanted, &mut logs, found, occupied.contains(&source.id));
+    let mut unreadable = HashMap::new();
+    for source in catalog.attached() {
+        match rows(source, wanted, patience) {
+            Ok(found) => take(connection, wanted, &mut logs, found, occupied.contains(&source.id)),
+            Err(because) => drop(unreadable.insert(source.id, because)),
+        }
     }
     let marked: Vec<(usize, &WantedEvents)> =
         wanted.iter().enumerate().filter(|(_, wanted)| wanted.has_marks).collect();
@@ -69,36 +60,51 @@ pub fn read(connection: &Connection, catalog: &Catalog, wanted: &[WantedEvents])
         let found = marks(connection, &marked);
         take(connection, wanted, &mut logs, found, occupied.contains(&0));
     }
-    for log in &mut logs {
-        log.events.sort_unstable_by(|a, b| a.place.cmp(&b.place));
-    }
-    Ok(logs)
-}
-
-/// Every attached message table, if the rows of all can be read.
-fn readable(catalog: &Catalog) -> Result<impl Iterator<Item = &Source>, Unreadable> {
-    for source in catalog.attached() {
-        if let Layout::Broken { because, .. } = &source.layout {
-            return Err(Unreadable { because: because.clone() });
+    let each = wanted.iter().zip(logs).map(|(wanted, mut log)| {
+        if let Some(because) = wanted.sources.iter().find_map(|source| unreadable.get(source)) {
+            return Err(because.clone());
         }
-    }
-    Ok(catalog.attached().iter().map(|source| &**source))
+        log.events.sort_unstable_by(|a, b| a.place.cmp(&b.place));
+        Ok(log)
+    });
+    each.collect()
 }
 
-/// The conversations that have rows within a span of time, by tenant and id; some may have them only near it.
-pub fn conversations(catalog: &Catalog, from: Instant, to: Instant) -> Result<BTreeSet<(String, String)>, Unreadable> {
-    let mut found = BTreeSet::new();
-    for query in readable(catalog)?.filter_map(|source| source.query.as_ref()) {
-        open(query)?;
-        as_table_owner(query.owner, || {
-            connected(|connection| {
-                let args = [arg(Timestamp::from(from)), arg(Timestamp::from(to))];
-                let rows = connection.run_composed(&query.conversations, &args);
-                found.extend(rows.iter().filter_map(|mut row| row.nullable().zip(row.nullable())));
+/// How a source is read, or why it cannot be.
+fn query(source: &Source) -> Result<&SourceQuery, Unreadable> {
+    source.query.as_ref().map_err(|because| match source.layout {
+        Layout::Broken { .. } => Unreadable { reason: "mapping_broken", because: because.clone() },
+        Layout::Whole { .. } => Unreadable { reason: "source_unreadable", because: because.clone() },
+    })
+}
+
+/// Conversations by tenant and id, each with the tables in which it was found.
+pub type Conversations = BTreeMap<(String, String), BTreeSet<i32>>;
+
+/// The conversations that have rows within a span of time; some may have them only near it. Of a table that cannot be
+/// read a warning says so.
+pub fn conversations(catalog: &Catalog, from: Instant, to: Instant) -> Conversations {
+    let mut found = Conversations::new();
+    for source in catalog.attached() {
+        let args = [arg(Timestamp::from(from)), arg(Timestamp::from(to))];
+        let read = query(source).and_then(|query| {
+            reading::for_each_row(query, &query.conversations, &args, &[], Patience::OfCaller, |_, _, row| {
+                if let Some(key) = row.nullable().zip(row.nullable()) {
+                    found.entry(key).or_default().insert(source.id);
+                }
             })
         });
+        if let Err(Unreadable { because, .. }) = read {
+            failure(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the rows of an attached table cannot be read, and are left out",
+            )
+            .detail(because)
+            .hint("See talkmeter.health().")
+            .warn();
+        }
     }
-    Ok(found)
+    found
 }
 
 /// An event that was read, with the index of its conversation.
@@ -133,10 +139,10 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
 }
 
 /// The events of the rows of one source.
-fn rows(source: &Source, wanted: &[WantedEvents]) -> Result<Vec<Found>, Unreadable> {
-    let Some(query) = &source.query else { return Ok(Vec::new()) };
+fn rows(source: &Source, wanted: &[WantedEvents], patience: Patience) -> Result<Vec<Found>, Unreadable> {
     let mut found = Vec::new();
-    for_each_row(source, query, &query.by_conversation, wanted, |_, metered| {
+    let by_conversation = |query: &SourceQuery| Some(query.by_conversation.clone());
+    for_each_row(source, by_conversation, wanted, patience, |_, metered| {
         let Metered { conversation, reading, at } = metered;
         found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
             conversation,
@@ -148,26 +154,6 @@ fn rows(source: &Source, wanted: &[WantedEvents]) -> Result<Vec<Found>, Unreadab
     Ok(found)
 }
 
-/// Locks the table of a source, or says that its statements mean it no longer.
-fn open(query: &SourceQuery) -> Result<(), Unreadable> {
-    match query.open() {
-        true => Ok(()),
-        false => {
-            Err(Unreadable { because: "An attached table was renamed or dropped while it was waited for.".into() })
-        }
-    }
-}
-
-/// Refuses rows whose columns are not of the types that the readers read: a datum that is read as what it is not may be
-/// any memory of the process.
-fn same_types(rows: &Rows, readers: &[Reader]) -> Result<(), Unreadable> {
-    let found = rows.base_types(2, readers.len());
-    match found.iter().zip(readers).all(|(base_type, reader)| reader.reads(*base_type)) {
-        true => Ok(()),
-        false => Err(Unreadable { because: "A column of an attached table has another type than it had.".into() }),
-    }
-}
-
 /// A row that can be metered: the index of its conversation, what it is to the meter, its time.
 struct Metered<'r> {
     conversation: usize,
@@ -175,48 +161,44 @@ struct Metered<'r> {
     at: Instant,
 }
 
-/// Gives `each` the rows of a source that can be metered, with what the statement selects after the slots.
+/// Gives `each` the rows of a source that can be metered, with what the statement selects after the slots. Nothing is
+/// read if the source had no events in any of the conversations, or if there is no such statement.
 fn for_each_row(
     source: &Source,
-    query: &SourceQuery,
-    statement: &str,
+    statement: impl FnOnce(&SourceQuery) -> Option<String>,
     wanted: &[WantedEvents],
+    patience: Patience,
     mut each: impl FnMut(&mut Row, Metered),
 ) -> Result<(), Unreadable> {
-    let Layout::Whole { mapping, readers, .. } = &source.layout else { return Ok(()) };
-    let can_be_there = |wanted: &WantedEvents| query.can_hold(wanted.tenant, wanted.conversation);
-    let possible: Vec<(usize, &WantedEvents)> =
-        wanted.iter().enumerate().filter(|(_, wanted)| can_be_there(wanted)).collect();
-    if possible.is_empty() {
+    let had_events = |wanted: &WantedEvents| wanted.sources.contains(&source.id);
+    if !wanted.iter().any(had_events) {
         return Ok(());
     }
-    open(query)?;
-    let args = || {
-        [
-            arg(possible.iter().map(|(_, wanted)| wanted.tenant).collect::<Vec<_>>()),
-            arg(possible.iter().map(|(_, wanted)| wanted.conversation).collect::<Vec<_>>()),
-            arg(possible.iter().map(|(_, wanted)| Timestamp::from(wanted.since)).collect::<Vec<_>>()),
-        ]
-    };
-    as_table_owner(query.owner, || {
-        connected(|connection| {
-            let rows = connection.run_composed(statement, &args());
-            same_types(&rows, readers)?;
-            for mut row in rows.iter() {
-                let (conversation, wanted) = possible[row.ordinal()];
-                let values = values(&mut row, readers);
-                let Some(reading) = mapping.apply(&values, Instant::LATEST) else { continue };
-                // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
-                let (Some(at), None) = (reading.at, reading.refusal) else { continue };
-                let same = reading.tenant.as_deref() == Some(wanted.tenant)
-                    && reading.conversation.as_deref() == Some(wanted.conversation);
-                if same && at >= source.starts_at {
-                    each(&mut row, Metered { conversation, reading: &reading, at });
-                }
-            }
-            Ok(())
-        })
+    let query = query(source)?;
+    let can_be_there = |wanted: &WantedEvents| had_events(wanted) && query.can_hold(wanted.tenant, wanted.conversation);
+    let possible: Vec<(usize, &WantedEvents)> =
+        wanted.iter().enumerate().filter(|(_, wanted)| can_be_there(wanted)).collect();
+    let Layout::Whole { mapping, readers, .. } = &source.layout else { return Ok(()) };
+    let Some(statement) = statement(query).filter(|_| !possible.is_empty()) else { return Ok(()) };
+    reading::for_each_row(query, &statement, &keys(&possible), readers, patience, |ordinal, values, row| {
+        let (conversation, wanted) = possible[ordinal as usize - 1];
+        let Some(reading) = mapping.apply(values, Instant::LATEST) else { return };
+        // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
+        let (Some(at), None) = (reading.at, reading.refusal) else { return };
+        let same = reading.tenant.as_deref() == Some(wanted.tenant)
+            && reading.conversation.as_deref() == Some(wanted.conversation);
+        if same && at >= source.starts_at {
+            each(row, Metered { conversation, reading: &reading, at });
+        }
     })
+}
+
+fn keys(wanted: &[(usize, &WantedEvents)]) -> [Arg; 3] {
+    [
+        arg(wanted.iter().map(|(_, wanted)| wanted.tenant).collect::<Vec<_>>()),
+        arg(wanted.iter().map(|(_, wanted)| wanted.conversation).collect::<Vec<_>>()),
+        arg(wanted.iter().map(|(_, wanted)| Timestamp::from(wanted.since)).collect::<Vec<_>>()),
+    ]
 }
 
 /// What the audit trail shows of a row.
@@ -239,10 +221,9 @@ pub fn audited(
 ) -> Result<Vec<AuditedRow>, Unreadable> {
     let wanted = [wanted];
     let mut shown = Vec::new();
-    for source in readable(catalog)? {
-        let query = source.query.as_ref().and_then(|query| Some((query, query.audit.as_ref()?)));
-        let Some((query, statement)) = query else { continue };
-        for_each_row(source, query, statement, &wanted, |row, metered| {
+    for source in catalog.attached() {
+        let audit = |query: &SourceQuery| query.audit.clone();
+        for_each_row(source, audit, &wanted, Patience::OfCaller, |row, metered| {
             shown.push(AuditedRow {
                 place: metered.reading.place(source.id, 0),
                 customer: row.nullable().filter(|_: &String| metered.reading.asks()),
@@ -262,34 +243,19 @@ pub fn audited(
     Ok(shown)
 }
 
-/// The values of the mapping's slots in a row that [`SourceQuery`] selected: the columns that come next.
-fn values<'r>(row: &mut Row<'r>, readers: &[Reader]) -> Vec<Value<'r>> {
-    let value = |reader: &Reader| {
-        let (datum, is_null) = row.datum();
-        // SAFETY: the readers were made for the columns that are selected, and the rows live as long as the connection.
-        unsafe { reader.read(datum, is_null) }
-    };
-    readers.iter().map(value).collect()
-}
-
 /// Gives `each` the rows of a source that have one of these message ids, as values of the mapping's slots, each with
-/// the index of its id; false if its rows cannot be read.
-pub fn for_each_message(source: &Source, messages: &[&str], mut each: impl FnMut(usize, &[Value])) -> bool {
-    let (Some(query), Layout::Whole { readers, .. }) = (&source.query, &source.layout) else { return false };
+/// the index of its id.
+pub fn for_each_message(
+    source: &Source,
+    messages: &[&str],
+    mut each: impl FnMut(usize, &[Value]),
+) -> Result<(), Unreadable> {
+    let query = query(source)?;
+    let Layout::Whole { readers, .. } = &source.layout else { return Ok(()) };
     let possible: Vec<usize> = (0..messages.len()).filter(|index| query.can_hold_message(messages[*index])).collect();
-    if open(query).is_err() {
-        return false;
-    }
-    as_table_owner(query.owner, || {
-        connected(|connection| {
-            let ids = arg(possible.iter().map(|index| messages[*index]).collect::<Vec<_>>());
-            let rows = connection.run_composed(&query.by_message, &[ids]);
-            let is_readable = same_types(&rows, readers).is_ok();
-            for mut row in rows.iter().filter(|_| is_readable) {
-                each(possible[row.ordinal()], &values(&mut row, readers));
-            }
-            is_readable
-        })
+    let ids = [arg(possible.iter().map(|index| messages[*index]).collect::<Vec<_>>())];
+    reading::for_each_row(query, &query.by_message, &ids, readers, Patience::OfCommit, |ordinal, values, _| {
+        each(possible[ordinal as usize - 1], values);
     })
 }
 

@@ -22,7 +22,7 @@ macro_rules! part_columns {
 }
 
 const READ: OverRows = over_rows!(
-    concat!("SELECT c.highest_part, c.last_event, c.last_mark, ", part_columns!(), " FROM"),
+    concat!("SELECT c.highest_part, c.last_event, c.last_mark, c.sources, ", part_columns!(), " FROM"),
     [1 tenant text, 2 conversation text],
     "LEFT JOIN LATERAL (
         SELECT * FROM talkmeter.conversation AS own
@@ -44,8 +44,9 @@ pub fn read<'a>(connection: &Connection, keys: &[Key<'a>]) -> (Catalog, Vec<Fold
         let highest = row.nullable().unwrap_or(0);
         let last_event = row.nullable().unwrap_or_default();
         let last_mark = row.nullable().unwrap_or(0);
+        let sources = row.nullable().unwrap_or_default();
         let open = row.nullable().map(|number| read_part(&catalog, &mut row, number));
-        Folding { state: Conversation { highest, open }, last_event, last_mark, ..Folding::new(*key) }
+        Folding { state: Conversation { highest, open }, last_event, last_mark, sources, ..Folding::new(*key) }
     };
     let conversations = rows.iter().zip(keys).map(folding).collect();
     (catalog, conversations)
@@ -148,12 +149,40 @@ pub fn last_opening(connection: &Connection, catalog: &Catalog, (tenant, convers
     Some(Opening { policy, source: row.nullable() })
 }
 
-const WRITE_CONVERSATIONS: OverRows = insert_rows!(
-    "talkmeter.conversation",
-    [1 tenant text, 2 conversation text, 3 highest_part int4, 4 last_event bytea, 5 last_mark int8],
-    "ON CONFLICT (tenant, conversation) DO UPDATE
-    SET highest_part = excluded.highest_part, last_event = excluded.last_event, last_mark = excluded.last_mark"
+const SOURCES: OverRows = over_rows!(
+    "SELECT wanted.ordinal, c.sources FROM",
+    [1 tenant text, 2 conversation text],
+    "CROSS JOIN LATERAL (
+        SELECT * FROM talkmeter.conversation AS own
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation LIMIT 1
+    ) AS c"
 );
+
+/// The attached tables that have had events in conversations.
+pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<Vec<i32>> {
+    let mut sources = vec![Vec::new(); keys.len()];
+    let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
+    for mut row in connection.run_over(&SOURCES, keys.len(), &args).iter() {
+        let ordinal = row.ordinal();
+        sources[ordinal] = row.value();
+    }
+    sources
+}
+
+// The sources come as a text, because an array of arrays is none.
+const WRITE_CONVERSATIONS: OverRows = over_rows!(
+    "INSERT INTO talkmeter.conversation (tenant, conversation, highest_part, last_event, last_mark, sources)
+    SELECT tenant, conversation, highest_part, last_event, last_mark, sources::int4[] FROM",
+    [1 tenant text, 2 conversation text, 3 highest_part int4, 4 last_event bytea, 5 last_mark int8, 6 sources text],
+    "ON CONFLICT (tenant, conversation) DO UPDATE
+    SET highest_part = excluded.highest_part, last_event = excluded.last_event, last_mark = excluded.last_mark,
+        sources = excluded.sources"
+);
+
+fn as_array(sources: &[i32]) -> String {
+    let numbers: Vec<String> = sources.iter().map(i32::to_string).collect();
+    format!("{{{}}}", numbers.join(","))
+}
 
 const RETIRE: OverRows = over_rows!(
     "DELETE FROM talkmeter.part AS p USING",
@@ -196,6 +225,7 @@ pub fn write<'a>(connection: &Connection, changed: &[&'a Folding<'a>]) {
             column(changed, |folding| folding.state.highest),
             column(changed, |folding| folding.last_event.as_slice()),
             column(changed, |folding| folding.last_mark),
+            column(changed, |folding| as_array(&folding.sources)),
         ],
     );
     let retired = |folding: &&'a Folding<'a>| {

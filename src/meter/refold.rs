@@ -3,7 +3,9 @@
 
 use crate::billing::posting::{Posting, Settle};
 use crate::capture::entry::{self, Entry, RowName};
+use crate::catalog::reading::{Patience, Unreadable};
 use crate::meter::batch::{Batch, unit};
+use crate::meter::folding::Folding;
 use crate::meter::history::{self, Log, WantedEvents};
 use crate::meter::part_table::{self, FromPlace};
 use crate::pg::sql::{Connection, arg};
@@ -48,28 +50,26 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
     let starts: Vec<Restart> = stored.iter().zip(&from).map(|(parts, from)| restart(parts, from.place)).collect();
     let wanted = late.iter().zip(&starts).map(|(late, start)| {
         let folding = &batch.conversations[late.conversation];
-        let (tenant, conversation) = (folding.tenant, folding.id);
-        WantedEvents { tenant, conversation, since: start.since(), has_marks: folding.last_mark > 0 }
+        let (tenant, conversation, sources) = (folding.tenant, folding.id, folding.sources.clone());
+        WantedEvents { tenant, conversation, since: start.since(), sources, has_marks: folding.last_mark > 0 }
     });
-    match history::read(batch.connection, &batch.catalog, &wanted.collect::<Vec<_>>()) {
-        Ok(logs) => {
-            for (((late, start), stored), log) in late.iter().zip(&starts).zip(&stored).zip(logs) {
-                fold_one(batch, late, start, stored, log, findings);
-            }
-        }
-        Err(unreadable) => {
-            for late in &late {
-                let folding = &batch.conversations[late.conversation];
-                let entry = |place: &Vec<u8>| {
-                    let detail = format!("The conversation cannot be read again: {}", unreadable.because);
-                    Entry::of(folding.tenant, folding.id, &order::key(place), "mapping_broken", detail)
-                };
-                late.new.iter().for_each(|place| entry::add(&mut findings.refused, entry(place)));
-                let removal = |place: &Vec<u8>| Entry { removal: Some(place.clone()), ..entry(place) };
-                findings.refused.extend(late.removed.iter().map(removal));
-            }
+    let logs = history::read(batch.connection, &batch.catalog, &wanted.collect::<Vec<_>>(), Patience::OfCommit);
+    for (((late, start), stored), log) in late.iter().zip(&starts).zip(&stored).zip(logs) {
+        match log {
+            Ok(log) => fold_one(batch, late, start, stored, log, findings),
+            Err(unreadable) => wait_for_table(&batch.conversations[late.conversation], late, unreadable, findings),
         }
     }
+}
+
+/// What was folded before stays, and what is new waits in quarantine.
+fn wait_for_table(folding: &Folding, late: &Late, unreadable: Unreadable, findings: &mut Findings) {
+    let detail = format!("The conversation cannot be read again: {}", unreadable.because);
+    let entry =
+        |place: &Vec<u8>| Entry::of(folding.tenant, folding.id, &order::key(place), unreadable.reason, detail.clone());
+    late.new.iter().for_each(|place| entry::add(&mut findings.refused, entry(place)));
+    let removal = |place: &Vec<u8>| Entry { removal: Some(place.clone()), ..entry(place) };
+    findings.refused.extend(late.removed.iter().map(removal));
 }
 
 fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mut log: Log, findings: &mut Findings) {

@@ -124,6 +124,7 @@ impl Work<'_> {
                     step(&mut batch, index, event, &mut findings.refused);
                 }
             } else {
+                events.iter().for_each(|event| batch.conversations[index].saw(&event.place));
                 late.push(self.late(index, events));
             }
         }

@@ -26,6 +26,11 @@ impl Failure {
         self.0.report(PgLogLevel::WARNING);
     }
 
+    /// Tells the log of the server, and no client.
+    pub fn log(self) {
+        self.0.report(PgLogLevel::LOG_SERVER_ONLY);
+    }
+
     pub fn raise(self) -> ! {
         self.0.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")

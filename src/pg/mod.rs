@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod limit;
 pub mod locks;
 pub mod progress;
 pub mod relation;

@@ -1,6 +1,5 @@
 //! What is a table of the application's like: its columns, its name as SQL, who may attach it?
 
-use crate::pg::rights::as_owner;
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, arg};
 use pgrx::prelude::*;
@@ -40,6 +39,8 @@ pub struct Relation {
     pub owned: bool,
     /// Itself and, if it is partitioned, every partition, each quoted.
     pub members: Vec<String>,
+    /// The same by their oids.
+    pub member_oids: Vec<pg_sys::Oid>,
     pub has_foreign_partition: bool,
     /// Names of the columns of its partition key, and of those of its partitions.
     pub partition_key: Vec<String>,
@@ -62,7 +63,7 @@ const RELATION: &str = "
                JOIN pg_partitioned_table AS p ON p.partrelid = t.relid
                JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[])
                GROUP BY 1) AS k),
-        c.relowner
+        c.relowner, (SELECT array_agg(t.relid::oid) FROM pg_partition_tree(c.oid) AS t)
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = $1";
@@ -81,16 +82,32 @@ pub fn facts(connection: &Connection, oid: pg_sys::Oid, caller: pg_sys::Oid) -> 
         has_foreign_partition: row.value(),
         partition_key: row.nullable().unwrap_or_default(),
         owner: row.value(),
+        member_oids: row.nullable().unwrap_or_else(|| vec![oid]),
         name,
     })
 }
 
-/// Locks a relation for reading until the transaction ends, and says whether it has that schema and name, quoted: not
-/// if it was renamed or dropped before the lock was given.
-pub fn lock_named(oid: pg_sys::Oid, name: &str) -> bool {
+/// Locks a relation for reading until the transaction ends, and says whether it has that owner and that schema and
+/// name, quoted: not if it was given away, renamed or dropped before the lock was given. To be asked under settings
+/// of ours, which say how names are quoted.
+pub fn lock_known(oid: pg_sys::Oid, owner: pg_sys::Oid, name: &str) -> bool {
     // SAFETY: takes a lock of the server's on any oid, and learns what others have changed.
     unsafe { pg_sys::LockRelationOid(oid, pg_sys::AccessShareLock as i32) };
-    as_owner(|| name_of(oid)).is_some_and(|found| found == name)
+    owner_of(oid) == Some(owner) && name_of(oid).is_some_and(|found| found == name)
+}
+
+/// Who owns a relation; `None` if there is none.
+fn owner_of(oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a look-up in the server's cache of the catalog; the tuple is read before it is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, oid.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
 }
 
 /// Schema and name of a relation, quoted as the settings say; `None` if there is none.

@@ -1,7 +1,7 @@
 //! With whose rights, and under which settings, does talkmeter read and write its own tables?
 
 use pgrx::prelude::*;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// Settings under which our statements are planned and run. The path is pinned so that no object of a caller's can
 /// stand in for one of the system. Plans are kept and made when tables may be empty, so only those that stay good are
@@ -24,13 +24,15 @@ struct Restore {
     user: pg_sys::Oid,
     context: i32,
     nesting: i32,
+    statement: *const std::ffi::c_char,
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // SAFETY: both put back what `as_owner` took from the same stack; on an error they run before the server's own
+        // SAFETY: all put back what `as_role` took from the same stack; on an error they run before the server's own
         // clean-up of the (sub)transaction, which would find nothing left to do.
         unsafe {
+            pg_sys::debug_query_string = self.statement;
             pg_sys::AtEOXact_GUC(!std::thread::panicking(), self.nesting);
             pg_sys::SetUserIdAndSecContext(self.user, self.context);
         }
@@ -43,9 +45,52 @@ pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Does `work`, which reads a table, with the rights of the table's owner: what the owner hung on the table, like
-/// functions of its indexes, runs with no more rights than the owner's, and cannot change the session.
-pub fn as_table_owner<R>(owner: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
-    as_role(owner, pg_sys::SECURITY_RESTRICTED_OPERATION, work)
+/// functions of its indexes, runs with no more rights than the owner's, and cannot change the session. It learns
+/// neither the caller's statement nor what the caller's application keeps in settings of its own. `lock_timeout` is in
+/// milliseconds, if it is not the session's.
+pub fn as_table_owner<R>(owner: pg_sys::Oid, lock_timeout: Option<i32>, work: impl FnOnce() -> R) -> R {
+    as_role(owner, pg_sys::SECURITY_RESTRICTED_OPERATION, || {
+        // SAFETY: `as_role` puts the text back.
+        unsafe { pg_sys::debug_query_string = std::ptr::null() };
+        for name in application_settings() {
+            set(&name, c"");
+        }
+        if let Some(milliseconds) = lock_timeout {
+            let value = CString::new(milliseconds.to_string()).expect("digits");
+            set(c"lock_timeout", &value);
+        }
+        work()
+    })
+}
+
+/// The settings that no library has defined, such as `app.user`, by which applications tell their row policies who
+/// asks.
+fn application_settings() -> Vec<CString> {
+    // SAFETY: reads the server's list of settings, whose entries and names live as long as the session; the names are
+    // copied before any is set.
+    unsafe {
+        let all = std::slice::from_raw_parts(pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions() as usize);
+        let is_placeholder =
+            |setting: &&*mut pg_sys::config_generic| (***setting).flags & pg_sys::GUC_CUSTOM_PLACEHOLDER as i32 != 0;
+        all.iter().filter(is_placeholder).map(|setting| CStr::from_ptr((**setting).name).to_owned()).collect()
+    }
+}
+
+/// Sets until the level of settings is closed that `as_role` opened.
+fn set(name: &CStr, value: &CStr) {
+    // SAFETY: the server copies both; whether it may be set is its own to judge.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
 }
 
 fn as_role<R>(role: pg_sys::Oid, restriction: u32, work: impl FnOnce() -> R) -> R {
@@ -54,23 +99,15 @@ fn as_role<R>(role: pg_sys::Oid, restriction: u32, work: impl FnOnce() -> R) -> 
     // SAFETY: reads the current user, then opens a level of settings that `Restore` closes; every string is constant.
     let _restore = unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        let restore = Restore { user, context, nesting: pg_sys::NewGUCNestLevel() };
+        let statement = pg_sys::debug_query_string;
+        let restore = Restore { user, context, nesting: pg_sys::NewGUCNestLevel(), statement };
         let context = context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | restriction) as i32;
         pg_sys::SetUserIdAndSecContext(role, context);
-        for (name, value) in SETTINGS {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
         restore
     };
+    for (name, value) in SETTINGS {
+        set(name, value);
+    }
     work()
 }
 

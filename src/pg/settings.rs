@@ -9,6 +9,30 @@ pub static MAX_FUTURE: GucSetting<i32> = GucSetting::<i32>::new(300);
 /// Off stops metering at once; rows inserted meanwhile are listed for later (rule 4.4.7).
 pub static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 
+/// Milliseconds for which a commit waits for the lock of an attached table of which it needs older rows.
+static SOURCE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+
+/// Milliseconds for which a commit waits for those rows.
+static SOURCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+
+/// How long a commit waits for the lock of an attached table: no longer than the session waits for any. 0 is without
+/// end.
+pub fn source_lock_limit() -> i32 {
+    // SAFETY: reads variables of this session's.
+    let (lock, statement) = unsafe { (pg_sys::LockTimeout, pg_sys::StatementTimeout) };
+    shortest([SOURCE_LOCK_TIMEOUT.get(), lock, statement])
+}
+
+/// How long a commit waits for rows of an attached table: no longer than a statement of the session's may take.
+pub fn source_limit() -> i32 {
+    // SAFETY: reads a variable of this session's.
+    shortest([SOURCE_TIMEOUT.get(), unsafe { pg_sys::StatementTimeout }, 0])
+}
+
+fn shortest(limits: [i32; 3]) -> i32 {
+    limits.into_iter().filter(|limit| *limit > 0).min().unwrap_or(0)
+}
+
 pub fn define() {
     GucRegistry::define_bool_guc(
         c"talkmeter.enabled",
@@ -27,6 +51,26 @@ pub fn define() {
         86_400,
         GucContext::Suset,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"talkmeter.source_lock_timeout",
+        c"How long a commit waits for the lock of an attached table of which it needs older rows.",
+        c"After that the late row goes to talkmeter.quarantine with the reason \"source_unreadable\". 0 is without end.",
+        &SOURCE_LOCK_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"talkmeter.source_timeout",
+        c"How long a commit waits for the older rows of a conversation in an attached table.",
+        c"After that the late row goes to talkmeter.quarantine with the reason \"source_unreadable\". 0 is without end.",
+        &SOURCE_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
     );
     // SAFETY: called once while the library is loaded, with a constant string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"talkmeter".as_ptr()) };

@@ -4,8 +4,9 @@
 use crate::catalog::Catalog;
 use crate::catalog::args::{required, tenant_key};
 use crate::meter::history::{self, AuditedRow, WantedEvents};
+use crate::meter::part_table;
 use crate::pg::rights::as_owner;
-use crate::pg::sql::connected;
+use crate::pg::sql::{Connection, connected};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use talkmeter_engine::order;
@@ -31,9 +32,13 @@ fn audit_of(
 > {
     let (tenant, conversation) = (tenant_key(tenant), required(conversation, "conversation"));
     let (first, last) = (required(first, "first"), required(last, "last"));
-    let wanted = WantedEvents { tenant, conversation, since: order::time_of(first), has_marks: false };
-    let mut rows = as_owner(|| connected(|connection| history::audited(connection, &Catalog::now(), wanted)))
-        .unwrap_or_else(|unreadable| unreadable.raise());
+    let since = order::time_of(first);
+    let read = |connection: &Connection| {
+        let sources = part_table::sources(connection, &[(tenant, conversation)]).remove(0);
+        let wanted = WantedEvents { tenant, conversation, since, sources, has_marks: false };
+        history::audited(connection, &Catalog::now(), wanted)
+    };
+    let mut rows = as_owner(|| connected(read)).unwrap_or_else(|unreadable| unreadable.raise());
     // Rows of one part share no row with another, but the events of a row may be divided between two.
     rows.retain(|row| of_part(row, first, last));
     let customer = rows.iter().find_map(|row| row.customer.clone());

@@ -3,9 +3,10 @@
 use crate::capture::entry::Key;
 use crate::catalog::Catalog;
 use crate::catalog::args::{required, tenant_key};
+use crate::catalog::reading::Patience;
 use crate::meter::batch::Batch;
 use crate::meter::history::{self, Log, WantedEvents};
-use crate::meter::part_table::{FromPlace, parts_from};
+use crate::meter::part_table::{self, FromPlace, parts_from};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, Row, arg, connected};
@@ -105,9 +106,10 @@ fn line((step, told): (i32, Told)) -> ToldRow {
 fn told(connection: &Connection, key: Key) -> Vec<Told> {
     let mut batch = Batch::dry(connection, &[key]);
     let since = Instant::EARLIEST;
-    let wanted = [WantedEvents { tenant: key.0, conversation: key.1, since, has_marks: true }];
-    let logs = history::read(connection, &batch.catalog, &wanted).unwrap_or_else(|unreadable| unreadable.raise());
-    let Some(log) = logs.into_iter().next() else { return Vec::new() };
+    let sources = part_table::sources(connection, &[key]).remove(0);
+    let wanted = [WantedEvents { tenant: key.0, conversation: key.1, since, sources, has_marks: true }];
+    let log = history::read(connection, &batch.catalog, &wanted, Patience::OfCaller).remove(0);
+    let log = log.unwrap_or_else(|unreadable| unreadable.raise());
     let stored = parts_from(connection, &batch.catalog, &[FromPlace { key, place: &[] }]).pop().unwrap_or_default();
     let story = story(&mut batch, key, &log, &stored);
     let charges = charges(connection, key);

@@ -2,9 +2,10 @@
 
 use crate::capture::entry::Key;
 use crate::catalog::Catalog;
+use crate::catalog::reading::Patience;
 use crate::meter::batch::{BATCH, Batch};
-use crate::meter::history::{self, Log, WantedEvents};
-use crate::meter::part_table::{FromPlace, parts_from};
+use crate::meter::history::{self, Conversations, Log, WantedEvents};
+use crate::meter::part_table::{self, FromPlace, parts_from};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::progress::Progress;
 use crate::pg::sql::{Connection, arg, connected};
@@ -20,7 +21,7 @@ pub struct Recounted<'a> {
     pub key: Key<'a>,
     /// As folded, or as metered if that cannot be proved any more.
     pub parts: Vec<Part>,
-    /// Rows that a part had counted are gone.
+    /// Rows that a part had counted are gone, or cannot be read.
     pub is_unprovable: bool,
 }
 
@@ -47,41 +48,57 @@ pub fn conversations(
     mut each: impl FnMut(&[Recounted]),
 ) {
     let found = connected(|connection| in_span(connection, span));
-    let keys = found.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str()));
-    let keys: Vec<Key> = keys.filter(|(tenant, _)| is_wanted(tenant)).collect();
-    let mut progress = Progress::begin(work, "conversations", keys.len());
-    for some in keys.chunks(BATCH) {
+    let found: Vec<FoundIn> = found
+        .iter()
+        .map(|((tenant, id), sources)| FoundIn { key: (tenant, id), sources })
+        .filter(|found| is_wanted(found.key.0))
+        .collect();
+    let mut progress = Progress::begin(work, "conversations", found.len());
+    for some in found.chunks(BATCH) {
         each(&connected(|connection| recounted(connection, some, policy)));
         progress.advance(some.len());
     }
 }
 
+/// A conversation with the tables in which it was found: some of them it may never have been metered by.
+struct FoundIn<'a> {
+    key: Key<'a>,
+    sources: &'a BTreeSet<i32>,
+}
+
 /// Those with messages, marks or units in the span, or so little before it that time may end a part in it.
-fn in_span(connection: &Connection, span: Period) -> BTreeSet<(String, String)> {
+fn in_span(connection: &Connection, span: Period) -> Conversations {
     let timeout: i64 = connection.run(LONGEST_TIMEOUT, &[]).only().value();
     let since = span.start.plus(-timeout);
-    let found = history::conversations(&Catalog::now(), since, span.end);
-    let mut found = found.unwrap_or_else(|unreadable| unreadable.raise());
+    let mut found = history::conversations(&Catalog::now(), since, span.end);
     let rows = connection.run(IN_SPAN, &[span.start, span.end, since].map(|at| arg(Timestamp::from(at))));
-    found.extend(rows.iter().map(|mut row| (row.value(), row.value())));
+    for mut row in rows.iter() {
+        found.entry((row.value(), row.value())).or_default();
+    }
     found
 }
 
-fn recounted<'a>(connection: &Connection, keys: &[Key<'a>], policy: Option<&str>) -> Vec<Recounted<'a>> {
-    let since = Instant::EARLIEST;
-    let wanted =
-        keys.iter().map(|(tenant, conversation)| WantedEvents { tenant, conversation, since, has_marks: true });
-    let mut batch = Batch::dry(connection, keys);
-    let logs = history::read(connection, &batch.catalog, &wanted.collect::<Vec<_>>());
-    let logs = logs.unwrap_or_else(|unreadable| unreadable.raise());
+fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<&str>) -> Vec<Recounted<'a>> {
+    let keys: Vec<Key> = found.iter().map(|found| found.key).collect();
+    let metered = part_table::sources(connection, &keys);
+    let wanted = found.iter().zip(metered).map(|(found, metered)| WantedEvents {
+        tenant: found.key.0,
+        conversation: found.key.1,
+        since: Instant::EARLIEST,
+        sources: found.sources.iter().copied().chain(metered).collect(),
+        has_marks: true,
+    });
+    let mut batch = Batch::dry(connection, &keys);
+    let logs = history::read(connection, &batch.catalog, &wanted.collect::<Vec<_>>(), Patience::OfCaller);
     let from: Vec<FromPlace> = keys.iter().map(|key| FromPlace { key: *key, place: &[] }).collect();
     let stored = parts_from(connection, &batch.catalog, &from);
     let all = keys.iter().zip(logs).zip(stored).enumerate();
     all.map(|(index, ((key, log), stored))| {
-        let is_unprovable = stored.iter().any(|part| has_lost_rows(part, &log));
-        let parts = match is_unprovable {
-            true => stored,
-            false => folded(&mut batch, index, log.events, &stored, policy),
+        let proof = log.ok().filter(|log| !stored.iter().any(|part| has_lost_rows(part, log)));
+        let is_unprovable = proof.is_none();
+        let parts = match proof {
+            Some(log) => folded(&mut batch, index, log.events, &stored, policy),
+            None => stored,
         };
         Recounted { key: *key, parts, is_unprovable }
     })

@@ -160,3 +160,31 @@ fn a_long_function_and_what_is_left_over_are_noticed() {
     assert_eq!(functions(&text), [("long", LONGEST_FUNCTION + 2), ("short", 2)]);
     assert!(is_code_in_a_comment("    // let a = 1;") && !is_code_in_a_comment("    // Let it be; it is prose."));
 }
+
+/// What reads a table that is not ours, or makes reading it possible, and the only files that may say it. A look-up is
+/// part of the application's own INSERT, and compares and returns texts.
+const OF_FOREIGN_TABLES: [(&str, &[&str]); 4] = [
+    ("as_table_owner(", &["src/catalog/reading.rs", "src/capture/look_up.rs"]),
+    (".run_composed(", &["src/catalog/reading.rs", "src/capture/look_up.rs"]),
+    ("lock_known(", &["src/catalog/source_query.rs"]),
+    ("reader.read(", &["src/catalog/reading.rs", "src/pg/row.rs"]),
+];
+
+#[test]
+fn a_table_that_is_not_ours_is_read_in_one_room() {
+    let mut outside = Vec::new();
+    for file in sources(&["src"], ".rs") {
+        for (words, rooms) in OF_FOREIGN_TABLES {
+            let says = file.text.lines().any(|line| line.contains(words) && !line.contains("pub fn"));
+            if says && !rooms.contains(&file.path.as_str()) {
+                outside.push(format!("{}: {words}", file.path));
+            }
+        }
+        // What is put together at run time and run once is DDL.
+        let runs_once = file.text.contains(".run_once(") && !file.path.starts_with("src/calls/");
+        if runs_once || file.text.contains("pg_sys::SPI_") && file.path != "src/pg/sql.rs" {
+            outside.push(format!("{}: statements of its own", file.path));
+        }
+    }
+    assert_none("foreign tables read outside of src/catalog/reading.rs", outside);
+}

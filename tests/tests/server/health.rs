@@ -241,3 +241,13 @@ fn a_prepared_transaction_that_holds_conversations_is_named() {
     assert_eq!(session.lines(named), [""; 0]);
     drop(database);
 }
+
+#[test]
+fn an_owner_of_the_extension_that_is_no_superuser_any_more_is_named() {
+    let (database, mut session) = metered("lutingenie");
+    let leaver = database.role("leaver");
+    session.run(&format!("ALTER SCHEMA talkmeter OWNER TO {leaver}"));
+    assert_eq!(problems(&mut session), [format!("owner_not_superuser|{leaver}")]);
+    session.run("ALTER SCHEMA talkmeter OWNER TO CURRENT_USER");
+    assert_eq!(problems(&mut session), [""; 0]);
+}

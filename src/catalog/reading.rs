@@ -1,0 +1,176 @@
+//! How is a table read that is not ours? In this room, and nowhere else.
+//!
+//! It is opened by its oid under a lock, then it must have the name and the owner that the statement was made for, then
+//! it is read with its owner's rights, and what comes must be rows of that table, of the types that are read. What
+//! differs, or fails, makes this table unreadable, and nothing else: its owner's locks, code and rights are not those
+//! of the transaction that asks.
+
+use crate::catalog::source_query::SourceQuery;
+use crate::pg::error::failure;
+use crate::pg::limit;
+use crate::pg::rights::as_table_owner;
+use crate::pg::row::Reader;
+use crate::pg::settings;
+use crate::pg::sql::{Arg, Connection, Row, Rows, connected};
+use crate::pg::subtransaction::{attempt, code, is_of_server, message, sqlstate};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use talkmeter_engine::mapping::Value;
+
+thread_local! {
+    /// Tables that could not be read during this work: it does not wait for them again.
+    static GIVEN_UP: RefCell<HashSet<pg_sys::Oid>> = RefCell::default();
+}
+
+/// An attached table whose rows cannot be read. It names the table, and repeats nothing that code of its owner's said.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// The reason of quarantine of what needs its rows.
+    pub reason: &'static str,
+    pub because: String,
+}
+
+impl Unreadable {
+    fn table(query: &SourceQuery, because: &str) -> Unreadable {
+        Unreadable { reason: "source_unreadable", because: format!("Table {} {because}.", query.name) }
+    }
+
+    fn changed(query: &SourceQuery) -> Unreadable {
+        Unreadable::table(query, "was changed while it was waited for")
+    }
+
+    /// For who wants to know, and not only to meter.
+    pub fn raise(self) -> ! {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the rows of an attached table cannot be read",
+        )
+        .detail(self.because)
+        .hint("See talkmeter.health().")
+        .raise()
+    }
+}
+
+/// How long a table is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as the caller's own settings say: nobody waits for the caller.
+    OfCaller,
+    /// As a commit may: others wait for it.
+    OfCommit,
+}
+
+/// A work begins: it gives every table a chance.
+pub fn begin() {
+    GIVEN_UP.with_borrow_mut(HashSet::clear);
+}
+
+/// Runs a statement of the query's and gives `each` its rows: the ordinal, the values of the readers, and the row, of
+/// which what the statement selects after them is left.
+pub fn for_each_row(
+    query: &SourceQuery,
+    statement: &str,
+    args: &[Arg],
+    readers: &[Reader],
+    patience: Patience,
+    mut each: impl FnMut(i64, &[Value], &mut Row),
+) -> Result<(), Unreadable> {
+    connected(|connection| {
+        let rows = rows(connection, query, statement, args, patience)?;
+        match give(query, &rows, readers, &mut each) {
+            true => Ok(()),
+            false => Err(Unreadable::changed(query)),
+        }
+    })
+}
+
+/// Gives `each` the rows; false, and none, if they are not of that table, in the types that the readers read.
+fn give(query: &SourceQuery, rows: &Rows, readers: &[Reader], each: &mut dyn FnMut(i64, &[Value], &mut Row)) -> bool {
+    let is_of = is_of(query, rows, readers);
+    for mut row in rows.iter().filter(|_| is_of) {
+        let ordinal = row.value();
+        row.value::<pg_sys::Oid>();
+        let values: Vec<Value> = readers.iter().map(|reader| value(&mut row, reader)).collect();
+        each(ordinal, &values, &mut row);
+    }
+    is_of
+}
+
+/// Whether these are rows of that table, in the types that the readers read: a datum that is read as what it is not may
+/// be any memory of the process.
+fn is_of(query: &SourceQuery, rows: &Rows, readers: &[Reader]) -> bool {
+    let types = rows.base_types(3, readers.len());
+    let mut last = None;
+    types.iter().zip(readers).all(|(base_type, reader)| reader.reads(*base_type))
+        && rows.iter().all(|mut row| {
+            row.value::<i64>();
+            let table: pg_sys::Oid = row.value();
+            last == Some(table) || {
+                last = Some(table);
+                query.holds(table)
+            }
+        })
+}
+
+fn value<'r>(row: &mut Row<'r>, reader: &Reader) -> Value<'r> {
+    let (datum, is_null) = row.datum();
+    // SAFETY: the column has the type that the reader reads, and the rows live as long as the connection.
+    unsafe { reader.read(datum, is_null) }
+}
+
+fn rows<'c>(
+    connection: &'c Connection,
+    query: &SourceQuery,
+    statement: &str,
+    args: &[Arg],
+    patience: Patience,
+) -> Result<Rows<'c>, Unreadable> {
+    if patience == Patience::OfCommit && GIVEN_UP.with_borrow(|tables| tables.contains(&query.table)) {
+        return Err(Unreadable::table(query, "could not be read a moment ago"));
+    }
+    let (lock_limit, limit) = match patience {
+        Patience::OfCaller => (None, 0),
+        Patience::OfCommit => (Some(settings::source_lock_limit()), settings::source_limit()),
+    };
+    let opened = || as_table_owner(query.owner, lock_limit, || read(connection, query, statement, args));
+    match attempt(|| limit::within(limit, opened)) {
+        Ok(rows) => rows.ok_or_else(|| Unreadable::changed(query)),
+        Err(error) if is_of_server(&error) && !limit::was_up() => error.rethrow(),
+        Err(error) => {
+            GIVEN_UP.with_borrow_mut(|tables| tables.insert(query.table));
+            Err(failed(query, &error))
+        }
+    }
+}
+
+/// What an error makes of the table. The error's own words are for the log of the server.
+fn failed(query: &SourceQuery, error: &CaughtError) -> Unreadable {
+    let code = code(error);
+    failure(code, format!("talkmeter could not read table {}: {}", query.name, message(error)))
+        .detail(format!("SQLSTATE {}.", sqlstate(code)))
+        .log();
+    match code {
+        _ if limit::was_up() => Unreadable::table(query, "was not read in time"),
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => {
+            Unreadable::table(query, "was locked")
+        }
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => Unreadable::table(query, "may not be read by its owner"),
+        _ => Unreadable::table(query, "could not be read: the log of the server says why"),
+    }
+}
+
+/// Runs a statement of the query's with the rights of the table's owner, if it still means that table.
+fn read<'c>(connection: &'c Connection, query: &SourceQuery, statement: &str, args: &[Arg]) -> Option<Rows<'c>> {
+    query.open().then(|| connection.run_composed(statement, args))
+}
+
+/// Gives `each` the first rows of a table that is not attached yet; false if the table is not what it was when the
+/// query was made. Errors are the caller's to see, who owns the table.
+pub fn first_rows(query: &SourceQuery, readers: &[Reader], mut each: impl FnMut(&[Value])) -> bool {
+    connected(|connection| {
+        let found = as_table_owner(query.owner, None, || read(connection, query, &query.first, &[]));
+        found.is_some_and(|rows| give(query, &rows, readers, &mut |_, values, _| each(values)))
+    })
+}
