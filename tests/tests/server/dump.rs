@@ -34,7 +34,7 @@ fn original() -> Database {
            CREATE INDEX ON messages (conversation_id);
            CREATE INDEX ON zebra.messages (tenant_id, conversation_id);
            CREATE TABLE former (LIKE messages INCLUDING INDEXES);
-           SELECT talkmeter.define_policy('{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+           SELECT talkmeter.define_policy('{"name": "own", "starts_on": ["customer_message", "reopen"], "ends_on": ["close"],
                "charge_on": "close"}');
            SELECT talkmeter.define_policy('{"name": "agent_red", "label": "2.0.0", "starts_on": ["customer_message"],
                "ends_on": ["close"], "charge_on": "first_ai_reply", "effective_from": "2026-01-01T00:00:00Z"}');
