@@ -19,7 +19,7 @@ CREATE TABLE talkmeter.source (
     relation_name text NOT NULL,
     members regclass[] NOT NULL,
     policy text CHECK ((policy IS NOT NULL) = (role = 'messages')),
-    default_plan text COLLATE "C" REFERENCES talkmeter.plan (name),
+    default_plan text COLLATE "C",
     mapping jsonb NOT NULL,
     columns jsonb NOT NULL,
     strict boolean NOT NULL,

@@ -33,7 +33,7 @@ CREATE TABLE talkmeter.subscription (
     tenant text COLLATE "C" NOT NULL,
     subscription_id bigint NOT NULL,
     since timestamptz NOT NULL,
-    plan text COLLATE "C" REFERENCES talkmeter.plan (name),
+    plan text COLLATE "C",
     timezone text NOT NULL,
     anchor_day integer NOT NULL CHECK (anchor_day BETWEEN 1 AND 31),
     policy text,

@@ -452,6 +452,15 @@ CREATE FUNCTION talkmeter.verify()
             WHERE o.with_base OR l.kind <> 'base'
         )
         UNION ALL
+        -- No foreign key says so: a parallel restore loads the tables in any order.
+        SELECT 'plan_is_missing', n.tenant, n.object, format('There is no plan %s.', n.plan)
+        FROM (
+            SELECT s.tenant, format('subscription %s', s.subscription_id) AS object, s.plan FROM talkmeter.subscription AS s
+            UNION ALL
+            SELECT NULL, format('default plan of %s', s.relation), s.default_plan FROM talkmeter.source AS s
+        ) AS n
+        WHERE n.plan IS NOT NULL AND NOT EXISTS (SELECT FROM talkmeter.plan AS o WHERE o.name = n.plan)
+        UNION ALL
         SELECT 'dispute_is_wrong', d.tenant, format('dispute %s', d.dispute_id),
             CASE WHEN c.charge_id IS NULL THEN format('Charge %s is not there.', d.charge_id)
                 WHEN c.reverses IS NOT NULL THEN format('Charge %s takes another one back.', d.charge_id)

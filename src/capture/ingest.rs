@@ -76,8 +76,12 @@ pub unsafe extern "C-unwind" fn on_truncate(call: pg_sys::FunctionCallInfo) -> p
 
 trigger::version_1!(pg_finfo_on_insert, pg_finfo_on_update, pg_finfo_on_delete, pg_finfo_on_truncate);
 
-/// The source on whose table the trigger fired; `None` on a table that was a partition of one, or that is not attached.
+/// The source on whose table the trigger fired; `None` on a table that was a partition of one, or that is not attached,
+/// and while a dump is restored.
 pub fn source_of(call: &Call, role: Role) -> Option<Rc<Source>> {
+    if call.restores() {
+        return None;
+    }
     match sources::attachment(call.relation.rd_id, role) {
         Attachment::Attached(source) => Some(source),
         Attachment::Former => None,

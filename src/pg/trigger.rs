@@ -2,14 +2,15 @@
 //!
 //! Triggers are written out rather than with pgrx's macro, which would turn every misuse into an internal error.
 
-use crate::pg::error::failure;
+use crate::pg::error::{Failure, failure};
 use pgrx::prelude::*;
 use pgrx::trigger_support::called_as_trigger;
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ffi::CStr;
 
 thread_local! {
-    /// Tables of which this session was told that they are not attached.
+    /// Tables of which this session was told why their rows are not metered.
     static WARNED: RefCell<HashSet<pg_sys::Oid>> = RefCell::default();
 }
 
@@ -102,21 +103,45 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Whether a dump is being restored, and says so once per session and table. Its rows were metered where they were
+    /// dumped. Only who may disable the triggers can say so by settings.
+    pub fn restores(&self) -> bool {
+        // SAFETY: reads variables of this session's, and a look-up in the server's cache of the catalog.
+        let restores = unsafe {
+            !pg_sys::check_function_bodies
+                && matches!(CStr::from_ptr(pg_sys::namespace_search_path).to_bytes(), b"" | b"\"\"")
+                && pg_sys::pg_class_ownercheck(self.relation.rd_id, pg_sys::GetUserId())
+        };
+        if restores {
+            self.warn(|name| {
+                failure(PgSqlErrorCode::ERRCODE_WARNING, format!("rows of \"{name}\" are restored and not metered"))
+                    .detail(
+                        "search_path is empty and check_function_bodies is off, as pg_dump and pg_restore set them.",
+                    )
+                    .hint("If they are to be metered, insert them with other settings.")
+            });
+        }
+        restores
+    }
+
     /// Says, once per session and table, that a trigger is on a table that is not attached: the schema was restored
     /// without talkmeter's own rows, or somebody put it there. The application's statement goes on.
     pub fn warn_not_attached(&self) {
-        if !WARNED.with_borrow_mut(|warned| warned.insert(self.relation.rd_id)) {
-            return;
+        self.warn(|name| {
+            failure(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("table \"{name}\" is not attached to talkmeter"),
+            )
+            .detail("A trigger of talkmeter's is on it all the same; its rows are not metered.")
+            .hint(format!("Attach the table with talkmeter.{}, or drop the trigger.", self.trigger.attached_by))
+        });
+    }
+
+    fn warn(&self, why: impl FnOnce(&str) -> Failure) {
+        if WARNED.with_borrow_mut(|warned| warned.insert(self.relation.rd_id)) {
+            // SAFETY: an open relation has its row of the catalog.
+            why(pgrx::name_data_to_str(unsafe { &(*self.relation.rd_rel).relname })).warn();
         }
-        // SAFETY: an open relation has its row of the catalog.
-        let name = pgrx::name_data_to_str(unsafe { &(*self.relation.rd_rel).relname });
-        failure(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("table \"{name}\" is not attached to talkmeter"),
-        )
-        .detail("A trigger of talkmeter's is on it all the same; its rows are not metered.")
-        .hint(format!("Attach the table with talkmeter.{}, or drop the trigger.", self.trigger.attached_by))
-        .warn()
     }
 }
 

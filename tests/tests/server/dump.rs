@@ -2,10 +2,12 @@
 
 use postgres::error::SqlState;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::thread;
 use talkmeter_tests::{
-    Database, Session, assert_same_rows, attach, create_messages, instant, messages_mapping, program, tell, traces,
+    Database, Session, assert_same_rows, attach, create_messages, instant, messages_mapping, metered, program, tell,
+    traces,
 };
 
 // --- A database to dump ---
@@ -294,8 +296,8 @@ fn data_loaded_in_replica_role_is_not_metered_again() {
     assert_brought_back(&original, &restored);
 }
 
-/// Data of a message table in a schema, loaded while its triggers are on, is refused.
-fn data_loaded_with_triggers_on_is_refused(schema: &str) {
+/// Data of message tables in a schema, loaded while their triggers are on.
+fn data_loaded_with_triggers_on(schema: &str) {
     let original = Database::fresh("original");
     let mut session = original.connect();
     session.run(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}"));
@@ -305,24 +307,91 @@ fn data_loaded_with_triggers_on_is_refused(schema: &str) {
     tell(&mut session, "acme", "c", "now exchange");
 
     let restored = with_schema_of(&original);
-    let complaint = psql(&restored, "", &dump(&original, &["--data-only"])).expect_err("data with triggers on");
-    assert!(complaint.contains("talkmeter"), "{complaint}");
-    // One that goes on after an error complains in the end, and has billed nothing that was not dumped.
+    psql(&restored, "", &dump(&original, &["--data-only"])).expect("data without error");
+    assert_same_rows(&contents(&mut restored.connect()), &contents(&mut original.connect()));
     let restored = with_schema_of(&original);
-    let complaint =
-        pg_restore(&restored, &["--data-only"], &dump(&original, &["-Fc"])).expect_err("data with triggers on");
-    assert!(complaint.contains("talkmeter"), "{complaint}");
-    assert_eq!(restored.connect().lines("SELECT conversation FROM talkmeter.charges"), ["c"]);
+    pg_restore(&restored, &["--data-only"], &dump(&original, &["-Fc"])).expect("data without error");
+    assert_same_rows(&contents(&mut restored.connect()), &contents(&mut original.connect()));
+    let mut restored = restored.connect();
+    restored.run(&format!("SET search_path = {schema}"));
+    tell(&mut restored, "acme", "new", "now exchange");
+    assert_eq!(restored.lines("SELECT conversation FROM talkmeter.charges ORDER BY 1"), ["c", "new"]);
 }
 
 #[test]
-fn data_loaded_before_that_of_talkmeter_with_triggers_on_is_refused() {
-    data_loaded_with_triggers_on_is_refused("public");
+fn data_loaded_before_that_of_talkmeter_is_not_metered_again() {
+    data_loaded_with_triggers_on("public");
 }
 
 #[test]
-fn data_loaded_after_that_of_talkmeter_with_triggers_on_is_refused() {
-    data_loaded_with_triggers_on_is_refused("zebra");
+fn data_loaded_after_that_of_talkmeter_is_not_metered_again() {
+    data_loaded_with_triggers_on("zebra");
+}
+
+#[test]
+fn books_that_are_loaded_beside_triggers_by_what_is_no_restore_are_refused() {
+    let original = original();
+    let restored = with_schema_of(&original);
+    let script = String::from_utf8(dump(&original, &["--data-only"])).expect("a plain dump");
+    let by_hand = script.replace("SET check_function_bodies = false;", "");
+    let complaint = psql(&restored, "", by_hand.as_bytes()).expect_err("books beside triggers");
+    assert!(complaint.contains("has a trigger of talkmeter's already"), "{complaint}");
+}
+
+/// Who writes messages and does not own the table cannot keep them from being metered by the settings of a restore.
+#[test]
+fn an_application_cannot_pass_for_a_restore() {
+    let (database, mut session) = metered("lutingenie");
+    let application = database.role("application");
+    session.run(&format!(
+        "GRANT INSERT ON messages TO {application}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {application}"
+    ));
+    let write = "SET search_path = ''; SET check_function_bodies = off;
+        INSERT INTO public.messages (tenant_id, conversation_id, kind) VALUES ('acme', current_user, 'exchange')";
+    database.connect_as(&application).run(write);
+    assert_eq!(session.lines("SELECT conversation FROM talkmeter.charges"), [application]);
+    // The owner, who may disable the triggers, is warned.
+    let (mut owner, heard) = database.connect_heard();
+    owner.run(write);
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.charges"), "1");
+    assert!(heard.lock().expect("a lock").iter().any(|line| line.contains("restored and not metered")));
+}
+
+// --- In parallel ---
+
+/// A directory of a test's own.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn of(database: &Database) -> Scratch {
+        let directory = std::env::temp_dir().join(format!("talkmeter-{}", database.name()));
+        std::fs::create_dir(&directory).expect("a new directory");
+        Scratch(directory)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("a path of ours").to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_dump_that_several_jobs_restore_brings_everything_back() {
+    let original = original();
+    let scratch = Scratch::of(&original);
+    let (file, directory) = (scratch.path("dump"), scratch.path("dump.d"));
+    run("pg_dump", &["-Fc", "-f", &file, original.name()], "", &[]).expect("a dump");
+    run("pg_dump", &["-Fd", "-j", "3", "-f", &directory, original.name()], "", &[]).expect("a dump");
+    for (jobs, from) in [("2", &file), ("3", &file), ("4", &directory), ("8", &directory)] {
+        let restored = Database::empty("restored");
+        pg_restore(&restored, &["-j", jobs, from], &[]).expect("a restore without error");
+        assert_brought_back(&original, &restored);
+    }
 }
 
 // --- DROP EXTENSION ---

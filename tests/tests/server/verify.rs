@@ -185,6 +185,11 @@ fn damage_to_charges_is_named() {
             &["charge_of_unknown_plan|bravo|charge 1"],
         ),
         (
+            "a plan is gone that a subscription names",
+            "UPDATE talkmeter.subscription SET plan = 'unheard of' WHERE tenant = 'bravo' AND subscription_id = 1",
+            &["charge_of_other_plan|bravo|charge 1", "plan_is_missing|bravo|subscription 1"],
+        ),
+        (
             "a charge is of a plan that was not in force yet",
             "UPDATE talkmeter.charge SET plan = 'some' WHERE tenant = 'bravo' AND charge_id = 1",
             &["charge_of_other_plan|bravo|charge 1"],
