@@ -26,7 +26,7 @@ COMMENT ON COLUMN talkmeter.account.last_pack_id IS 'The pack_id given last';
 COMMENT ON COLUMN talkmeter.account.last_subscription_id IS 'The subscription_id given last';
 COMMENT ON COLUMN talkmeter.account.last_dispute_id IS 'The dispute_id given last';
 COMMENT ON COLUMN talkmeter.account.first_day IS 'The first local day of any charge: how far back a history reaches';
-COMMENT ON COLUMN talkmeter.account.alert_channel IS 'What the tenant''s notifications carry as their channel';
+COMMENT ON COLUMN talkmeter.account.alert_channel IS 'Where the tenant is told of alerts: the channel in talkmeter.alerts';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.account', '');
 
 CREATE TABLE talkmeter.subscription (

@@ -208,6 +208,12 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         ) AS p
         WHERE p.parts > 0
         UNION ALL
+        SELECT 'notification_queue_full', 'talkmeter_alerts',
+            format('The queue of NOTIFY is %s %% full, so alerts are not sent.', round(100 * u.usage)),
+            'See in pg_stat_activity who listens and does not read, or holds a transaction open: end it.'
+        FROM (SELECT pg_notification_queue_usage()::numeric AS usage) AS u
+        WHERE u.usage >= 0.9 AND EXISTS (SELECT FROM talkmeter.alert AS a WHERE a.notified_at IS NULL AND NOT a.muted)
+        UNION ALL
         SELECT 'transaction_prepared', x.gid,
             format('Prepared at %s by %s; until it ends it holds the conversations and tenants that it metered.',
                 x.prepared, x.owner),

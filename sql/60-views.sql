@@ -99,8 +99,10 @@ REVOKE ALL ON talkmeter.expired_packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.expired_packs IS 'Packs that expired before they were used up, and how many units were lost';
 
 CREATE VIEW talkmeter.alerts AS
-    SELECT tenant, period_start, kind, fired_at, detail, notified_at, muted, NULLIF(day, '-infinity') AS day
-    FROM talkmeter.alert;
+    SELECT e.tenant, e.period_start, e.kind, e.fired_at, e.detail, e.notified_at, e.muted,
+        NULLIF(e.day, '-infinity') AS day, a.alert_channel AS channel
+    FROM talkmeter.alert AS e
+    LEFT JOIN talkmeter.account AS a ON a.tenant = e.tenant;
 REVOKE ALL ON talkmeter.alerts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.alerts IS 'What tenants were, or are to be, told of their usage: each kind once per period';
 
