@@ -71,6 +71,7 @@ look() {
     want make command -v make
     want gzip command -v gzip
     want shellcheck command -v shellcheck
+    want python3-venv python3 -c 'import ensurepip, venv'
     if [ "$(id -u)" = 0 ]; then want util-linux command -v runuser; fi
 }
 
@@ -97,9 +98,25 @@ install_missing() {
     ' setup "$@"
 }
 
+# A Python package, so it lives in a directory of this repository's and touches no other.
+install_pgspot() {
+    local into=$talkmeter_repo/target/pgspot wanted=$talkmeter_repo/scripts/pgspot.txt
+    cmp -s "$wanted" "$into/installed.txt" && return
+    rm -rf "$into"
+    python3 -m venv "$into"
+    "$into/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$wanted" ||
+        die "could not install pgspot, which checks the install script (see scripts/pgspot.txt)." \
+            "It comes from PyPI: if that cannot be reached from here, set PIP_INDEX_URL to what can, and run this again."
+    cp "$wanted" "$into/installed.txt"
+    say "Installed: pgspot, into target/pgspot"
+}
+
 check_rust
 look
-[ ${#missing[@]} -gt 0 ] || exit 0
+if [ ${#missing[@]} = 0 ]; then
+    install_pgspot
+    exit
+fi
 
 command -v apt-get >/dev/null ||
     die "these are missing (by their Debian names): ${missing[*]}" "This system has no apt-get: install them with its own package manager."
@@ -111,3 +128,4 @@ install_missing "${wanted[@]}" || die "could not install: ${wanted[*]}" \
 look
 [ ${#missing[@]} = 0 ] || die "still missing after the installation: ${missing[*]}"
 say "Installed: ${wanted[*]}"
+install_pgspot

@@ -188,3 +188,15 @@ fn a_table_that_is_not_ours_is_read_in_one_room() {
     }
     assert_none("foreign tables read outside of src/catalog/reading.rs", outside);
 }
+
+/// What turns a datum into a value. Read as another type than it has, it may be any memory of the process.
+const OF_DATUMS: [&str; 5] =
+    ["from_datum(", "from_polymorphic_datum(", "SPI_getbinval(", "cast_mut_ptr(", "tts_values"];
+
+#[test]
+fn a_datum_is_read_where_its_type_is_known() {
+    let rooms = ["src/pg/row.rs", "src/pg/sql.rs", "src/pg/spool.rs", "src/pg/clock.rs"];
+    let reads = |text: &str| OF_DATUMS.iter().any(|word| text.contains(word));
+    let elsewhere = sources(&["src"], ".rs").into_iter().filter(|file| !rooms.contains(&file.path.as_str()));
+    assert_none("datums read elsewhere", elsewhere.filter(|file| reads(&file.text)).map(|file| file.path).collect());
+}
