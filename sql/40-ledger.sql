@@ -235,6 +235,10 @@ COMMENT ON COLUMN talkmeter.threshold.percent IS 'Net units of the period, in pe
 COMMENT ON COLUMN talkmeter.threshold.shipped IS 'Comes with the extension, so it is not dumped';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.threshold', 'WHERE NOT shipped');
 INSERT INTO talkmeter.threshold (kind, percent, shipped) VALUES ('allowance_80', 80, true), ('allowance_100', 100, true);
+CREATE TRIGGER journal_row AFTER INSERT OR UPDATE OR DELETE ON talkmeter.threshold
+    FOR EACH ROW EXECUTE FUNCTION talkmeter.journal_row();
+CREATE TRIGGER journal_truncate AFTER TRUNCATE ON talkmeter.threshold
+    FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.journal_row();
 
 CREATE TABLE talkmeter.alert (
     tenant text COLLATE "C" NOT NULL,

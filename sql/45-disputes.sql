@@ -10,6 +10,10 @@ COMMENT ON TABLE talkmeter.holidays IS 'Days from Monday to Friday that are no b
 COMMENT ON COLUMN talkmeter.holidays.day IS 'The day';
 COMMENT ON COLUMN talkmeter.holidays.name IS 'What it is called';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.holidays', '');
+CREATE TRIGGER journal_row AFTER INSERT OR UPDATE OR DELETE ON talkmeter.holidays
+    FOR EACH ROW EXECUTE FUNCTION talkmeter.journal_row();
+CREATE TRIGGER journal_truncate AFTER TRUNCATE ON talkmeter.holidays
+    FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.journal_row();
 
 CREATE TABLE talkmeter.dispute_filed (
     tenant text COLLATE "C" NOT NULL,

@@ -1,5 +1,6 @@
 //! Who may read what? Tenants their own rows only, and the roles that a server may want.
 
+use crate::calls::journal;
 use crate::catalog::args::{required, tenant_key};
 use crate::pg::error::failure;
 use crate::pg::relation::{quoted, statement};
@@ -7,6 +8,7 @@ use crate::pg::rights::{self, as_owner};
 use crate::pg::sql::{Connection, arg, connected};
 use pgrx::iter::SetOfIterator;
 use pgrx::prelude::*;
+use serde_json::json;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -72,7 +74,9 @@ fn grant_tenant(role: Option<&str>, tenant: Option<&str>) {
     as_owner(|| {
         connected(|connection| {
             let oid = known_role(connection, role);
-            connection.run(GRANT, &[arg(oid), arg(tenant)]);
+            if connection.run(GRANT, &[arg(oid), arg(tenant)]).count() > 0 {
+                journal::note(connection, "grant_tenant", Some(tenant), json!({"role": role}), None);
+            }
             grant(connection, role, TENANT);
         })
     });
@@ -88,7 +92,11 @@ fn revoke_tenant(role: Option<&str>, tenant: Option<&str>) -> bool {
     as_owner(|| {
         connected(|connection| {
             let oid = known_role(connection, role);
-            connection.run(REVOKE, &[arg(oid), arg(tenant)]).count() > 0
+            let had = connection.run(REVOKE, &[arg(oid), arg(tenant)]).count() > 0;
+            if had {
+                journal::note(connection, "revoke_tenant", Some(tenant), json!({"role": role}), None);
+            }
+            had
         })
     })
 }
@@ -141,6 +149,7 @@ fn create_roles(prefix: Option<&str>) -> SetOfIterator<'static, String> {
     let kinds = [("admin", ADMIN), ("analyst", ANALYST), ("application", APPLICATION), ("tenant", TENANT)];
     let names = as_owner(|| {
         connected(|connection| {
+            journal::note(connection, "create_roles", None, json!({"prefix": prefix}), None);
             kinds.map(|(kind, rights)| {
                 let name = format!("{prefix}_{kind}");
                 if connection.run(ROLE, &[arg(name.as_str())]).count() == 0 {
@@ -170,6 +179,8 @@ const FUNCTIONS: &str = "
     SELECT p.oid::regprocedure::text
     FROM pg_proc AS p
     WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.proname ~ $1 AND p.proname !~ $2
+        -- Whoever may execute a trigger's function may put it on a table of his own.
+        AND p.prorettype <> 'pg_catalog.trigger'::regtype
     ORDER BY p.proname";
 
 fn grant(connection: &Connection, role: &str, rights: Rights) {

@@ -1,5 +1,6 @@
 //! How does a table of the application's come to be metered, and how does that end (rule 2)?
 
+use crate::calls::journal;
 use crate::catalog::args::required;
 use crate::catalog::cache;
 use crate::catalog::offers::{self, known_policy};
@@ -15,6 +16,7 @@ use crate::pg::sql::{Connection, arg, connected};
 use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
+use serde_json::{Value as Json, json};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Column, Mapping, Reading, Value};
 use talkmeter_engine::status;
@@ -145,6 +147,7 @@ fn meter(
             still_means(connection, source, relation);
             not_attached_twice(connection, source, relation, how.role);
             drop_triggers(connection, source, how.role);
+            journal_attach(connection, source, relation, &mapping, how);
             record(connection, source, relation, mapping, recorded(checked, columns), how);
             for member in &relation.members {
                 for (name, fires, calls) in triggers {
@@ -155,6 +158,30 @@ fn meter(
             cache::announce_change(connection);
         })
     });
+}
+
+const REPLACED: &str = "
+    SELECT jsonb_build_object('policy', s.policy, 'default_plan', s.default_plan, 'mapping', s.mapping,
+        'strict', s.strict, 'starts_at', s.starts_at, 'attached_at', s.attached_at, 'attached_by', s.attached_by,
+        'detached_at', s.detached_at)
+    FROM talkmeter.source AS s
+    WHERE s.relation = $1::oid::regclass AND s.role = $2";
+
+fn journal_attach(connection: &Connection, source: pg_sys::Oid, relation: &Relation, mapping: &Json, how: &How) {
+    let rows = connection.run(REPLACED, &[arg(source), arg(how.role.name())]);
+    let mut arguments = json!({"source": relation.name, "mapping": mapping});
+    if let Some(JsonB(replaced)) = rows.first().map(|mut row| row.value()) {
+        arguments["replaced"] = replaced;
+    }
+    match how.role {
+        Role::Status => journal::note(connection, "attach_status", None, arguments, None),
+        Role::Messages => {
+            arguments["policy"] = json!(how.policy);
+            arguments["default_plan"] = json!(how.default_plan);
+            arguments["strict"] = json!(how.strict);
+            journal::note(connection, "attach", None, arguments, None);
+        }
+    }
 }
 
 /// Refuses a table whose name, or that of a partition, means another one since it was looked up: triggers are created
@@ -453,6 +480,7 @@ fn detach(source: pg_sys::Oid) {
                 .raise();
             }
             [Role::Messages, Role::Status].into_iter().for_each(|role| drop_triggers(connection, source, role));
+            journal::note(connection, "detach", None, json!({"source": relation.name}), None);
             cache::announce_change(connection);
         })
     });
@@ -461,8 +489,14 @@ fn detach(source: pg_sys::Oid) {
 const DETACH_DROPPED: &str = "
     UPDATE talkmeter.source AS s SET detached_at = clock_timestamp()
     WHERE s.relation = $1::oid::regclass AND s.detached_at IS NULL
-        AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = $1)";
+        AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = $1)
+    RETURNING s.relation_name";
 
 fn detach_dropped(connection: &Connection, source: pg_sys::Oid) -> bool {
-    connection.run(DETACH_DROPPED, &[arg(source)]).count() > 0
+    let rows = connection.run(DETACH_DROPPED, &[arg(source)]);
+    let names: Vec<String> = rows.iter().map(|mut row| row.value()).collect();
+    for name in &names {
+        journal::note(connection, "detach", None, json!({"source": name, "dropped": true}), None);
+    }
+    !names.is_empty()
 }

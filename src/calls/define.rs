@@ -1,11 +1,13 @@
 //! How does a vendor add a policy, a plan, a pack (rules 3.3, 4.1)? Which keys a definition has, the engine says.
 
+use crate::calls::journal;
 use crate::catalog::cache;
 use crate::pg::error::{Failure, failure};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Arg, Connection, arg, connected};
 use pgrx::JsonB;
 use pgrx::prelude::*;
+use serde_json::json;
 use talkmeter_engine::definition::DefinitionRow;
 use talkmeter_engine::flaw::Flaw;
 use talkmeter_engine::offer::{PackDefinition, PlanDefinition};
@@ -51,7 +53,9 @@ fn define_policy(definition: JsonB) -> i32 {
             let mut micros = |interval: &str, key: &str| micros(connection, interval, key);
             let (_, row) = sound(Policy::read(&definition.0, &mut micros));
             connection.run("LOCK TABLE talkmeter.policy IN SHARE ROW EXCLUSIVE MODE", &[]);
-            let version = connection.run(INSERT_POLICY, &[row_arg(row)]).only().value();
+            let version: i32 = connection.run(INSERT_POLICY, &[row_arg(row)]).only().value();
+            let arguments = json!({"definition": definition.0, "version": version});
+            journal::note(connection, "define_policy", None, arguments, None);
             cache::announce_change(connection);
             version
         })
@@ -71,7 +75,12 @@ const INSERT_PLAN: &str = "
 #[pg_extern(sql = false)]
 fn define_plan(definition: JsonB) {
     let (plan, row) = sound(PlanDefinition::read(&definition.0));
-    as_owner(|| connected(|connection| insert_once(connection, INSERT_PLAN, row, "plan", &plan.name)));
+    as_owner(|| {
+        connected(|connection| {
+            insert_once(connection, INSERT_PLAN, row, "plan", &plan.name);
+            journal::note(connection, "define_plan", None, json!({"definition": definition.0}), None);
+        })
+    });
 }
 
 const INSERT_PACK: &str = "
@@ -87,6 +96,7 @@ fn define_pack(definition: JsonB) {
             let mut micros = |interval: &str, key: &str| micros(connection, interval, key);
             let (pack, row) = sound(PackDefinition::read(&definition.0, &mut micros));
             insert_once(connection, INSERT_PACK, row, "pack", &pack.name);
+            journal::note(connection, "define_pack", None, json!({"definition": definition.0}), None);
         })
     });
 }

@@ -3,12 +3,13 @@
 use crate::billing::account::{self, Needed};
 use crate::billing::charge_rows::known_standing;
 use crate::billing::post;
-use crate::calls::locked;
+use crate::calls::{journal, locked};
 use crate::catalog::args::{required, tenant_key};
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::error::failure;
 use crate::pg::sql::{Connection, arg};
 use pgrx::prelude::*;
+use serde_json::json;
 use std::collections::HashSet;
 use talkmeter_engine::period;
 
@@ -22,7 +23,10 @@ fn credit(tenant: Option<&str>, charge_id: Option<i64>, note: Option<&str>) -> i
     let (charge_id, note) = (required(charge_id, "charge_id"), required(note, "note"));
     locked(tenant, |connection| {
         not_disputed(connection, tenant, charge_id);
-        post::credit(connection, tenant, charge_id, note)
+        let entry = post::credit(connection, tenant, charge_id, note);
+        let arguments = json!({"charge_id": charge_id, "reversed_by": entry});
+        journal::note(connection, "credit", Some(tenant), arguments, Some(note));
+        entry
     })
 }
 
@@ -101,6 +105,8 @@ fn file(connection: &Connection, tenant: &str, charge_id: i64, reason: &str) -> 
     let id: i64 = connection.run(COUNT, &[arg(tenant)]).only().value();
     let due = due.expect("the calendar goes on for more than a month");
     connection.run(FILE, &[arg(tenant), arg(id), arg(charge_id), arg(reason), arg(Timestamp::from(due))]);
+    let arguments = json!({"charge_id": charge_id, "dispute_id": id});
+    journal::note(connection, "dispute", Some(tenant), arguments, Some(reason));
     id
 }
 
@@ -148,5 +154,7 @@ fn resolve_dispute(tenant: Option<&str>, dispute_id: Option<i64>, resolution: Op
             post::credit(connection, tenant, charge_id, note.unwrap_or_default());
         }
         connection.run(RESOLVE, &[arg(tenant), arg(dispute_id), arg(resolution), arg(note)]);
+        let arguments = json!({"dispute_id": dispute_id, "charge_id": charge_id, "resolution": resolution});
+        journal::note(connection, "resolve_dispute", Some(tenant), arguments, note);
     });
 }

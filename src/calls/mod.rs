@@ -6,6 +6,7 @@ mod attach;
 mod define;
 mod dispute;
 mod flush;
+mod journal;
 mod mark;
 mod packs;
 mod reconcile;

@@ -1,6 +1,6 @@
 //! Which packs does a tenant have (rule 4.3)?
 
-use crate::calls::locked;
+use crate::calls::{journal, locked};
 use crate::catalog::args::{instant, required, short_enough, tenant_key};
 use crate::catalog::offers;
 use crate::pg::clock::Timestamp;
@@ -8,6 +8,7 @@ use crate::pg::error::failure;
 use crate::pg::sql::{Connection, arg};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
+use serde_json::json;
 use talkmeter_engine::instant::Instant;
 
 /// Records the purchase of a pack and returns its id; the same key twice is one purchase.
@@ -69,6 +70,8 @@ const PURCHASE: &str = "
 fn purchase(connection: &Connection, tenant: &str, pack: &str, key: Option<&str>, at: Instant) -> i64 {
     let id: i64 = connection.run(COUNT, &[arg(tenant)]).only().value();
     connection.run(PURCHASE, &[arg(tenant), arg(id), arg(pack), arg(Timestamp::from(at)), arg(key)]);
+    let arguments = json!({"pack": pack, "purchase_key": key, "purchased_at": journal::time(at), "pack_id": id});
+    journal::note(connection, "buy_pack", Some(tenant), arguments, None);
     id
 }
 
@@ -90,6 +93,7 @@ fn refund_pack(tenant: Option<&str>, pack_id: Option<i64>) {
         if connection.run(REFUND, &[arg(tenant), arg(pack_id)]).count() == 0 {
             not_refundable(connection, tenant, pack_id);
         }
+        journal::note(connection, "refund_pack", Some(tenant), json!({"pack_id": pack_id}), None);
     });
 }
 

@@ -1,7 +1,7 @@
 //! Does what was charged on a day agree with the messages, and with what somebody else counted (rule 4.6)?
 
 use crate::billing::account::{self, Needed};
-use crate::calls::sweep;
+use crate::calls::{journal, sweep};
 use crate::catalog::args::{self, required, tenant_key};
 use crate::meter::batch::BATCH;
 use crate::pg::clock::{self, Day, Timestamp};
@@ -9,8 +9,10 @@ use crate::pg::error::failure;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, arg, connected};
 use crate::reports::recount;
+use pgrx::JsonB;
 use pgrx::datum::Date;
 use pgrx::prelude::*;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::alert::is_off;
 use talkmeter_engine::draw_down::Account;
@@ -170,6 +172,17 @@ const RECORD: &str = "
             IS NOT DISTINCT FROM (excluded.charged, excluded.recounted, excluded.unprovable, excluded.external)
             THEN r.reviewed_by END";
 
+// The review of other counts than those that are there now, which recording them would forget.
+const REVIEWED: &str = "
+    SELECT r.tenant, jsonb_build_object('charged', r.charged, 'recounted', r.recounted, 'unprovable', r.unprovable,
+        'external', r.external, 'reviewed_at', r.reviewed_at, 'reviewed_by', r.reviewed_by)
+    FROM unnest($2::text[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) AS u (tenant, charged, recounted, unprovable,
+        external)
+    JOIN talkmeter.reconciliation AS r ON r.tenant = u.tenant AND r.day = $1
+    WHERE r.reviewed_at IS NOT NULL AND (r.charged, r.recounted, r.unprovable, r.external)
+        IS DISTINCT FROM (u.charged, u.recounted, u.unprovable, u.external)
+    FOR UPDATE OF r";
+
 const ALERT: &str = "
     INSERT INTO talkmeter.alert AS a (tenant, period_start, period_end, kind, day, detail)
     SELECT r.tenant, COALESCE(p.period_start, d.day_start), COALESCE(p.period_end, d.day_end), 'reconcile', r.day,
@@ -186,18 +199,23 @@ fn record(connection: &Connection, day: Day, days: &BTreeMap<String, Counts>) {
     let all: Vec<(&String, &Counts)> = days.iter().collect();
     for some in all.chunks(BATCH) {
         let counts = |count: fn(&Counts) -> i64| arg(some.iter().map(|(_, own)| count(own)).collect::<Vec<_>>());
-        connection.run(
-            RECORD,
-            &[
+        let counted = || {
+            vec![
                 arg(day),
                 arg(some.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>()),
                 counts(|own| own.charged),
                 counts(|own| own.recounted),
                 counts(|own| own.unprovable),
                 arg(some.iter().map(|(_, own)| own.external).collect::<Vec<_>>()),
-                arg(some.iter().map(|(_, own)| own.is_flagged()).collect::<Vec<_>>()),
-            ],
-        );
+            ]
+        };
+        for mut row in connection.run(REVIEWED, &counted()).iter() {
+            let (tenant, JsonB(replaced)): (String, _) = (row.value(), row.value());
+            let arguments = json!({"day": shown(connection, day), "replaced": replaced});
+            journal::note(connection, "reconcile", Some(&tenant), arguments, None);
+        }
+        let flagged = arg(some.iter().map(|(_, own)| own.is_flagged()).collect::<Vec<_>>());
+        connection.run(RECORD, &counted().into_iter().chain([flagged]).collect::<Vec<_>>());
     }
     let flagged: Vec<(&String, &Counts)> = all.into_iter().filter(|(_, own)| own.is_flagged()).collect();
     let times = |time: fn(Period) -> Instant| {
@@ -205,6 +223,21 @@ fn record(connection: &Connection, day: Day, days: &BTreeMap<String, Counts>) {
     };
     let tenants = arg(flagged.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>());
     connection.run(ALERT, &[arg(day), tenants, times(|day| day.start), times(|day| day.end)]);
+}
+
+// Locked, so that of two reports at once each tells which one it replaced.
+const REPORTED: &str = "
+    SELECT jsonb_build_object('units', e.units, 'at', e.reported_at, 'by', e.reported_by)
+    FROM talkmeter.external_count AS e
+    WHERE e.tenant = $1 AND e.day = $2
+    FOR UPDATE";
+
+const SHOWN: &str = "SELECT to_jsonb($1::date)";
+
+/// A day as an argument in the journal.
+fn shown(connection: &Connection, day: Day) -> Value {
+    let JsonB(shown) = connection.run(SHOWN, &[arg(day)]).only().value();
+    shown
 }
 
 const REPORT: &str = "
@@ -220,7 +253,18 @@ fn report_external(tenant: Option<&str>, day: Option<Date>, units: Option<i64>) 
     if units < 0 {
         failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"units\" is negative").raise();
     }
-    as_owner(|| connected(|connection| connection.run(REPORT, &[arg(tenant), arg(day), arg(units)]).count()));
+    as_owner(|| {
+        connected(|connection| {
+            let rows = connection.run(REPORTED, &[arg(tenant), arg(day)]);
+            let replaced: Option<JsonB> = rows.first().map(|mut row| row.value());
+            connection.run(REPORT, &[arg(tenant), arg(day), arg(units)]);
+            let mut arguments = json!({"day": shown(connection, day), "units": units});
+            if let Some(JsonB(replaced)) = replaced {
+                arguments["replaced"] = replaced;
+            }
+            journal::note(connection, "report_external", Some(tenant), arguments, None);
+        })
+    });
 }
 
 const REVIEW: &str = "
@@ -232,7 +276,15 @@ const REVIEW: &str = "
 fn review(tenant: Option<&str>, day: Option<Date>) {
     let tenant = tenant_key(tenant);
     let day = args::day(required(day, "day"), "day");
-    let reviewed = as_owner(|| connected(|connection| connection.run(REVIEW, &[arg(tenant), arg(day)]).count()));
+    let reviewed = as_owner(|| {
+        connected(|connection| {
+            let reviewed = connection.run(REVIEW, &[arg(tenant), arg(day)]).count();
+            if reviewed > 0 {
+                journal::note(connection, "review", Some(tenant), json!({"day": shown(connection, day)}), None);
+            }
+            reviewed
+        })
+    });
     if reviewed == 0 {
         failure(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,

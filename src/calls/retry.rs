@@ -1,5 +1,6 @@
 //! Which rows in quarantine can be metered by now (rule 3.7)?
 
+use crate::calls::journal;
 use crate::capture::entry::{Entry, RowName};
 use crate::capture::ingest::{self, push_row};
 use crate::capture::quarantine;
@@ -17,6 +18,7 @@ use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, Row, Rows, arg, connected};
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;
+use serde_json::json;
 use std::collections::BTreeMap;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
@@ -30,7 +32,14 @@ fn retry_quarantine() -> i64 {
     let mut progress = Progress::begin("retry_quarantine", "rows", before as usize);
     retry(&|connection, after| connection.run(ALL, &[arg(after), arg(BATCH)]), |looked_at| progress.advance(looked_at));
     commit::work();
-    before - count()
+    let left = before - count();
+    if left > 0 {
+        let note = |connection: &Connection| {
+            journal::note(connection, "retry_quarantine", None, json!({"left": left}), None);
+        };
+        as_owner(|| connected(note));
+    }
+    left
 }
 
 /// Notes again the rows whose time has come by `as_of`.

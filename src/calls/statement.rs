@@ -1,13 +1,14 @@
 //! How does a billing month end (rule 4.6)? Swept, and its statement frozen.
 
 use crate::billing::account::{self, Needed};
-use crate::calls::{locked, sweep};
+use crate::calls::{journal, locked, sweep};
 use crate::catalog::args::{instant, required, tenant_key};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::failure;
 use crate::pg::sql::{Connection, arg};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
+use serde_json::json;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::period::Period;
 
@@ -18,7 +19,10 @@ fn finalize(tenant: Option<&str>, period_start: Option<TimestampWithTimeZone>) {
     let tenant = tenant_key(tenant);
     let start = instant(required(period_start, "period_start"), "period_start");
     sweep::end_what_has_ended(clock::now());
-    locked(tenant, |connection| freeze(connection, tenant, known_period(connection, tenant, start)));
+    locked(tenant, |connection| {
+        freeze(connection, tenant, known_period(connection, tenant, start));
+        journal::note(connection, "finalize", Some(tenant), json!({"period_start": journal::time(start)}), None);
+    });
 }
 
 fn known_period(connection: &Connection, tenant: &str, start: Instant) -> Period {

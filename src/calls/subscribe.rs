@@ -3,7 +3,7 @@
 use crate::billing::account::{self, Books, Needed};
 use crate::billing::post::post_waiting;
 use crate::billing::subscription_rows::{NewSubscription, write};
-use crate::calls;
+use crate::calls::{self, journal};
 use crate::catalog::args::{instant, required, tenant_key};
 use crate::catalog::offers::{self, known_policy};
 use crate::pg::clock::Timestamp;
@@ -12,6 +12,7 @@ use crate::pg::sql::{Connection, arg};
 use chrono::Datelike;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
+use serde_json::json;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::near;
 use talkmeter_engine::period;
@@ -48,6 +49,9 @@ fn subscribe(
         zone_may_change(connection, tenant, books, since, zone);
         let id = write(connection, tenant, &new, books.last_subscription_id);
         post_waiting(connection, tenant, since);
+        let arguments = json!({"plan": plan, "since": journal::time(since), "timezone": timezone,
+            "anchor_day": anchor_day, "policy": policy, "subscription_id": id});
+        journal::note(connection, "subscribe", Some(tenant), arguments, None);
         id
     })
 }
@@ -90,6 +94,8 @@ fn change_plan(tenant: Option<&str>, plan: Option<&str>, at: Option<TimestampWit
         change(connection, tenant, books, at, since, Some(plan.to_owned()));
         // It may overrule a cancelling, since which units wait.
         post_waiting(connection, tenant, since);
+        let arguments = json!({"plan": plan, "at": journal::time(at), "in_force": journal::time(since)});
+        journal::note(connection, "change_plan", Some(tenant), arguments, None);
         since
     });
     Timestamp::from(since).shown()
@@ -105,6 +111,7 @@ fn cancel(tenant: Option<&str>, at: Option<TimestampWithTimeZone>) {
             no_plan(tenant);
         }
         change(connection, tenant, books, at, at, None);
+        journal::note(connection, "cancel", Some(tenant), json!({"at": journal::time(at)}), None);
     });
 }
 

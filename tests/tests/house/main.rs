@@ -3,6 +3,7 @@
 //! Needs no server. `docs/design.md` draws the floors; this reads them off the code.
 
 mod floors;
+mod journal;
 mod manners;
 mod references;
 

@@ -18,6 +18,7 @@ mod explain;
 mod health;
 mod hostile;
 mod ids;
+mod journal;
 mod look_up;
 mod marks;
 mod month;
