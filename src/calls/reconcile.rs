@@ -176,8 +176,8 @@ const RECORD: &str = "
 const REVIEWED: &str = "
     SELECT r.tenant, jsonb_build_object('charged', r.charged, 'recounted', r.recounted, 'unprovable', r.unprovable,
         'external', r.external, 'reviewed_at', r.reviewed_at, 'reviewed_by', r.reviewed_by)
-    FROM unnest($2::text[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) AS u (tenant, charged, recounted, unprovable,
-        external)
+    FROM unnest($2::text[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
+        AS u (tenant, charged, recounted, unprovable, external)
     JOIN talkmeter.reconciliation AS r ON r.tenant = u.tenant AND r.day = $1
     WHERE r.reviewed_at IS NOT NULL AND (r.charged, r.recounted, r.unprovable, r.external)
         IS DISTINCT FROM (u.charged, u.recounted, u.unprovable, u.external)
