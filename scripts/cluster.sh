@@ -111,7 +111,7 @@ make_tree() {
     # By name, because elsewhere than on Debian bindir may be /usr/bin.
     for program in postgres initdb pg_ctl pg_config psql createdb dropdb pg_isready pgbench \
         pg_test_fsync vacuumdb reindexdb pg_dump pg_dumpall pg_restore pg_basebackup pg_receivewal pg_recvlogical \
-        pg_rewind pg_checksums pg_controldata pg_resetwal pg_waldump pg_amcheck pg_upgrade pg_verifybackup; do
+        pg_rewind pg_checksums pg_controldata pg_resetwal pg_waldump pg_amcheck pg_upgrade pg_verifybackup pg_repack; do
         if [ -e "$bindir/$program" ]; then cp -L "$bindir/$program" "$tree$bindir/"; fi
     done
     [ -x "$tree$bindir/postgres" ] || die "no server programs in $bindir: run make setup."

@@ -60,6 +60,8 @@ look() {
     want "postgresql-$major" test -x "$bindir/initdb" -a -x "$bindir/postgres"
     want "postgresql-server-dev-$major" test -f "$include/postgres.h" -a -x "$runners/regress/pg_regress" \
         -a -x "$runners/isolation/pg_isolation_regress"
+    # What operators rewrite tables with; a test rewrites ours.
+    want "postgresql-$major-repack" test -x "$bindir/pg_repack"
     # Packages cannot complete a server that did not come from them.
     if [ ${#missing[@]} -gt 0 ] && [ -n "$bindir" ] && [ "$bindir" != "/usr/lib/postgresql/$major/bin" ]; then
         die "$pg_config describes a server in $bindir that lacks its programs, headers ($include) or pg_regress ($runners)." \

@@ -12,7 +12,7 @@ use crate::catalog::sources::{Layout, Role, Source};
 use crate::meter::commit;
 use crate::meter::history;
 use crate::pg::clock::{self, Timestamp};
-use crate::pg::locks;
+use crate::pg::locks::{self, Conversations};
 use crate::pg::progress::Progress;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, Row, Rows, arg, connected};
@@ -122,6 +122,8 @@ impl Waiting {
 /// Notes the selected entries again; `looked_at` learns how many at a time.
 fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_at: impl FnMut(usize)) {
     reading::begin();
+    // Read first and deleted then.
+    Conversations::begin();
     let mut after = Uuid::from_bytes([0; 16]);
     loop {
         let entries: Vec<Waiting> = as_owner(|| {

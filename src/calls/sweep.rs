@@ -9,7 +9,7 @@ use crate::catalog::sources;
 use crate::meter::batch::{BATCH, Batch};
 use crate::meter::commit;
 use crate::pg::clock::Timestamp;
-use crate::pg::locks::Conversations;
+use crate::pg::locks::{self, Conversations};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, arg, connected};
 use pgrx::datum::TimestampWithTimeZone;
@@ -24,6 +24,8 @@ fn sweep(as_of: TimestampWithTimeZone) -> i64 {
 
 /// Ends every part that time has ended by an instant that is not in the future, and returns how many ended.
 pub fn end_what_has_ended(as_of: Instant) -> i64 {
+    // Read by every work, and written by this one.
+    locks::for_writing(&[c"source"]);
     // What this transaction inserted, and what has come due, counts before time does.
     retry::future(as_of);
     commit::work();
@@ -31,19 +33,20 @@ pub fn end_what_has_ended(as_of: Instant) -> i64 {
         connected(sources::record_columns_anew);
         let mut ended = 0;
         let mut postings = Postings::default();
-        let mut locks = Conversations::begin();
+        let mut conversations = Conversations::begin();
         let mut after = None;
         while let Some(keys) = connected(|connection| due(connection, as_of, after.as_ref())) {
             connected(|connection| {
                 let borrowed: Vec<_> = keys.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
-                let mut batch = Batch::lock(connection, &mut locks, &borrowed);
+                let mut batch = Batch::lock(connection, &mut conversations, &borrowed);
                 ended += (0..keys.len()).filter(|index| batch.pass_time(*index, as_of)).count() as i64;
                 batch.write().iter().for_each(|posting| postings.push(posting));
             });
             pgrx::check_for_interrupts!();
             after = keys.into_iter().last();
         }
-        post::post(postings, locks.then_tenants());
+        post::post(postings, conversations.then_tenants());
+        locks::ledger_for_writing();
         alerts::send();
         ended
     })

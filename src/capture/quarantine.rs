@@ -44,13 +44,37 @@ fn names<'r>(rows: impl Iterator<Item = &'r RowName> + Clone) -> [Arg; 5] {
     ]
 }
 
+// The entries of named rows that nobody else is looking at. A work that has locked conversations never waits for an
+// entry: whoever holds that may be waiting for a conversation. It is a transaction that changes the row and takes the
+// entry away itself, or a retry that decides on it.
+macro_rules! take_unlocked {
+    ($condition:literal) => {
+        concat!(
+            "WITH found AS MATERIALIZED (
+                SELECT q.quarantine_id FROM ",
+            named_rows!(),
+            " JOIN talkmeter.quarantined AS q ON ",
+            is_of_row!(),
+            $condition,
+            " FOR UPDATE OF q SKIP LOCKED
+            )
+            DELETE FROM talkmeter.quarantined AS gone USING found WHERE gone.quarantine_id = found.quarantine_id"
+        )
+    };
+}
+
 // An entry for the same row says what was the matter before.
-const REPLACE: &str = concat!(
-    "DELETE FROM talkmeter.quarantined AS q USING ",
-    named_rows!(),
-    " WHERE q.mark_kind IS NULL AND ",
-    is_of_row!()
-);
+const REPLACE: &str = take_unlocked!(" AND q.mark_kind IS NULL");
+
+const RELEASE: &str = take_unlocked!("");
+
+/// Takes out rows that can be judged by now. For a work that has locked their conversations.
+pub fn release(rows: &[RowName]) {
+    for batch in rows.chunks(BATCH) {
+        let names = || names(batch.iter());
+        locks::despite_conflicts(|connection| connection.run(RELEASE, &names()).count());
+    }
+}
 
 const WRITE: &str = "
     INSERT INTO talkmeter.quarantined (source_id, message_id, occurred_at, tenant, conversation, reason, detail,
@@ -103,7 +127,7 @@ const LEAVE_NAMELESS: &str = "
             AND o.conversation IS NOT DISTINCT FROM $3 AND o.occurred_at IS NOT DISTINCT FROM $4
         LIMIT 1)";
 
-/// Removes the entries of rows that were changed or deleted. Returns the rows that had an entry and were no events.
+/// Removes the entries of rows that were changed or deleted: before any conversation is locked. Returns the rows that had an entry and were no events.
 pub fn leave(connection: &Connection, rows: &[RowName]) -> Vec<RowName> {
     let mut left = Vec::new();
     for batch in rows.chunks(BATCH) {
@@ -142,7 +166,10 @@ pub fn occupied(connection: &Connection, sources: Vec<i32>) -> Vec<i32> {
 
 /// Whether any row of a source is in quarantine.
 pub fn holds_any(source: i32) -> bool {
-    as_owner(|| connected(|connection| !occupied(connection, vec![source]).is_empty()))
+    as_owner(|| {
+        locks::for_writing(&[c"quarantined"]);
+        connected(|connection| !occupied(connection, vec![source]).is_empty())
+    })
 }
 
 /// What quarantine has to say of a row.

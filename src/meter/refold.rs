@@ -8,6 +8,7 @@ use crate::meter::batch::{Batch, unit};
 use crate::meter::folding::Folding;
 use crate::meter::history::{self, Log, WantedEvents};
 use crate::meter::part_table::{self, FromPlace};
+use crate::pg::locks;
 use crate::pg::sql::{Connection, arg};
 use std::collections::BTreeMap;
 use talkmeter_engine::order::{self, MessageId};
@@ -46,6 +47,8 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
     if from.is_empty() {
         return;
     }
+    // Which charges stand is read before tenants are locked.
+    locks::ledger_for_writing();
     let stored = part_table::parts_from(batch.connection, &batch.catalog, &from);
     let starts: Vec<Restart> = stored.iter().zip(&from).map(|(parts, from)| restart(parts, from.place)).collect();
     let wanted = late.iter().zip(&starts).map(|(late, start)| {

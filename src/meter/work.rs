@@ -22,8 +22,9 @@ use talkmeter_engine::status;
 
 /// What quarantine loses and gains, then conversations in key order, then tenants.
 pub fn meter(taken: &Taken) {
+    let locks = Conversations::begin();
     let known = Known::gather(taken);
-    let mut work = Work { known: &known, locks: Conversations::begin(), postings: Postings::default() };
+    let mut work = Work { known: &known, locks, postings: Postings::default() };
     let mut events = taken.events();
     while let Some(count) = work.foldable(&mut events) {
         work.fold(events.chunk(), count);
@@ -134,7 +135,7 @@ impl Work<'_> {
             quarantine::raise(entry);
         }
         if !findings.released.is_empty() {
-            quarantine::leave(connection, &findings.released);
+            quarantine::release(&findings.released);
         }
         quarantine::write_all(connection, &mut findings.refused);
         batch.write()

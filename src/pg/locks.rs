@@ -7,6 +7,7 @@
 use crate::pg::sql::{Arg, Connection, OverRows, column, connected, insert_rows};
 use crate::pg::subtransaction::{attempt, code};
 use pgrx::prelude::*;
+use std::ffi::CStr;
 
 const CONVERSATIONS: OverRows = insert_rows!(
     "talkmeter.conversation_lock",
@@ -20,6 +21,44 @@ const TENANTS: OverRows = insert_rows!(
     "ON CONFLICT (tenant) DO UPDATE SET tenant = excluded.tenant WHERE false"
 );
 
+/// The tables that a work on conversations writes, in the order in which it locks them.
+const TABLES_OF_CONVERSATIONS: [&CStr; 6] =
+    [c"quarantined", c"conversation_lock", c"conversation", c"part", c"marked", c"subscription"];
+
+/// Those that a work on tenants writes, which come after those of conversations.
+const TABLES_OF_TENANTS: [&CStr; 11] = [
+    c"tenant_lock",
+    c"account",
+    c"subscription",
+    c"period",
+    c"pack",
+    c"charge",
+    c"unplanned_unit",
+    c"day_units",
+    c"alert",
+    c"dispute_filed",
+    c"statement_line",
+];
+
+/// Locks tables of ours for writing, until the transaction ends. Whoever reads one first and then writes it waits, for
+/// the stronger lock, for a REINDEX or a rewrite that waits for the weaker one: so the stronger comes first. And what is
+/// locked cannot be rewritten between two statements of one work.
+pub fn for_writing(tables: &[&CStr]) {
+    // SAFETY: look-ups in the server's cache of the catalog by constant names; any oid may be locked.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
+        for table in tables {
+            let table = pg_sys::get_relname_relid(table.as_ptr(), schema);
+            pg_sys::LockRelationOid(table, pg_sys::RowExclusiveLock as i32);
+        }
+    }
+}
+
+/// Locks the tables that a ledger is in: before they are read by a work that may write them.
+pub fn ledger_for_writing() {
+    for_writing(&TABLES_OF_TENANTS);
+}
+
 /// How often we may lose a race against others before the error is passed on.
 const TRIES: u32 = 100;
 
@@ -28,8 +67,9 @@ const TRIES: u32 = 100;
 pub struct Conversations(());
 
 impl Conversations {
-    /// A work begins.
+    /// A work begins. Its tables are locked before anything in them is read.
     pub fn begin() -> Conversations {
+        for_writing(&TABLES_OF_CONVERSATIONS);
         Conversations(())
     }
 
@@ -40,21 +80,26 @@ impl Conversations {
 
     /// No further conversation will be locked: tenants may be.
     pub fn then_tenants(self) -> Tenants {
-        Tenants(())
+        Tenants::begin()
     }
 }
 
 /// A work that may lock tenants, and no conversation any more.
-pub struct Tenants(());
+pub struct Tenants {
+    has_tables: bool,
+}
 
 impl Tenants {
     /// A work begins that concerns no conversation.
     pub fn begin() -> Tenants {
-        Tenants(())
+        Tenants { has_tables: false }
     }
 
     /// Locks tenants, given in key order, each once.
     pub fn lock(&mut self, connection: &Connection, tenants: &[&str]) {
+        if !std::mem::replace(&mut self.has_tables, true) {
+            ledger_for_writing();
+        }
         lock(connection, &TENANTS, tenants.len(), || vec![column(tenants, |tenant| *tenant)]);
     }
 }

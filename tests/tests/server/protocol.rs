@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Tier};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect};
@@ -785,6 +786,43 @@ fn two_commits_of_several_chunks_over_the_same_tenants_in_opposite_order_both_su
     });
     commits.into_iter().for_each(|commit| commit.join().expect("no error of either"));
     is_whole(&mut session);
+}
+
+/// An entry of quarantine is taken out by who changes its row, before conversations are locked, and by who folds its
+/// conversation again, after that. The second must not wait for the first.
+#[test]
+fn a_change_of_a_row_in_quarantine_and_a_late_row_of_its_conversation_both_commit() {
+    let database = Database::fresh("quarantine_order");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    let define = |since: &str| {
+        format!(
+            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+                "charge_on": "first_ai_reply", "effective_from": "{since}"}}')"#
+        )
+    };
+    session.run(&define("2026-06-01T00:00:00Z"));
+    attach(&mut session, "messages", "own", Some("agent_red/starter"), &messages_mapping());
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["unknown_policy"]);
+    session.run(&define("2026-01-01T00:00:00Z"));
+    let [mut holder, mut changer, mut teller] = [(); 3].map(|()| database.connect());
+    holder.run("BEGIN");
+    tell(&mut holder, "acme", "a", "10:00 note");
+    holder.run("SELECT talkmeter.flush()");
+    changer.run("BEGIN; UPDATE messages SET kind = 'visit' WHERE conversation_id = 'c'");
+    tell(&mut changer, "acme", "a", "10:01 note");
+    let pid = changer.pid();
+    let changing = thread::spawn(move || changer.run("COMMIT"));
+    session.wait_until_blocked(pid);
+    let telling = thread::spawn(move || tell(&mut teller, "acme", "c", "09:50 customer_message"));
+    thread::sleep(Duration::from_millis(200));
+    holder.run("COMMIT");
+    changing.join().expect("the change");
+    telling.join().expect("the late row");
+    assert_eq!(counted(&mut session), ["c|3"]);
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), NOTHING);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
 }
 
 // --- Replication ---

@@ -2,8 +2,12 @@
 //!
 //! A rewrite gives every row a new transaction: a snapshot that is older than the lock sees an empty table.
 
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use talkmeter_tests::{Database, Session, metered, standing_charges, tell};
+use talkmeter_tests::{
+    Database, PLAN, Random, Session, assert_same_rows, at_length, metered, standing_charges, tell, variable,
+};
 
 const NOTHING: [&str; 0] = [];
 
@@ -170,4 +174,146 @@ fn a_rewrite_of_any_own_table_loses_no_message_and_charges_none_twice() {
         assert_eq!(session.lines("SELECT message_id, reason FROM talkmeter.quarantine").len(), 1, "{table}");
         assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING, "{table}");
     }
+}
+
+// --- Under load ---
+
+/// Tables of ours that a work writes.
+const WRITTEN: [&str; 12] = [
+    "quarantined",
+    "conversation_lock",
+    "conversation",
+    "part",
+    "marked",
+    "tenant_lock",
+    "account",
+    "subscription",
+    "period",
+    "charge",
+    "day_units",
+    "alert",
+];
+
+/// Who writes meanwhile.
+const WRITERS: usize = 4;
+
+/// One transaction of a writer: messages of a few conversations in any order of time, so that most come late; some
+/// change, some cannot be metered.
+fn write(session: &mut Session, random: &mut Random) {
+    let mut sql = "BEGIN;".to_owned();
+    for _ in 0..1 + random.below(3) {
+        let (tenant, conversation) = (random.below(3), random.below(40));
+        let second = random.below(86_400);
+        let kind = ["customer_message", "ai_reply", "exchange", "note", "unheard_of"][random.below(5)];
+        sql += &format!(
+            "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+             VALUES ('t{tenant}', 'c{conversation}', '2026-03-01 00:00+00'::timestamptz + interval '{second} s', '{kind}');"
+        );
+    }
+    if random.below(4) == 0 {
+        let kind = ["customer_message", "ai_reply", "note"][random.below(3)];
+        let id = random.below(500);
+        sql += &format!("UPDATE messages SET kind = '{kind}' WHERE id = {id} AND kind IN ('unheard_of', 'note');");
+    }
+    session.run(&(sql + "COMMIT"));
+}
+
+/// Does `disturb` while clients write, and says how many transactions they committed. An error of theirs fails the test.
+fn while_clients_write(database: &Database, disturb: impl FnOnce()) -> usize {
+    let (mut random, seed) = Random::seeded();
+    println!("TALKMETER_SEED={seed}");
+    let (stop, written) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            let mut own = Random::new(random.below(usize::MAX) as u64);
+            let (stop, written) = (&stop, &written);
+            scope.spawn(move || {
+                let mut session = database.connect();
+                while !stop.load(Ordering::Relaxed) {
+                    write(&mut session, &mut own);
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // They stop also if it fails.
+        let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
+        stop.store(true, Ordering::Relaxed);
+        stopped.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    written.into_inner()
+}
+
+const PARTS: &str = "
+    SELECT tenant, conversation, started_at, ended_at, message_count, billable, charged_at FROM talkmeter.parts
+    ORDER BY tenant, conversation, started_at";
+
+/// The books are those of the same rows in another database, where nothing happened but one INSERT of them all.
+fn equal_the_fold_of_the_rows(database: &Database) {
+    let mut session = database.connect();
+    session.run("SELECT talkmeter.sweep()");
+    assert_eq!(session.lines("SELECT DISTINCT reason FROM talkmeter.quarantine"), ["no_kind"]);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
+    let rows = session.lines("SELECT tenant_id, conversation_id, created_at, kind, id FROM messages ORDER BY id");
+    let other = Database::with_messages("fold", "lutingenie", PLAN);
+    let mut folded = other.connect();
+    let mut copy = rows.join("\n");
+    copy.push('\n');
+    folded.copy_in(
+        "COPY messages (tenant_id, conversation_id, created_at, kind, id) FROM STDIN (DELIMITER '|')",
+        copy.as_bytes(),
+    );
+    folded.run("SELECT talkmeter.sweep()");
+    assert_same_rows(&session.lines(PARTS), &folded.lines(PARTS));
+    // A charge stays as it was posted if its instant moves within its period, so instants and numbers may differ.
+    let standing = "tenant, conversation, tier";
+    assert_same_rows(&standing_charges(&mut session, standing), &standing_charges(&mut folded, standing));
+    let quarantined = "SELECT message_id FROM talkmeter.quarantine ORDER BY 1";
+    assert_same_rows(&session.lines(quarantined), &folded.lines(quarantined));
+}
+
+#[test]
+fn own_tables_are_reindexed_clustered_and_rewritten_under_load_and_nobody_fails() {
+    let (database, _session) = metered("lutingenie");
+    let mut operator = database.connect();
+    let rounds = if at_length() { 10 } else { 2 };
+    let written = while_clients_write(&database, || {
+        for _ in 0..rounds {
+            for table in WRITTEN {
+                operator.run(&format!("REINDEX TABLE talkmeter.{table}"));
+                operator.run(&format!("VACUUM FULL talkmeter.{table}"));
+                operator.run(&rewrite(&format!("talkmeter.{table}")));
+            }
+            operator.run("REINDEX TABLE messages");
+            operator.run(&rewrite("messages"));
+        }
+    });
+    println!("{written} transactions");
+    equal_the_fold_of_the_rows(&database);
+}
+
+#[test]
+fn pg_repack_of_each_own_table_under_load_loses_and_doubles_nothing() {
+    let (database, mut session) = metered("lutingenie");
+    session.run("CREATE EXTENSION pg_repack");
+    let rounds = if at_length() { 40 } else { 2 };
+    let written = while_clients_write(&database, || {
+        for _ in 0..rounds {
+            for table in WRITTEN.map(|table| format!("talkmeter.{table}")).iter().chain(&["public.messages".to_owned()])
+            {
+                repack(&database, table);
+            }
+        }
+    });
+    println!("{written} transactions");
+    equal_the_fold_of_the_rows(&database);
+}
+
+fn repack(database: &Database, table: &str) {
+    let program = format!("{}/pg_repack", variable("TALKMETER_BIN"));
+    let run = Command::new(program)
+        .args(["--no-order", "--no-kill-backend", "--wait-timeout=600", "-d", database.name(), "-t", table])
+        .output()
+        .expect("pg_repack");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && said.contains("repacking table"), "{table}: {said}");
 }
