@@ -127,7 +127,8 @@ const LEAVE_NAMELESS: &str = "
             AND o.conversation IS NOT DISTINCT FROM $3 AND o.occurred_at IS NOT DISTINCT FROM $4
         LIMIT 1)";
 
-/// Removes the entries of rows that were changed or deleted: before any conversation is locked. Returns the rows that had an entry and were no events.
+/// Removes the entries of rows that were changed or deleted: before any conversation is locked. Returns the rows that
+/// had an entry and were no events.
 pub fn leave(connection: &Connection, rows: &[RowName]) -> Vec<RowName> {
     let mut left = Vec::new();
     for batch in rows.chunks(BATCH) {

@@ -41,8 +41,8 @@ const TABLES_OF_TENANTS: [&CStr; 11] = [
 ];
 
 /// Locks tables of ours for writing, until the transaction ends. Whoever reads one first and then writes it waits, for
-/// the stronger lock, for a REINDEX or a rewrite that waits for the weaker one: so the stronger comes first. And what is
-/// locked cannot be rewritten between two statements of one work.
+/// the stronger lock, for a REINDEX or a rewrite that waits for the weaker one: so the stronger comes first. And what
+/// is locked cannot be rewritten between two statements of one work.
 pub fn for_writing(tables: &[&CStr]) {
     // SAFETY: look-ups in the server's cache of the catalog by constant names; any oid may be locked.
     unsafe {
