@@ -184,6 +184,13 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             WHERE c.attrelid = a.found AND NOT c.attisdropped AND format_type(c.atttypid, NULL) = kept.type
                 AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END)
         UNION ALL
+        SELECT 'mapping_broken', a.relation::text,
+            format('The server does not know the time zone "%s" of the mapping any more.', a.mapping ->> 'timezone'),
+            'Rows go to quarantine. Install the zone (Debian: tzdata-legacy), or attach the table with another name of it.'
+        FROM attached AS a
+        WHERE a.columns @> '[{"type": "timestamp without time zone"}]'
+            AND a.mapping ->> 'timezone' NOT IN (SELECT z.name FROM pg_timezone_names AS z)
+        UNION ALL
         SELECT CASE WHEN q.reason = 'disabled' THEN 'gap' ELSE 'quarantine' END,
             COALESCE(s.relation::text, 'source ' || q.source_id),
             format('%s rows could not be metered: %s. The last one came at %s; %s came in the last 24 hours.',

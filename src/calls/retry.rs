@@ -10,7 +10,6 @@ use crate::catalog::Catalog;
 use crate::catalog::reading;
 use crate::catalog::sources::{Layout, Role, Source};
 use crate::meter::commit;
-use crate::meter::history;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::locks::{self, Conversations};
 use crate::pg::progress::Progress;
@@ -204,7 +203,7 @@ fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &
     let messages: Vec<&str> = named.iter().filter_map(|waiting| waiting.entry.row.message.as_deref()).collect();
     let mut found = vec![false; named.len()];
     let mut left = Vec::new();
-    let read = history::for_each_message(source, &messages, |index, row| {
+    let read = reading::for_each_message(source, &messages, |index, row| {
         let waiting = named[index];
         let reading = mapping.read(row, latest);
         // A message id may be that of several rows, in partitions.

@@ -3,9 +3,11 @@
 use crate::capture::entry::{Aside, Entry, RowName};
 use crate::capture::quarantine;
 use crate::capture::queue::{self, Message, Operation};
+use crate::catalog::reading;
 use crate::catalog::sources::{self, Attachment, Layout, Role, Source};
 use crate::pg::clock;
-use crate::pg::row;
+use crate::pg::rights::as_owner;
+use crate::pg::row::{self, Reader};
 use crate::pg::settings;
 use crate::pg::trigger::{self, Call};
 use pgrx::prelude::*;
@@ -137,8 +139,10 @@ fn note_changed(call: &Call, source: &Source) {
     };
     let latest = clock::latest();
     if row::is_paired(call.data) {
+        let own = call.may_have_children().then(|| own_rows(call, source, mapping, readers, latest)).flatten();
         return row::for_each_changed_row(call.data, readers, |old, new| {
-            if old != new {
+            let is_own = |own: &HashSet<RowName>| own.contains(&row_name(source, mapping, new, latest));
+            if old != new && own.as_ref().is_none_or(is_own) {
                 note_change(source, mapping, old, new, latest);
             }
         });
@@ -156,6 +160,25 @@ fn note_changed(call: &Call, source: &Source) {
         note_gone(source, mapping, row, latest, operation);
     });
     row::for_each_new_row(call.data, readers, |row| note_row(source, mapping, row, latest));
+}
+
+/// Those of the changed rows that the table itself holds, by their names; the others are of tables that inherit from
+/// it, whose rows are no events. `None` if that cannot be found out.
+fn own_rows(
+    call: &Call,
+    source: &Source,
+    mapping: &Mapping,
+    readers: &[Reader],
+    latest: Instant,
+) -> Option<HashSet<RowName>> {
+    let mut messages = HashSet::new();
+    row::for_each_new_row(call.data, readers, |row| messages.extend(row_name(source, mapping, row, latest).message));
+    let messages: Vec<&str> = messages.iter().map(String::as_str).collect();
+    let mut own = HashSet::new();
+    let read = as_owner(|| {
+        reading::for_each_message(source, &messages, |_, row| own.extend([row_name(source, mapping, row, latest)]))
+    });
+    read.ok().map(|()| own)
 }
 
 fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value], latest: Instant) {

@@ -6,12 +6,13 @@
 //! of the transaction that asks.
 
 use crate::catalog::source_query::SourceQuery;
+use crate::catalog::sources::{Layout, Source};
 use crate::pg::error::failure;
 use crate::pg::limit;
 use crate::pg::rights::as_table_owner;
 use crate::pg::row::Reader;
 use crate::pg::settings;
-use crate::pg::sql::{Arg, Connection, Row, Rows, connected};
+use crate::pg::sql::{Arg, Connection, Row, Rows, arg, connected};
 use crate::pg::subtransaction::{attempt, code, is_of_server, message, sqlstate};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
@@ -96,6 +97,30 @@ fn give(query: &SourceQuery, rows: &Rows, readers: &[Reader], each: &mut dyn FnM
         each(ordinal, &values, &mut row);
     }
     is_of
+}
+
+/// How a source is read, or why it cannot be.
+pub fn query(source: &Source) -> Result<&SourceQuery, Unreadable> {
+    source.query.as_ref().map_err(|because| match source.layout {
+        Layout::Broken { .. } => Unreadable { reason: "mapping_broken", because: because.clone() },
+        Layout::Whole { .. } => Unreadable { reason: "source_unreadable", because: because.clone() },
+    })
+}
+
+/// Gives `each` the rows of a source that have one of these message ids, as values of the mapping's slots, each with
+/// the index of its id.
+pub fn for_each_message(
+    source: &Source,
+    messages: &[&str],
+    mut each: impl FnMut(usize, &[Value]),
+) -> Result<(), Unreadable> {
+    let query = query(source)?;
+    let Layout::Whole { readers, .. } = &source.layout else { return Ok(()) };
+    let possible: Vec<usize> = (0..messages.len()).filter(|index| query.can_hold_message(messages[*index])).collect();
+    let ids = [arg(possible.iter().map(|index| messages[*index]).collect::<Vec<_>>())];
+    for_each_row(query, &query.by_message, &ids, readers, Patience::OfCommit, |ordinal, values, _| {
+        each(possible[ordinal as usize - 1], values);
+    })
 }
 
 /// Whether these are rows of that table, in the types that the readers read: a datum that is read as what it is not may

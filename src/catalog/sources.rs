@@ -2,7 +2,7 @@
 
 use crate::catalog::cache::{self, Remembered, watch};
 use crate::catalog::source_query::SourceQuery;
-use crate::pg::clock::Timestamp;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::relation::{self, TableColumn};
 use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Column, Mapping};
+use talkmeter_engine::mapping::{Class, Column, Mapping};
 use talkmeter_engine::status;
 
 thread_local! {
@@ -347,6 +347,10 @@ fn layout(
             Role::Status => status::check(mapping, &columns),
         };
         match checked {
+            Ok(mapping) if needs_lost_zone(&mapping, &readable) => {
+                let zone = mapping.timezone.unwrap_or_default();
+                broken = Some(format!("The server does not know the time zone \"{zone}\" any more."));
+            }
             Ok(mapping) => {
                 let reader = |index: &usize| readable[*index].1.reader(mapping.timezone.clone());
                 let readers = mapping.columns.iter().map(reader).collect();
@@ -358,4 +362,10 @@ fn layout(
     }
     let message_id = readable.iter().find(|(column, _)| column.message_id).map(|(_, found)| found.reader(None));
     Layout::Broken { because: broken.unwrap_or_default(), message_id }
+}
+
+/// Whether local times would be read by a zone that the server does not know any more.
+fn needs_lost_zone(mapping: &Mapping, readable: &[(&Recorded, &TableColumn)]) -> bool {
+    let has_local_times = readable.iter().any(|(_, column)| matches!(column.seen.class, Class::Timestamp));
+    has_local_times && mapping.timezone.as_deref().is_some_and(|zone| !clock::is_zone(zone))
 }

@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Reading, Value};
+use talkmeter_engine::mapping::Reading;
 use talkmeter_engine::order::OrderKey;
 use talkmeter_engine::refold::Placed;
 
@@ -70,14 +70,6 @@ pub fn read(
     each.collect()
 }
 
-/// How a source is read, or why it cannot be.
-fn query(source: &Source) -> Result<&SourceQuery, Unreadable> {
-    source.query.as_ref().map_err(|because| match source.layout {
-        Layout::Broken { .. } => Unreadable { reason: "mapping_broken", because: because.clone() },
-        Layout::Whole { .. } => Unreadable { reason: "source_unreadable", because: because.clone() },
-    })
-}
-
 /// Conversations by tenant and id, each with the tables in which it was found.
 pub type Conversations = BTreeMap<(String, String), BTreeSet<i32>>;
 
@@ -87,7 +79,7 @@ pub fn conversations(catalog: &Catalog, from: Instant, to: Instant) -> Conversat
     let mut found = Conversations::new();
     for source in catalog.attached() {
         let args = [arg(Timestamp::from(from)), arg(Timestamp::from(to))];
-        let read = query(source).and_then(|query| {
+        let read = reading::query(source).and_then(|query| {
             reading::for_each_row(query, &query.conversations, &args, &[], Patience::OfCaller, |_, _, row| {
                 if let Some(key) = row.nullable().zip(row.nullable()) {
                     found.entry(key).or_default().insert(source.id);
@@ -174,7 +166,7 @@ fn for_each_row(
     if !wanted.iter().any(had_events) {
         return Ok(());
     }
-    let query = query(source)?;
+    let query = reading::query(source)?;
     let can_be_there = |wanted: &WantedEvents| had_events(wanted) && query.can_hold(wanted.tenant, wanted.conversation);
     let possible: Vec<(usize, &WantedEvents)> =
         wanted.iter().enumerate().filter(|(_, wanted)| can_be_there(wanted)).collect();
@@ -241,22 +233,6 @@ pub fn audited(
     shown.retain(|_| !index.next().is_some_and(|index| back.contains(&index)));
     shown.sort_unstable_by(|a, b| a.place.cmp(&b.place));
     Ok(shown)
-}
-
-/// Gives `each` the rows of a source that have one of these message ids, as values of the mapping's slots, each with
-/// the index of its id.
-pub fn for_each_message(
-    source: &Source,
-    messages: &[&str],
-    mut each: impl FnMut(usize, &[Value]),
-) -> Result<(), Unreadable> {
-    let query = query(source)?;
-    let Layout::Whole { readers, .. } = &source.layout else { return Ok(()) };
-    let possible: Vec<usize> = (0..messages.len()).filter(|index| query.can_hold_message(messages[*index])).collect();
-    let ids = [arg(possible.iter().map(|index| messages[*index]).collect::<Vec<_>>())];
-    reading::for_each_row(query, &query.by_message, &ids, readers, Patience::OfCommit, |ordinal, values, _| {
-        each(possible[ordinal as usize - 1], values);
-    })
 }
 
 const MARKS: OverRows = over_rows!(

@@ -75,6 +75,12 @@ impl FromDatum for Timestamp {
     }
 }
 
+/// Whether the server knows a zone of that name. One that it knew it may have lost: its files are the system's.
+pub fn is_zone(name: &str) -> bool {
+    // SAFETY: a look-up by a string that ends with a zero byte; what it returns is only compared with null.
+    std::ffi::CString::new(name).is_ok_and(|name| unsafe { !pg_sys::pg_tzset(name.as_ptr()).is_null() })
+}
+
 /// A local day, counted from 1970-01-01, as the engine counts; a `date` to the server, which counts from 2000-01-01.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Day(pub i32);

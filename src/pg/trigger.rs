@@ -124,6 +124,14 @@ impl<'a> Call<'a> {
         restores
     }
 
+    /// Whether a statement on the table may change rows of tables that inherit from it and are no partitions: they come
+    /// with its own, and nothing tells them apart.
+    pub fn may_have_children(&self) -> bool {
+        // SAFETY: an open relation has its row of the catalog.
+        let relation = unsafe { &*self.relation.rd_rel };
+        relation.relhassubclass && relation.relkind == pg_sys::RELKIND_RELATION as i8
+    }
+
     /// Says, once per session and table, that a trigger is on a table that is not attached: the schema was restored
     /// without talkmeter's own rows, or somebody put it there. The application's statement goes on.
     pub fn warn_not_attached(&self) {

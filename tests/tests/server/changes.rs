@@ -1005,3 +1005,19 @@ fn a_strict_source_raises_for_a_changed_row_too() {
     assert_eq!(standing_charges(&mut session, "part"), ["1"]);
     assert_eq!(quarantined(&mut session), NOTHING);
 }
+
+#[test]
+fn rows_of_a_table_that_inherits_are_no_events_when_they_are_changed_through_the_attached_one() {
+    let (_database, mut session) = told("agent_red", "10:00 note");
+    session.run(
+        "CREATE TABLE kid () INHERITS (messages);
+         INSERT INTO kid (id, tenant_id, conversation_id, created_at, kind)
+             VALUES (100, 'acme', 'of the kid', '2026-03-01 10:00+00', 'note');
+         UPDATE messages SET kind = 'exchange'",
+    );
+    assert_eq!(session.lines("SELECT conversation, message_count FROM talkmeter.parts"), ["c|2"]);
+    session.run("UPDATE messages SET created_at = created_at + interval '1 min'; DELETE FROM messages WHERE id = 100");
+    assert_eq!(session.lines("SELECT conversation, message_count FROM talkmeter.parts"), ["c|2"]);
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.charges"), "1");
+}

@@ -251,3 +251,37 @@ fn an_owner_of_the_extension_that_is_no_superuser_any_more_is_named() {
     session.run("ALTER SCHEMA talkmeter OWNER TO CURRENT_USER");
     assert_eq!(problems(&mut session), [""; 0]);
 }
+
+/// The files of the zones are the system's, and an update may take some away.
+#[test]
+fn a_time_zone_that_the_server_has_lost_breaks_the_mapping_and_no_statement() {
+    let database = Database::fresh("lost_zone");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE local (id bigint PRIMARY KEY, conversation_id text, created_at timestamp, kind text);
+         CREATE INDEX ON local (conversation_id)",
+    );
+    let mapping =
+        r#"{"tenant": {"constant": "acme"}, "timezone": "Europe/Paris", "kinds": [{"kind": "customer_message"}]}"#;
+    attach(&mut session, "local", "lutingenie", PLAN, mapping);
+    let known = |known: bool| {
+        let zone = if known { "Europe/Paris" } else { "US/Nowhere" };
+        format!("UPDATE talkmeter.source SET mapping = jsonb_set(mapping, '{{timezone}}', '\"{zone}\"')")
+    };
+    session.run("INSERT INTO local VALUES (1, 'c', '2026-03-01 10:00', 'x'), (2, 'c', '2026-03-01 10:01', 'x')");
+    session.run(&known(false));
+    let mut application = database.connect();
+    application.run(
+        "INSERT INTO local VALUES (3, 'c', '2026-03-01 10:02', 'x');
+         UPDATE local SET created_at = '2026-03-01 10:03' WHERE id = 2;
+         DELETE FROM local WHERE id = 1;
+         SELECT talkmeter.mark('acme', 'c', 'close', '2026-03-01 09:00+00')",
+    );
+    let listed = session.lines("SELECT message_id, reason FROM talkmeter.quarantine ORDER BY 1");
+    assert_eq!(listed, ["1|mapping_broken", "2|mapping_broken", "3|mapping_broken"], "the first is the mark");
+    let expected = ["mapping_broken|public.local", "quarantine|public.local", "quarantine|source 0"];
+    assert_eq!(problems(&mut session)[..3], expected);
+    session.run(&known(true));
+    database.connect().run("SELECT talkmeter.retry_quarantine()");
+    assert_eq!(session.lines("SELECT 1 FROM talkmeter.quarantine WHERE reason = 'mapping_broken'"), [""; 0]);
+}

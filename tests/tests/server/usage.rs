@@ -352,7 +352,7 @@ fn what_is_asked_of_a_tenant_reads_as_few_rows_of_many_as_of_few() {
         assert!(many.read <= few.read, "{question}");
         // A plan of more rows may have a node more or less.
         assert!(many.planned <= few.planned + 10, "{question}");
-        // An index of more rows may be a level or two deeper.
-        assert!(many.buffers <= few.buffers + 15, "{question}");
+        // An index of more rows may be a level or two deeper, for each of some look-ups.
+        assert!(many.buffers <= few.buffers + 25, "{question}");
     }
 }
