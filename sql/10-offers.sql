@@ -1,7 +1,7 @@
 -- What is sold, and by which definition: policies, plans, packs on offer.
 
 CREATE TABLE talkmeter.policy (
-    name text COLLATE "C" NOT NULL CHECK (name <> '' AND pg_catalog.strpos(name, '@') = 0),
+    name text COLLATE "C" NOT NULL CHECK (name <> '' AND pg_catalog.strpos(name, '@') = 0 AND pg_catalog.octet_length(name) <= 512),
     version integer NOT NULL CHECK (version > 0),
     label text NOT NULL,
     effective_from timestamptz NOT NULL,
@@ -38,7 +38,7 @@ COMMENT ON COLUMN talkmeter.policy.shipped IS 'Installed by the extension, so no
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.policy', 'WHERE NOT shipped');
 
 CREATE TABLE talkmeter.plan (
-    name text COLLATE "C" PRIMARY KEY CHECK (name <> ''),
+    name text COLLATE "C" PRIMARY KEY CHECK (name <> '' AND pg_catalog.octet_length(name) <= 512),
     included bigint NOT NULL CHECK (included >= 0),
     overage_rate numeric NOT NULL CHECK (overage_rate >= 0 AND overage_rate < 1000000000),
     price numeric CHECK (price >= 0 AND price < 1000000000000),
@@ -56,8 +56,8 @@ COMMENT ON COLUMN talkmeter.plan.shipped IS 'Installed by the extension, so not 
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.plan', 'WHERE NOT shipped');
 
 CREATE TABLE talkmeter.pack_offer (
-    name text COLLATE "C" PRIMARY KEY CHECK (name <> ''),
-    size bigint NOT NULL CHECK (size > 0),
+    name text COLLATE "C" PRIMARY KEY CHECK (name <> '' AND pg_catalog.octet_length(name) <= 512),
+    size bigint NOT NULL CHECK (size BETWEEN 1 AND 1000000000000),
     price numeric NOT NULL CHECK (price >= 0 AND price < 1000000000000),
     currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     valid_for interval NOT NULL,

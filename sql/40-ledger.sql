@@ -62,7 +62,8 @@ CREATE TABLE talkmeter.period (
     included_used bigint NOT NULL CHECK (included_used >= 0),
     pack_used bigint NOT NULL CHECK (pack_used >= 0),
     overage_units bigint NOT NULL CHECK (overage_units >= 0),
-    overage_amount numeric NOT NULL,
+    -- NaN is greater than any number, so that a bound keeps it out. So do the bounds below.
+    overage_amount numeric NOT NULL CHECK (abs(overage_amount) < 1e27),
     alerted text[] NOT NULL DEFAULT '{}',
     finalized_at timestamptz,
     finalized_by name,
@@ -87,9 +88,9 @@ CREATE TABLE talkmeter.pack (
     tenant text COLLATE "C" NOT NULL,
     pack_id bigint NOT NULL,
     pack text COLLATE "C" NOT NULL,
-    size bigint NOT NULL CHECK (size > 0),
+    size bigint NOT NULL CHECK (size BETWEEN 1 AND 1000000000000),
     remaining bigint NOT NULL CHECK (remaining BETWEEN 0 AND size),
-    price numeric NOT NULL,
+    price numeric NOT NULL CHECK (price >= 0 AND price < 1000000000000),
     currency text NOT NULL,
     purchased_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
@@ -132,7 +133,7 @@ CREATE TABLE talkmeter.charge (
     posted_period_end timestamptz NOT NULL,
     tier text NOT NULL CHECK (tier IN ('included', 'pack', 'overage')),
     pack_id bigint,
-    amount numeric NOT NULL,
+    amount numeric NOT NULL CHECK (abs(amount) < 1000000000),
     currency text NOT NULL,
     plan text COLLATE "C" NOT NULL,
     policy text COLLATE "C" NOT NULL,
@@ -224,7 +225,7 @@ COMMENT ON COLUMN talkmeter.day_units.units IS 'Charges less reversals';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.day_units', '');
 
 CREATE TABLE talkmeter.threshold (
-    kind text COLLATE "C" PRIMARY KEY CHECK (kind ~ '^[a-z0-9_]+$'),
+    kind text COLLATE "C" PRIMARY KEY CHECK (kind ~ '^[a-z0-9_]{1,63}$'),
     percent bigint NOT NULL CHECK (percent > 0),
     shipped boolean NOT NULL DEFAULT false
 );

@@ -2,8 +2,8 @@
 
 -- Filled by its users.
 CREATE TABLE talkmeter.holidays (
-    day date PRIMARY KEY,
-    name text NOT NULL
+    day date PRIMARY KEY CHECK (day BETWEEN '0001-01-01' AND '9999-12-31'),
+    name text NOT NULL CHECK (pg_catalog.octet_length(name) <= 512)
 );
 REVOKE ALL ON talkmeter.holidays FROM PUBLIC;
 COMMENT ON TABLE talkmeter.holidays IS 'Days from Monday to Friday that are no business days: insert yours';
@@ -55,8 +55,8 @@ CREATE TABLE talkmeter.statement_line (
     of_period_start timestamptz,
     description text NOT NULL,
     quantity bigint NOT NULL,
-    unit_price numeric,
-    amount numeric NOT NULL,
+    unit_price numeric CHECK (abs(unit_price) < 1000000000000),
+    amount numeric NOT NULL CHECK (abs(amount) < 1e27),
     currency text NOT NULL,
     PRIMARY KEY (tenant, period_start, period_end, line)
 );

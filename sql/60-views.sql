@@ -152,7 +152,8 @@ COMMENT ON VIEW talkmeter.usage IS
 CREATE FUNCTION talkmeter.balance(tenant text) RETURNS bigint
     LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
-        SELECT usage.included_remaining + usage.pack_balance
+        -- An allowance beyond any use is no reason for an error.
+        SELECT LEAST(usage.included_remaining::numeric + usage.pack_balance, 9223372036854775807)::bigint
         FROM talkmeter.usage
         WHERE usage.tenant = balance.tenant
     $$;

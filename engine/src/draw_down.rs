@@ -224,7 +224,7 @@ impl Account {
     /// it, and how many units they had when they were bought.
     pub fn packs_left(&self, at: Instant, paid_by: i64) -> (i64, i64) {
         let valid = self.packs.iter().filter(|pack| pack.is_valid(at) && (pack.remaining > 0 || pack.id == paid_by));
-        valid.fold((0, 0), |(left, size), pack| (left + pack.remaining, size + pack.size))
+        valid.fold((0, 0), |(left, size), pack| (left.saturating_add(pack.remaining), size.saturating_add(pack.size)))
     }
 
     /// The period by the rules alone. A new zone takes effect when the current period ends.

@@ -2,12 +2,16 @@
 
 use crate::definition::{DefinitionRow, Keys, Measure};
 use crate::flaw::Flaw;
+use crate::mapping::LONGEST_KEY;
 use rust_decimal::Decimal;
 use serde_json::Value as Json;
 
 /// Amounts of money are below this, and have no more digits after the point than [`MOST_DIGITS`].
 const TOO_DEAR: i64 = 1_000_000_000;
 const MOST_DIGITS: u32 = 12;
+
+/// The most units that one pack holds: as many packs as anybody buys can be summed.
+const LARGEST_PACK: i64 = 1_000_000_000_000;
 
 /// A plan as a vendor defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +40,7 @@ impl PlanDefinition {
         let price = optional_amount(&mut keys, "price");
         let currency = currency(&mut keys, "currency");
         let row = keys.finish()?;
-        if name.is_empty() {
-            return Err(Flaw::invalid("a plan needs a name"));
-        }
+        named(&name, "plan")?;
         Ok((PlanDefinition { name, included, overage_rate, price, currency }, row))
     }
 }
@@ -67,6 +69,12 @@ impl PackDefinition {
         if size <= 0 {
             keys.refuse(Flaw::invalid(format!("pack \"{name}\" holds no units")));
         }
+        if size > LARGEST_PACK {
+            keys.refuse(
+                Flaw::invalid(format!("pack \"{name}\" holds {size} units"))
+                    .hint(format!("A pack holds at most {LARGEST_PACK} units.")),
+            );
+        }
         let price = amount(&mut keys, "price");
         let currency = currency(&mut keys, "currency");
         let valid_for = keys.interval("valid_for");
@@ -75,10 +83,17 @@ impl PackDefinition {
         if valid_for <= 0 {
             return Err(Flaw::invalid(format!("pack \"{name}\" has no lifetime")));
         }
-        if name.is_empty() {
-            return Err(Flaw::invalid("a pack needs a name"));
-        }
+        named(&name, "pack")?;
         Ok((PackDefinition { name, size, price, currency, valid_for }, row))
+    }
+}
+
+fn named(name: &str, what: &str) -> Result<(), Flaw> {
+    match name.len() {
+        0 => Err(Flaw::invalid(format!("a {what} needs a name"))),
+        length if length > LONGEST_KEY => Err(Flaw::invalid(format!("the name of a {what} has {length} bytes"))
+            .hint(format!("A name has at most {LONGEST_KEY} bytes."))),
+        _ => Ok(()),
     }
 }
 

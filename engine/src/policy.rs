@@ -3,6 +3,7 @@
 use crate::definition::{DefinitionRow, Interval, Keys, Measure};
 use crate::event::Kind;
 use crate::flaw::Flaw;
+use crate::mapping::LONGEST_KEY;
 use crate::near;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -139,11 +140,10 @@ impl Policy {
 
 fn name(keys: &mut Keys, key: &str) -> String {
     let name: String = keys.required(key);
-    if name.is_empty() || name.contains('@') {
-        keys.refuse(
-            Flaw::invalid(format!("\"{name}\" is no name for a policy"))
-                .hint("A name is not empty and holds no @, which sets a version apart from a name."),
-        );
+    if name.is_empty() || name.contains('@') || name.len() > LONGEST_KEY {
+        keys.refuse(Flaw::invalid(format!("\"{name}\" is no name for a policy")).hint(
+            "A name is not empty, has at most 512 bytes, and holds no @, which sets a version apart from a name.",
+        ));
     }
     name
 }

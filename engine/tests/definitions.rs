@@ -196,7 +196,7 @@ fn a_name_that_would_pin_a_version_is_no_name_and_neither_is_none() {
             of_policy(policy_with(json!({"name": name}))),
             words(
                 &format!("\"{name}\" is no name for a policy"),
-                "A name is not empty and holds no @, which sets a version apart from a name."
+                "A name is not empty, has at most 512 bytes, and holds no @, which sets a version apart from a name."
             )
         );
     }

@@ -19,6 +19,7 @@ mod health;
 mod hostile;
 mod ids;
 mod journal;
+mod limits;
 mod look_up;
 mod marks;
 mod month;
