@@ -205,6 +205,14 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         ) AS q
         LEFT JOIN talkmeter.source AS s USING (source_id)
         UNION ALL
+        SELECT 'reader_dropped', r.role_name::text,
+            format('It read %s, and reads nothing: the role is gone, was renamed, or its rights were taken back.',
+                string_agg(format('%L', r.tenant), ', ' ORDER BY r.tenant)),
+            'The sweep forgets it. If it is to read again, call talkmeter.grant_tenant.'
+        FROM talkmeter.tenant_reader AS r
+        WHERE NOT talkmeter.is_reader(r.role, r.role_name)
+        GROUP BY r.role_name
+        UNION ALL
         SELECT 'sweep_stale', 'talkmeter.part',
             format('%s parts have ended by time and are not swept, the oldest since %s.', p.parts, p.oldest),
             'Run SELECT talkmeter.sweep() at least once a minute.'

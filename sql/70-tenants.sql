@@ -2,6 +2,7 @@
 
 CREATE TABLE talkmeter.tenant_reader (
     role regrole NOT NULL,
+    role_name name NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     granted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     granted_by name NOT NULL DEFAULT SESSION_USER,
@@ -10,10 +11,25 @@ CREATE TABLE talkmeter.tenant_reader (
 REVOKE ALL ON talkmeter.tenant_reader FROM PUBLIC;
 COMMENT ON TABLE talkmeter.tenant_reader IS 'Which role reads the rows of which tenant; written by grant_tenant';
 COMMENT ON COLUMN talkmeter.tenant_reader.role IS 'The role; those that inherit from it read too';
+COMMENT ON COLUMN talkmeter.tenant_reader.role_name IS
+    'The role''s name when it was granted: tells another role that has its number, as after a restore elsewhere';
 COMMENT ON COLUMN talkmeter.tenant_reader.tenant IS 'The merchant whose rows it reads';
 COMMENT ON COLUMN talkmeter.tenant_reader.granted_at IS 'When it was granted';
 COMMENT ON COLUMN talkmeter.tenant_reader.granted_by IS 'Who granted it';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.tenant_reader', '');
+
+CREATE FUNCTION talkmeter.is_reader(role regrole, role_name name) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT EXISTS (SELECT FROM pg_roles AS a WHERE a.oid = is_reader.role AND a.rolname = is_reader.role_name)
+            -- DROP OWNED BY and REVOKE take this back, and leave our row.
+            AND EXISTS (
+                SELECT FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(p.proacl) AS granted
+                WHERE p.oid = 'talkmeter.own_tenants()'::regprocedure AND granted.grantee = is_reader.role)
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.is_reader(regrole, name) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.is_reader(regrole, name) IS
+    'Whether a role that grant_tenant named is there, by number and name, and still has what was granted';
 
 CREATE FUNCTION talkmeter.create_roles(prefix text DEFAULT 'talkmeter') RETURNS SETOF text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'create_roles_wrapper';
@@ -36,23 +52,18 @@ COMMENT ON FUNCTION talkmeter.revoke_tenant(text, text) IS
 CREATE FUNCTION talkmeter.own_tenants() RETURNS SETOF text
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_tenants_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.own_tenants() FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.own_tenants() IS 'The tenants whose rows the session''s role reads';
+COMMENT ON FUNCTION talkmeter.own_tenants() IS 'The tenants whose rows both the role that calls and the session''s role read';
 
 CREATE FUNCTION talkmeter.is_own(tenant text) RETURNS boolean
     LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'is_own_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.is_own(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.is_own(text) IS
-    'Whether the current role reads the rows of a tenant; asked of each row as it is fetched';
+    'Whether both the role that calls and the session''s role read the rows of a tenant; asked of each row as it is fetched';
 
 -- What a function reads shows in no plan, and no condition of the reader's is evaluated within it.
 
 CREATE FUNCTION talkmeter.own_usage() RETURNS SETOF talkmeter.usage
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.usage AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_usage() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_usage() IS 'The rows of talkmeter.my_usage';
 CREATE VIEW talkmeter.my_usage WITH (security_barrier) AS
@@ -61,12 +72,7 @@ REVOKE ALL ON talkmeter.my_usage FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_usage IS 'What the own tenants'' current periods have used: see usage';
 
 CREATE FUNCTION talkmeter.own_usage_daily() RETURNS SETOF talkmeter.usage_daily
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.usage_daily AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_usage_daily() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_usage_daily() IS 'The rows of talkmeter.my_usage_daily';
 CREATE VIEW talkmeter.my_usage_daily WITH (security_barrier) AS
@@ -75,12 +81,7 @@ REVOKE ALL ON talkmeter.my_usage_daily FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_usage_daily IS 'Net units of each local day of the own tenants: see usage_daily';
 
 CREATE FUNCTION talkmeter.own_usage_history() RETURNS SETOF talkmeter.usage_history
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.usage_history AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_usage_history() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_usage_history() IS 'The rows of talkmeter.my_usage_history';
 CREATE VIEW talkmeter.my_usage_history WITH (security_barrier) AS
@@ -89,12 +90,7 @@ REVOKE ALL ON talkmeter.my_usage_history FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_usage_history IS 'Months of the own tenants that are over: see usage_history';
 
 CREATE FUNCTION talkmeter.own_usage_projection() RETURNS SETOF talkmeter.usage_projection
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.usage_projection AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_usage_projection() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_usage_projection() IS 'The rows of talkmeter.my_usage_projection';
 CREATE VIEW talkmeter.my_usage_projection WITH (security_barrier) AS
@@ -103,12 +99,7 @@ REVOKE ALL ON talkmeter.my_usage_projection FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_usage_projection IS 'What the own tenants'' current periods come to: see usage_projection';
 
 CREATE FUNCTION talkmeter.own_parts() RETURNS SETOF talkmeter.parts
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.parts AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_parts() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_parts() IS 'The rows of talkmeter.my_parts';
 CREATE VIEW talkmeter.my_parts WITH (security_barrier) AS
@@ -117,12 +108,7 @@ REVOKE ALL ON talkmeter.my_parts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_parts IS 'Every metered interaction of the own tenants: see parts';
 
 CREATE FUNCTION talkmeter.own_audit_trail() RETURNS SETOF talkmeter.audited
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.audited AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_audit_trail() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_audit_trail() IS
     'The rows of talkmeter.my_audit_trail, with the name of the tenant as it is';
@@ -137,12 +123,7 @@ REVOKE ALL ON talkmeter.my_audit_trail FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_audit_trail IS 'Billable parts of the own tenants: see audit_trail';
 
 CREATE FUNCTION talkmeter.own_charges() RETURNS SETOF talkmeter.charges
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.charges AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_charges() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_charges() IS 'The rows of talkmeter.my_charges';
 CREATE VIEW talkmeter.my_charges WITH (security_barrier) AS
@@ -151,12 +132,7 @@ REVOKE ALL ON talkmeter.my_charges FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_charges IS 'The ledger of the own tenants: see charges';
 
 CREATE FUNCTION talkmeter.own_packs() RETURNS SETOF talkmeter.packs
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.packs AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_packs() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_packs() IS 'The rows of talkmeter.my_packs';
 CREATE VIEW talkmeter.my_packs WITH (security_barrier) AS
@@ -165,12 +141,7 @@ REVOKE ALL ON talkmeter.my_packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_packs IS 'Packs that the own tenants bought: see packs';
 
 CREATE FUNCTION talkmeter.own_expired_packs() RETURNS SETOF talkmeter.expired_packs
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.expired_packs AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_expired_packs() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_expired_packs() IS 'The rows of talkmeter.my_expired_packs';
 CREATE VIEW talkmeter.my_expired_packs WITH (security_barrier) AS
@@ -179,12 +150,7 @@ REVOKE ALL ON talkmeter.my_expired_packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_expired_packs IS 'Packs of the own tenants that expired before they were used up: see expired_packs';
 
 CREATE FUNCTION talkmeter.own_alerts() RETURNS SETOF talkmeter.alerts
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.alerts AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_alerts() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_alerts() IS 'The rows of talkmeter.my_alerts';
 CREATE VIEW talkmeter.my_alerts WITH (security_barrier) AS
@@ -193,12 +159,7 @@ REVOKE ALL ON talkmeter.my_alerts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_alerts IS 'What the own tenants were, or are to be, told of their usage: see alerts';
 
 CREATE FUNCTION talkmeter.own_disputes() RETURNS SETOF talkmeter.disputes
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.disputes AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_disputes() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_disputes() IS 'The rows of talkmeter.my_disputes';
 CREATE VIEW talkmeter.my_disputes WITH (security_barrier) AS
@@ -207,12 +168,7 @@ REVOKE ALL ON talkmeter.my_disputes FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_disputes IS 'Disputes of the own tenants: see disputes';
 
 CREATE FUNCTION talkmeter.own_unplanned() RETURNS SETOF talkmeter.unplanned
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT v.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL (SELECT * FROM talkmeter.unplanned AS own WHERE own.tenant = o.tenant OFFSET 0) AS v
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_unplanned() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.own_unplanned() IS 'The rows of talkmeter.my_unplanned';
 CREATE VIEW talkmeter.my_unplanned WITH (security_barrier) AS
@@ -221,31 +177,20 @@ REVOKE ALL ON talkmeter.my_unplanned FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_unplanned IS 'Billable units of the own tenants that wait for a plan: see unplanned';
 
 CREATE FUNCTION talkmeter.my_balance() RETURNS TABLE (tenant text, balance bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$ SELECT o.tenant, talkmeter.balance(o.tenant) FROM talkmeter.own_tenants() AS o (tenant) $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_balance';
 REVOKE ALL ON FUNCTION talkmeter.my_balance() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_balance() IS 'Units that each own tenant has left before overage';
 
 CREATE FUNCTION talkmeter.my_statement(period_start timestamptz)
     RETURNS TABLE (tenant text, line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT o.tenant, s.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL talkmeter.statement(o.tenant, my_statement.period_start) AS s
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement';
 REVOKE ALL ON FUNCTION talkmeter.my_statement(timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_statement(timestamptz) IS 'The statement of each own tenant for the period that starts then';
 
 CREATE FUNCTION talkmeter.my_explain(conversation text)
     RETURNS TABLE (tenant text, step integer, occurred_at timestamptz, event text, source regclass, message_id text,
         part integer, effect text, rule text, charge_id bigint, tier text, amount numeric, currency text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT o.tenant, e.*
-        FROM talkmeter.own_tenants() AS o (tenant)
-        CROSS JOIN LATERAL talkmeter.explain(o.tenant, my_explain.conversation) AS e
-    $$;
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_explain';
 REVOKE ALL ON FUNCTION talkmeter.my_explain(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_explain(text) IS 'Why a conversation of an own tenant was billed, or not: see explain';

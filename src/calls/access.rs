@@ -4,67 +4,20 @@ use crate::calls::journal;
 use crate::catalog::args::{required, tenant_key};
 use crate::pg::error::failure;
 use crate::pg::relation::{quoted, statement};
-use crate::pg::rights::{self, as_owner};
+use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, arg, connected};
 use pgrx::iter::SetOfIterator;
 use pgrx::prelude::*;
 use serde_json::json;
-use std::cell::RefCell;
-use std::collections::HashMap;
 
-const OWN: &str = "
-    SELECT DISTINCT r.tenant
-    FROM talkmeter.tenant_reader AS r
-    WHERE pg_has_role($1, r.role, 'USAGE')
-    ORDER BY r.tenant";
-
-/// The tenants of the role that is set in this session, whoever's function is at work.
-#[pg_extern(sql = false)]
-fn own_tenants() -> SetOfIterator<'static, String> {
-    // SAFETY: reads a variable of this session's.
-    let role = unsafe { pg_sys::GetOuterUserId() };
-    let tenants = as_owner(|| {
-        connected(|connection| {
-            let rows = connection.run(OWN, &[arg(role)]);
-            rows.iter().map(|mut row| row.value()).collect::<Vec<String>>()
-        })
-    });
-    SetOfIterator::new(tenants)
-}
-
-/// What was answered in the statement that began then, by role and tenant.
-type Answers = (i64, HashMap<(pg_sys::Oid, String), bool>);
-
-thread_local! {
-    static ANSWERS: RefCell<Answers> = RefCell::default();
-}
-
-const IS_OWN: &str = "
-    SELECT FROM talkmeter.tenant_reader AS r WHERE r.tenant = $1 AND pg_has_role($2, r.role, 'USAGE')";
-
-/// Whether the current role may read a tenant. Asked of each row when it is fetched: a cursor may outlive a change of
-/// role.
-#[pg_extern(sql = false)]
-fn is_own(tenant: &str) -> bool {
-    let role = rights::caller();
-    // SAFETY: reads a variable of this session's.
-    let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
-    let key = (role, tenant.to_owned());
-    let known = ANSWERS.with_borrow_mut(|(of, answers)| {
-        if *of != statement {
-            (*of, *answers) = (statement, HashMap::new());
-        }
-        answers.get(&key).copied()
-    });
-    known.unwrap_or_else(|| {
-        let own = as_owner(|| connected(|connection| connection.run(IS_OWN, &[arg(tenant), arg(role)]).count() > 0));
-        ANSWERS.with_borrow_mut(|(_, answers)| answers.insert(key, own));
-        own
-    })
-}
+/// What was noted of a role that is gone, or from which all was taken back.
+const FORGET: &str = "
+    DELETE FROM talkmeter.tenant_reader AS r
+    WHERE (r.role = $1::oid::regrole OR r.role_name = $2) AND NOT talkmeter.is_reader(r.role, r.role_name)";
 
 const GRANT: &str = "
-    INSERT INTO talkmeter.tenant_reader (role, tenant) VALUES ($1::oid::regrole, $2) ON CONFLICT DO NOTHING";
+    INSERT INTO talkmeter.tenant_reader (role, role_name, tenant) VALUES ($1::oid::regrole, $2, $3)
+    ON CONFLICT DO NOTHING";
 
 /// Lets a role read the rows of a tenant, and of no other, through the views `my_…`. A role may have several tenants.
 #[pg_extern(sql = false)]
@@ -74,12 +27,21 @@ fn grant_tenant(role: Option<&str>, tenant: Option<&str>) {
     as_owner(|| {
         connected(|connection| {
             let oid = known_role(connection, role);
-            if connection.run(GRANT, &[arg(oid), arg(tenant)]).count() > 0 {
+            connection.run(FORGET, &[arg(oid), arg(role)]);
+            if connection.run(GRANT, &[arg(oid), arg(role), arg(tenant)]).count() > 0 {
                 journal::note(connection, "grant_tenant", Some(tenant), json!({"role": role}), None);
             }
             grant(connection, role, TENANT);
         })
     });
+}
+
+const FORGET_ALL: &str = "DELETE FROM talkmeter.tenant_reader AS r WHERE NOT talkmeter.is_reader(r.role, r.role_name)";
+
+/// Forgets what was granted to roles that are gone, or from which it was taken back: a dump would hold their bare
+/// numbers, which are other roles' elsewhere.
+pub fn forget_who_is_gone(connection: &Connection) {
+    connection.run(FORGET_ALL, &[]);
 }
 
 const REVOKE: &str = "DELETE FROM talkmeter.tenant_reader AS r WHERE r.role = $1::oid::regrole AND r.tenant = $2";
@@ -124,7 +86,7 @@ struct Rights {
 
 /// Everything but what triggers and tenants' views call.
 const ADMIN: Rights =
-    Rights { views: ".", no_views: "^my_", functions: ".", no_functions: "^(on_|own_|my_|is_own|show_progress)" };
+    Rights { views: ".", no_views: "^my_", functions: ".", no_functions: "^(on_|own_|my_|is_own|is_reader|show_progress)" };
 
 /// What reads, of all tenants.
 const ANALYST: Rights = Rights {

@@ -4,6 +4,7 @@ use crate::capture::queue;
 use crate::catalog::args::{key, not_future, required, tenant_key};
 use crate::pg::clock;
 use crate::pg::error::Failure;
+use crate::pg::rights;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use talkmeter_engine::status;
@@ -15,6 +16,7 @@ fn mark(tenant: Option<&str>, conversation: Option<&str>, kind: Option<&str>, at
     let tenant = tenant_key(tenant);
     let conversation = key(conversation, "conversation");
     let kind = status::kind_of_mark(required(kind, "kind")).unwrap_or_else(|flaw| Failure::from(flaw).raise());
+    rights::must_write("mark");
     match at {
         Some(at) => queue::mark(tenant, conversation, kind, not_future(at, "at")),
         None => queue::mark_of_moment(tenant, conversation, kind, clock::now()),

@@ -8,6 +8,7 @@ mod dispute;
 mod flush;
 mod journal;
 mod mark;
+mod own;
 mod packs;
 mod reconcile;
 mod retry;

@@ -3,7 +3,7 @@
 use crate::billing::alerts;
 use crate::billing::post;
 use crate::billing::posting::Postings;
-use crate::calls::retry;
+use crate::calls::{access, retry};
 use crate::catalog::args::not_future;
 use crate::catalog::sources;
 use crate::meter::batch::{BATCH, Batch};
@@ -31,6 +31,7 @@ pub fn end_what_has_ended(as_of: Instant) -> i64 {
     commit::work();
     as_owner(|| {
         connected(sources::record_columns_anew);
+        connected(access::forget_who_is_gone);
         let mut ended = 0;
         let mut postings = Postings::default();
         let mut conversations = Conversations::begin();

@@ -1,5 +1,6 @@
 //! How is PostgreSQL spoken to? The only door: whatever is above asks here, and nothing here knows what is above.
 
+pub mod answer;
 pub mod clock;
 pub mod error;
 pub mod limit;

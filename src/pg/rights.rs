@@ -1,23 +1,25 @@
 //! With whose rights, and under which settings, does talkmeter read and write its own tables?
 
+use crate::pg::error::failure;
 use pgrx::prelude::*;
 use std::ffi::{CStr, CString};
 
-/// Settings under which our statements are planned and run. The path is pinned so that no object of a caller's can
-/// stand in for one of the system. Plans are kept and made when tables may be empty, so only those that stay good are
-/// allowed: index look-ups in nested loops. The penalties that forbid the others would set off the compiler of jit.
-const SETTINGS: [(&CStr, &CStr); 8] = [
+/// Settings under which our statements run. The path is pinned so that no object of a caller's can stand in for one of
+/// the system.
+const PINNED: [(&CStr, &CStr); 4] = [
     (c"search_path", c"pg_catalog, pg_temp"),
-    (c"enable_seqscan", c"off"),
-    (c"enable_hashjoin", c"off"),
-    (c"enable_mergejoin", c"off"),
-    (c"jit", c"off"),
     (c"quote_all_identifiers", c"off"),
     // The engine reads the intervals of stored policies as text.
     (c"intervalstyle", c"postgres"),
     // Rows that a policy would hide are an error, not missing.
     (c"row_security", c"off"),
 ];
+
+/// Settings under which statements are planned whose plans are kept. They are made when tables may be empty, so only
+/// those that stay good are allowed: index look-ups in nested loops. The penalties that forbid the others would set off
+/// the compiler of jit.
+const PLANNED: [(&CStr, &CStr); 4] =
+    [(c"enable_seqscan", c"off"), (c"enable_hashjoin", c"off"), (c"enable_mergejoin", c"off"), (c"jit", c"off")];
 
 /// Puts the caller's rights and settings back, also when an error passes by.
 struct Restore {
@@ -41,7 +43,12 @@ impl Drop for Restore {
 
 /// Does `work` with the rights of the extension's owner and under settings that no caller can bend.
 pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
-    as_role(owner(), 0, work)
+    as_role(owner(), 0, &PLANNED, work)
+}
+
+/// Does `work`, whose plans are made for one occasion, with the rights of the extension's owner.
+pub fn as_owner_reading<R>(work: impl FnOnce() -> R) -> R {
+    as_role(owner(), 0, &[], work)
 }
 
 /// Does `work`, which reads a table, with the rights of the table's owner: what the owner hung on the table, like
@@ -49,7 +56,7 @@ pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
 /// neither the caller's statement nor what the caller's application keeps in settings of its own. `lock_timeout` is in
 /// milliseconds, if it is not the session's.
 pub fn as_table_owner<R>(owner: pg_sys::Oid, lock_timeout: Option<i32>, work: impl FnOnce() -> R) -> R {
-    as_role(owner, pg_sys::SECURITY_RESTRICTED_OPERATION, || {
+    as_role(owner, pg_sys::SECURITY_RESTRICTED_OPERATION, &PLANNED, || {
         // SAFETY: `as_role` puts the text back.
         unsafe { pg_sys::debug_query_string = std::ptr::null() };
         for name in application_settings() {
@@ -93,7 +100,7 @@ fn set(name: &CStr, value: &CStr) {
     }
 }
 
-fn as_role<R>(role: pg_sys::Oid, restriction: u32, work: impl FnOnce() -> R) -> R {
+fn as_role<R>(role: pg_sys::Oid, restriction: u32, planned: &[(&CStr, &CStr)], work: impl FnOnce() -> R) -> R {
     let mut user = pg_sys::InvalidOid;
     let mut context = 0;
     // SAFETY: reads the current user, then opens a level of settings that `Restore` closes; every string is constant.
@@ -105,7 +112,7 @@ fn as_role<R>(role: pg_sys::Oid, restriction: u32, work: impl FnOnce() -> R) -> 
         pg_sys::SetUserIdAndSecContext(role, context);
         restore
     };
-    for (name, value) in SETTINGS {
+    for (name, value) in PINNED.iter().chain(planned) {
         set(name, value);
     }
     work()
@@ -115,6 +122,39 @@ fn as_role<R>(role: pg_sys::Oid, restriction: u32, work: impl FnOnce() -> R) -> 
 pub fn caller() -> pg_sys::Oid {
     // SAFETY: reads a variable of this session's.
     unsafe { pg_sys::GetUserId() }
+}
+
+/// Who is to read what a function answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Readers {
+    /// The role that called the function.
+    pub caller: pg_sys::Oid,
+    /// The role that is set in the session.
+    pub session: pg_sys::Oid,
+}
+
+/// Who reads; nobody where the server runs what others wrote, in the session of whoever happens to be there.
+pub fn readers() -> Option<Readers> {
+    // SAFETY: each reads a variable of this session's.
+    unsafe {
+        let readers = Readers { caller: caller(), session: pg_sys::GetOuterUserId() };
+        (!pg_sys::InSecurityRestrictedOperation()).then_some(readers)
+    }
+}
+
+/// Refuses, as the server does, a call that writes only when the transaction commits.
+pub fn must_write(function: &'static str) {
+    // SAFETY: each reads a variable of this session's.
+    let (read_only, in_recovery) = unsafe { (pg_sys::XactReadOnly, pg_sys::RecoveryInProgress()) };
+    if read_only || in_recovery {
+        let place = if in_recovery { "during recovery" } else { "in a read-only transaction" };
+        failure(
+            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            format!("cannot execute talkmeter.{function}() {place}"),
+        )
+        .hint("Call it on the primary server, in a transaction that may write.")
+        .raise();
+    }
 }
 
 /// Does `work` although the transaction may have become read-only since it inserted its rows: what they cost belongs to
@@ -149,7 +189,7 @@ fn owner() -> pg_sys::Oid {
         let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACEOID as i32, schema.into());
         if tuple.is_null() {
-            crate::pg::error::failure(
+            failure(
                 PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
                 "schema \"talkmeter\" does not exist",
             )

@@ -17,9 +17,25 @@ thread_local! {
 }
 
 /// A parameter of a statement.
+#[derive(Clone, Copy)]
 pub struct Arg {
     oid: pg_sys::Oid,
     datum: Option<pg_sys::Datum>,
+}
+
+impl Arg {
+    /// A parameter of a type, as the server holds it.
+    pub fn of(oid: pg_sys::Oid, datum: Option<pg_sys::Datum>) -> Arg {
+        Arg { oid, datum }
+    }
+
+    /// The types, the values and what is null, as the server wants them.
+    pub fn parts(args: &[Arg]) -> (Vec<pg_sys::Oid>, Vec<pg_sys::Datum>, Vec<u8>) {
+        let types = args.iter().map(|arg| arg.oid).collect();
+        let values = args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0usize))).collect();
+        let nulls = args.iter().map(|arg| if arg.datum.is_some() { b' ' } else { b'n' }).collect();
+        (types, values, nulls)
+    }
 }
 
 /// A parameter from a value; a `Vec` becomes an array.
@@ -122,9 +138,7 @@ impl Connection {
     }
 
     fn execute(&self, plan: pg_sys::SPIPlanPtr, statement: &str, args: &[Arg]) -> Rows<'_> {
-        let mut values: Vec<pg_sys::Datum> =
-            args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0usize))).collect();
-        let nulls: Vec<u8> = args.iter().map(|arg| if arg.datum.is_some() { b' ' } else { b'n' }).collect();
+        let (_, mut values, nulls) = Arg::parts(args);
         // SAFETY: the plan was kept, values and nulls have one entry per parameter of the types it was prepared with,
         // and the server copies the snapshot.
         unsafe {

@@ -314,3 +314,109 @@ fn an_unknown_role_and_missing_arguments_are_refused() {
     assert_eq!(session.refused(&format!("SELECT talkmeter.grant_tenant('{role}', NULL)")), null);
     assert_eq!(session.refused("SELECT talkmeter.create_roles(NULL)"), null);
 }
+
+/// A role that reads `zebra`, has a schema of its own, and notes there what its functions are told.
+fn thief(database: &Database, session: &mut Session) -> (Session, String) {
+    let thief = database.role("thief");
+    session.run(&format!(
+        "SELECT talkmeter.grant_tenant('{thief}', '{SECRET}'); CREATE SCHEMA thieves AUTHORIZATION {thief};
+         GRANT USAGE ON SCHEMA thieves TO PUBLIC"
+    ));
+    (database.connect_as(&thief), thief)
+}
+
+/// Everything that answers for a tenant, as queries of the tenants that it answers for.
+fn ways_to_ask(session: &mut Session) -> Vec<String> {
+    let mut ways = session.lines(
+        "SELECT format('SELECT o.tenant FROM talkmeter.%I() AS o', proname) FROM pg_proc
+         WHERE pronamespace = 'talkmeter'::regnamespace AND proname ~ '^own_' AND proname <> 'own_tenants'
+         UNION ALL
+         SELECT format('SELECT o.tenant FROM talkmeter.%I AS o', relname) FROM pg_class
+         WHERE relnamespace = 'talkmeter'::regnamespace AND relkind = 'v' AND relname ~ '^my_'",
+    );
+    ways.extend(["mine", SECRET].map(|tenant| format!("SELECT tenant FROM talkmeter.my_explain('{tenant} 1')")));
+    ways.extend(
+        [
+            "SELECT tenant FROM talkmeter.my_balance()",
+            "SELECT tenant FROM talkmeter.my_statement('2026-03-01')",
+            "SELECT tenant FROM talkmeter.own_tenants() AS o (tenant)",
+            "SELECT tenant FROM unnest(ARRAY['mine', 'zebra']) AS t (tenant) WHERE talkmeter.is_own(tenant)",
+        ]
+        .map(str::to_owned),
+    );
+    ways
+}
+
+#[test]
+fn an_index_that_a_superuser_analyses_tells_its_owner_of_nobody() {
+    let (database, mut session, _role) = shops();
+    let ways = ways_to_ask(&mut session);
+    let (mut thief, _name) = thief(&database, &mut session);
+    let asked: String =
+        ways.iter().map(|way| format!("INSERT INTO thieves.loot SELECT 1, tenant FROM ({way}) AS way;")).collect();
+    thief.run(&format!(
+        "CREATE TABLE thieves.loot (way int, tenant text); CREATE TABLE thieves.bait (x int);
+         INSERT INTO thieves.bait SELECT generate_series(1, 200);
+         CREATE FUNCTION thieves.steal_(int) RETURNS int LANGUAGE plpgsql AS $f$ BEGIN
+             {asked} INSERT INTO thieves.loot VALUES (0, session_user); RETURN $1; END $f$;
+         CREATE FUNCTION thieves.steal(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+             $f$ BEGIN RETURN CASE WHEN $1 < 3 THEN thieves.steal_($1) ELSE $1 END; END $f$;
+         CREATE INDEX ON thieves.bait (thieves.steal(x)); TRUNCATE thieves.loot"
+    ));
+    session.run("ANALYZE thieves.bait");
+    assert_eq!(thief.line("SELECT count(*) > 0 FROM thieves.loot WHERE way = 0"), "t", "nothing was asked");
+    assert_eq!(thief.lines("SELECT tenant FROM thieves.loot WHERE way = 1"), [""; 0]);
+}
+
+#[test]
+fn a_function_with_the_rights_of_its_owner_learns_nothing_of_who_calls_it() {
+    let (database, mut session, role) = shops();
+    let ways = ways_to_ask(&mut session);
+    let (mut thief, name) = thief(&database, &mut session);
+    for (number, way) in ways.iter().enumerate() {
+        thief.run(&format!(
+            "CREATE FUNCTION thieves.steal_{number}() RETURNS text LANGUAGE sql SECURITY DEFINER AS
+                 $f$ SELECT string_agg(DISTINCT tenant, ',') FROM ({way}) AS way $f$"
+        ));
+    }
+    let mut victim = database.connect_as(&role);
+    for (number, way) in ways.iter().enumerate() {
+        let call = format!("SELECT thieves.steal_{number}()");
+        assert_eq!(victim.line(&call), "", "{way}");
+        let own = session.line(&format!("SET ROLE {name}; {call}"));
+        session.run("RESET ROLE");
+        let may_be_empty = ["alerts", "expired_packs", "unplanned", "my_explain('mine"].iter().any(|w| way.contains(w));
+        assert!(own.contains(SECRET) || may_be_empty, "{way} answers its own caller: {own}");
+        let by_superuser = session.line(&call);
+        assert!(!by_superuser.contains("mine"), "{way}: {by_superuser}");
+    }
+}
+
+#[test]
+fn a_materialized_view_that_a_superuser_refreshes_holds_nothing_of_any_tenant() {
+    let (database, mut session, _role) = shops();
+    let ways = ways_to_ask(&mut session);
+    let (mut thief, _name) = thief(&database, &mut session);
+    for (number, way) in ways.iter().enumerate() {
+        thief.run(&format!("CREATE MATERIALIZED VIEW thieves.copy_{number} AS {way} WITH NO DATA"));
+        session.run(&format!("REFRESH MATERIALIZED VIEW thieves.copy_{number}"));
+        assert_eq!(thief.lines(&format!("SELECT * FROM thieves.copy_{number}")), [""; 0], "{way}");
+    }
+}
+
+#[test]
+fn what_was_granted_to_a_role_that_is_gone_or_lost_all_is_nobodys() {
+    let (database, mut session, role) = shops();
+    let reads = |reader: &mut Session| reader.lines("SELECT tenant FROM talkmeter.my_balance() ORDER BY 1");
+    session.run(&format!("DROP OWNED BY {role}; SELECT talkmeter.grant_tenant('{role}', '{SECRET}')"));
+    let mut reader = database.connect_as(&role);
+    assert_eq!(reads(&mut reader), [SECRET], "what DROP OWNED BY took back does not come again");
+    // A dump writes the number of a role that is gone; elsewhere another role may have it.
+    session.run("UPDATE talkmeter.tenant_reader SET role_name = 'somebody_else'");
+    assert_eq!(reads(&mut reader), [""; 0]);
+    let dropped = "SELECT object, detail FROM talkmeter.health() WHERE problem = 'reader_dropped'";
+    assert!(session.line(dropped).starts_with("somebody_else|"), "{:?}", session.lines(dropped));
+    session.run("SELECT talkmeter.sweep()");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.tenant_reader"), "0");
+    assert_eq!(session.lines(dropped), [""; 0]);
+}
