@@ -9,6 +9,11 @@ CREATE FUNCTION talkmeter.working()
         FROM pg_stat_activity AS a
         CROSS JOIN LATERAL regexp_match(a.query, '^/\* talkmeter\.(\w+): (\d{1,18}) of (\d{1,18}) ([a-z ]+) \*/') AS m (found)
         WHERE a.datname = current_database() AND a.state = 'active' AND m.found IS NOT NULL
+            -- Anybody can write such a comment; only our work locks the view so.
+            AND EXISTS (
+                SELECT FROM pg_locks AS l
+                WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.relation = to_regclass('talkmeter.progress')::oid
+                    AND l.database = a.datid AND l.mode = 'RowShareLock' AND l.granted)
     $$;
 REVOKE ALL ON FUNCTION talkmeter.working() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.working() IS 'The rows of talkmeter.progress';

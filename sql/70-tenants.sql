@@ -31,11 +31,11 @@ REVOKE ALL ON FUNCTION talkmeter.is_reader(regrole, name) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.is_reader(regrole, name) IS
     'Whether a role that grant_tenant named is there, by number and name, and still has what was granted';
 
-CREATE FUNCTION talkmeter.create_roles(prefix text DEFAULT 'talkmeter') RETURNS SETOF text
+CREATE FUNCTION talkmeter.create_roles(prefix text DEFAULT 'talkmeter', adopt boolean DEFAULT false) RETURNS SETOF text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'create_roles_wrapper';
-REVOKE ALL ON FUNCTION talkmeter.create_roles(text) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.create_roles(text) IS
-    'Creates the roles prefix_admin (everything), prefix_analyst (reads all), prefix_application (balance, mark, flush) and prefix_tenant (the views my_...), as far as they are missing, and grants them what they are for in this database. None can log in';
+REVOKE ALL ON FUNCTION talkmeter.create_roles(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.create_roles(text, boolean) IS
+    'Creates the roles prefix_admin (everything), prefix_analyst (reads all), prefix_application (balance, mark, flush) and prefix_tenant (the views my_...), as far as they are missing, and grants them what they are for in this database. None can log in. A role that others can already be, by logging in or as a member, is refused unless adopt is true';
 
 CREATE FUNCTION talkmeter.grant_tenant(role text, tenant text) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'grant_tenant_wrapper';

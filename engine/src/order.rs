@@ -146,9 +146,12 @@ pub fn key(place: &[u8]) -> OrderKey {
     OrderKey::from_bytes(place).expect("the place of an event is an order key")
 }
 
+/// Bytes of the shortest key, or floor: its time.
+pub const SHORTEST: usize = 8;
+
 /// The time of a key, or of a floor.
 pub fn time_of(place: &[u8]) -> Instant {
-    let bytes: [u8; 8] = place[..8].try_into().expect("a key starts with eight bytes of time");
+    let bytes: [u8; 8] = place[..SHORTEST].try_into().expect("a key starts with eight bytes of time");
     Instant(i64::from_be_bytes(bytes) ^ i64::MIN)
 }
 

@@ -85,8 +85,12 @@ struct Rights {
 }
 
 /// Everything but what triggers and tenants' views call.
-const ADMIN: Rights =
-    Rights { views: ".", no_views: "^my_", functions: ".", no_functions: "^(on_|own_|my_|is_own|is_reader|show_progress)" };
+const ADMIN: Rights = Rights {
+    views: ".",
+    no_views: "^my_",
+    functions: ".",
+    no_functions: "^(on_|own_|my_|is_own|is_reader|show_progress|create_roles)",
+};
 
 /// What reads, of all tenants.
 const ANALYST: Rights = Rights {
@@ -106,14 +110,18 @@ const TENANT: Rights = Rights { views: "^my_", no_views: "^$", functions: "^(own
 /// Creates the roles `<prefix>_admin`, `_analyst`, `_application` and `_tenant`, as far as they are missing, with
 /// what each may do, and returns their names. None can log in: grant them to roles that can.
 #[pg_extern(sql = false)]
-fn create_roles(prefix: Option<&str>) -> SetOfIterator<'static, String> {
+fn create_roles(prefix: Option<&str>, adopt: Option<bool>) -> SetOfIterator<'static, String> {
     let prefix = required(prefix, "prefix");
+    let adopt = required(adopt, "adopt");
     let kinds = [("admin", ADMIN), ("analyst", ANALYST), ("application", APPLICATION), ("tenant", TENANT)];
     let names = as_owner(|| {
         connected(|connection| {
             journal::note(connection, "create_roles", None, json!({"prefix": prefix}), None);
             kinds.map(|(kind, rights)| {
                 let name = format!("{prefix}_{kind}");
+                if !adopt && connection.run(OF_OTHERS, &[arg(name.as_str())]).count() > 0 {
+                    refuse_to_adopt(&name);
+                }
                 if connection.run(ROLE, &[arg(name.as_str())]).count() == 0 {
                     connection.run_once(&statement(&["CREATE ROLE ", &quoted(&name), " NOLOGIN"]), false);
                 }
@@ -126,6 +134,22 @@ fn create_roles(prefix: Option<&str>) -> SetOfIterator<'static, String> {
         })
     });
     SetOfIterator::new(names)
+}
+
+/// A role that somebody can be already, and to which nothing was granted in this database.
+const OF_OTHERS: &str = "
+    SELECT FROM pg_roles AS r
+    WHERE r.rolname = $1
+        AND (r.rolcanlogin OR r.rolsuper OR EXISTS (SELECT FROM pg_auth_members AS m WHERE m.roleid = r.oid))
+        AND NOT EXISTS (
+            SELECT FROM pg_namespace AS n CROSS JOIN LATERAL aclexplode(n.nspacl) AS granted
+            WHERE n.nspname = 'talkmeter' AND granted.grantee = r.oid)";
+
+fn refuse_to_adopt(name: &str) -> ! {
+    failure(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("role \"{name}\" exists, and somebody can be it already"))
+        .detail("It can log in, is a superuser, or has members: they would get its rights in this database.")
+        .hint("Call create_roles with another prefix, or with adopt => true if this is meant.")
+        .raise()
 }
 
 /// The tables that are a vendor's to fill.

@@ -8,14 +8,15 @@ use crate::catalog::reading;
 use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Recorded, Role};
 use crate::pg::clock::{self, Timestamp};
+use crate::pg::document;
 use crate::pg::error::{Failure, failure};
 use crate::pg::relation::{self, Relation, TableColumn, statement};
 use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, arg, connected};
-use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
+use pgrx::{AnyElement, JsonB};
 use serde_json::{Value as Json, json};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Column, Mapping, Reading, Value};
@@ -30,7 +31,7 @@ type PreviewRow =
 fn attach(
     source: Option<pg_sys::Oid>,
     policy: Option<&str>,
-    mapping: Option<JsonB>,
+    mapping: Option<AnyElement>,
     default_plan: Option<&str>,
     dry_run: Option<bool>,
     strict: Option<bool>,
@@ -47,7 +48,7 @@ fn attach(
 > {
     let source = required(source, "source");
     let policy = required(policy, "policy");
-    let JsonB(mapping) = required(mapping, "mapping");
+    let mapping = document::value(required(mapping, "mapping"), "mapping");
     let (dry_run, strict) = (required(dry_run, "dry_run"), required(strict, "strict"));
     let relation = owned_table(source);
     let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
@@ -69,9 +70,9 @@ fn attach(
 
 /// From now on marks a conversation when its status column changes.
 #[pg_extern(sql = false)]
-fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<JsonB>) {
+fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<AnyElement>) {
     let source = required(source, "source");
-    let JsonB(mapping) = required(mapping, "mapping");
+    let mapping = document::value(required(mapping, "mapping"), "mapping");
     let relation = owned_table(source);
     must_be_utf8();
     let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));

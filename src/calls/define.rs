@@ -2,11 +2,12 @@
 
 use crate::calls::journal;
 use crate::catalog::cache;
+use crate::pg::document;
 use crate::pg::error::{Failure, failure};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Arg, Connection, arg, connected};
-use pgrx::JsonB;
 use pgrx::prelude::*;
+use pgrx::{AnyElement, JsonB};
 use serde_json::json;
 use talkmeter_engine::definition::DefinitionRow;
 use talkmeter_engine::flaw::Flaw;
@@ -20,7 +21,8 @@ fn sound<T>(read: Result<T, Flaw>) -> T {
 
 const MICROS: &str = "
     SELECT extract(month FROM $1::interval) = 0 AND extract(year FROM $1::interval) = 0,
-        (extract(epoch FROM $1::interval) * 1000000)::int8";
+        abs(extract(epoch FROM $1::interval)) < 315576000000,
+        (greatest(least(extract(epoch FROM $1::interval), 315576000000), -315576000000) * 1000000)::int8";
 
 /// Microseconds of an interval, whose days have 24 hours; months have no length of their own.
 fn micros(connection: &Connection, interval: &str, key: &str) -> i64 {
@@ -32,6 +34,14 @@ fn micros(connection: &Connection, interval: &str, key: &str) -> i64 {
             format!("\"{key}\" is {interval}, and months have no length of their own"),
         )
         .hint("Write it in days or less, for example \"90 days\".")
+        .raise();
+    }
+    if !row.value::<bool>() {
+        failure(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("\"{key}\" is {interval}, longer than time is"),
+        )
+        .hint("Instants that can be metered are of the years 1 to 9999.")
         .raise();
     }
     row.value()
@@ -47,14 +57,15 @@ const INSERT_POLICY: &str = "
 
 /// Adds a policy, or the next version of one, and returns its version.
 #[pg_extern(sql = false)]
-fn define_policy(definition: JsonB) -> i32 {
+fn define_policy(definition: AnyElement) -> i32 {
+    let definition = document::value(definition, "definition");
     as_owner(|| {
         connected(|connection| {
             let mut micros = |interval: &str, key: &str| micros(connection, interval, key);
-            let (_, row) = sound(Policy::read(&definition.0, &mut micros));
+            let (_, row) = sound(Policy::read(&definition, &mut micros));
             connection.run("LOCK TABLE talkmeter.policy IN SHARE ROW EXCLUSIVE MODE", &[]);
             let version: i32 = connection.run(INSERT_POLICY, &[row_arg(row)]).only().value();
-            let arguments = json!({"definition": definition.0, "version": version});
+            let arguments = json!({"definition": definition, "version": version});
             journal::note(connection, "define_policy", None, arguments, None);
             cache::announce_change(connection);
             version
@@ -73,12 +84,13 @@ const INSERT_PLAN: &str = "
 
 /// Adds a plan.
 #[pg_extern(sql = false)]
-fn define_plan(definition: JsonB) {
-    let (plan, row) = sound(PlanDefinition::read(&definition.0));
+fn define_plan(definition: AnyElement) {
+    let definition = document::value(definition, "definition");
+    let (plan, row) = sound(PlanDefinition::read(&definition));
     as_owner(|| {
         connected(|connection| {
             insert_once(connection, INSERT_PLAN, row, "plan", &plan.name);
-            journal::note(connection, "define_plan", None, json!({"definition": definition.0}), None);
+            journal::note(connection, "define_plan", None, json!({"definition": definition}), None);
         })
     });
 }
@@ -90,13 +102,14 @@ const INSERT_PACK: &str = "
 
 /// Adds a pack on offer.
 #[pg_extern(sql = false)]
-fn define_pack(definition: JsonB) {
+fn define_pack(definition: AnyElement) {
+    let definition = document::value(definition, "definition");
     as_owner(|| {
         connected(|connection| {
             let mut micros = |interval: &str, key: &str| micros(connection, interval, key);
-            let (pack, row) = sound(PackDefinition::read(&definition.0, &mut micros));
+            let (pack, row) = sound(PackDefinition::read(&definition, &mut micros));
             insert_once(connection, INSERT_PACK, row, "pack", &pack.name);
-            journal::note(connection, "define_pack", None, json!({"definition": definition.0}), None);
+            journal::note(connection, "define_pack", None, json!({"definition": definition}), None);
         })
     });
 }

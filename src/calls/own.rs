@@ -19,7 +19,8 @@ macro_rules! tenants_of_both {
         concat!(
             "SELECT r.tenant
             FROM (
-                SELECT of.tenant, pg_has_role($1, of.role, 'USAGE') AS of_caller, pg_has_role($2, of.role, 'USAGE') AS of_session
+                SELECT of.tenant, pg_has_role($1, of.role, 'USAGE') AS of_caller,
+                    pg_has_role($2, of.role, 'USAGE') AS of_session
                 FROM talkmeter.tenant_reader AS of
                 WHERE ",
             $condition,

@@ -11,7 +11,9 @@ use talkmeter_engine::mapping::LONGEST_KEY;
 /// The argument's value, or an error that names the argument if it is null.
 pub fn required<T>(argument: Option<T>, name: &str) -> T {
     argument.unwrap_or_else(|| {
-        failure(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("\"{name}\" must not be null")).raise()
+        failure(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("\"{name}\" must not be null"))
+            .hint("Every argument needs a value but those whose default is NULL.")
+            .raise()
     })
 }
 
@@ -34,6 +36,8 @@ pub fn short_enough(key: &str, name: &str) {
             PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
             format!("\"{name}\" is longer than {LONGEST_KEY} bytes"),
         )
+        .detail(format!("It has {} bytes.", key.len()))
+        .hint("What identifies something is kept in indexes: use a shorter name, or a digest of the long one.")
         .raise();
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod clock;
+pub mod document;
 pub mod error;
 pub mod limit;
 pub mod locks;

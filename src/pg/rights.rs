@@ -189,12 +189,9 @@ fn owner() -> pg_sys::Oid {
         let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACEOID as i32, schema.into());
         if tuple.is_null() {
-            failure(
-                PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
-                "schema \"talkmeter\" does not exist",
-            )
-            .hint("Run CREATE EXTENSION talkmeter.")
-            .raise();
+            failure(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, "schema \"talkmeter\" does not exist")
+                .hint("Run CREATE EXTENSION talkmeter.")
+                .raise();
         }
         let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>()).nspowner;
         pg_sys::ReleaseSysCache(tuple);

@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::catalog::args::{required, tenant_key};
 use crate::meter::history::{self, AuditedRow, WantedEvents};
 use crate::meter::part_table;
+use crate::pg::error::failure;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, connected};
 use pgrx::iter::TableIterator;
@@ -32,6 +33,11 @@ fn audit_of(
 > {
     let (tenant, conversation) = (tenant_key(tenant), required(conversation, "conversation"));
     let (first, last) = (required(first, "first"), required(last, "last"));
+    if first.len() < order::SHORTEST {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"first\" is the place of no event")
+            .hint("Read talkmeter.audit_trail, which calls this function for each part.")
+            .raise();
+    }
     let since = order::time_of(first);
     let read = |connection: &Connection| {
         let sources = part_table::sources(connection, &[(tenant, conversation)]).remove(0);

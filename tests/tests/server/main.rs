@@ -28,6 +28,7 @@ mod owners;
 mod periods;
 mod progress;
 mod protocol;
+mod random_calls;
 mod reconcile;
 mod rewrites;
 mod rights;

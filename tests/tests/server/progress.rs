@@ -125,3 +125,18 @@ fn what_others_write_in_their_statements_does_not_break_the_view() {
     session.run("SELECT * FROM talkmeter.progress");
     work.join().expect("the work is done");
 }
+
+#[test]
+fn a_comment_in_a_statement_of_somebodys_is_no_progress() {
+    let database = Database::fresh("progress");
+    let role = database.role("forger");
+    let (mut forger, mut watcher) = (database.connect_as(&role), database.connect());
+    let pid = forger.pid();
+    let work = thread::spawn(move || forger.run("/* talkmeter.verify: 1 of 1000000 checks */ SELECT pg_sleep(0.5)"));
+    let running = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND query LIKE '/* talk%' AND state = 'active'"
+    );
+    while watcher.line(&running) != "1" {}
+    assert_eq!(watcher.lines(PROGRESS), NOTHING);
+    work.join().expect("it slept");
+}

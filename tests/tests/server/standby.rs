@@ -1,5 +1,6 @@
 //! Do reports answer on a hot standby as they do on its primary (rule 5)?
 
+use postgres::error::SqlState;
 use talkmeter_tests::standby::Standby;
 use talkmeter_tests::{Database, tell};
 
@@ -16,7 +17,7 @@ const FUNCTIONS: [&str; 8] = [
 ];
 
 #[test]
-fn every_report_answers_on_a_hot_standby_as_on_its_primary() {
+fn every_report_answers_on_a_hot_standby_as_on_its_primary_and_what_writes_is_refused() {
     let database = Database::with_messages("standby", "agent_red", Some("agent_red/starter"));
     let mut primary = database.connect();
     tell(&mut primary, "acme", "c", "10:00 exchange, 10:05 note, 11:00 customer_message, 11:05 ai_reply, 11:06 close");
@@ -32,5 +33,29 @@ fn every_report_answers_on_a_hot_standby_as_on_its_primary() {
     assert!(views.len() > 30, "{views:?}");
     for report in views.iter().map(String::as_str).chain(FUNCTIONS) {
         assert_eq!(reader.lines(report), primary.lines(report), "{report}");
+    }
+    for call in WRITING {
+        assert_eq!(reader.refused(call), SqlState::READ_ONLY_SQL_TRANSACTION, "{call}");
+    }
+}
+
+/// A call of everything that writes.
+const WRITING: [&str; 6] = [
+    "SELECT talkmeter.mark('acme', 'c', 'close')",
+    "SELECT talkmeter.sweep()",
+    "SELECT talkmeter.retry_quarantine()",
+    "SELECT talkmeter.credit('acme', 1, 'a gift')",
+    "SELECT talkmeter.subscribe('acme', 'agent_red/starter')",
+    "SELECT talkmeter.reconcile('2026-03-01')",
+];
+
+#[test]
+fn what_writes_is_refused_in_a_transaction_that_may_not_write() {
+    let database = Database::with_messages("read_only", "agent_red", Some("agent_red/starter"));
+    let mut session = database.connect();
+    for call in WRITING {
+        session.run("BEGIN READ ONLY");
+        assert_eq!(session.refused(call), SqlState::READ_ONLY_SQL_TRANSACTION, "{call}");
+        session.run("ROLLBACK");
     }
 }

@@ -420,3 +420,22 @@ fn what_was_granted_to_a_role_that_is_gone_or_lost_all_is_nobodys() {
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.tenant_reader"), "0");
     assert_eq!(session.lines(dropped), [""; 0]);
 }
+
+#[test]
+fn a_role_that_somebody_can_be_already_is_not_taken_up_unless_that_is_said() {
+    let (database, mut session, role) = shops();
+    let prefix = format!("h_{}", database.name());
+    session.run(&format!("CREATE ROLE {prefix}_admin; GRANT {prefix}_admin TO {role}"));
+    let create = format!("SELECT * FROM talkmeter.create_roles('{prefix}')");
+    assert_eq!(session.refused(&create), SqlState::DUPLICATE_OBJECT);
+    session.run(&format!("REVOKE {prefix}_admin FROM {role}; ALTER ROLE {prefix}_admin LOGIN"));
+    assert_eq!(session.refused(&create), SqlState::DUPLICATE_OBJECT);
+    let adopted = session.lines(&format!("SELECT * FROM talkmeter.create_roles('{prefix}', adopt => true)"));
+    assert_eq!(adopted.len(), 4);
+    // What was taken up here once may be made complete again.
+    session.run(&create);
+    let may = format!("has_function_privilege('{prefix}_admin', 'talkmeter.create_roles(text, boolean)', 'EXECUTE')");
+    assert_eq!(session.line(&format!("SELECT {may}")), "f", "the admin of the meter makes no roles of the server");
+    let all = adopted.join(", ");
+    session.run(&format!("DROP OWNED BY {all}; DROP ROLE {all}"));
+}
