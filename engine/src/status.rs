@@ -8,7 +8,7 @@ use crate::event::Kind;
 use crate::flaw::Flaw;
 use crate::instant::Instant;
 use crate::mapping::check::{Checker, wanted_value};
-use crate::mapping::{Audit, Class, Column, Condition, KindRule, Mapping, Value};
+use crate::mapping::{Audit, Class, Column, KindRule, Mapping, Value};
 use crate::near;
 use serde_json::{Map, Value as Json};
 
@@ -20,7 +20,7 @@ const KEYS: [&str; 6] = ["tenant", "conversation", "status", "column", "occurred
 pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
     let mapping = object_of(mapping, "the mapping")?;
     only_known_keys(mapping, "the mapping", &KEYS)?;
-    let mut checker = Checker { columns, slots: Vec::new() };
+    let mut checker = Checker::of(columns);
     let tenant = checker.tenant(mapping)?;
     let default = if checker.find("conversation_id").is_some() { "conversation_id" } else { "id" };
     let conversation = checker.key(mapping, "conversation", default)?;
@@ -35,6 +35,7 @@ pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
     let kinds = kinds(&mut checker, mapping)?;
     Ok(Mapping {
         columns: checker.slots,
+        asked: checker.asked,
         audit: Audit::default(),
         timezone,
         tenant,
@@ -55,12 +56,11 @@ fn kinds(checker: &mut Checker, mapping: &Map<String, Json>) -> Result<Vec<KindR
             .hint("For example: \"status\": {\"resolved\": \"resolve\", \"open\": \"reopen\"}."));
     };
     let index = checker.named_or(mapping, "column", "status")?;
-    let slot = checker.slot(index);
     let mut rules = Vec::new();
     for (value, kind) in values {
         let column = &checker.columns[index];
         let wanted = wanted_value(&scalar(value, &column.class), &column.name, column, "\"status\"")?;
-        let when = vec![Condition { slot, path: Vec::new(), any_of: vec![wanted], negated: false }];
+        let when = vec![checker.asking(index, Vec::new(), vec![wanted], false)];
         rules.push(KindRule { when, kinds: Some(vec![mark(kind)?]) });
     }
     rules.push(KindRule { when: Vec::new(), kinds: None });

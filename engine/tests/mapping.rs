@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Class, Column, LONGEST_KEY, Mapping, Reading, Refusal, Value};
+use talkmeter_engine::mapping::{Class, Column, LONGEST_KEY, Mapping, Reading, Refusal, Value, json};
 use talkmeter_engine::order::MessageId;
 
 /// The last instant that is not yet future.
@@ -309,7 +309,11 @@ fn an_enum_is_compared_by_its_label() {
 // Paths into json
 
 fn json_matches(path: &str, wanted: Json, extra: Json) -> bool {
-    matches(json!({path: wanted}), &[("extra", Value::Json(extra))])
+    let mapping = mapping(json!({"kinds": [{"when": {path: wanted}, "kind": "note"}]}));
+    let slot = mapping.asked.iter().position(|asked| !asked.paths.is_empty()).expect("a path is asked for");
+    let found = Value::Json(json::at_paths(&extra.to_string(), &mapping.asked[slot]));
+    let row = row(&mapping, &[("extra", found)]);
+    mapping.apply(&row, NOW).is_some_and(|reading| !reading.kinds.is_empty())
 }
 
 #[test]
@@ -430,6 +434,7 @@ fn a_row_is_read_with_its_keys_time_and_kinds() {
         tenant: Some("acme".into()),
         conversation: Some("c1".into()),
         message: Some(MessageId::Integer(7)),
+        too_long: [None; 3],
         at: Some(NOW),
         sequence: None,
         ignored: false,
@@ -1046,4 +1051,44 @@ proptest! {
             mapping.apply(&row(&mapping, &[]), NOW);
         }
     }
+}
+
+#[test]
+fn a_key_that_is_too_long_is_cut_at_a_character_and_its_length_is_told() {
+    let mapping = text_keys();
+    let (long, longer) = ("é".repeat(300) + "x", format!("x{}", "é".repeat(400)));
+    let row = row(&mapping, &[("tenant_id", text(&long)), ("conversation_id", text(&longer)), ("sender", text("m1"))]);
+    let reading = mapping.apply(&row, NOW).expect("the row is not ignored");
+    assert_eq!(reading.refusal, Some(Refusal::KeyTooLong));
+    assert_eq!(reading.tenant.as_deref(), Some(&long[..512]));
+    assert_eq!(reading.conversation.as_deref(), Some(&longer[..511]));
+    let said = r#""tenant" has 601 bytes. "conversation" has 801 bytes."#;
+    assert_eq!(reading.too_long_in_words().as_deref(), Some(said));
+}
+
+#[test]
+fn a_long_text_equals_none_that_a_rule_names_and_is_read_as_far_as_the_longest_of_them() {
+    let name = "x".repeat(LONGEST_KEY + 10);
+    let mapping = mapping(json!({"kinds": [{"when": {"sender": [name, "user"]}, "kind": "note"}]}));
+    let asked: Vec<usize> = mapping.asked.iter().map(|asked| asked.longest).collect();
+    assert_eq!(asked.iter().max(), Some(&(LONGEST_KEY + 10)));
+    let long = Value::Long { start: "x".repeat(LONGEST_KEY).into(), bytes: LONGEST_KEY + 11 };
+    assert_eq!(refusal(&mapping, &[("sender", long)]), Some(Refusal::NoKind));
+    assert_eq!(refusal(&mapping, &[("sender", text(&name))]), None);
+}
+
+#[test]
+fn json_of_any_depth_and_length_is_read_where_a_rule_looks() {
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let text = format!(r#"{{"deep": {deep}, "by": "other", "a": {{"by": "user"}}, "by": "user"}}"#);
+    let asked = |path: &str| {
+        let mapping = mapping(json!({"kinds": [{"when": {path: "user"}, "kind": "note"}]}));
+        let slot = mapping.asked.iter().position(|asked| !asked.paths.is_empty()).expect("a path is asked for");
+        json::at_paths(&text, &mapping.asked[slot])
+    };
+    assert_eq!(asked("extra->a->by"), [Value::Text("user".into())]);
+    assert_eq!(asked("extra->by"), [Value::Text("user".into())], "the last of two");
+    assert_eq!(asked("extra->deep"), [Value::Present]);
+    assert_eq!(asked("extra->a->by->more"), [Value::Null]);
+    assert_eq!(asked("extra"), [Value::Present]);
 }

@@ -392,7 +392,7 @@ fn record(
 /// owns the table or is a member of its owner.
 fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
     let readers: Vec<Reader> =
-        mapping.columns.iter().map(|index| columns[*index].reader(mapping.timezone.clone())).collect();
+        mapping.slots().map(|(index, asked)| columns[index].reader(mapping.timezone.clone(), asked.clone())).collect();
     let query = SourceQuery::of(source, relation, mapping, &readers, &[None; 4], columns).expect("checked columns");
     let latest = clock::latest();
     let mut shown = Vec::new();

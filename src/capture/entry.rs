@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::Reading;
+use talkmeter_engine::mapping::{LONGEST_KEY, Reading};
 use talkmeter_engine::order::OrderKey;
 
 /// The key of a conversation: tenant and the application's own id of it.
@@ -77,6 +77,13 @@ impl Entry {
     pub fn of(tenant: &str, conversation: &str, place: &OrderKey, reason: &'static str, detail: String) -> Entry {
         let row = RowName::at_place(tenant, conversation, place);
         Entry { row, reason: reason.into(), detail: Some(detail), ..Entry::default() }
+    }
+
+    /// Whether the id that names the row here may be only the beginning of its own: no row is found by it.
+    pub fn may_be_cut(&self) -> bool {
+        /// What a character may have more than one byte.
+        const REST: usize = 3;
+        self.row.message.as_ref().is_some_and(|message| message.len() + REST >= LONGEST_KEY)
     }
 
     /// Whether both are of one row.

@@ -255,7 +255,7 @@ pub fn entry(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant)
     let reading = mapping.apply(row, latest)?;
     let before_start = reading.at.is_some_and(|at| at < source.starts_at);
     let (reason, detail) = match reading.refusal {
-        Some(refusal) => (refusal.name(), None),
+        Some(refusal) => (refusal.name(), reading.too_long_in_words()),
         None if before_start => ("time_out_of_range", Some(source.start_in_words())),
         None => return None,
     };

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Class, Column, Mapping};
+use talkmeter_engine::mapping::{Asked, Class, Column, Mapping};
 use talkmeter_engine::status;
 
 thread_local! {
@@ -352,15 +352,17 @@ fn layout(
                 broken = Some(format!("The server does not know the time zone \"{zone}\" any more."));
             }
             Ok(mapping) => {
-                let reader = |index: &usize| readable[*index].1.reader(mapping.timezone.clone());
-                let readers = mapping.columns.iter().map(reader).collect();
+                let reader =
+                    |(index, asked): (usize, &Asked)| readable[index].1.reader(mapping.timezone.clone(), asked.clone());
+                let readers = mapping.slots().map(reader).collect();
                 let audit = mapping.audit.columns().map(|index| index.map(|index| readable[index].1.number));
                 return Layout::Whole { mapping: Box::new(mapping), readers, audit };
             }
             Err(flaw) => broken = Some(flaw.message),
         }
     }
-    let message_id = readable.iter().find(|(column, _)| column.message_id).map(|(_, found)| found.reader(None));
+    let message_id =
+        readable.iter().find(|(column, _)| column.message_id).map(|(_, found)| found.reader(None, Asked::default()));
     Layout::Broken { because: broken.unwrap_or_default(), message_id }
 }
 

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod clock;
 pub mod document;
 pub mod error;
+pub mod jsonb;
 pub mod limit;
 pub mod locks;
 pub mod progress;

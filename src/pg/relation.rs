@@ -4,7 +4,7 @@ use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, arg};
 use pgrx::prelude::*;
 use std::ffi::CStr;
-use talkmeter_engine::mapping::{Class, Column};
+use talkmeter_engine::mapping::{Asked, Class, Column};
 
 /// A column as the catalog knows it.
 #[derive(Clone, Debug)]
@@ -19,9 +19,9 @@ pub struct TableColumn {
 }
 
 impl TableColumn {
-    /// How to read this column; `timezone` is that of local times.
-    pub fn reader(&self, timezone: Option<String>) -> Reader {
-        Reader::new(self.number, self.base_type, matches!(self.seen.class, Class::Enum(_)), timezone)
+    /// How to read what is asked of this column; `timezone` is that of local times.
+    pub fn reader(&self, timezone: Option<String>, asked: Asked) -> Reader {
+        Reader::new(self.number, self.base_type, matches!(self.seen.class, Class::Enum(_)), timezone, asked)
     }
 }
 

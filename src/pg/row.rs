@@ -1,12 +1,13 @@
 //! How does a row of the application's, as the server holds it, become values that a mapping understands?
 
 use crate::pg::clock::Timestamp;
+use crate::pg::jsonb;
 use pgrx::prelude::*;
 use pgrx::{AnyNumeric, FromDatum, PgMemoryContexts};
 use std::borrow::Cow;
 use std::ffi::CStr;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::Value;
+use talkmeter_engine::mapping::{Asked, LONGEST_KEY, Value, cut, json};
 
 /// How to read one column.
 #[derive(Clone, Debug)]
@@ -17,11 +18,12 @@ pub struct Reader {
     /// The zone of a timestamp without one.
     timezone: Option<String>,
     is_enum: bool,
+    asked: Asked,
 }
 
 impl Reader {
-    pub fn new(number: i16, base_type: pg_sys::Oid, is_enum: bool, timezone: Option<String>) -> Reader {
-        Reader { number, base_type, timezone, is_enum }
+    pub fn new(number: i16, base_type: pg_sys::Oid, is_enum: bool, timezone: Option<String>, asked: Asked) -> Reader {
+        Reader { number, base_type, timezone, is_enum, asked }
     }
 
     /// Whether this reads columns of that type, which is under all domains.
@@ -29,7 +31,7 @@ impl Reader {
         self.base_type == base_type
     }
 
-    /// The value of a datum of this column.
+    /// The value of a datum of this column, as far as it is asked for: of what is long no copy is made, or none stays.
     ///
     /// # Safety
     /// The datum must come from a row of the table that this reader was made for, and text is borrowed from it: neither
@@ -44,8 +46,8 @@ impl Reader {
         // SAFETY: the column is of the type that is matched; a table whose column changed its type is mapped anew.
         unsafe {
             match self.base_type {
-                pg_sys::TEXTOID | pg_sys::VARCHAROID => Value::Text(Cow::Borrowed(text(datum))),
-                pg_sys::BPCHAROID => Value::Text(Cow::Borrowed(text(datum).trim_end_matches(' '))),
+                pg_sys::TEXTOID | pg_sys::VARCHAROID => text(datum, self.asked.longest),
+                pg_sys::BPCHAROID => with_text(datum, |text| short(text.trim_end_matches(' '), self.asked.longest)),
                 pg_sys::UUIDOID => Value::Text(Cow::Owned(output(pg_sys::F_UUID_OUT, datum))),
                 pg_sys::INT2OID => Value::Integer(i64::from(datum.value() as i16)),
                 pg_sys::INT4OID => Value::Integer(i64::from(datum.value() as i32)),
@@ -54,8 +56,8 @@ impl Reader {
                 pg_sys::FLOAT4OID => Value::Float(f64::from(f32::from_bits(datum.value() as u32))),
                 pg_sys::FLOAT8OID => Value::Float(f64::from_bits(datum.value() as u64)),
                 pg_sys::NUMERICOID => number(datum),
-                pg_sys::JSONOID => json(text(datum)),
-                pg_sys::JSONBOID => json(&output(pg_sys::F_JSONB_OUT, datum)),
+                pg_sys::JSONOID => Value::Json(with_text(datum, |text| json::at_paths(text, &self.asked))),
+                pg_sys::JSONBOID => Value::Json(jsonb::at_paths(datum, &self.asked)),
                 pg_sys::TIMESTAMPTZOID => Value::Time(Timestamp::from(datum.value() as i64).finite()),
                 pg_sys::TIMESTAMPOID => Value::Time(self.instant(datum)),
                 _ => Value::Present,
@@ -78,11 +80,46 @@ impl Reader {
     }
 }
 
+/// A text, or how it begins if it is longer than asked for: then only that is fetched.
+///
 /// SAFETY: the datum must be of a type that is stored as text is, and live as long as the result is used.
-unsafe fn text<'r>(datum: pg_sys::Datum) -> &'r str {
+unsafe fn text<'r>(datum: pg_sys::Datum, longest: usize) -> Value<'r> {
+    // SAFETY: as the caller promises; the slice is a copy of the server's, freed once it is copied again.
+    unsafe {
+        let bytes = pg_sys::toast_raw_datum_size(datum) - pg_sys::VARHDRSZ;
+        if bytes <= longest {
+            let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            return Value::Text(Cow::Borrowed(pgrx::text_to_rust_str(text).expect("the database is encoded in UTF8")));
+        }
+        let slice = pg_sys::pg_detoast_datum_slice(datum.cast_mut_ptr(), 0, LONGEST_KEY as i32);
+        let start = pgrx::varlena_to_byte_slice(slice);
+        // Up to where a character was cut.
+        let whole = start.utf8_chunks().next().map_or("", |chunk| chunk.valid()).to_owned();
+        pg_sys::pfree(slice.cast());
+        Value::Long { start: Cow::Owned(whole), bytes }
+    }
+}
+
+/// A text of which a copy is kept, or how it begins if it is longer than asked for.
+fn short(text: &str, longest: usize) -> Value<'static> {
+    match text.len() {
+        bytes if bytes > longest => Value::Long { start: Cow::Owned(cut(text, LONGEST_KEY).to_owned()), bytes },
+        _ => Value::Text(Cow::Owned(text.to_owned())),
+    }
+}
+
+/// What `read` makes of a text, of which no copy stays.
+///
+/// SAFETY: the datum must be of a type that is stored as text is.
+unsafe fn with_text<R>(datum: pg_sys::Datum, read: impl FnOnce(&str) -> R) -> R {
+    // SAFETY: as the caller promises; a copy that the server made is freed once it is read.
     unsafe {
         let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-        pgrx::text_to_rust_str(text).expect("the database is encoded in UTF8")
+        let answer = read(pgrx::text_to_rust_str(text).expect("the database is encoded in UTF8"));
+        if text != datum.cast_mut_ptr() {
+            pg_sys::pfree(text.cast());
+        }
+        answer
     }
 }
 
@@ -102,11 +139,6 @@ unsafe fn number(datum: pg_sys::Datum) -> Value<'static> {
     let text = unsafe { AnyNumeric::from_datum(datum, false) }.expect("not null").to_string();
     // A number beyond the engine's 28 digits, or none at all, equals no value of a rule.
     text.parse().map_or(Value::Text(Cow::Owned(text)), Value::Number)
-}
-
-fn json(text: &str) -> Value<'static> {
-    // Nested too deep to be read: like an empty list, it holds no value that a rule could ask for.
-    Value::Json(serde_json::from_str(text).unwrap_or_else(|_| serde_json::Value::Array(Vec::new())))
 }
 
 /// Reads the rows that a statement left new, in the order of their insertion, and gives `each` the values of `readers`.

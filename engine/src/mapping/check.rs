@@ -2,8 +2,8 @@
 
 use super::epoch::Epoch;
 use super::{
-    Audit, Class, Column, Condition, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, TimeOrigin, Wanted,
-    canonical_uuid, decimal,
+    Asked, Audit, Class, Column, Condition, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, TimeOrigin,
+    Wanted, canonical_uuid, exact_number,
 };
 use crate::definition::{object_of, only_known_keys};
 use crate::event::Kind;
@@ -32,7 +32,7 @@ impl Mapping {
     pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
         let mapping = object_of(mapping, "the mapping")?;
         only_known_keys(mapping, "the mapping", &KEYS)?;
-        let mut checker = Checker { columns, slots: Vec::new() };
+        let mut checker = Checker::of(columns);
         let tenant = checker.tenant(mapping)?;
         let conversation = checker.key(mapping, "conversation", "conversation_id")?;
         let message_id = checker.key(mapping, "message_id", "id")?;
@@ -43,6 +43,7 @@ impl Mapping {
         let audit = checker.audit(mapping)?;
         Ok(Mapping {
             columns: checker.slots,
+            asked: checker.asked,
             audit,
             timezone,
             tenant,
@@ -60,9 +61,32 @@ impl Mapping {
 pub(crate) struct Checker<'a> {
     pub(crate) columns: &'a [Column],
     pub(crate) slots: Vec<usize>,
+    /// What of each slot is asked for.
+    pub(crate) asked: Vec<Asked>,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    pub(crate) fn of(columns: &'a [Column]) -> Checker<'a> {
+        Checker { columns, slots: Vec::new(), asked: Vec::new() }
+    }
+
+    /// A condition on a column, or on what a path into it leads to.
+    pub(crate) fn asking(&mut self, column: usize, path: Vec<String>, any_of: Vec<Wanted>, negated: bool) -> Condition {
+        let slot = self.slot(column);
+        let asked = &mut self.asked[slot];
+        let texts = any_of.iter().filter_map(|wanted| match wanted {
+            Wanted::Text(text) => Some(text.len()),
+            _ => None,
+        });
+        asked.longest = texts.max().unwrap_or(0).max(asked.longest);
+        let known = asked.paths.iter().position(|known| *known == path);
+        let path = known.unwrap_or_else(|| {
+            asked.paths.push(path);
+            asked.paths.len() - 1
+        });
+        Condition { slot, path, any_of, negated }
+    }
+
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
@@ -87,6 +111,7 @@ impl Checker<'_> {
             Some(slot) => slot,
             None => {
                 self.slots.push(column);
+                self.asked.push(Asked::default());
                 self.slots.len() - 1
             }
         }
@@ -299,7 +324,7 @@ impl Checker<'_> {
         };
         let any_of =
             scalars.iter().map(|scalar| wanted_value(scalar, name, column, place)).collect::<Result<_, _>>()?;
-        Ok(Condition { slot: self.slot(index), path, any_of, negated })
+        Ok(self.asking(index, path, any_of, negated))
     }
 
     /// A column, or `column->step->step` into a json column. A column whose own name holds an arrow wins.
@@ -412,13 +437,13 @@ pub(crate) fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &s
         },
         (Class::Boolean, Json::Bool(truth)) => Ok(Wanted::Boolean(*truth)),
         (Class::Boolean, _) => mismatch("Write true, false or null, without quotes."),
-        (Class::Numeric, Json::Number(number)) => match decimal(number) {
+        (Class::Numeric, Json::Number(number)) => match exact_number(number.as_str()) {
             Some(number) => Ok(Wanted::Number(number)),
             None => mismatch("Write a number of at most 28 digits."),
         },
         (Class::Json, Json::String(text)) => Ok(Wanted::Text(text.clone())),
         (Class::Json, Json::Bool(truth)) => Ok(Wanted::Boolean(*truth)),
-        (Class::Json, Json::Number(number)) => match decimal(number) {
+        (Class::Json, Json::Number(number)) => match exact_number(number.as_str()) {
             Some(number) => Ok(Wanted::Number(number)),
             None => mismatch("Write a number of at most 28 digits."),
         },

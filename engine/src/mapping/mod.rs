@@ -5,13 +5,13 @@
 
 pub mod check;
 pub mod epoch;
+pub mod json;
 
 use crate::event::Kind;
 use crate::instant::Instant;
 use crate::mapping::epoch::Epoch;
 use crate::order::{MessageId, OrderKey, Rank};
 use rust_decimal::Decimal;
-use serde_json::Value as Json;
 use std::borrow::Cow;
 
 /// Tenant, conversation and message ids of more bytes than this are quarantined as `key_too_long` (rule 3.7).
@@ -75,11 +75,39 @@ pub enum Value<'a> {
     Boolean(bool),
     Number(Decimal),
     Float(f64),
-    Json(Json),
+    /// A text that is longer than any that is asked for: how it begins, at most [`LONGEST_KEY`] bytes of it, and how
+    /// many bytes it has.
+    Long {
+        start: Cow<'a, str>,
+        bytes: usize,
+    },
+    /// What json holds at each of the paths that are asked of it ([`Asked`]).
+    Json(Vec<Value<'a>>),
     /// `None` is an infinite time or one that the engine's clock cannot hold.
     Time(Option<Instant>),
     /// There is a value, of a type that is not read.
     Present,
+}
+
+/// What of the value of a slot is asked for: nothing else of it need be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Of json: steps that lead into it; none for the value itself.
+    pub paths: Vec<Vec<String>>,
+    /// The bytes of the longest text that anything is compared with, and at least those of the longest key.
+    pub longest: usize,
+}
+
+impl Default for Asked {
+    fn default() -> Asked {
+        Asked { paths: Vec::new(), longest: LONGEST_KEY }
+    }
+}
+
+/// The beginning of a text, of at most so many bytes, cut at a character.
+pub fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// Why a row is not metered now (rule 3.7). The row itself is in the application's table; nothing is lost.
@@ -110,6 +138,9 @@ pub struct Reading<'a> {
     pub tenant: Option<Cow<'a, str>>,
     pub conversation: Option<Cow<'a, str>>,
     pub message: Option<MessageId>,
+    /// The bytes of tenant, conversation and message id, of those that are longer than keys may be. Their texts above
+    /// are cut.
+    pub too_long: [Option<usize>; 3],
     pub at: Option<Instant>,
     /// What the `order` column holds: which row of one instant comes first.
     pub sequence: Option<i64>,
@@ -132,6 +163,15 @@ impl Reading<'_> {
     /// Whether the row says which model answered (rule 5.7).
     pub fn answers(&self) -> bool {
         self.kinds.contains(&Kind::AiReply)
+    }
+
+    /// Which of its keys are too long, and how long they are.
+    pub fn too_long_in_words(&self) -> Option<String> {
+        let names = ["tenant", "conversation", "message_id"];
+        let long = names.into_iter().zip(self.too_long);
+        let words: Vec<String> =
+            long.filter_map(|(name, bytes)| Some(format!("\"{name}\" has {} bytes.", bytes?))).collect();
+        (!words.is_empty()).then(|| words.join(" "))
     }
 
     /// The place of an event of the row, by its position among them. Panics for a row that is refused: it gives none.
@@ -185,8 +225,8 @@ pub(crate) enum Wanted {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Condition {
     pub(crate) slot: usize,
-    /// Steps into a json column; empty for the column itself.
-    pub(crate) path: Vec<String>,
+    /// Of a json column: which of the paths of its [`Asked`].
+    pub(crate) path: usize,
     pub(crate) any_of: Vec<Wanted>,
     /// `{"not": ...}`: any value but these.
     pub(crate) negated: bool,
@@ -231,6 +271,8 @@ impl Audit {
 pub struct Mapping {
     /// The columns that a row is read from, by index into the columns given to [`Mapping::check`]: the slots.
     pub columns: Vec<usize>,
+    /// What of each slot is asked for.
+    pub asked: Vec<Asked>,
     /// The columns that the audit trail shows; not needed to meter a row.
     pub audit: Audit,
     /// The zone of a `timestamp` column; the caller turns local time into instants.
@@ -246,6 +288,11 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// The column of each slot, and what of it is asked for.
+    pub fn slots(&self) -> impl Iterator<Item = (usize, &Asked)> {
+        self.columns.iter().copied().zip(&self.asked)
+    }
+
     /// The slot that holds the message id.
     pub fn message_id_slot(&self) -> usize {
         self.message_id
@@ -296,13 +343,17 @@ impl Mapping {
         };
         let conversation = key_text(&row[self.conversation]);
         let message = message_id(&row[self.message_id]);
+        let tenant_bytes = match &self.tenant {
+            KeyOrigin::Constant(_) => None,
+            KeyOrigin::Slot(slot) => too_long(&row[*slot]),
+        };
+        let too_long = [tenant_bytes, too_long(&row[self.conversation]), too_long(&row[self.message_id])];
         let time = self.occurred_at.and_then(|time| time.read(row));
         let sequence = match self.order.map(|slot| &row[slot]) {
             Some(Value::Integer(sequence)) => Some(*sequence),
             _ => None,
         };
         let has_time = self.occurred_at.is_none() || time.is_some();
-        let too_long = |key: &Option<Cow<str>>| key.as_ref().is_some_and(|key| key.len() > LONGEST_KEY);
         let refusal = if ignored {
             None
         } else if tenant.is_none() || conversation.is_none() || message.is_none() || !has_time {
@@ -313,32 +364,40 @@ impl Mapping {
             Some(Refusal::TimeOutOfRange)
         } else if time > Some(Some(latest)) {
             Some(Refusal::Future)
-        } else if too_long(&tenant) || too_long(&conversation) || message_too_long(&message) {
+        } else if too_long.iter().any(Option::is_some) {
             Some(Refusal::KeyTooLong)
         } else {
             None
         };
         let excluded = self.excluded.iter().find(|rule| holds(&rule.when, row)).map(|rule| rule.because.as_str());
-        Reading { tenant, conversation, message, at: time.flatten(), sequence, ignored, kinds, excluded, refusal }
+        let at = time.flatten();
+        Reading { tenant, conversation, message, too_long, at, sequence, ignored, kinds, excluded, refusal }
     }
 }
 
-fn message_too_long(message: &Option<MessageId>) -> bool {
-    matches!(message, Some(MessageId::Text(text)) if text.len() > LONGEST_KEY)
+/// How many bytes a key has that is longer than keys may be.
+fn too_long(value: &Value) -> Option<usize> {
+    match value {
+        Value::Text(text) => Some(text.len()).filter(|bytes| *bytes > LONGEST_KEY),
+        Value::Long { bytes, .. } => Some(*bytes),
+        _ => None,
+    }
 }
 
 fn key_text<'a>(value: &'a Value<'a>) -> Option<Cow<'a, str>> {
     match value {
-        Value::Text(text) => Some(Cow::Borrowed(text)),
+        Value::Text(text) => Some(Cow::Borrowed(cut(text, LONGEST_KEY))),
+        Value::Long { start, .. } => Some(Cow::Borrowed(start)),
         Value::Integer(number) => Some(Cow::Owned(number.to_string())),
         _ => None,
     }
 }
 
-/// The message id that a value is, if it is one.
+/// The message id that a value is, if it is one; one that is too long is cut.
 pub fn message_id(value: &Value) -> Option<MessageId> {
     match value {
-        Value::Text(text) => Some(MessageId::Text(text.to_string())),
+        Value::Text(text) => Some(MessageId::Text(cut(text, LONGEST_KEY).to_owned())),
+        Value::Long { start, .. } => Some(MessageId::Text(start.to_string())),
         Value::Integer(number) => Some(MessageId::Integer(*number)),
         _ => None,
     }
@@ -346,11 +405,11 @@ pub fn message_id(value: &Value) -> Option<MessageId> {
 
 fn holds(when: &[Condition], row: &[Value]) -> bool {
     when.iter().all(|condition| {
-        let is_one_of_them = match &row[condition.slot] {
-            Value::Json(json) => satisfied_by_json(condition, json),
-            value => condition.any_of.iter().any(|wanted| equal(wanted, value)),
+        let value = match &row[condition.slot] {
+            Value::Json(found) => &found[condition.path],
+            value => value,
         };
-        is_one_of_them != condition.negated
+        condition.any_of.iter().any(|wanted| equal(wanted, value)) != condition.negated
     })
 }
 
@@ -365,32 +424,8 @@ fn equal(wanted: &Wanted, value: &Value) -> bool {
     }
 }
 
-/// A path that leads nowhere and a json null both are `null`; objects and arrays equal no scalar.
-fn satisfied_by_json(condition: &Condition, json: &Json) -> bool {
-    let mut found = Some(json);
-    for step in &condition.path {
-        found = match found {
-            Some(Json::Object(object)) => object.get(step),
-            Some(Json::Array(array)) => step.parse::<usize>().ok().and_then(|index| array.get(index)),
-            _ => None,
-        };
-    }
-    let value = match found {
-        None | Some(Json::Null) => Value::Null,
-        Some(Json::Bool(truth)) => Value::Boolean(*truth),
-        Some(Json::String(text)) => Value::Text(Cow::Borrowed(text)),
-        Some(Json::Number(number)) => match decimal(number) {
-            Some(number) => Value::Number(number),
-            None => return false,
-        },
-        Some(_) => return false,
-    };
-    condition.any_of.iter().any(|wanted| equal(wanted, &value))
-}
-
-fn decimal(number: &serde_json::Number) -> Option<Decimal> {
-    let text = number.as_str();
-    // Exact or not at all: a number cut to fit would equal others.
+/// A number as a rule compares it; `None` beyond the engine's 28 digits: a number cut to fit would equal others.
+pub fn exact_number(text: &str) -> Option<Decimal> {
     Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
 }
 

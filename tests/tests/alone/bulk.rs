@@ -38,7 +38,7 @@ fn write_rows(path: &Path, rows: u64) {
 }
 
 /// Seconds that a statement takes, and the largest private memory in kB of the process that runs it.
-fn timed(session: &mut Session, statement: &str) -> (f64, u64) {
+pub fn timed(session: &mut Session, statement: &str) -> (f64, u64) {
     let status = format!("/proc/{}/status", session.pid());
     let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
