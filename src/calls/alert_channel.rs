@@ -1,4 +1,4 @@
-//! What do the notifications of a tenant carry, so that a listener knows where to pass them on (rule 4.5)?
+//! Where is a tenant told of alerts? Who is woken by one reads it in `talkmeter.alerts` (rule 4.5).
 
 use crate::calls::{journal, locked};
 use crate::catalog::args::{short_enough, tenant_key};

@@ -21,6 +21,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::Refusal;
 use talkmeter_engine::order::OrderKey;
 
 /// Meters the rows of quarantine that can now be metered, and returns how many left it.
@@ -195,14 +196,12 @@ fn numbered_mark_again(connection: &Connection, waiting: &Waiting) -> Option<Uui
     (!waiting.waits_for_policy()).then_some(waiting.id)
 }
 
-/// The reason of a row whose id may be cut.
-const TOO_LONG: &str = "key_too_long";
-
 /// Notes rows again that can be read, and returns the entries that need not be kept: of those, and of rows that are
 /// gone. A row that cannot be metered for another reason by now gets a new entry.
 fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &mut Vec<Entry>) -> Vec<Uuid> {
     let Layout::Whole { mapping, .. } = &source.layout else { return Vec::new() };
-    let can_be_found = |entry: &Entry| entry.row.message.is_some() && !(entry.reason == TOO_LONG && entry.may_be_cut());
+    let too_long = Refusal::KeyTooLong.name();
+    let can_be_found = |entry: &Entry| entry.row.message.is_some() && !(entry.reason == too_long && entry.may_be_cut());
     let named: Vec<&Waiting> = entries.iter().copied().filter(|waiting| can_be_found(&waiting.entry)).collect();
     let messages: Vec<&str> = named.iter().filter_map(|waiting| waiting.entry.row.message.as_deref()).collect();
     let mut found = vec![false; named.len()];
@@ -236,7 +235,7 @@ fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &
         let (cut, gone): (Vec<&Waiting>, Vec<&Waiting>) = not_found.partition(|waiting| waiting.entry.may_be_cut());
         left.extend(gone.iter().map(|waiting| waiting.id));
         // The row may be there under its whole id, which is too long.
-        refused.extend(cut.iter().map(|cut| Entry { reason: TOO_LONG.into(), ..cut.entry.clone() }));
+        refused.extend(cut.iter().map(|cut| Entry { reason: too_long.into(), ..cut.entry.clone() }));
     }
     left
 }

@@ -133,7 +133,7 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
 /// The events of the rows of one source.
 fn rows(source: &Source, wanted: &[WantedEvents], patience: Patience) -> Result<Vec<Found>, Unreadable> {
     let mut found = Vec::new();
-    let by_conversation = |query: &SourceQuery| Some(query.by_conversation.clone());
+    let by_conversation: Statement = |query| Some(&query.by_conversation);
     for_each_row(source, by_conversation, wanted, patience, |_, metered| {
         let Metered { conversation, reading, at } = metered;
         found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
@@ -153,11 +153,14 @@ struct Metered<'r> {
     at: Instant,
 }
 
+/// Which of the statements of a source, if it has it.
+type Statement = fn(&SourceQuery) -> Option<&String>;
+
 /// Gives `each` the rows of a source that can be metered, with what the statement selects after the slots. Nothing is
 /// read if the source had no events in any of the conversations, or if there is no such statement.
 fn for_each_row(
     source: &Source,
-    statement: impl FnOnce(&SourceQuery) -> Option<String>,
+    statement: Statement,
     wanted: &[WantedEvents],
     patience: Patience,
     mut each: impl FnMut(&mut Row, Metered),
@@ -172,7 +175,7 @@ fn for_each_row(
         wanted.iter().enumerate().filter(|(_, wanted)| can_be_there(wanted)).collect();
     let Layout::Whole { mapping, readers, .. } = &source.layout else { return Ok(()) };
     let Some(statement) = statement(query).filter(|_| !possible.is_empty()) else { return Ok(()) };
-    reading::for_each_row(query, &statement, &keys(&possible), readers, patience, |ordinal, values, row| {
+    reading::for_each_row(query, statement, &keys(&possible), readers, patience, |ordinal, values, row| {
         let (conversation, wanted) = possible[ordinal as usize - 1];
         let Some(reading) = mapping.apply(values, Instant::LATEST) else { return };
         // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
@@ -214,7 +217,7 @@ pub fn audited(
     let wanted = [wanted];
     let mut shown = Vec::new();
     for source in catalog.attached() {
-        let audit = |query: &SourceQuery| query.audit.clone();
+        let audit: Statement = |query| query.audit.as_ref();
         for_each_row(source, audit, &wanted, Patience::OfCaller, |row, metered| {
             shown.push(AuditedRow {
                 place: metered.reading.place(source.id, 0),
