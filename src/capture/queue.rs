@@ -294,6 +294,11 @@ impl Taken {
         }
     }
 
+    /// Gives each event to `each`, in the order in which they were noted: unlike [`Taken::events`], that takes no room.
+    pub fn for_each_event(&self, mut each: impl FnMut(NotedEvent)) {
+        self.0.events.for_each(|record| each(read_event(record)));
+    }
+
     /// Sources all of whose rows were taken away.
     pub fn truncated(&self) -> HashSet<i32> {
         self.0.truncated.iter().copied().collect()

@@ -29,12 +29,13 @@ pub struct Known {
 impl Known {
     /// Reads all that was noted, and writes what quarantine loses and gains.
     pub fn gather(taken: &Taken) -> Known {
-        let mut known = Known {
-            has_changes: taken.has_changes(),
-            truncated: taken.truncated(),
-            deleted: deleted(taken),
-            ..Known::default()
-        };
+        let known = Known::of_quarantine(taken);
+        Known { has_changes: taken.has_changes(), truncated: taken.truncated(), deleted: deleted(taken), ..known }
+    }
+
+    /// Writes what quarantine loses and gains, and knows no more than that.
+    pub fn of_quarantine(taken: &Taken) -> Known {
+        let mut known = Known::default();
         taken.for_some_asides(|asides| connected(|connection| known.set_aside(connection, asides)));
         known
     }

@@ -34,21 +34,30 @@ pub fn meter(taken: &Taken) {
     post::post(work.postings, work.locks.then_tenants());
 }
 
-/// Puts all rows and marks of the transaction into quarantine and returns how many they are.
+/// Entries of quarantine that are held before they are written.
+const TOGETHER: usize = 1_000;
+
+/// Puts all rows and marks of the transaction into quarantine and returns how many they are. Takes no temporary space,
+/// of which there may be too little to meter.
 pub fn set_aside(taken: &Taken, reason: &'static str, detail: &str) -> usize {
-    let known = Known::gather(taken);
+    let known = Known::of_quarantine(taken);
     let mut rows = known.refused_count();
-    let mut events = taken.events();
-    while let Some(chunk) = events.fill() {
-        let count = chunk.len();
-        let mut entries = Vec::new();
-        for event in chunk.events(count) {
-            add_entry(&known, &mut entries, &event, reason, detail);
-        }
+    let mut write = |entries: &mut Vec<Entry>| {
         rows += entries.iter().filter(|entry| entry.removal.is_none()).count();
-        connected(|connection| quarantine::write(connection, &entries));
-        events.forget(count);
-    }
+        connected(|connection| quarantine::write_all(connection, entries));
+        pgrx::check_for_interrupts!();
+    };
+    let mut entries = Vec::new();
+    taken.for_each_event(|event| {
+        add_entry(&known, &mut entries, &event, reason, detail);
+        if entries.len() > TOGETHER {
+            // The next event may be of the same row.
+            let last = entries.pop();
+            write(&mut entries);
+            entries.extend(last);
+        }
+    });
+    write(&mut entries);
     rows
 }
 

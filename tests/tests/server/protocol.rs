@@ -558,6 +558,40 @@ fn an_error_of_the_meters_with_more_rows_than_memory_holds_puts_each_into_quaran
     assert_eq!(heard.lines().count(), 1, "what the server complained about:\n{heard}");
 }
 
+/// A transaction whose records the server can keep, in as much temporary space as it may take, but not sort.
+fn tell_more_than_can_be_sorted(session: &mut Session) {
+    session.run("SET work_mem = '64MB'; SET temp_file_limit = '20MB'; BEGIN");
+    tell_much(session, "first");
+    tell_much(session, "second");
+}
+
+#[test]
+fn too_little_temporary_space_to_sort_what_is_to_be_metered_puts_each_row_into_quarantine() {
+    let (database, _) = metered("lutingenie");
+    let (mut session, heard) = database.connect_heard();
+    tell_more_than_can_be_sorted(&mut session);
+    session.run("COMMIT; RESET temp_file_limit");
+    let rows = session.lines(&by_name("conversation", "count(*)", "talkmeter.quarantine"));
+    assert_eq!(rows, ["first|22000", "second|22000"]);
+    assert_eq!(
+        session.line("SELECT DISTINCT reason, left(detail, 5) FROM talkmeter.quarantine"),
+        "internal_error|53400"
+    );
+    let heard = heard.lock().expect("a list").join("\n");
+    assert!(heard.starts_with("WARNING: talkmeter could not meter this transaction: temporary file size"), "{heard}");
+    assert_eq!(session.line("SELECT talkmeter.retry_quarantine()"), "44000");
+    assert_same_rows(&session.lines(&by_name("conversation", "sum(message_count)", "talkmeter.parts")), &rows);
+}
+
+#[test]
+fn too_little_temporary_space_fails_the_commit_of_a_strict_source() {
+    let (_database, mut session) = metered("lutingenie");
+    session.run("UPDATE talkmeter.source SET strict = true");
+    tell_more_than_can_be_sorted(&mut session);
+    assert_eq!(session.refused("COMMIT"), SqlState::CONFIGURATION_LIMIT_EXCEEDED);
+    assert_eq!(traces(&mut session), NOTHING);
+}
+
 // --- Errors of ours ---
 
 /// Makes every charge of the tenant `broken` an error.
