@@ -28,11 +28,11 @@ SELECT 'tenant-' || t AS tenant, n AS charge_id, md5(t || '/' || (n + 1) / 2)::u
 FROM generate_series(1, $parts) AS n, generate_series(1, $tenants) AS t,
     LATERAL (SELECT timestamptz '2026-01-01 00:00+00' + n * interval '2000 seconds' + t * interval '1 second' AS at) AS o;
 
-INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day, subscribed_at)
-SELECT 'tenant-' || t, 1, '-infinity'::timestamptz, 'agent_red/starter', 'UTC', 1, '2026-01-01'::timestamptz
+INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day, subscribed_at, last_charge_id)
+SELECT 'tenant-' || t, 1, '-infinity'::timestamptz, 'agent_red/starter', 'UTC', 1, '2026-01-01'::timestamptz, 0
 FROM generate_series(1, $tenants) AS t
 UNION ALL
-SELECT 'tenant-' || t, 2, '2026-02-01 00:00+00', 'agent_red/starter', 'UTC', 1, '2026-02-01 00:00+00'
+SELECT 'tenant-' || t, 2, '2026-02-01 00:00+00', 'agent_red/starter', 'UTC', 1, '2026-02-01 00:00+00', (31 * 86400 - t - 1) / 2000
 FROM generate_series(10, $tenants, 10) AS t;
 
 -- Two packs each, bought in January and in March.

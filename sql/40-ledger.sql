@@ -15,6 +15,7 @@ CREATE TABLE talkmeter.account (
     last_pack_id bigint NOT NULL DEFAULT 0,
     last_subscription_id bigint NOT NULL DEFAULT 0,
     last_dispute_id bigint NOT NULL DEFAULT 0,
+    last_finalization bigint NOT NULL DEFAULT 0,
     first_day date,
     alert_channel text
 ) WITH (fillfactor = 50);
@@ -25,6 +26,7 @@ COMMENT ON COLUMN talkmeter.account.last_charge_id IS 'The charge_id given last'
 COMMENT ON COLUMN talkmeter.account.last_pack_id IS 'The pack_id given last';
 COMMENT ON COLUMN talkmeter.account.last_subscription_id IS 'The subscription_id given last';
 COMMENT ON COLUMN talkmeter.account.last_dispute_id IS 'The dispute_id given last';
+COMMENT ON COLUMN talkmeter.account.last_finalization IS 'The number of the statement that was frozen last';
 COMMENT ON COLUMN talkmeter.account.first_day IS 'The first local day of any charge: how far back a history reaches';
 COMMENT ON COLUMN talkmeter.account.alert_channel IS 'Where the tenant is told of alerts: the channel in talkmeter.alerts';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.account', '');
@@ -39,6 +41,7 @@ CREATE TABLE talkmeter.subscription (
     policy text,
     subscribed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     subscribed_by name NOT NULL DEFAULT SESSION_USER,
+    last_charge_id bigint NOT NULL,
     PRIMARY KEY (tenant, subscription_id)
 );
 REVOKE ALL ON talkmeter.subscription FROM PUBLIC;
@@ -53,6 +56,8 @@ COMMENT ON COLUMN talkmeter.subscription.anchor_day IS 'The day of the month on 
 COMMENT ON COLUMN talkmeter.subscription.policy IS 'The policy for this tenant, "name" or "name@version"; null: that of the source';
 COMMENT ON COLUMN talkmeter.subscription.subscribed_at IS 'When it was recorded';
 COMMENT ON COLUMN talkmeter.subscription.subscribed_by IS 'Who recorded it';
+COMMENT ON COLUMN talkmeter.subscription.last_charge_id IS
+    'The charge_id given last when it was recorded: the charges after it know it. A clock may step back, the ledger does not';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.subscription', '');
 
 CREATE TABLE talkmeter.period (
@@ -67,11 +72,19 @@ CREATE TABLE talkmeter.period (
     alerted text[] NOT NULL DEFAULT '{}',
     finalized_at timestamptz,
     finalized_by name,
+    finalization bigint,
+    last_charge_id bigint,
+    last_subscription_id bigint,
+    last_pack_id bigint,
+    digest bytea,
     PRIMARY KEY (tenant, period_start, period_end),
-    CHECK (period_start < period_end)
+    CHECK (period_start < period_end),
+    CHECK (num_nonnulls(finalized_at, finalized_by, finalization, last_charge_id, last_subscription_id, last_pack_id,
+        digest) IN (0, 7))
 ) WITH (fillfactor = 50);
 REVOKE ALL ON talkmeter.period FROM PUBLIC;
-COMMENT ON TABLE talkmeter.period IS 'What each billing month has used so far, net; opened by its first charge';
+CREATE UNIQUE INDEX period_finalization ON talkmeter.period (tenant, finalization) WHERE finalization IS NOT NULL;
+COMMENT ON TABLE talkmeter.period IS 'What each billing month has used so far, net; opened by the first charge that it pays or lists';
 COMMENT ON COLUMN talkmeter.period.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.period.period_start IS 'First instant of the period';
 COMMENT ON COLUMN talkmeter.period.period_end IS 'First instant after the period';
@@ -82,6 +95,12 @@ COMMENT ON COLUMN talkmeter.period.overage_amount IS 'Sum of the overage rates o
 COMMENT ON COLUMN talkmeter.period.alerted IS 'Kinds of the alerts that it has raised';
 COMMENT ON COLUMN talkmeter.period.finalized_at IS 'When its statement was frozen; null: it is open';
 COMMENT ON COLUMN talkmeter.period.finalized_by IS 'Who froze it';
+COMMENT ON COLUMN talkmeter.period.finalization IS 'Counts the frozen statements of the tenant, in the order in which they were frozen';
+COMMENT ON COLUMN talkmeter.period.last_charge_id IS 'The charge_id given last when it was frozen';
+COMMENT ON COLUMN talkmeter.period.last_subscription_id IS 'The subscription_id given last when it was frozen';
+COMMENT ON COLUMN talkmeter.period.last_pack_id IS 'The pack_id given last when it was frozen';
+COMMENT ON COLUMN talkmeter.period.digest IS
+    'The SHA-256 of its statement and its charges, chained to that of the statement that was frozen before: see talkmeter.evidence';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.period', '');
 
 CREATE TABLE talkmeter.pack (
@@ -142,11 +161,15 @@ CREATE TABLE talkmeter.charge (
     reason text CHECK (reason IN ('refold', 'credit')),
     note text,
     posted_by name,
+    cause_source text,
+    cause_message_id text,
+    cause_at timestamptz,
     posted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (tenant, charge_id),
     CHECK ((reverses IS NULL) = (reason IS NULL)),
     CHECK ((tier = 'pack') = (pack_id IS NOT NULL)),
-    CHECK (tier = 'overage' OR amount = 0)
+    CHECK (tier = 'overage' OR amount = 0),
+    CHECK (cause_at IS NULL OR reason = 'refold')
 );
 REVOKE ALL ON talkmeter.charge FROM PUBLIC;
 CREATE INDEX charge_part ON talkmeter.charge (tenant, conversation, part);
@@ -174,7 +197,12 @@ COMMENT ON COLUMN talkmeter.charge.reverses IS 'The charge_id taken back; null f
 COMMENT ON COLUMN talkmeter.charge.reason IS
     'Why it was taken back: refold if a late or changed event changed the part, credit if somebody did it; null for a charge';
 COMMENT ON COLUMN talkmeter.charge.note IS 'What was said of a credit';
-COMMENT ON COLUMN talkmeter.charge.posted_by IS 'Who credited it; null if no person posted it';
+COMMENT ON COLUMN talkmeter.charge.posted_by IS
+    'Who took it back: by a credit, or by the session that brought the late or changed event; null for a charge';
+COMMENT ON COLUMN talkmeter.charge.cause_source IS
+    'The table of the late or changed event for which it was taken back, as it was called at attach; null for a mark or a credit';
+COMMENT ON COLUMN talkmeter.charge.cause_message_id IS 'The message id of that event, or the number of a mark';
+COMMENT ON COLUMN talkmeter.charge.cause_at IS 'The time of that event: the earliest change within the part';
 COMMENT ON COLUMN talkmeter.charge.posted_at IS 'When the row was written';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.charge', '');
 

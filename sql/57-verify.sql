@@ -34,7 +34,7 @@ CREATE FUNCTION talkmeter.verify()
                     CASE WHEN t.is_known THEN (o.charged_at AT TIME ZONE
                         CASE WHEN NOT t.has_moved THEN t.timezone ELSE (
                             SELECT s.timezone FROM talkmeter.subscription AS s
-                            WHERE s.tenant = o.tenant AND s.since <= o.charged_at AND s.subscribed_at <= o.posted_at
+                            WHERE s.tenant = o.tenant AND s.since <= o.charged_at AND s.last_charge_id < o.charge_id
                             ORDER BY s.subscription_id DESC
                             LIMIT 1) END)::date END AS day
                 FROM talkmeter.posting AS o
@@ -135,12 +135,16 @@ CREATE FUNCTION talkmeter.verify()
             UNION ALL
             SELECT d.tenant, 'dispute', count(*), min(d.dispute_id), max(d.dispute_id)
             FROM talkmeter.dispute_filed AS d GROUP BY d.tenant
+            UNION ALL
+            SELECT p.tenant, 'finalization', count(*), min(p.finalization), max(p.finalization)
+            FROM talkmeter.period AS p WHERE p.finalization IS NOT NULL GROUP BY p.tenant
         ) AS n
         FULL JOIN (
             SELECT o.tenant, c.what, c.last
             FROM talkmeter.account AS o
             CROSS JOIN LATERAL (VALUES ('charge', o.last_charge_id), ('pack', o.last_pack_id),
-                ('subscription', o.last_subscription_id), ('dispute', o.last_dispute_id)) AS c (what, last)
+                ('subscription', o.last_subscription_id), ('dispute', o.last_dispute_id),
+                ('finalization', o.last_finalization)) AS c (what, last)
             WHERE c.last <> 0
         ) AS a ON a.tenant = n.tenant AND a.what = n.what
         WHERE n.rows IS NULL OR n.first <> 1 OR n.last <> n.rows OR a.last IS DISTINCT FROM n.last
@@ -155,15 +159,15 @@ CREATE FUNCTION talkmeter.verify()
         -- All that a charge itself, its plan, its policy and its periods tell.
         SELECT w.problem, c.tenant, format('charge %s', c.charge_id), w.detail
         FROM (
-            SELECT b.*, p.overage_rate, p.currency AS plan_currency, f.plan AS plan_in_force, o.finalized_at AS frozen_at,
+            SELECT b.*, p.overage_rate, p.currency AS plan_currency, f.plan AS plan_in_force,
                 p.name IS NULL AS is_of_no_plan, v.name IS NULL AS is_of_no_policy,
                 p.name IS NOT NULL AND b.reverses IS NULL AND f.plan IS DISTINCT FROM b.plan AS is_of_other_plan,
                 b.reverses IS NULL AND (b.currency <> p.currency
                     OR b.amount <> CASE WHEN b.tier = 'overage' THEN p.overage_rate ELSE 0 END) AS is_of_other_rate,
                 b.charged_at < b.period_start OR b.charged_at >= b.period_end AS is_outside,
-                o.finalized_at < b.posted_at AS is_frozen,
+                o.last_charge_id < b.charge_id AS is_frozen,
                 (b.posted_period_start, b.posted_period_end) <> (b.period_start, b.period_end)
-                    AND (own.finalized_at <= b.posted_at) IS NOT TRUE AS is_elsewhere
+                    AND (own.last_charge_id < b.charge_id) IS NOT TRUE AS is_elsewhere
             FROM talkmeter.charge AS b
             LEFT JOIN talkmeter.plan AS p ON p.name = b.plan
             LEFT JOIN talkmeter.policy AS v ON v.name = b.policy AND v.version = b.policy_version
@@ -175,7 +179,7 @@ CREATE FUNCTION talkmeter.verify()
             CROSS JOIN LATERAL (
                 SELECT CASE WHEN NOT t.has_many THEN CASE WHEN t.since <= b.charged_at THEN t.plan END ELSE (
                     SELECT s.plan FROM talkmeter.subscription AS s
-                    WHERE s.tenant = b.tenant AND s.since <= b.charged_at AND s.subscribed_at <= b.posted_at
+                    WHERE s.tenant = b.tenant AND s.since <= b.charged_at AND s.last_charge_id < b.charge_id
                     ORDER BY s.subscription_id DESC
                     LIMIT 1) END AS plan
             ) AS f
@@ -212,7 +216,11 @@ CREATE FUNCTION talkmeter.verify()
             ) AS l
             WHERE NOT EXISTS (
                 SELECT FROM talkmeter.period_at(l.tenant, l.posted_period_start) AS p
-                WHERE p.period_start = l.posted_period_start AND p.period_end = l.posted_period_end))
+                WHERE p.period_start = l.posted_period_start AND p.period_end = l.posted_period_end)
+            AND NOT EXISTS (
+                -- It was opened before another subscription divided the months anew.
+                SELECT FROM talkmeter.period AS p
+                WHERE p.tenant = l.tenant AND p.period_start = l.posted_period_start AND p.period_end = l.posted_period_end))
             AND (c.posted_period_start, c.posted_period_end) <> (c.period_start, c.period_end)
         UNION ALL
         SELECT 'part_is_charged_twice', s.tenant, format('part %s of %s', s.part, s.conversation),
@@ -362,7 +370,7 @@ CREATE FUNCTION talkmeter.verify()
         WHERE k.billed_at <> k.purchased_at AND NOT EXISTS (
             SELECT FROM talkmeter.period AS p
             -- Its own period, or the first one if it was bought before, had been frozen.
-            WHERE p.tenant = k.tenant AND p.period_end > k.purchased_at AND p.finalized_at <= k.billed_at
+            WHERE p.tenant = k.tenant AND p.period_end > k.purchased_at AND p.last_pack_id < k.pack_id
                 AND (p.period_start <= k.purchased_at
                     OR NOT EXISTS (SELECT FROM talkmeter.period_at(k.tenant, k.purchased_at))))
         UNION ALL
@@ -437,7 +445,7 @@ CREATE FUNCTION talkmeter.verify()
             -- A subscription that was backdated since may have changed the base price, and with it the place of the others.
             SELECT NOT EXISTS (
                 SELECT FROM talkmeter.subscription AS s
-                WHERE s.tenant = p.tenant AND s.since < p.period_end AND s.subscribed_at > p.finalized_at) AS with_base
+                WHERE s.tenant = p.tenant AND s.since < p.period_end AND s.subscription_id > p.last_subscription_id) AS with_base
         ) AS o
         WHERE p.finalized_at IS NOT NULL AND (
             SELECT array_agg((CASE WHEN o.with_base THEN l.line END, l.kind, l.of_period_start, l.description, l.quantity,
@@ -451,6 +459,13 @@ CREATE FUNCTION talkmeter.verify()
             FROM talkmeter.statement_lines(p.tenant, p.period_start, p.period_end) AS l
             WHERE o.with_base OR l.kind <> 'base'
         )
+        UNION ALL
+        SELECT 'evidence_differs', p.tenant, format('period from %s to %s', p.period_start, p.period_end),
+            'Its statement and its charges are not those that were frozen, or the statement frozen before is another.'
+        FROM talkmeter.period AS p
+        WHERE p.digest <> (
+            SELECT talkmeter.chain(e.content ORDER BY e.line)
+            FROM talkmeter.evidence_lines(p.tenant, p.period_start, p.period_end) AS e)
         UNION ALL
         -- No foreign key says so: a parallel restore loads the tables in any order.
         SELECT 'plan_is_missing', n.tenant, n.object, format('There is no plan %s.', n.plan)

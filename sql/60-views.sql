@@ -79,7 +79,8 @@ COMMENT ON VIEW talkmeter.unevaluated IS 'Open parts that time alone will never 
 
 CREATE VIEW talkmeter.charges AS
     SELECT tenant, charge_id, conversation, part, charged_at, period_start, posted_period_start, tier, pack_id, amount,
-        currency, plan, policy, policy_version, reverses, reason, posted_at, note, posted_by
+        currency, plan, policy, policy_version, reverses, reason, posted_at, note, posted_by,
+        cause_source, cause_message_id, cause_at
     FROM talkmeter.charge;
 REVOKE ALL ON talkmeter.charges FROM PUBLIC;
 COMMENT ON VIEW talkmeter.charges IS 'The ledger: one row per billed unit, and one per unit taken back';

@@ -188,6 +188,13 @@ CREATE FUNCTION talkmeter.my_statement(period_start timestamptz)
 REVOKE ALL ON FUNCTION talkmeter.my_statement(timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_statement(timestamptz) IS 'The statement of each own tenant for the period that starts then';
 
+CREATE FUNCTION talkmeter.my_evidence(period_start timestamptz)
+    RETURNS TABLE (tenant text, finalization bigint, line bigint, content text, chained text, digest text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_evidence';
+REVOKE ALL ON FUNCTION talkmeter.my_evidence(timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_evidence(timestamptz) IS
+    'What proves the frozen statement of each own tenant for the period that starts then: see evidence';
+
 CREATE FUNCTION talkmeter.my_explain(conversation text)
     RETURNS TABLE (tenant text, step integer, occurred_at timestamptz, event text, source regclass, message_id text,
         part integer, effect text, rule text, charge_id bigint, tier text, amount numeric, currency text)

@@ -5,6 +5,7 @@ use crate::period::{self, Calendar, Period};
 use chrono_tz::Tz;
 use rust_decimal::Decimal;
 use std::collections::BTreeMap;
+use std::iter;
 
 /// What a plan includes and what a unit beyond it costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,12 +213,18 @@ impl Account {
     }
 
     /// The period whose statement lists what is posted at `now` for `period`: that one, or if it is finalized, the
-    /// current one.
-    pub fn posted_in(&self, period: Period, now: Instant) -> Option<Period> {
-        match self.used.get(&period) {
-            Some(used) if used.is_finalized => self.period_at(now),
-            _ => Some(period),
+    /// current one, or the first after it that is open: a clock may have stepped back. It counts as opened from then
+    /// on.
+    pub fn posted_in(&mut self, period: Period, now: Instant) -> Period {
+        let is_finalized = |period: &Period| self.used.get(period).is_some_and(|used| used.is_finalized);
+        if !is_finalized(&period) {
+            return period;
         }
+        let from_now = iter::successors(self.period_at(now), |period| self.period_at(period.end));
+        let mut open = from_now.skip_while(is_finalized);
+        let listed_in = open.next().unwrap_or(period);
+        self.used.entry(listed_in).or_insert_with(|| Usage::unused(listed_in));
+        listed_in
     }
 
     /// After a charge at `at` that this pack paid: what is left in the packs that were valid then and had units before

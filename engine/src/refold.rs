@@ -68,6 +68,12 @@ impl Changes {
         self.net.keys().next().map(Vec::as_slice)
     }
 
+    /// The place of the change for which a part is not what it was: the first one within it, else the first of all.
+    pub fn cause(&self, part: &Part) -> Option<&[u8]> {
+        let mut within = self.net.range(part.first_event.clone()..).map(|(place, _)| place.as_slice());
+        within.next().filter(|place| *place <= part.last_event.as_slice()).or(self.earliest())
+    }
+
     fn is_new(&self, place: &[u8]) -> bool {
         self.net.get(place).is_some_and(|net| *net > 0)
     }

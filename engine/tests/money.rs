@@ -206,8 +206,18 @@ fn of_a_finalized_period_the_allowance_still_pays_and_the_open_one_lists_it() {
     let mut account = account(plan(1, "1"), []);
     account.used.insert(month(MARCH), Usage { is_finalized: true, ..Usage::unused(month(MARCH)) });
     assert_eq!(tiers(&mut account, [MARCH; 2].map(time)), [Tier::Included, Tier::Overage]);
-    assert_eq!(account.posted_in(month(MARCH), time(APRIL)), Some(month(APRIL)));
-    assert_eq!(account.posted_in(month(FEBRUARY), time(APRIL)), Some(month(FEBRUARY)));
+    assert_eq!(account.posted_in(month(FEBRUARY), time(APRIL)), month(FEBRUARY));
+    assert_eq!(account.posted_in(month(MARCH), time(APRIL)), month(APRIL));
+    assert!(account.used.contains_key(&month(APRIL)), "what has postings is opened (rule 4.3)");
+}
+
+#[test]
+fn a_clock_that_stepped_back_into_a_finalized_period_adds_nothing_to_it() {
+    let mut account = account(plan(1, "1"), []);
+    for start in [FEBRUARY, MARCH] {
+        account.used.insert(month(start), Usage { is_finalized: true, ..Usage::unused(month(start)) });
+    }
+    assert_eq!(account.posted_in(month(FEBRUARY), time(MARCH)), month(APRIL));
 }
 
 // Periods

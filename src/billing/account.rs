@@ -1,6 +1,6 @@
 //! What does a tenant's account hold, as the tables have it?
 
-use crate::pg::clock::{Day, Timestamp};
+use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::sql::{Connection, OverRows, Row, arg, column, decimal, over_rows};
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Usage};
@@ -104,9 +104,10 @@ pub fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTree
         let books = all.entry(row.value()).or_default();
         books.account.subscriptions.push(subscription(&mut row));
     }
-    // With the neighbours of the periods: where those end, these begin.
-    let bounds =
-        [by_tenant(), arg(Timestamp::from(needed.first.plus(-MONTH))), arg(Timestamp::from(needed.last.plus(MONTH)))];
+    // With the neighbours of the periods: where those end, these begin. What is late may be listed by the current one.
+    let now = clock::now();
+    let (first, last) = (needed.first.min(now).plus(-MONTH), needed.last.max(now).plus(MONTH));
+    let bounds = [by_tenant(), arg(Timestamp::from(first)), arg(Timestamp::from(last))];
     for mut row in connection.run_over(&READ_PERIODS, tenants.len(), &bounds).iter() {
         let books = all.entry(row.value()).or_default();
         let usage = usage(&mut row);

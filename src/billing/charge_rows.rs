@@ -1,6 +1,6 @@
 //! How is the ledger read and written?
 
-use crate::billing::posting::{PartKey, Posting, Unit};
+use crate::billing::posting::{Cause, PartKey, Posting, Unit};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::sql::{Connection, OverRows, Row, arg, column, decimal, insert_rows, over_rows};
@@ -29,6 +29,12 @@ pub struct Charge {
     pub reverses: Option<(i64, Reversal)>,
 }
 
+impl Charge {
+    fn cause(&self) -> Option<&Cause> {
+        self.reverses.as_ref().and_then(|(_, why)| why.cause.as_ref())
+    }
+}
+
 /// A charge that is not taken back.
 pub struct StandingCharge {
     pub charge_id: i64,
@@ -47,6 +53,8 @@ pub struct StandingCharge {
 pub struct Reversal {
     pub reason: &'static str,
     pub note: Option<String>,
+    /// The event for which its part was folded again.
+    pub cause: Option<Cause>,
 }
 
 const CHARGE: &str = "
@@ -174,16 +182,18 @@ fn read_standing(row: &mut Row) -> StandingCharge {
 const WRITE_CHARGES: OverRows = over_rows!(
     "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
         posted_period_start, posted_period_end, tier, pack_id, amount, currency, plan, policy, policy_version, reverses,
-        reason, note, posted_by)
+        reason, note, posted_by, cause_source, cause_message_id, cause_at)
     SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, posted_period_start,
         posted_period_end, tier, pack_id, amount::numeric, currency, plan, policy, policy_version, reverses, reason,
-        note, CASE WHEN reason = 'credit' THEN session_user END
+        note, CASE WHEN reverses IS NOT NULL THEN session_user END,
+        (SELECT s.relation_name FROM talkmeter.source AS s WHERE s.source_id = cause_source), cause_message_id, cause_at
     FROM",
     [
         1 tenant text, 2 charge_id int8, 3 conversation text, 4 part int4, 5 charged_at timestamptz,
         6 period_start timestamptz, 7 tier text, 8 pack_id int8, 9 amount text, 10 currency text, 11 plan text,
         12 policy text, 13 policy_version int4, 14 period_end timestamptz, 15 reverses int8,
-        16 posted_period_start timestamptz, 17 reason text, 18 note text, 19 posted_period_end timestamptz
+        16 posted_period_start timestamptz, 17 reason text, 18 note text, 19 posted_period_end timestamptz,
+        20 cause_source int4, 21 cause_message_id text, 22 cause_at timestamptz
     ],
     ""
 );
@@ -218,6 +228,9 @@ pub fn write_charges(connection: &Connection, charges: &[Charge]) {
                 column(batch, |charge| charge.reverses.as_ref().map(|(_, why)| why.reason)),
                 column(batch, |charge| charge.reverses.as_ref().and_then(|(_, why)| why.note.as_deref())),
                 column(batch, |charge| Timestamp::from(charge.posted_in.end)),
+                column(batch, |charge| charge.cause().map(|cause| cause.source)),
+                column(batch, |charge| charge.cause().and_then(|cause| cause.message.as_deref())),
+                column(batch, |charge| charge.cause().map(|cause| Timestamp::from(cause.at))),
             ],
         );
     }

@@ -113,22 +113,20 @@ fn take_back<'a>(
                 && books.account.period_at(wanted.at) == Some(charge.period)
         });
         if !stands {
-            fallen.extend(standing.remove(&posting.part()).map(|charge| (posting.part(), charge)));
+            let why = Reversal { reason: "refold", note: None, cause: settle.cause.clone() };
+            fallen.extend(standing.remove(&posting.part()).map(|charge| (posting.part(), charge, why)));
         }
     }
-    fallen.sort_unstable_by_key(|(_, charge)| charge.charge_id);
+    fallen.sort_unstable_by_key(|(_, charge, _)| charge.charge_id);
     let now = clock::now();
-    fallen.into_iter().map(|(key, charge)| reversal(books, key, charge, REFOLD, now)).collect()
+    fallen.into_iter().map(|(key, charge, why)| reversal(books, key, charge, why, now)).collect()
 }
-
-/// Why a charge is taken back when its part was folded again.
-const REFOLD: Reversal = Reversal { reason: "refold", note: None };
 
 /// Credits a charge, and returns the id of the entry that takes it back: the unit goes to where it came from, and its
 /// part is never charged again (rule 4.6.3). The tenant's lock must be held.
 pub fn credit(connection: &Connection, tenant: &str, charge_id: i64, note: &str) -> i64 {
     let (conversation, part, at) = known_standing(connection, tenant, charge_id);
-    let posting = Settle::of(tenant, &conversation, part, None);
+    let posting = Settle::of((tenant, &conversation, part), None, None);
     let groups = [posting.as_slice()];
     let mut standing = charge_rows::standing(connection, &groups);
     let mut books = account::read_one(connection, tenant, &needed(&groups, &standing));
@@ -136,7 +134,7 @@ pub fn credit(connection: &Connection, tenant: &str, charge_id: i64, note: &str)
     let key = posting[0].part();
     let charge = standing.remove(&key).filter(|charge| charge.charge_id == charge_id && charge.at == at);
     let charge = charge.expect("a charge that stands, under its tenant's lock");
-    let why = Reversal { reason: "credit", note: Some(note.to_owned()) };
+    let why = Reversal { reason: "credit", note: Some(note.to_owned()), cause: None };
     let reversal = reversal(&mut books, key, charge, why, clock::now());
     account::write(connection, tenant, &before, &books);
     let id = reversal.charge_id;
@@ -167,7 +165,7 @@ fn reversal(
             unless_standing: false,
         },
         charge_id: books.last_charge_id,
-        posted_in: books.account.posted_in(charge.period, now).unwrap_or(charge.period),
+        posted_in: books.account.posted_in(charge.period, now),
         period: charge.period,
         tier: charge.tier,
         amount: -charge.amount,
@@ -234,7 +232,7 @@ fn draw(books: &mut Books, mut units: Vec<Unit>, posted: &mut Posted) -> Vec<Uni
             reverses: None,
             unit,
         };
-        let posted_in = books.account.posted_in(period, now).unwrap_or(period);
+        let posted_in = books.account.posted_in(period, now);
         let drawn = Drawn { at: charge.unit.at, tier, period, used, included };
         let raised = alerts::raise(books, &charge.unit.tenant, &drawn, &posted.thresholds);
         posted.alerts.extend(raised);

@@ -3,7 +3,7 @@
 use crate::pg::spool::{Sorted, Spool};
 use serde::{Deserialize, Serialize};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::order::OrderKey;
+use talkmeter_engine::order::{self, OrderKey};
 
 /// Tenant, conversation and number of a part.
 pub type PartKey<'a> = (&'a str, &'a str, i32);
@@ -42,6 +42,26 @@ pub struct Settle {
     conversation: String,
     part: i32,
     pub wanted: Option<Terms>,
+    /// The event for which it was folded again; `None` if somebody took the charge back.
+    pub cause: Option<Cause>,
+}
+
+/// An event that came late, was changed or has gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Its attached table; 0 for a mark.
+    pub source: i32,
+    /// The id of its row, or the number of the mark.
+    pub message: Option<String>,
+    pub at: Instant,
+}
+
+impl Cause {
+    /// The event at a place of its conversation.
+    pub fn at_place(place: &[u8]) -> Cause {
+        let place = order::key(place);
+        Cause { source: place.source(), message: place.message().map(|message| message.text()), at: place.at() }
+    }
 }
 
 /// What makes a charge the wanted one, besides the period of its instant.
@@ -54,7 +74,7 @@ pub struct Terms {
 
 impl Settle {
     /// The postings by which a part comes to have the charge that is wanted, or none.
-    pub fn of(tenant: &str, conversation: &str, part: i32, wanted: Option<Unit>) -> Vec<Posting> {
+    pub fn of((tenant, conversation, part): PartKey, wanted: Option<Unit>, cause: Option<Cause>) -> Vec<Posting> {
         let settle = Settle {
             tenant: tenant.to_owned(),
             conversation: conversation.to_owned(),
@@ -64,6 +84,7 @@ impl Settle {
                 policy: unit.policy.clone(),
                 policy_version: unit.policy_version,
             }),
+            cause,
         };
         let charge = wanted.map(|unit| Posting::Charge(Unit { unless_standing: true, ..unit }));
         [Some(Posting::Settle(settle)), charge].into_iter().flatten().collect()

@@ -29,8 +29,9 @@ impl NewSubscription {
 }
 
 const WRITE: &str = "
-    INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day, policy)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    INSERT INTO talkmeter.subscription
+        (tenant, subscription_id, since, plan, timezone, anchor_day, policy, last_charge_id)
+    SELECT $1, $2, $3, $4, $5, $6, $7, a.last_charge_id FROM talkmeter.account AS a WHERE a.tenant = $1";
 
 const COUNT: &str = "
     INSERT INTO talkmeter.account AS a (tenant, last_subscription_id) VALUES ($1, $2)

@@ -125,6 +125,18 @@ pub unsafe extern "C-unwind" fn my_statement(call: pg_sys::FunctionCallInfo) -> 
 /// As of [`own_rows`].
 #[pg_guard]
 #[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn my_evidence(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the call information is the server's; `sql/70-tenants.sql` declares the argument.
+    unsafe {
+        let period_start = argument(call, 0, pg_sys::TIMESTAMPTZOID);
+        answer(call, "SELECT $1, e.* FROM talkmeter.evidence($1, $2) AS e", Some(period_start))
+    }
+}
+
+/// # Safety
+/// As of [`own_rows`].
+#[pg_guard]
+#[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn my_explain(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the call information is the server's; `sql/70-tenants.sql` declares the argument.
     unsafe {
@@ -133,7 +145,13 @@ pub unsafe extern "C-unwind" fn my_explain(call: pg_sys::FunctionCallInfo) -> pg
     }
 }
 
-trigger::version_1!(pg_finfo_own_rows, pg_finfo_my_balance, pg_finfo_my_statement, pg_finfo_my_explain);
+trigger::version_1!(
+    pg_finfo_own_rows,
+    pg_finfo_my_balance,
+    pg_finfo_my_statement,
+    pg_finfo_my_evidence,
+    pg_finfo_my_explain
+);
 
 /// Answers with what a query, whose first parameter is the tenant, gives for each tenant that the caller reads.
 ///

@@ -20,8 +20,9 @@ fn finalize(tenant: Option<&str>, period_start: Option<TimestampWithTimeZone>) {
     let start = instant(required(period_start, "period_start"), "period_start");
     sweep::end_what_has_ended(clock::now());
     locked(tenant, |connection| {
-        freeze(connection, tenant, known_period(connection, tenant, start));
-        journal::note(connection, "finalize", Some(tenant), json!({"period_start": journal::time(start)}), None);
+        let digest = freeze(connection, tenant, known_period(connection, tenant, start));
+        let arguments = json!({"period_start": journal::time(start), "digest": digest});
+        journal::note(connection, "finalize", Some(tenant), arguments, None);
     });
 }
 
@@ -73,15 +74,37 @@ const LINES: &str = "
     SELECT $1, $2, $3, l.line, l.kind, l.of_period_start, l.description, l.quantity, l.unit_price, l.amount, l.currency
     FROM talkmeter.statement_lines($1, $2, $3) AS l";
 
+const COUNT: &str = "
+    UPDATE talkmeter.account AS a SET last_finalization = a.last_finalization + 1 WHERE a.tenant = $1";
+
+// The digest covers the row itself, and so comes after it.
 const CLOSE: &str = "
     INSERT INTO talkmeter.period AS p (tenant, period_start, period_end, included_used, pack_used, overage_units,
-        overage_amount, finalized_at, finalized_by)
-    VALUES ($1, $2, $3, 0, 0, 0, 0, clock_timestamp(), session_user)
+        overage_amount, finalized_at, finalized_by, finalization, last_charge_id, last_subscription_id, last_pack_id,
+        digest)
+    SELECT $1, $2, $3, 0, 0, 0, 0, clock_timestamp(), session_user, a.last_finalization, a.last_charge_id,
+        a.last_subscription_id, a.last_pack_id, ''
+    FROM talkmeter.account AS a
+    WHERE a.tenant = $1
     ON CONFLICT (tenant, period_start, period_end) DO UPDATE
-    SET finalized_at = excluded.finalized_at, finalized_by = excluded.finalized_by";
+    SET finalized_at = excluded.finalized_at, finalized_by = excluded.finalized_by,
+        finalization = excluded.finalization, last_charge_id = excluded.last_charge_id,
+        last_subscription_id = excluded.last_subscription_id, last_pack_id = excluded.last_pack_id,
+        digest = excluded.digest";
 
-fn freeze(connection: &Connection, tenant: &str, period: Period) {
+const PROVE: &str = "
+    UPDATE talkmeter.period AS p
+    SET digest = (
+        SELECT talkmeter.chain(e.content ORDER BY e.line)
+        FROM talkmeter.evidence_lines(p.tenant, p.period_start, p.period_end) AS e)
+    WHERE p.tenant = $1 AND p.period_start = $2 AND p.period_end = $3
+    RETURNING encode(p.digest, 'hex')";
+
+/// Freezes a period, and returns what proves it, in hexadecimal digits.
+fn freeze(connection: &Connection, tenant: &str, period: Period) -> String {
     let key = || [arg(tenant), arg(Timestamp::from(period.start)), arg(Timestamp::from(period.end))];
     connection.run(LINES, &key());
+    connection.run(COUNT, &[arg(tenant)]);
     connection.run(CLOSE, &key());
+    connection.run(PROVE, &key()).only().value()
 }

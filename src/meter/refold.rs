@@ -1,7 +1,7 @@
 //! What happens to a conversation when an event of it is late, changed or gone? It is folded again, and the difference
 //! written.
 
-use crate::billing::posting::{Posting, Settle};
+use crate::billing::posting::{Cause, Posting, Settle};
 use crate::capture::entry::{self, Entry, RowName};
 use crate::catalog::reading::{Patience, Unreadable};
 use crate::meter::batch::{Batch, unit};
@@ -111,7 +111,7 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
     for place in judged {
         findings.released.push(RowName::at_place(tenant, id, &order::key(place)));
     }
-    apply(batch, late.conversation, before.parts, after, last);
+    apply(batch, late, before.parts, after, last);
 }
 
 /// The entry of an event that no known policy can judge.
@@ -131,9 +131,10 @@ fn row(place: &[u8]) -> RowId {
     (place.source(), place.message())
 }
 
-fn apply(batch: &mut Batch, conversation: usize, stored: &[Part], after: After, last: Option<Vec<u8>>) {
+fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Option<Vec<u8>>) {
     let Batch { catalog, conversations, .. } = batch;
-    let folding = &mut conversations[conversation];
+    let folding = &mut conversations[late.conversation];
+    let cause = |part: &Part| late.changes.cause(part).map(Cause::at_place);
     let mut postings = Vec::new();
     for part in &after.parts {
         let known = stored.iter().find(|stored| stored.number == part.number);
@@ -147,7 +148,8 @@ fn apply(batch: &mut Batch, conversation: usize, stored: &[Part], after: After, 
             (None, Some(unit)) => postings.push(Posting::Charge(unit)),
             (Some(known), wanted) => {
                 if known.charge_instant() != part.charge_instant() || known.policy != part.policy {
-                    postings.extend(Settle::of(folding.tenant, folding.id, part.number, wanted));
+                    let key = (folding.tenant, folding.id, part.number);
+                    postings.extend(Settle::of(key, wanted, cause(known)));
                 }
             }
         }
@@ -156,7 +158,7 @@ fn apply(batch: &mut Batch, conversation: usize, stored: &[Part], after: After, 
     for part in &after.retired {
         folding.retired.push(part.number);
         if part.charge_instant().is_some() {
-            postings.extend(Settle::of(folding.tenant, folding.id, part.number, None));
+            postings.extend(Settle::of((folding.tenant, folding.id, part.number), None, cause(part)));
         }
     }
     // The open part, if there is one, is among the written ones: all others have ended and come before it.

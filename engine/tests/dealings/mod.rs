@@ -395,7 +395,7 @@ impl Merchant {
     }
 
     fn post(&mut self, at: Instant, period: Period, tier: Tier, amount: Decimal, currency: String, back: Option<bool>) {
-        let listed_in = self.account.posted_in(period, self.now).unwrap_or(period);
+        let listed_in = self.account.posted_in(period, self.now);
         let expected = if self.paper.is_frozen(period) { self.paper.period_at(self.now) } else { Some(period) };
         assert_eq!(Some(listed_in), expected, "a frozen period is listed by the open one (rule 4.3)");
         assert!(!self.paper.is_frozen(listed_in), "nothing is added to a frozen statement (rule 4.6)");

@@ -1021,3 +1021,48 @@ fn rows_of_a_table_that_inherits_are_no_events_when_they_are_changed_through_the
     assert_eq!(quarantined(&mut session), NOTHING);
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.charges"), "1");
 }
+
+// --- What a charge was taken back for ---
+
+/// What is said of the charges that were taken back.
+fn causes(session: &mut Session) -> Vec<String> {
+    session.lines(
+        "SELECT conversation, part, reason, posted_by, cause_source, cause_message_id, cause_at FROM talkmeter.charges
+         WHERE reverses IS NOT NULL ORDER BY charge_id",
+    )
+}
+
+#[test]
+fn a_reversal_names_the_late_row_and_the_session_that_brought_it() {
+    let (database, mut session) = told("agent_red", "10:00 exchange, 10:40 exchange");
+    let role = database.role("late");
+    session.run(&format!("GRANT INSERT ON messages TO {role}"));
+    tell(&mut database.connect_as(&role), "acme", "c", "10:20 customer_message");
+    let id = session.line("SELECT max(id) FROM messages");
+    let expected = format!("c|2|refold|{role}|public.messages|{id}|2026-03-01 10:20:00+00");
+    assert_eq!(causes(&mut session), [expected]);
+}
+
+#[test]
+fn a_reversal_names_the_changed_row_by_the_place_that_it_left() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 ai_reply");
+    session.run("UPDATE messages SET kind = 'note' WHERE id = 2");
+    let by = session.line("SELECT session_user");
+    assert_eq!(causes(&mut session), [format!("c|1|refold|{by}|public.messages|2|2026-03-01 10:01:00+00")]);
+}
+
+#[test]
+fn a_reversal_names_a_late_mark_by_its_number() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 ai_reply");
+    session.run("SELECT talkmeter.mark('acme', 'c', 'error', '2026-03-01 10:00:30+00')");
+    let by = session.line("SELECT session_user");
+    assert_eq!(causes(&mut session), [format!("c|1|refold|{by}||1|2026-03-01 10:00:30+00")]);
+}
+
+#[test]
+fn a_credit_names_who_gave_it_and_no_event() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run("SELECT talkmeter.credit('acme', 1, 'goodwill')");
+    let by = session.line("SELECT session_user");
+    assert_eq!(causes(&mut session), [format!("c|1|credit|{by}|||")]);
+}

@@ -14,6 +14,7 @@ mod disputes;
 mod docs;
 mod draw_down;
 mod dump;
+mod evidence;
 mod explain;
 mod health;
 mod hostile;

@@ -895,3 +895,25 @@ fn a_zone_cannot_change_before_a_month_that_was_opened() {
     assert_eq!(session.refused(&at("2026-03-10")), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
     session.run(&at("2026-05-01"));
 }
+
+#[test]
+fn a_month_that_lists_a_late_unit_is_opened_and_no_other_anchor_day_divides_it_anew() {
+    let (_database, mut session) = on_plan("none");
+    let now = session.line("SELECT date_trunc('month', now(), 'UTC')");
+    let day = |months: &str| format!("(SELECT date_trunc('month', now(), 'UTC') {months})");
+    let subscribe = |since: &str, anchor_day: u32| {
+        format!(
+            "SELECT talkmeter.subscribe('acme', 'none', {since}, timezone => 'Europe/Berlin', anchor_day => {anchor_day})"
+        )
+    };
+    answer(&mut session, "2026-01-10 12:00");
+    session.run("SELECT talkmeter.finalize('acme', '2026-01-01')");
+    session.run(&subscribe(&day("- interval '1 month'"), 15));
+    answer(&mut session, "2026-01-11 12:00");
+    let listed = session.line("SELECT posted_period_start FROM talkmeter.charges WHERE charge_id = 2");
+    assert_eq!(listed, now);
+    session.run(&subscribe(&day(""), 1));
+    let lines = session.lines(&format!("SELECT kind, quantity FROM talkmeter.statement('acme', '{listed}')"));
+    assert_eq!(lines, ["late|1"]);
+    assert_sound(&mut session);
+}

@@ -243,8 +243,8 @@ fn fill(session: &mut Session, parts: u32) {
          FROM generate_series(1, {parts}) AS n;
          INSERT INTO talkmeter.account (tenant, last_charge_id, last_pack_id, last_subscription_id)
          SELECT tenant, count(*), 1, 1 FROM unit GROUP BY 1;
-         INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day)
-         SELECT tenant, 1, '2020-01-01', 'three', 'UTC', 1 FROM talkmeter.account;
+         INSERT INTO talkmeter.subscription (tenant, subscription_id, since, plan, timezone, anchor_day, last_charge_id)
+         SELECT tenant, 1, '2020-01-01', 'three', 'UTC', 1, 0 FROM talkmeter.account;
          INSERT INTO talkmeter.pack (tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at,
              billed_at)
          SELECT tenant, 1, 'thirty', 30, 30, 1, 'USD', now() - interval '1 day', now() + interval '1 day', now()

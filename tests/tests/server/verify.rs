@@ -113,6 +113,17 @@ fn sound_books_have_no_problem() {
 }
 
 #[test]
+fn a_clock_that_stepped_back_is_no_damage() {
+    let (_database, mut session) = books();
+    // As if the clock had been ahead by a day when these were recorded.
+    session.run(
+        "UPDATE talkmeter.subscription SET subscribed_at = subscribed_at + interval '1 day';
+         UPDATE talkmeter.charge SET posted_at = posted_at - interval '1 day' WHERE posted_period_start > '2026-02-01'",
+    );
+    assert_eq!(problems(&mut session), NONE);
+}
+
+#[test]
 fn an_empty_database_has_no_problem() {
     let database = Database::fresh("verify");
     let mut session = database.connect();
@@ -252,6 +263,7 @@ fn damage_to_charges_is_named() {
             "UPDATE talkmeter.charge SET posted_period_start = period_start, posted_period_end = period_end
              WHERE tenant = 'acme' AND charge_id = 8",
             &[
+                "evidence_differs|acme|period from 2026-02-01 00:00:00+00 to 2026-03-01 00:00:00+00",
                 "posted_after_finalization|acme|charge 8",
                 "statement_differs_from_ledger|acme|period from 2026-02-01 00:00:00+00 to 2026-03-01 00:00:00+00",
             ],
@@ -595,6 +607,7 @@ fn damage_to_packs_periods_and_days_is_named() {
 
 #[test]
 fn damage_to_what_people_were_told_is_named() {
+    const EVIDENCE: &str = "evidence_differs|acme|period from 2026-02-01 00:00:00+00 to 2026-03-01 00:00:00+00";
     const FEBRUARY: &str =
         "statement_differs_from_ledger|acme|period from 2026-02-01 00:00:00+00 to 2026-03-01 00:00:00+00";
     assert_named(&[
@@ -635,50 +648,52 @@ fn damage_to_what_people_were_told_is_named() {
         (
             "a line of a frozen statement costs less",
             "UPDATE talkmeter.statement_line SET amount = 0.2 WHERE kind = 'overage'",
-            &[FEBRUARY, "statement_line_is_wrong|acme|line 3 of the period from 2026-02-01 00:00:00+00"],
+            &[EVIDENCE, FEBRUARY, "statement_line_is_wrong|acme|line 3 of the period from 2026-02-01 00:00:00+00"],
         ),
         (
             "a line of a frozen statement has more units, at their price",
             "UPDATE talkmeter.statement_line SET quantity = 4, amount = 0.5 WHERE kind = 'overage'",
-            &[FEBRUARY],
+            &[EVIDENCE, FEBRUARY],
         ),
         (
             "a line of a frozen statement is deleted",
             "DELETE FROM talkmeter.statement_line WHERE kind = 'overage'",
-            &[FEBRUARY],
+            &[EVIDENCE, FEBRUARY],
         ),
         (
             "a line is added to a frozen statement",
             "INSERT INTO talkmeter.statement_line (tenant, period_start, period_end, line, kind, description, quantity,
                  unit_price, amount, currency)
              VALUES ('acme', '2026-02-01', '2026-03-01', 4, 'credit', 'included', -1, 1, -1, 'USD')",
-            &[FEBRUARY],
+            &[EVIDENCE, FEBRUARY],
         ),
         (
             "the base price of a frozen statement is lower",
             "UPDATE talkmeter.statement_line SET unit_price = 8, amount = 8 WHERE kind = 'base'",
-            &[FEBRUARY, "statement_line_is_wrong|acme|line 1 of the period from 2026-02-01 00:00:00+00"],
+            &[EVIDENCE, FEBRUARY, "statement_line_is_wrong|acme|line 1 of the period from 2026-02-01 00:00:00+00"],
         ),
         (
             "the base price of a frozen statement is that of another plan",
             "UPDATE talkmeter.statement_line SET description = 'dollars' WHERE kind = 'base'",
-            &[FEBRUARY],
+            &[EVIDENCE, FEBRUARY],
         ),
         (
             "the base price of a frozen statement is gone",
             "DELETE FROM talkmeter.statement_line WHERE kind = 'base'",
-            &[FEBRUARY],
+            &[EVIDENCE, FEBRUARY],
         ),
         (
             "a price of a frozen statement is lower, and a later subscription was backdated",
             "SELECT talkmeter.subscribe('acme', 'dollars', '2026-02-20', anchor_day => 1);
              UPDATE talkmeter.statement_line SET unit_price = 8, amount = 8 WHERE kind = 'base'",
-            &["statement_line_is_wrong|acme|line 1 of the period from 2026-02-01 00:00:00+00"],
+            &[EVIDENCE, "statement_line_is_wrong|acme|line 1 of the period from 2026-02-01 00:00:00+00"],
         ),
         (
             "a statement is frozen, and its period is not",
-            "UPDATE talkmeter.period SET finalized_at = NULL WHERE finalized_at IS NOT NULL",
+            "UPDATE talkmeter.period SET finalized_at = NULL, finalized_by = NULL, finalization = NULL, last_charge_id = NULL,
+                 last_subscription_id = NULL, last_pack_id = NULL, digest = NULL",
             &[
+                "finalizations_are_missing|acme|finalizations",
                 "posted_elsewhere|acme|charge 8",
                 "posted_elsewhere|acme|charge 9",
                 "statement_line_is_wrong|acme|line 1 of the period from 2026-02-01 00:00:00+00",
@@ -689,9 +704,14 @@ fn damage_to_what_people_were_told_is_named() {
         (
             "a period was finalized before it was over",
             "INSERT INTO talkmeter.period (tenant, period_start, period_end, included_used, pack_used, overage_units,
-                 overage_amount, finalized_at)
-             VALUES ('acme', '2026-05-01', '2026-06-01', 0, 0, 0, 0, '2026-05-20')",
-            &["finalized_before_its_end|acme|period from 2026-05-01 00:00:00+00 to 2026-06-01 00:00:00+00"],
+                 overage_amount, finalized_at, finalized_by, finalization, last_charge_id, last_subscription_id,
+                 last_pack_id, digest)
+             VALUES ('acme', '2026-05-01', '2026-06-01', 0, 0, 0, 0, '2026-05-20', 'nobody', 2, 0, 0, 0, '')",
+            &[
+                "evidence_differs|acme|period from 2026-05-01 00:00:00+00 to 2026-06-01 00:00:00+00",
+                "finalization_ids_have_gaps|acme|finalizations",
+                "finalized_before_its_end|acme|period from 2026-05-01 00:00:00+00 to 2026-06-01 00:00:00+00",
+            ],
         ),
     ]);
 }
