@@ -72,6 +72,9 @@ REVOKE ALL ON talkmeter.quarantined FROM PUBLIC;
 -- A message id may be longer than an index can hold.
 CREATE INDEX quarantined_message ON talkmeter.quarantined (source_id, pg_catalog.hashtextextended(message_id, 0));
 CREATE INDEX quarantined_future ON talkmeter.quarantined (occurred_at) WHERE reason = 'future';
+-- Rows without a message id are told apart by the rest, of which any may be null.
+CREATE INDEX quarantined_nameless ON talkmeter.quarantined (source_id, (COALESCE(tenant, '')), (COALESCE(conversation, '')),
+    (COALESCE(occurred_at, '-infinity'))) WHERE message_id IS NULL AND removal IS NULL;
 COMMENT ON TABLE talkmeter.quarantined IS 'Rows that could not be metered; the rows themselves are in the application''s table';
 COMMENT ON COLUMN talkmeter.quarantined.quarantine_id IS 'Names the entry';
 COMMENT ON COLUMN talkmeter.quarantined.source_id IS 'The attached table; 0 for a mark that was made by function';

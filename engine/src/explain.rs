@@ -365,7 +365,7 @@ pub fn as_metered(
         let line = |at, did, rule| Line { at, event: None, part: Some(place), did, rule };
         let mut missing =
             (gone > 0).then(|| format!("{gone} of its {} events are gone; what was metered stays", part.event_count));
-        if !log.iter().any(|placed| placed.place == part.first_event) {
+        if log.binary_search_by(|placed| placed.place.cmp(&part.first_event)).is_err() {
             story.lines.extend(missing.take().map(|rule| line(Some(part.started_at), Did::Opened, rule)));
         }
         while let Some((index, placed)) = events.next_if(|(_, placed)| placed.place <= part.last_event) {

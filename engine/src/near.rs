@@ -1,7 +1,13 @@
 //! Which known name did the user probably mean? The HINT of an error about an unknown one.
 
+/// Bytes that a name may have: a longer one is not compared, which takes time by its length.
+const LONGEST: usize = 512;
+
 /// The known name nearest to `wrong`, if one is near enough to be a slip of the keyboard.
 pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if wrong.len() > LONGEST {
+        return None;
+    }
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase()), name))
@@ -28,5 +34,6 @@ mod tests {
         let known = ["customer_message", "ai_reply", "staff_reply"];
         assert_eq!(nearest("ai_repyl", known), Some("ai_reply"));
         assert_eq!(nearest("zzz", known), None);
+        assert_eq!(nearest(&"ai_reply".repeat(65), known), None, "too long to be compared");
     }
 }

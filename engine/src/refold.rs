@@ -10,7 +10,7 @@ use crate::instant::Instant;
 use crate::order::{self, OrderKey};
 use crate::part::{EndReason, Opener, Opening, Part};
 use crate::policy::ChargeOn;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An event with its place among those of its conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,23 +159,28 @@ pub struct After {
 
 /// Folds again. `log` holds, in order, the events that are there now from the place of [`restart`] on; `opener` answers
 /// what a part opens under at an event, given the policy and source of the part before; `standing` gives the lowest
-/// standing charge of each part number, and is asked only if numbers are in question.
+/// standing charge of each part number, and is asked only if numbers are in question. `pulse` is called for each event,
+/// and may end it all.
 pub fn refold(
     before: &Before,
     mut log: Vec<Placed>,
     changes: &Changes,
     mut opener: impl FnMut(&Placed, Option<&Opening>) -> Opener,
     standing: impl FnOnce() -> BTreeMap<i32, i64>,
+    pulse: impl Fn(),
 ) -> After {
     let mut after = After { highest: before.highest, ..After::default() };
     let mut state = Conversation::default();
     let mut kept = 0;
-    if let Some(last) = last_sealed(before.parts, &log, changes) {
+    if let Some(last) = last_sealed(before.parts, &log, changes, &pulse) {
         let part = &before.parts[last];
         after.sealed_until = Some(part.last_activity_at);
         let sealed = |placed: &&Placed| changes.is_new(&placed.place) && placed.event.at <= part.last_activity_at;
         after.sealed = log.iter().filter(sealed).map(|placed| placed.place.clone()).collect();
-        after.unjudged = still_unjudged(before, last, &log, changes, &mut opener);
+        after.unjudged = still_unjudged(before, last, &log, changes, |placed, previous| {
+            pulse();
+            opener(placed, previous)
+        });
         state.open = reopened(part, &mut log, changes);
         kept = if state.open.is_some() { last } else { last + 1 };
         log.retain(|placed| {
@@ -192,6 +197,7 @@ pub fn refold(
             }
             false => None,
         };
+        pulse();
         let opener = || opener(placed, previous.as_ref());
         if state.step(before.id, &placed.place, &placed.event, opener, &mut effects).is_err() {
             after.unjudged.push(placed.place.clone());
@@ -217,7 +223,7 @@ fn still_unjudged(
     last: usize,
     log: &[Placed],
     changes: &Changes,
-    opener: &mut impl FnMut(&Placed, Option<&Opening>) -> Opener,
+    mut opener: impl FnMut(&Placed, Option<&Opening>) -> Opener,
 ) -> Vec<Vec<u8>> {
     let parts = &before.parts[..=last];
     let until = &parts[last].last_event;
@@ -245,8 +251,11 @@ fn last_ended(effects: &[Effect]) -> Option<&Part> {
 }
 
 /// The last part, by index, of whose events not all are there any more, unless by a change.
-fn last_sealed(parts: &[Part], log: &[Placed], changes: &Changes) -> Option<usize> {
-    parts.iter().rposition(|part| found(part, &part.first_event, log, changes) < part.event_count)
+fn last_sealed(parts: &[Part], log: &[Placed], changes: &Changes, pulse: &impl Fn()) -> Option<usize> {
+    parts.iter().rposition(|part| {
+        pulse();
+        found(part, &part.first_event, log, changes) < part.event_count
+    })
 }
 
 /// How many of the events that a part counted, from a place on, can still be accounted for.
@@ -303,17 +312,42 @@ fn number(
         return Vec::new();
     }
     let standing = standing();
-    let mut untaken: Vec<&Part> = stored.iter().collect();
+    let mut untaken = Untaken { stored, begun: 0, near: BTreeSet::new(), is_taken: vec![false; stored.len()] };
     for part in parts.iter_mut() {
-        let overlapping = untaken.iter().enumerate().filter(|(_, stored)| overlap(stored, part));
-        let best =
-            overlapping.min_by_key(|(place, stored)| (*standing.get(&stored.number).unwrap_or(&i64::MAX), *place));
-        part.number = match best.map(|(place, _)| place) {
-            Some(place) => untaken.remove(place).number,
-            None => next(highest),
-        };
+        part.number = untaken.take(part, &standing).map_or_else(|| next(highest), |stored| stored.number);
     }
-    untaken.into_iter().cloned().collect()
+    let Untaken { is_taken, .. } = untaken;
+    stored.iter().zip(is_taken).filter(|(_, is_taken)| !is_taken).map(|(part, _)| part.clone()).collect()
+}
+
+/// Stored parts whose number nobody took, as the parts that take them go by in the order of time.
+struct Untaken<'a> {
+    stored: &'a [Part],
+    /// How many of them have begun before a part that went by had ended.
+    begun: usize,
+    /// Those of them that may overlap the next part: by the oldest standing charge, then in the order of time.
+    near: BTreeSet<(i64, usize)>,
+    is_taken: Vec<bool>,
+}
+
+impl<'a> Untaken<'a> {
+    /// Takes the first of those that overlap a part.
+    fn take(&mut self, part: &Part, standing: &BTreeMap<i32, i64>) -> Option<&'a Part> {
+        let stored = self.stored;
+        let has_begun = |own: &Part| own.started_at == part.started_at || own.started_at < extent(part);
+        while let Some(own) = stored.get(self.begun).filter(|own| has_begun(own)) {
+            self.near.insert((standing.get(&own.number).copied().unwrap_or(i64::MAX), self.begun));
+            self.begun += 1;
+        }
+        let is_over = |own: &Part| own.started_at < part.started_at && extent(own) <= part.started_at;
+        while self.near.first().is_some_and(|(_, place)| is_over(&stored[*place])) {
+            self.near.pop_first();
+        }
+        let best = self.near.iter().find(|(_, place)| overlap(&stored[*place], part)).copied()?;
+        self.near.remove(&best);
+        self.is_taken[best.1] = true;
+        Some(&stored[best.1])
+    }
 }
 
 fn next(highest: &mut i32) -> i32 {

@@ -726,7 +726,7 @@ fn nobody_asks_for_charges_while_the_parts_begin_where_they_began() {
     let log = [store.log.clone(), vec![last]].concat();
     let opener = |_: &Placed, _: Option<&Opening>| Ok(Some(common::opening(&lutingenie())));
     let asked = || -> BTreeMap<i32, i64> { panic!("the numbers are not in question") };
-    let after = refold(&before, log, &changes, opener, asked);
+    let after = refold(&before, log, &changes, opener, asked, || ());
     assert_eq!((numbers(&after.parts), after.retired, after.highest), (vec![1, 2, 3], vec![], 3));
 }
 

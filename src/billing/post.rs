@@ -215,6 +215,7 @@ fn draw(books: &mut Books, mut units: Vec<Unit>, posted: &mut Posted) -> Vec<Uni
     let now = clock::now();
     let mut waiting = Vec::new();
     for unit in units {
+        pgrx::check_for_interrupts!();
         let Some(drawn) = books.account.draw(unit.at) else {
             waiting.push(unit);
             continue;

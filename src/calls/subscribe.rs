@@ -4,7 +4,7 @@ use crate::billing::account::{self, Books, Needed};
 use crate::billing::post::post_waiting;
 use crate::billing::subscription_rows::{NewSubscription, write};
 use crate::calls::{self, journal};
-use crate::catalog::args::{instant, required, tenant_key};
+use crate::catalog::args::{instant, required, short_enough, tenant_key};
 use crate::catalog::offers::{self, known_policy};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
@@ -142,6 +142,7 @@ fn locked<R>(tenant: &str, at: Instant, work: impl FnOnce(&Connection, &Books) -
 }
 
 fn known_zone(name: &str) -> chrono_tz::Tz {
+    short_enough(name, "timezone");
     period::zone_named(name).unwrap_or_else(|| {
         failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" is not known"))
             .detail("Periods need the name of a zone, as the IANA database spells it.")

@@ -118,18 +118,36 @@ const LEAVE: &str = concat!(
     " RETURNING row.ordinal, q.counted OR q.reason = 'unknown_policy'"
 );
 
-const LEAVE_NAMELESS: &str = "
-    DELETE FROM talkmeter.quarantined AS q
-    WHERE q.quarantine_id = (
+// Rows without an id cannot be told apart: of those that are the same as many leave as are named. An index holds the
+// coalesced columns; the others say whether they are null.
+const LEAVE_NAMELESS: &str = concat!(
+    "WITH alike AS MATERIALIZED (
+        SELECT row.source_id, row.tenant, row.conversation, row.occurred_at, count(*) AS rows
+        FROM ",
+    named_rows!(),
+    " GROUP BY row.source_id, row.tenant, row.conversation, row.occurred_at
+    ), found AS MATERIALIZED (
         SELECT o.quarantine_id
-        FROM talkmeter.quarantined AS o
-        WHERE o.source_id = $1 AND o.message_id IS NULL AND o.removal IS NULL AND o.tenant IS NOT DISTINCT FROM $2
-            AND o.conversation IS NOT DISTINCT FROM $3 AND o.occurred_at IS NOT DISTINCT FROM $4
-        LIMIT 1)";
+        FROM alike
+        CROSS JOIN LATERAL (
+            SELECT q.quarantine_id
+            FROM talkmeter.quarantined AS q
+            WHERE q.source_id = alike.source_id AND q.message_id IS NULL AND q.removal IS NULL
+                AND COALESCE(q.tenant, '') = COALESCE(alike.tenant, '')
+                AND COALESCE(q.conversation, '') = COALESCE(alike.conversation, '')
+                AND COALESCE(q.occurred_at, '-infinity') = COALESCE(alike.occurred_at, '-infinity')
+                AND q.tenant IS NOT DISTINCT FROM alike.tenant
+                AND q.conversation IS NOT DISTINCT FROM alike.conversation
+                AND q.occurred_at IS NOT DISTINCT FROM alike.occurred_at
+            LIMIT alike.rows
+        ) AS o
+    )
+    DELETE FROM talkmeter.quarantined AS q USING found WHERE q.quarantine_id = found.quarantine_id"
+);
 
 /// Removes the entries of rows that were changed or deleted: before any conversation is locked. Returns the rows that
 /// had an entry and were no events.
-pub fn leave(connection: &Connection, rows: &[RowName]) -> Vec<RowName> {
+pub fn leave(rows: &[RowName]) -> Vec<RowName> {
     let mut left = Vec::new();
     for batch in rows.chunks(BATCH) {
         let found: Vec<usize> = locks::despite_conflicts(|connection| {
@@ -138,10 +156,9 @@ pub fn leave(connection: &Connection, rows: &[RowName]) -> Vec<RowName> {
             each.filter(|(_, was_event)| !was_event).map(|(index, _)| index).collect()
         });
         left.extend(found.into_iter().map(|index| batch[index].clone()));
-        for row in batch.iter().filter(|row| row.message.is_none()) {
-            let (tenant, conversation) = (row.tenant.as_deref(), row.conversation.as_deref());
-            let at = row.at.map(Timestamp::from);
-            connection.run(LEAVE_NAMELESS, &[arg(row.source), arg(tenant), arg(conversation), arg(at)]);
+        let nameless = batch.iter().filter(|row| row.message.is_none());
+        if nameless.clone().next().is_some() {
+            locks::despite_conflicts(|connection| connection.run(LEAVE_NAMELESS, &names(nameless.clone())).count());
         }
     }
     left
@@ -192,8 +209,11 @@ const HELD: &str = concat!(
 
 /// Of events that can be read, each with its conversation, those that are in quarantine, by their index.
 pub fn held(connection: &Connection, events: &[(Key, &OrderKey)]) -> Vec<(usize, Held)> {
-    let rows: Vec<RowName> =
-        events.iter().map(|((tenant, conversation), place)| RowName::at_place(tenant, conversation, place)).collect();
+    let row = |((tenant, conversation), place): &(Key, &OrderKey)| {
+        pgrx::check_for_interrupts!();
+        RowName::at_place(tenant, conversation, place)
+    };
+    let rows: Vec<RowName> = events.iter().map(row).collect();
     let held = |is_back: bool| if is_back { Held::Back } else { Held::Unjudged };
     let found = connection.run(HELD, &names(rows.iter()));
     found.iter().map(|mut row| (row.ordinal(), held(row.value()))).collect()

@@ -1,5 +1,6 @@
 //! What is on offer, and is a name among it? Policies, plans and packs (rules 3.3, 4.1).
 
+use crate::catalog::args::short_enough;
 use crate::catalog::policies;
 use crate::pg::error::failure;
 use crate::pg::rights::as_owner;
@@ -38,6 +39,7 @@ fn known(what: &str, name: &str, all: &'static str) {
 }
 
 fn unknown(what: &str, name: &str, known: &[String]) -> ! {
+    short_enough(name, what);
     failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("{what} \"{name}\" does not exist"))
         .hint(near::hint(name, known.iter().map(String::as_str)))
         .raise()

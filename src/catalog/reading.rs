@@ -91,6 +91,7 @@ pub fn for_each_row(
 fn give(query: &SourceQuery, rows: &Rows, readers: &[Reader], each: &mut dyn FnMut(i64, &[Value], &mut Row)) -> bool {
     let is_of = is_of(query, rows, readers);
     for mut row in rows.iter().filter(|_| is_of) {
+        pgrx::check_for_interrupts!();
         let ordinal = row.value();
         row.value::<pg_sys::Oid>();
         let values: Vec<Value> = readers.iter().map(|reader| value(&mut row, reader)).collect();

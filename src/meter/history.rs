@@ -64,7 +64,10 @@ pub fn read(
         if let Some(because) = wanted.sources.iter().find_map(|source| unreadable.get(source)) {
             return Err(because.clone());
         }
-        log.events.sort_unstable_by(|a, b| a.place.cmp(&b.place));
+        log.events.sort_unstable_by(|a, b| {
+            pgrx::check_for_interrupts!();
+            a.place.cmp(&b.place)
+        });
         Ok(log)
     });
     each.collect()
@@ -116,6 +119,7 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
         quarantine::held(connection, &events).into_iter().for_each(|(index, reason)| held[index] = Some(reason));
     }
     for (found, held) in found.into_iter().zip(held) {
+        pgrx::check_for_interrupts!();
         let place = found.place.as_bytes().to_vec();
         let log = &mut logs[found.conversation];
         if held == Some(Held::Unjudged) {
@@ -259,6 +263,7 @@ fn marks(connection: &Connection, wanted: &[(usize, &WantedEvents)]) -> Vec<Foun
         ],
     );
     let found = |mut row: Row| {
+        pgrx::check_for_interrupts!();
         let conversation = wanted[row.ordinal()].0;
         let number = row.value();
         let kind = Kind::named(&row.value::<String>()).expect("checked by the table");

@@ -47,7 +47,7 @@ impl Known {
             match aside {
                 Aside::Refused(entry) => {
                     self.refused_count += 1;
-                    self.leave(connection, &mut left);
+                    self.leave(&mut left);
                     refused.extend(self.kept(entry));
                 }
                 Aside::Left(row) => {
@@ -56,12 +56,12 @@ impl Known {
                 }
                 Aside::Emptied(source) => {
                     quarantine::write_all(connection, &mut refused);
-                    self.leave(connection, &mut left);
+                    self.leave(&mut left);
                     quarantine::empty(source);
                 }
             }
         }
-        self.leave(connection, &mut left);
+        self.leave(&mut left);
         quarantine::write_all(connection, &mut refused);
     }
 
@@ -75,12 +75,12 @@ impl Known {
         Some(entry)
     }
 
-    fn leave(&mut self, connection: &Connection, rows: &mut Vec<RowName>) {
+    fn leave(&mut self, rows: &mut Vec<RowName>) {
         let rows = std::mem::take(rows);
         if rows.is_empty() {
             return;
         }
-        for row in quarantine::leave(connection, &rows) {
+        for row in quarantine::leave(&rows) {
             let Some((message, at)) = row.message.zip(row.at) else { continue };
             if !self.refused_now.contains(&(row.source, message.clone())) {
                 self.held_before.insert((row.source, message, at));

@@ -127,6 +127,7 @@ pub fn parts_from(connection: &Connection, catalog: &Catalog, from: &[FromPlace]
     );
     let mut parts: Vec<Vec<Part>> = from.iter().map(|_| Vec::new()).collect();
     for mut row in rows.iter() {
+        pgrx::check_for_interrupts!();
         let of_conversation = &mut parts[row.ordinal()];
         let number = row.value();
         of_conversation.push(read_part(catalog, &mut row, number));

@@ -8,9 +8,10 @@ use crate::meter::batch::{Batch, unit};
 use crate::meter::folding::Folding;
 use crate::meter::history::{self, Log, WantedEvents};
 use crate::meter::part_table::{self, FromPlace};
+use crate::pg::limit::heed_cancel;
 use crate::pg::locks;
 use crate::pg::sql::{Connection, arg};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use talkmeter_engine::order::{self, MessageId};
 use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::refold::{After, Before, Changes, Restart, refold, restart};
@@ -93,9 +94,10 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
         &late.changes,
         |placed, previous| batch.opening(late.conversation, &placed.place, &placed.event, previous),
         || standing(connection, tenant, id),
+        heed_cancel,
     );
     // A row leaves quarantine when none of its events waits any more.
-    let still: Vec<RowId> = after.unjudged.iter().map(|place| row(place)).collect();
+    let still: HashSet<RowId> = after.unjudged.iter().map(|place| row(place)).collect();
     let mut waited: Vec<&Vec<u8>> =
         log.unjudged.iter().filter(|place| **place >= start.place && !still.contains(&row(place))).collect();
     waited.sort_unstable();
@@ -136,8 +138,10 @@ fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Op
     let folding = &mut conversations[late.conversation];
     let cause = |part: &Part| late.changes.cause(part).map(Cause::at_place);
     let mut postings = Vec::new();
+    let by_number: HashMap<i32, &Part> = stored.iter().map(|part| (part.number, part)).collect();
     for part in &after.parts {
-        let known = stored.iter().find(|stored| stored.number == part.number);
+        pgrx::check_for_interrupts!();
+        let known = by_number.get(&part.number).copied();
         if known == Some(part) {
             continue;
         }

@@ -118,7 +118,10 @@ impl Work<'_> {
             .collect();
         for batch in conversations.chunks(BATCH) {
             let postings = connected(|connection| self.fold_batch(connection, batch));
-            postings.iter().for_each(|posting| self.postings.push(posting));
+            for posting in &postings {
+                pgrx::check_for_interrupts!();
+                self.postings.push(posting);
+            }
         }
     }
 
@@ -131,6 +134,7 @@ impl Work<'_> {
         for (index, events) in numbered.iter().enumerate() {
             if self.is_in_order(events, &batch.conversations[index].last_event) {
                 for event in events {
+                    pgrx::check_for_interrupts!();
                     step(&mut batch, index, event, &mut findings.refused);
                 }
             } else {
@@ -160,6 +164,7 @@ impl Work<'_> {
         let mut changes = Changes::default();
         let (mut new, mut removed) = (Vec::new(), Vec::new());
         for event in events {
+            pgrx::check_for_interrupts!();
             match event.operation {
                 Operation::Add | Operation::Mark | Operation::Moment => changes.add(&event.place),
                 Operation::Remove | Operation::Delete if self.known.was_held(&event.place) => {
@@ -204,6 +209,7 @@ fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>
         let latest = if calls.is_empty() { None } else { latest_written(events) };
         let mut own: Vec<NumberedEvent> = Vec::with_capacity(events.len());
         for noted in *events {
+            pgrx::check_for_interrupts!();
             let event = Event { at: order::time_of(noted.place), kind: noted.kind, excluded: noted.excluded };
             if !noted.operation.is_mark() {
                 own.push(NumberedEvent { place: Cow::Borrowed(noted.place), operation: noted.operation, event });

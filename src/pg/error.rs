@@ -3,13 +3,21 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
+use talkmeter_engine::mapping::cut;
 
 /// An error on its way to the user.
 pub struct Failure(ErrorReport);
 
+/// Bytes that a message may have: it may name what somebody gave us.
+const LONGEST: usize = 2_000;
+
 /// An error with its SQLSTATE and message; raise it with [`Failure::raise`].
 pub fn failure(code: PgSqlErrorCode, message: impl Into<String>) -> Failure {
-    Failure(ErrorReport::new(code, message.into(), "talkmeter"))
+    let mut message = message.into();
+    if message.len() > LONGEST {
+        message = format!("{}...", cut(&message, LONGEST));
+    }
+    Failure(ErrorReport::new(code, message, "talkmeter"))
 }
 
 impl Failure {

@@ -68,6 +68,11 @@ pub fn within<R>(milliseconds: i32, work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// Ends the work here, by an error, if a cancel or a shutdown is asked for.
+pub fn heed_cancel() {
+    pgrx::check_for_interrupts!();
+}
+
 /// Whether the work that was limited last was cancelled for that.
 pub fn was_up() -> bool {
     FIRED.load(std::sync::atomic::Ordering::Relaxed)

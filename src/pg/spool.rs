@@ -109,7 +109,7 @@ impl Spool {
         assert_eq!(read, buffer.len(), "a temporary file is shorter than what was written");
     }
 
-    /// Gives each record in turn, in the order in which they were pushed.
+    /// Gives each record in turn, in the order in which they were pushed. A cancel ends it.
     pub fn for_each(&self, mut each: impl FnMut(&[u8])) {
         if self.spilled > 0 {
             self.seek(0);
@@ -122,9 +122,13 @@ impl Spool {
             record.resize(u32::from_ne_bytes(length) as usize, 0);
             self.read(&mut record);
             position += 4 + record.len() as u64;
+            pgrx::check_for_interrupts!();
             each(&record);
         }
-        self.in_memory().for_each(each);
+        for record in self.in_memory() {
+            pgrx::check_for_interrupts!();
+            each(record);
+        }
     }
 
     /// The records that are not in the file.
@@ -158,6 +162,7 @@ pub enum Sorted<'a> {
 impl Sorted<'_> {
     /// Appends the next record to `buffer` and says whether there was one.
     pub fn append_next(&mut self, buffer: &mut Vec<u8>) -> bool {
+        pgrx::check_for_interrupts!();
         match self {
             Sorted::InMemory(records) => records.next().map(|record| buffer.extend_from_slice(record)).is_some(),
             Sorted::Spilled(sort) => sort.append_next(buffer),

@@ -49,9 +49,13 @@ where
     T: IntoDatum,
     Vec<T>: IntoDatum,
 {
+    let checked = |row| {
+        pgrx::check_for_interrupts!();
+        field(row)
+    };
     match rows {
         [only] => arg(field(only)),
-        _ => arg(rows.iter().map(field).collect::<Vec<T>>()),
+        _ => arg(rows.iter().map(checked).collect::<Vec<T>>()),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, connected};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
+use std::collections::HashSet;
 use talkmeter_engine::order;
 
 /// From the rows of a part, notes included, as they are now: the first customer that is not null, stages and models
@@ -62,11 +63,6 @@ fn of_part(row: &AuditedRow, first: &[u8], last: &[u8]) -> bool {
 }
 
 fn first_seen<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let mut seen: Vec<String> = Vec::new();
-    for one in all {
-        if !seen.contains(one) {
-            seen.push(one.clone());
-        }
-    }
-    seen
+    let mut seen = HashSet::new();
+    all.filter(|one| seen.insert(*one)).cloned().collect()
 }

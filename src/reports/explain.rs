@@ -14,6 +14,7 @@ use crate::reports::recount::opened_under;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
+use std::collections::HashMap;
 use talkmeter_engine::explain::{Did, Line, Story, as_metered, retell};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::OrderKey;
@@ -112,25 +113,31 @@ fn told(connection: &Connection, key: Key) -> Vec<Told> {
     let log = log.unwrap_or_else(|unreadable| unreadable.raise());
     let stored = parts_from(connection, &batch.catalog, &[FromPlace { key, place: &[] }]).pop().unwrap_or_default();
     let story = story(&mut batch, key, &log, &stored);
-    let charges = charges(connection, key);
+    let charges = Charges::read(connection, key);
     let teller = Teller { catalog: &batch.catalog, story: &story, log: &log, stored: &stored, charges: &charges };
     let mut told: Vec<Told> = story.lines.iter().map(|line| teller.tell(line)).collect();
     let is_told_apart = |entry: &LedgerEntry| entry.taken_back.is_some() || entry.is_reversal;
-    told.extend(charges.into_iter().filter(is_told_apart).map(LedgerEntry::told));
+    told.extend(charges.entries.into_iter().filter(is_told_apart).map(LedgerEntry::told));
     told.extend(quarantined(connection, key));
     told
 }
 
 /// The conversation as it is folded from its start, if that gives the parts that are stored; else as it was metered.
 fn story(batch: &mut Batch, key: Key, log: &Log, stored: &[Part]) -> Story {
-    let because = |placed: &Placed| log.because.get(&placed.place).cloned();
+    // Asked for each event.
+    let because = |placed: &Placed| {
+        pgrx::check_for_interrupts!();
+        log.because.get(&placed.place).cloned()
+    };
     let now = clock::now();
     let opener = |placed: &Placed, previous: Option<&Opening>| match opened_under(stored, placed) {
         Some(opening) => Ok(Some(opening)),
         None => batch.opening(0, &placed.place, &placed.event, previous),
     };
     let story = retell(key.1, &log.events, because, opener, now);
-    let extent = |part: &Part| (part.first_event.clone(), part.last_event.clone(), part.event_count);
+    fn extent(part: &Part) -> (&[u8], &[u8], i64) {
+        (&part.first_event, &part.last_event, part.event_count)
+    }
     match story.parts.iter().map(extent).eq(stored.iter().map(extent)) {
         true => story,
         false => as_metered(key.1, stored, &log.events, because, now),
@@ -143,11 +150,34 @@ struct Teller<'a> {
     story: &'a Story,
     log: &'a Log,
     stored: &'a [Part],
-    charges: &'a [LedgerEntry],
+    charges: &'a Charges,
+}
+
+/// What the ledger holds of a conversation.
+struct Charges {
+    entries: Vec<LedgerEntry>,
+    /// By the number of each part that has any, its first charge that stands, by its index, if one does.
+    standing: HashMap<i32, Option<usize>>,
+}
+
+impl Charges {
+    fn read(connection: &Connection, key: Key) -> Charges {
+        let rows = connection.run(CHARGES, &[arg(key.0), arg(key.1)]);
+        let entries: Vec<LedgerEntry> = rows.iter().map(LedgerEntry::read).collect();
+        let mut standing = HashMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let first: &mut Option<usize> = standing.entry(entry.part).or_default();
+            if !entry.is_reversal && entry.taken_back.is_none() {
+                first.get_or_insert(index);
+            }
+        }
+        Charges { entries, standing }
+    }
 }
 
 impl Teller<'_> {
     fn tell(&self, line: &Line) -> Told {
+        pgrx::check_for_interrupts!();
         // The parts of the story are the stored ones, whose numbers are those that charges know.
         let part = line.part.map(|part| self.stored[part].number);
         let placed = line.event.map(|event| &self.log.events[event]);
@@ -170,13 +200,14 @@ impl Teller<'_> {
     }
 
     fn standing_charge(&self, part: Option<i32>) -> Option<&LedgerEntry> {
-        let is_it = |entry: &&LedgerEntry| Some(entry.part) == part && !entry.is_reversal && entry.taken_back.is_none();
-        self.charges.iter().find(is_it)
+        let index = (*self.charges.standing.get(&part?)?)?;
+        Some(&self.charges.entries[index])
     }
 
     /// Whether a billable part was never charged.
     fn waits(&self, part: Option<i32>) -> bool {
-        self.story.parts.len() == self.stored.len() && self.charges.iter().all(|entry| Some(entry.part) != part)
+        let is_charged = part.is_some_and(|part| self.charges.standing.contains_key(&part));
+        self.story.parts.len() == self.stored.len() && !is_charged
     }
 }
 
@@ -228,10 +259,6 @@ impl LedgerEntry {
             ..Told::default()
         }
     }
-}
-
-fn charges(connection: &Connection, key: Key) -> Vec<LedgerEntry> {
-    connection.run(CHARGES, &[arg(key.0), arg(key.1)]).iter().map(LedgerEntry::read).collect()
 }
 
 const QUARANTINED: &str = "

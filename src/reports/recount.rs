@@ -7,6 +7,7 @@ use crate::meter::batch::{BATCH, Batch};
 use crate::meter::history::{self, Conversations, Log, WantedEvents};
 use crate::meter::part_table::{self, FromPlace, parts_from};
 use crate::pg::clock::{self, Timestamp};
+use crate::pg::limit::heed_cancel;
 use crate::pg::progress::Progress;
 use crate::pg::sql::{Connection, arg, connected};
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,11 +131,13 @@ fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], po
         let policy = batch.catalog.policies().in_force(policy, placed.event.at).ok_or(UnknownPolicy)?;
         Ok(Some(Opening { policy, source }))
     };
-    refold(&before, log, &Changes::default(), opener, BTreeMap::new).parts
+    refold(&before, log, &Changes::default(), opener, BTreeMap::new, heed_cancel).parts
 }
 
-/// What the stored part that begins at this event opened under: it stays with that, whatever is in force by now.
+/// What the stored part, of those in the order of time, that begins at this event opened under: it stays with that,
+/// whatever is in force by now.
 pub fn opened_under(stored: &[Part], placed: &Placed) -> Option<Opening> {
-    let part = stored.iter().find(|part| part.first_event == placed.place)?;
+    let found = stored.binary_search_by(|part| part.first_event.cmp(&placed.place)).ok()?;
+    let part = &stored[found];
     Some(Opening { policy: part.policy.clone(), source: part.source })
 }

@@ -326,13 +326,13 @@ fn draw(question: &Question, units: &mut [SimulatedUnit]) {
         let tenant = some[0].tenant.clone();
         let mut account = connected(|connection| account(connection, question, &tenant));
         for unit in some {
+            pgrx::check_for_interrupts!();
             unit.paid = account.draw(unit.at).map(|draw| Paid {
                 tier: draw.tier.name().to_owned(),
                 amount: draw.amount,
                 currency: draw.plan.currency.clone(),
             });
         }
-        pgrx::check_for_interrupts!();
     }
 }
 

@@ -484,7 +484,7 @@ impl Talk {
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| terms.opening(tenant, placed, previous);
         // Which number a part takes is not compared, so neither is which charge is the older one.
-        let after = refold(&before, log[first..].to_vec(), changes, opener, BTreeMap::new);
+        let after = refold(&before, log[first..].to_vec(), changes, opener, BTreeMap::new, || ());
         if let Some(last) = log.last().filter(|last| last.place > self.last_event) {
             self.last_event.clone_from(&last.place);
         }

@@ -200,7 +200,7 @@ impl Store {
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| self.terms.opening(placed, previous);
         let standing = || self.ledger.standing.clone();
-        let after = refold(&before, self.log[first..].to_vec(), &changes, opener, standing);
+        let after = refold(&before, self.log[first..].to_vec(), &changes, opener, standing, || ());
         if let Some(last) = self.log.last().filter(|last| last.place > self.last_event) {
             self.last_event.clone_from(&last.place);
         }

@@ -5,6 +5,7 @@
 mod bulk;
 mod cost;
 mod crash;
+mod growth;
 mod large;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

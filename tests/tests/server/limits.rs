@@ -67,3 +67,30 @@ fn a_dispute_is_due_within_two_years_however_many_holidays_there_are() {
     session.run("SELECT talkmeter.dispute('acme', 1, 'not ours')");
     assert_eq!(session.line("SELECT due_at < now() + interval '2 years' FROM talkmeter.disputes"), "t");
 }
+
+#[test]
+fn a_name_that_is_too_long_is_refused_before_it_is_compared_with_those_that_are_known() {
+    let database = Database::fresh("limits");
+    let mut session = database.connect();
+    session.run("SET statement_timeout = '10s'");
+    let long = "repeat('x', 50000000)";
+    for call in [
+        format!("simulate({long}, NULL, '2026-01-01', '2026-02-01')"),
+        format!("simulate(NULL, {long}, '2026-01-01', '2026-02-01')"),
+        format!("subscribe('acme', {long})"),
+        format!("subscribe('acme', 'agent_red/starter', timezone => {long})"),
+        format!("change_plan('acme', {long})"),
+        format!("buy_pack('acme', {long})"),
+    ] {
+        let code = session.refused(&format!("SELECT talkmeter.{call}"));
+        assert_eq!(code, SqlState::STRING_DATA_RIGHT_TRUNCATION, "{call}");
+    }
+    for call in [
+        format!("mark('acme', 'c', {long})"),
+        format!("define_policy(jsonb_build_object({long}, 1))"),
+        format!("define_plan(jsonb_build_object('name', {long}))"),
+        format!("define_pack(jsonb_build_object({long}, 1))"),
+    ] {
+        assert_eq!(session.refused(&format!("SELECT talkmeter.{call}")), SqlState::INVALID_PARAMETER_VALUE, "{call}");
+    }
+}

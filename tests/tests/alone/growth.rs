@@ -1,0 +1,129 @@
+//! Does four times the work take about four times as long, and does a cancel end it at once?
+//!
+//! What took the square of its size would take sixteen times as long. Other work on the machine may spoil a measure, so
+//! it is repeated before it fails.
+
+use crate::alone;
+use std::thread;
+use std::time::{Duration, Instant};
+use talkmeter_tests::{Database, Session, metered};
+
+const MEASURES: usize = 3;
+const RATIO: f64 = 8.0;
+
+fn timed(session: &mut Session, sql: &str) -> f64 {
+    let started = Instant::now();
+    session.run(sql);
+    started.elapsed().as_secs_f64()
+}
+
+/// Measures some work of a size, whose name no other has, and of four times that.
+fn grows_with_its_size(size: usize, mut work: impl FnMut(&str, usize) -> f64) {
+    let mut times = (0.0, 0.0);
+    for measure in 0..MEASURES {
+        times = (work(&format!("small {measure}"), size), work(&format!("large {measure}"), 4 * size));
+        if times.1 < RATIO * times.0 {
+            return;
+        }
+    }
+    panic!("{} took {:.3} s, {} took {:.3} s", size, times.0, 4 * size, times.1);
+}
+
+/// A conversation of so many parts, each a minute after the other.
+fn visit(session: &mut Session, conversation: &str, parts: usize) {
+    session.run(&format!(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'acme', '{conversation}', '2026-01-01 00:00+00'::timestamptz + n * interval '1 minute', 'visit'
+         FROM generate_series(1, {parts}) AS n"
+    ));
+}
+
+fn before_all(conversation: &str, kind: &str) -> String {
+    format!(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         VALUES ('acme', '{conversation}', '2025-12-31 00:00+00', '{kind}')"
+    )
+}
+
+#[test]
+fn a_late_row_before_many_parts() {
+    let _alone = alone();
+    let (_database, mut session) = metered("lutingenie");
+    grows_with_its_size(4_000, |name, parts| {
+        visit(&mut session, name, parts);
+        timed(&mut session, &before_all(name, "visit"))
+    });
+}
+
+#[test]
+fn the_story_of_a_conversation() {
+    let _alone = alone();
+    let (_database, mut session) = metered("lutingenie");
+    grows_with_its_size(3_000, |name, parts| {
+        visit(&mut session, name, parts);
+        timed(&mut session, &format!("SELECT count(*) FROM talkmeter.explain('acme', '{name}')"))
+    });
+}
+
+#[test]
+fn a_delete_of_rows_without_an_id_that_wait_in_quarantine() {
+    let _alone = alone();
+    let database = Database::fresh("nameless");
+    let mut session = database.connect();
+    session.run(
+        r#"CREATE TABLE messages (id text UNIQUE, tenant_id text, conversation_id text, created_at timestamptz);
+           SELECT talkmeter.attach('messages', 'lutingenie', '{"message_id": "id", "kinds": [{"kind": "note"}]}')"#,
+    );
+    grows_with_its_size(3_000, |name, rows| {
+        session.run(&format!(
+            "INSERT INTO messages SELECT NULL, 'acme', '{name}', '2026-01-01 00:00+00'::timestamptz + n * interval '1 s'
+             FROM generate_series(1, {rows}) AS n"
+        ));
+        timed(&mut session, &format!("DELETE FROM messages WHERE conversation_id = '{name}'"))
+    });
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "0");
+}
+
+#[test]
+fn marks_in_one_conversation() {
+    let _alone = alone();
+    let (_database, mut session) = metered("lutingenie");
+    grows_with_its_size(4_000, |name, marks| {
+        session.run(&before_all(name, "customer_message"));
+        let mark = format!("talkmeter.mark('acme', '{name}', 'close')");
+        timed(&mut session, &format!("SELECT count({mark}) FROM generate_series(1, {marks})"))
+    });
+}
+
+// --- Cancels ---
+
+/// How long after a cancel the statement ends which by then has run for so long; `None` if it had ended.
+fn cancelled_after(session: &mut Session, other: &mut Session, sql: &str, after: Duration) -> Option<Duration> {
+    let pid = session.pid();
+    thread::scope(|scope| {
+        let ended = scope.spawn(|| session.client.batch_execute(sql).is_err().then(Instant::now));
+        thread::sleep(after);
+        let asked = Instant::now();
+        other.run(&format!("SELECT pg_cancel_backend({pid})"));
+        ended.join().expect("an answer").map(|ended| ended.saturating_duration_since(asked))
+    })
+}
+
+#[test]
+fn a_cancel_ends_a_commit_and_a_story_at_once_wherever_they_are() {
+    let _alone = alone();
+    let (database, mut session) = metered("lutingenie");
+    visit(&mut session, "c", 20_000);
+    let mut other = database.connect();
+    for sql in [before_all("c", "visit"), "SELECT count(*) FROM talkmeter.explain('acme', 'c')".to_owned()] {
+        let mut ended = 0;
+        for millis in (20..200).step_by(20) {
+            let mut waits =
+                (0..MEASURES).map(|_| cancelled_after(&mut session, &mut other, &sql, Duration::from_millis(millis)));
+            let at_once = waits.find(|wait| wait.is_none_or(|wait| wait < Duration::from_millis(100)));
+            let Some(wait) = at_once else { panic!("it went on for 100 ms after {millis} ms: {sql}") };
+            ended += usize::from(wait.is_some());
+        }
+        assert!(ended > 0, "never cancelled: {sql}");
+    }
+}
