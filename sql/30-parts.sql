@@ -132,3 +132,17 @@ COMMENT ON COLUMN talkmeter.marked.occurred_at IS 'When it happened';
 COMMENT ON COLUMN talkmeter.marked.marked_at IS 'When it was recorded';
 COMMENT ON COLUMN talkmeter.marked.marked_by IS 'Who recorded it';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.marked', '');
+
+CREATE TABLE talkmeter.sweep_failure (
+    tenant text COLLATE "C" PRIMARY KEY,
+    error_code text NOT NULL,
+    error text NOT NULL,
+    failed_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+REVOKE ALL ON talkmeter.sweep_failure FROM PUBLIC;
+COMMENT ON TABLE talkmeter.sweep_failure IS 'Tenants that the last sweep could not sweep; read by health';
+COMMENT ON COLUMN talkmeter.sweep_failure.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.sweep_failure.error_code IS 'The SQLSTATE of the last failure';
+COMMENT ON COLUMN talkmeter.sweep_failure.error IS 'The message of the last failure';
+COMMENT ON COLUMN talkmeter.sweep_failure.failed_since IS 'When it failed first, since it last succeeded';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.sweep_failure', '');

@@ -110,6 +110,13 @@ REVOKE ALL ON FUNCTION talkmeter.sweep(timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.sweep(timestamptz) IS
     'Ends every part that time has ended by as_of, stamped with its logical end, and returns how many';
 
+CREATE PROCEDURE talkmeter.sweep_batches(as_of timestamptz DEFAULT pg_catalog.clock_timestamp(),
+        batch integer DEFAULT 1000)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'sweep_batches';
+REVOKE ALL ON PROCEDURE talkmeter.sweep_batches(timestamptz, integer) FROM PUBLIC;
+COMMENT ON PROCEDURE talkmeter.sweep_batches(timestamptz, integer) IS
+    'Does what sweep does and commits after so many conversations: to catch up when much is due. Not within a transaction';
+
 CREATE FUNCTION talkmeter.define_policy(definition jsonb) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_policy_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.define_policy(jsonb) FROM PUBLIC;
@@ -208,7 +215,7 @@ CREATE FUNCTION talkmeter.finalize(tenant text, period_start timestamptz) RETURN
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'finalize_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.finalize(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.finalize(text, timestamptz) IS
-    'Sweeps, then freezes the statement of a period that is over; what is posted for it later is listed by the period that is open then';
+    'Sweeps the tenant, then freezes the statement of a period that is over; what is posted for it later is listed by the period that is open then';
 
 CREATE FUNCTION talkmeter.reconcile(day date) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'reconcile_wrapper';

@@ -223,6 +223,10 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         ) AS p
         WHERE p.parts > 0
         UNION ALL
+        SELECT 'sweep_failed', f.tenant, format('Its parts are not ended since %s: %s (SQLSTATE %s).', f.failed_since, f.error, f.error_code),
+            'All other tenants are swept. When the cause is gone, the next sweep ends what is due of this one.'
+        FROM talkmeter.sweep_failure AS f
+        UNION ALL
         SELECT 'notification_queue_full', 'talkmeter_alerts',
             format('The queue of NOTIFY is %s %% full, so alerts are not sent.', round(100 * u.usage)),
             'See in pg_stat_activity who listens and does not read, or holds a transaction open: end it.'

@@ -178,7 +178,7 @@ fn grant(connection: &Connection, role: &str, rights: Rights) {
     }
     let functions = names(connection, FUNCTIONS, rights.functions, rights.no_functions);
     if !functions.is_empty() {
-        connection.run_once(&statement(&["GRANT EXECUTE ON FUNCTION ", &functions, " TO ", &role]), false);
+        connection.run_once(&statement(&["GRANT EXECUTE ON ROUTINE ", &functions, " TO ", &role]), false);
     }
 }
 

@@ -15,6 +15,7 @@ mod retry;
 mod statement;
 mod subscribe;
 mod sweep;
+mod sweep_failures;
 
 use crate::pg::locks::Tenants;
 use crate::pg::rights::as_owner;

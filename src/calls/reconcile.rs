@@ -28,7 +28,7 @@ const ZONES: i64 = DAY;
 #[pg_extern(sql = false)]
 fn reconcile(day: Option<Date>) -> i64 {
     let day = args::day(required(day, "day"), "day");
-    sweep::end_what_has_ended(clock::now());
+    sweep::end_what_has_ended("reconcile", clock::now());
     as_owner(|| {
         connected(|connection| {
             let mut days = days(connection, day);

@@ -18,7 +18,7 @@ use crate::pg::sql::{Connection, Row, Rows, arg, connected};
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::Refusal;
@@ -42,9 +42,24 @@ fn retry_quarantine() -> i64 {
     left
 }
 
-/// Notes again the rows whose time has come by `as_of`.
-pub fn future(as_of: Instant) {
-    retry(&|connection, after| connection.run(FUTURE, &[arg(after), arg(BATCH), arg(Timestamp::from(as_of))]), |_| {});
+/// Notes again the rows of a tenant whose time has come by `as_of`.
+pub fn future(as_of: Instant, tenant: &str) {
+    let as_of = Timestamp::from(as_of);
+    retry(&|connection, after| connection.run(FUTURE, &[arg(after), arg(BATCH), arg(as_of), arg(tenant)]), |_| {});
+}
+
+const TENANTS_OF_FUTURE: &str = "
+    SELECT DISTINCT COALESCE(q.tenant, '')
+    FROM talkmeter.quarantined AS q
+    WHERE q.reason = 'future' AND q.occurred_at <= $1";
+
+/// The tenants that have rows whose time has come by `as_of`.
+pub fn tenants_of_future(as_of: Instant) -> BTreeSet<String> {
+    let read = |connection: &Connection| {
+        let rows = connection.run(TENANTS_OF_FUTURE, &[arg(Timestamp::from(as_of))]);
+        rows.iter().map(|mut row| row.value()).collect()
+    };
+    as_owner(|| connected(read))
 }
 
 /// Entries looked at together.
@@ -66,7 +81,15 @@ macro_rules! select_entries {
 }
 
 const ALL: &str = select_entries!("true");
-const FUTURE: &str = select_entries!("q.reason = 'future' AND q.occurred_at <= $3");
+// The sweep waits for no conversation: see [`crate::calls::sweep`].
+const FUTURE: &str = select_entries!(
+    "q.reason = 'future' AND q.occurred_at <= $3 AND COALESCE(q.tenant, '') = $4 AND (
+        NOT EXISTS (
+            SELECT FROM talkmeter.conversation_lock AS l WHERE l.tenant = q.tenant AND l.conversation = q.conversation)
+        OR EXISTS (
+            SELECT FROM talkmeter.conversation_lock AS l WHERE l.tenant = q.tenant AND l.conversation = q.conversation
+            FOR UPDATE SKIP LOCKED))"
+);
 
 fn count() -> i64 {
     as_owner(|| {

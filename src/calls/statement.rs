@@ -18,7 +18,7 @@ use talkmeter_engine::period::Period;
 fn finalize(tenant: Option<&str>, period_start: Option<TimestampWithTimeZone>) {
     let tenant = tenant_key(tenant);
     let start = instant(required(period_start, "period_start"), "period_start");
-    sweep::end_what_has_ended(clock::now());
+    sweep::end_of_tenant(tenant, clock::now());
     locked(tenant, |connection| {
         let digest = freeze(connection, tenant, known_period(connection, tenant, start));
         let arguments = json!({"period_start": journal::time(start), "digest": digest});

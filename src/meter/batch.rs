@@ -39,6 +39,13 @@ impl<'c, 'a> Batch<'c, 'a> {
         Batch { connection, catalog, conversations, subscribed: None, postings: Vec::new() }
     }
 
+    /// As [`Batch::lock`], of those of the conversations that nobody else has locked; all must have parts.
+    pub fn lock_free(connection: &'c Connection, locks: &mut Conversations, keys: &[Key<'a>]) -> Batch<'c, 'a> {
+        let free: Vec<Key<'a>> = locks.lock_free(connection, keys).into_iter().map(|index| keys[index]).collect();
+        let (catalog, conversations) = part_table::read(connection, &free);
+        Batch { connection, catalog, conversations, subscribed: None, postings: Vec::new() }
+    }
+
     /// Conversations to be folded from their start and never written, so that nothing is locked.
     pub fn dry(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
         let conversations = keys.iter().map(|key| Folding::new(*key)).collect();

@@ -70,6 +70,16 @@ pub fn work() {
     }
 }
 
+/// As [`work`], but an error is raised, and nothing set aside.
+pub fn work_or_fail() {
+    if !queue::is_empty() {
+        let taken = queue::take();
+        reading::begin();
+        writing(|| as_owner(|| work::meter(&taken)));
+        taken.done();
+    }
+}
+
 fn meter_or_set_aside(taken: &Taken) {
     if !settings::ENABLED.get() {
         let off = "talkmeter.enabled was off when the transaction committed.";

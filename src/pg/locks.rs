@@ -4,7 +4,7 @@
 //! whose update never applies locks the row all the same. The statement takes its rows in the order of its
 //! parameters, because a scan of `unnest` keeps it.
 
-use crate::pg::sql::{Arg, Connection, OverRows, column, connected, insert_rows};
+use crate::pg::sql::{Arg, Connection, OverRows, column, connected, insert_rows, over_rows};
 use crate::pg::subtransaction::{attempt, code};
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -13,6 +13,18 @@ const CONVERSATIONS: OverRows = insert_rows!(
     "talkmeter.conversation_lock",
     [1 tenant text, 2 conversation text],
     "ON CONFLICT (tenant, conversation) DO UPDATE SET tenant = excluded.tenant WHERE false"
+);
+
+// Whoever has a part has a row here.
+const FREE_CONVERSATIONS: OverRows = over_rows!(
+    "SELECT wanted.ordinal FROM",
+    [1 tenant text, 2 conversation text],
+    "CROSS JOIN LATERAL (
+        SELECT own.tenant FROM talkmeter.conversation_lock AS own
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation
+        FOR UPDATE SKIP LOCKED
+    ) AS l
+    ORDER BY wanted.ordinal"
 );
 
 const TENANTS: OverRows = insert_rows!(
@@ -76,6 +88,13 @@ impl Conversations {
     /// Locks conversations, given by tenant and id in key order, each once.
     pub fn lock(&mut self, connection: &Connection, keys: &[(&str, &str)]) {
         lock(connection, &CONVERSATIONS, keys.len(), || vec![column(keys, |key| key.0), column(keys, |key| key.1)]);
+    }
+
+    /// Locks those of the conversations that have parts which nobody else has locked, and returns their indexes. It
+    /// never waits.
+    pub fn lock_free(&mut self, connection: &Connection, keys: &[(&str, &str)]) -> Vec<usize> {
+        let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
+        connection.run_over(&FREE_CONVERSATIONS, keys.len(), &args).iter().map(|mut row| row.ordinal()).collect()
     }
 
     /// No further conversation will be locked: tenants may be.

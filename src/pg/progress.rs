@@ -22,6 +22,12 @@ impl Progress {
         progress
     }
 
+    /// The work goes on in another transaction.
+    pub fn again(&self) {
+        prove();
+        self.show();
+    }
+
     /// So many more are done.
     pub fn advance(&mut self, by: usize) {
         self.done += by;

@@ -46,6 +46,14 @@ pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
     as_role(owner(), 0, &PLANNED, work)
 }
 
+/// Does `work` as [`as_owner`] does, and waits for no lock longer than so many milliseconds.
+pub fn as_owner_in_haste<R>(lock_timeout: i32, work: impl FnOnce() -> R) -> R {
+    as_role(owner(), 0, &PLANNED, || {
+        set_lock_timeout(lock_timeout);
+        work()
+    })
+}
+
 /// Does `work`, whose plans are made for one occasion, with the rights of the extension's owner.
 pub fn as_owner_reading<R>(work: impl FnOnce() -> R) -> R {
     as_role(owner(), 0, &[], work)
@@ -63,8 +71,7 @@ pub fn as_table_owner<R>(owner: pg_sys::Oid, lock_timeout: Option<i32>, work: im
             set(&name, c"");
         }
         if let Some(milliseconds) = lock_timeout {
-            let value = CString::new(milliseconds.to_string()).expect("digits");
-            set(c"lock_timeout", &value);
+            set_lock_timeout(milliseconds);
         }
         work()
     })
@@ -81,6 +88,11 @@ fn application_settings() -> Vec<CString> {
             |setting: &&*mut pg_sys::config_generic| (***setting).flags & pg_sys::GUC_CUSTOM_PLACEHOLDER as i32 != 0;
         all.iter().filter(is_placeholder).map(|setting| CStr::from_ptr((**setting).name).to_owned()).collect()
     }
+}
+
+fn set_lock_timeout(milliseconds: i32) {
+    let value = CString::new(milliseconds.to_string()).expect("digits");
+    set(c"lock_timeout", &value);
 }
 
 /// Sets until the level of settings is closed that `as_role` opened.

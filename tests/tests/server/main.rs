@@ -40,6 +40,7 @@ mod simulate;
 mod standby;
 mod statement;
 mod swaps;
+mod sweeps;
 mod tenants;
 mod transactions;
 mod usage;
