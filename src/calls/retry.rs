@@ -170,8 +170,10 @@ fn note_again(connection: &Connection, entries: &[Waiting]) {
     let catalog = Catalog::now();
     let mut left: Vec<Uuid> = Vec::new();
     let mut rows: BTreeMap<i32, Vec<&Waiting>> = BTreeMap::new();
+    let outdated = quarantine::outdated(connection, entries.iter().map(|waiting| waiting.id).collect());
     for waiting in entries {
         match (waiting.entry.mark, waiting.entry.row.source) {
+            _ if outdated.contains(&waiting.id) => left.push(waiting.id),
             _ if waiting.entry.removal.is_some() => left.extend(removal_again(waiting)),
             (Some(kind), _) => left.extend(mark_again(waiting, kind, latest)),
             (None, 0) => left.extend(numbered_mark_again(connection, waiting)),

@@ -66,7 +66,7 @@ pub unsafe extern "C-unwind" fn on_truncate(call: pg_sys::FunctionCallInfo) -> p
     let call = unsafe { Call::of(call, &trigger::TRUNCATE) };
     if let Some(source) = source(&call) {
         // A partition's rows are not all that there are.
-        if call.relation.rd_id == source.relation && (queue::has_asides() || quarantine::holds_any(source.id)) {
+        if call.relation.rd_id == source.relation && (queue::has_asides() || quarantine::may_hold_any(source.id)) {
             queue::set_aside(&Aside::Emptied(source.id));
         }
         if !queue::is_empty() {
@@ -225,7 +225,7 @@ fn row_name(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) 
 fn note_deleted(data: &pg_sys::TriggerData, source: &Source) {
     let Layout::Whole { mapping, readers, .. } = &source.layout else { return };
     let latest = clock::latest();
-    let may_be_held = queue::has_asides() || quarantine::holds_any(source.id);
+    let may_be_held = queue::has_asides() || quarantine::may_hold_any(source.id);
     row::for_each_old_row(data, readers, |row| {
         if may_be_held {
             queue::set_aside(&Aside::Left(row_name(source, mapping, row, latest)));

@@ -6,7 +6,9 @@ use crate::pg::error::failure;
 use crate::pg::locks;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Arg, Connection, arg, connected};
+use pgrx::datum::Uuid;
 use pgrx::prelude::*;
+use std::collections::HashSet;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::order::OrderKey;
 
@@ -110,66 +112,121 @@ pub fn write_all(connection: &Connection, entries: &mut Vec<Entry>) {
     }
 }
 
-const LEAVE: &str = concat!(
-    "DELETE FROM talkmeter.quarantined AS q USING ",
-    named_rows!(),
-    " WHERE ",
-    is_of_row!(),
-    " RETURNING row.ordinal, q.counted OR q.reason = 'unknown_policy'"
-);
+/// What leaves quarantine waits for who looks at it, or passes over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    Waits,
+    /// The entry stays, and a retry drops it if its row has a newer one.
+    Passes,
+}
+
+/// A statement for each way of leaving.
+struct Leave {
+    waits: &'static str,
+    passes: &'static str,
+}
+
+impl Leave {
+    fn by(&self, leaving: Leaving) -> &'static str {
+        match leaving {
+            Leaving::Waits => self.waits,
+            Leaving::Passes => self.passes,
+        }
+    }
+}
+
+macro_rules! leave {
+    ($lock:literal) => {
+        concat!(
+            "WITH found AS MATERIALIZED (
+                SELECT q.quarantine_id, row.ordinal, q.counted OR q.reason = 'unknown_policy' AS was_event
+                FROM ",
+            named_rows!(),
+            " JOIN talkmeter.quarantined AS q ON ",
+            is_of_row!(),
+            $lock,
+            ")
+            DELETE FROM talkmeter.quarantined AS gone USING found WHERE gone.quarantine_id = found.quarantine_id
+            RETURNING found.ordinal, found.was_event"
+        )
+    };
+}
+
+const LEAVE: Leave = Leave { waits: leave!(""), passes: leave!(" FOR UPDATE OF q SKIP LOCKED") };
 
 // Rows without an id cannot be told apart: of those that are the same as many leave as are named. An index holds the
 // coalesced columns; the others say whether they are null.
-const LEAVE_NAMELESS: &str = concat!(
-    "WITH alike AS MATERIALIZED (
-        SELECT row.source_id, row.tenant, row.conversation, row.occurred_at, count(*) AS rows
-        FROM ",
-    named_rows!(),
-    " GROUP BY row.source_id, row.tenant, row.conversation, row.occurred_at
-    ), found AS MATERIALIZED (
-        SELECT o.quarantine_id
-        FROM alike
-        CROSS JOIN LATERAL (
-            SELECT q.quarantine_id
-            FROM talkmeter.quarantined AS q
-            WHERE q.source_id = alike.source_id AND q.message_id IS NULL AND q.removal IS NULL
-                AND COALESCE(q.tenant, '') = COALESCE(alike.tenant, '')
-                AND COALESCE(q.conversation, '') = COALESCE(alike.conversation, '')
-                AND COALESCE(q.occurred_at, '-infinity') = COALESCE(alike.occurred_at, '-infinity')
-                AND q.tenant IS NOT DISTINCT FROM alike.tenant
-                AND q.conversation IS NOT DISTINCT FROM alike.conversation
-                AND q.occurred_at IS NOT DISTINCT FROM alike.occurred_at
-            LIMIT alike.rows
-        ) AS o
-    )
-    DELETE FROM talkmeter.quarantined AS q USING found WHERE q.quarantine_id = found.quarantine_id"
-);
+macro_rules! leave_nameless {
+    ($lock:literal) => {
+        concat!(
+            "WITH alike AS MATERIALIZED (
+                SELECT row.source_id, row.tenant, row.conversation, row.occurred_at, count(*) AS rows
+                FROM ",
+            named_rows!(),
+            " GROUP BY row.source_id, row.tenant, row.conversation, row.occurred_at
+            ), found AS MATERIALIZED (
+                SELECT o.quarantine_id
+                FROM alike
+                CROSS JOIN LATERAL (
+                    SELECT q.quarantine_id
+                    FROM talkmeter.quarantined AS q
+                    WHERE q.source_id = alike.source_id AND q.message_id IS NULL AND q.removal IS NULL
+                        AND COALESCE(q.tenant, '') = COALESCE(alike.tenant, '')
+                        AND COALESCE(q.conversation, '') = COALESCE(alike.conversation, '')
+                        AND COALESCE(q.occurred_at, '-infinity') = COALESCE(alike.occurred_at, '-infinity')
+                        AND q.tenant IS NOT DISTINCT FROM alike.tenant
+                        AND q.conversation IS NOT DISTINCT FROM alike.conversation
+                        AND q.occurred_at IS NOT DISTINCT FROM alike.occurred_at
+                    LIMIT alike.rows",
+            $lock,
+            ") AS o
+            )
+            DELETE FROM talkmeter.quarantined AS gone USING found WHERE gone.quarantine_id = found.quarantine_id"
+        )
+    };
+}
+
+const LEAVE_NAMELESS: Leave = Leave { waits: leave_nameless!(""), passes: leave_nameless!(" FOR UPDATE SKIP LOCKED") };
 
 /// Removes the entries of rows that were changed or deleted: before any conversation is locked. Returns the rows that
 /// had an entry and were no events.
-pub fn leave(rows: &[RowName]) -> Vec<RowName> {
+pub fn leave(rows: &[RowName], leaving: Leaving) -> Vec<RowName> {
     let mut left = Vec::new();
     for batch in rows.chunks(BATCH) {
         let found: Vec<usize> = locks::despite_conflicts(|connection| {
-            let found = connection.run(LEAVE, &names(batch.iter()));
+            let found = connection.run(LEAVE.by(leaving), &names(batch.iter()));
             let each = found.iter().map(|mut row| (row.ordinal(), row.value::<bool>()));
             each.filter(|(_, was_event)| !was_event).map(|(index, _)| index).collect()
         });
         left.extend(found.into_iter().map(|index| batch[index].clone()));
         let nameless = batch.iter().filter(|row| row.message.is_none());
         if nameless.clone().next().is_some() {
-            locks::despite_conflicts(|connection| connection.run(LEAVE_NAMELESS, &names(nameless.clone())).count());
+            locks::despite_conflicts(|connection| {
+                connection.run(LEAVE_NAMELESS.by(leaving), &names(nameless.clone())).count()
+            });
         }
     }
     left
 }
 
-const EMPTY: &str = "
-    DELETE FROM talkmeter.quarantined AS q WHERE q.source_id = $1 AND q.removal IS NULL AND q.mark_kind IS NULL";
+macro_rules! empty {
+    ($lock:literal) => {
+        concat!(
+            "WITH found AS MATERIALIZED (
+                SELECT q.quarantine_id FROM talkmeter.quarantined AS q
+                WHERE q.source_id = $1 AND q.removal IS NULL AND q.mark_kind IS NULL",
+            $lock,
+            ")
+            DELETE FROM talkmeter.quarantined AS gone USING found WHERE gone.quarantine_id = found.quarantine_id"
+        )
+    };
+}
+
+const EMPTY: Leave = Leave { waits: empty!(""), passes: empty!(" FOR UPDATE SKIP LOCKED") };
 
 /// Takes all rows of a source out.
-pub fn empty(source: i32) {
-    locks::despite_conflicts(|connection| connection.run(EMPTY, &[arg(source)]).count());
+pub fn empty(source: i32, leaving: Leaving) {
+    locks::despite_conflicts(|connection| connection.run(EMPTY.by(leaving), &[arg(source)]).count());
 }
 
 const OCCUPIED: &str = "
@@ -182,12 +239,30 @@ pub fn occupied(connection: &Connection, sources: Vec<i32>) -> Vec<i32> {
     connection.run(OCCUPIED, &[arg(sources)]).iter().map(|mut row| row.value()).collect()
 }
 
-/// Whether any row of a source is in quarantine.
-pub fn holds_any(source: i32) -> bool {
+/// Whether any row of a source may be in quarantine. While somebody holds the table as a whole that is not known, and
+/// not waited for.
+pub fn may_hold_any(source: i32) -> bool {
     as_owner(|| {
-        locks::for_writing(&[c"quarantined"]);
-        connected(|connection| !occupied(connection, vec![source]).is_empty())
+        !locks::for_writing_at_once(c"quarantined")
+            || connected(|connection| !occupied(connection, vec![source]).is_empty())
     })
+}
+
+const OUTDATED: &str = "
+    SELECT q.quarantine_id
+    FROM unnest($1::uuid[]) AS looked_at (quarantine_id)
+    JOIN talkmeter.quarantined AS q ON q.quarantine_id = looked_at.quarantine_id
+    WHERE q.removal IS NULL AND q.mark_kind IS NULL AND q.reason <> 'key_too_long' AND EXISTS (
+        SELECT FROM talkmeter.quarantined AS o
+        WHERE o.source_id = q.source_id AND o.message_id = q.message_id AND o.removal IS NULL AND o.mark_kind IS NULL
+            AND (o.source_id <> 0 OR (o.tenant = q.tenant AND o.conversation = q.conversation))
+            AND hashtextextended(o.message_id, 0) = hashtextextended(q.message_id, 0)
+            AND (o.occurred_at IS NULL OR q.occurred_at IS NULL OR o.occurred_at = q.occurred_at)
+            AND (o.quarantined_at, o.quarantine_id) > (q.quarantined_at, q.quarantine_id))";
+
+/// Those of some entries whose rows have newer ones: they could not be taken out when those were written.
+pub fn outdated(connection: &Connection, entries: Vec<Uuid>) -> HashSet<Uuid> {
+    connection.run(OUTDATED, &[arg(entries)]).iter().map(|mut row| row.value()).collect()
 }
 
 /// What quarantine has to say of a row.

@@ -2,7 +2,7 @@
 //! quarantine held.
 
 use crate::capture::entry::{Aside, Entry, RowName};
-use crate::capture::quarantine;
+use crate::capture::quarantine::{self, Leaving};
 use crate::capture::queue::{NotedEvent, Operation, Taken};
 use crate::pg::sql::{Connection, connected};
 use std::collections::HashSet;
@@ -29,25 +29,25 @@ pub struct Known {
 impl Known {
     /// Reads all that was noted, and writes what quarantine loses and gains.
     pub fn gather(taken: &Taken) -> Known {
-        let known = Known::of_quarantine(taken);
+        let known = Known::of_quarantine(taken, Leaving::Waits);
         Known { has_changes: taken.has_changes(), truncated: taken.truncated(), deleted: deleted(taken), ..known }
     }
 
     /// Writes what quarantine loses and gains, and knows no more than that.
-    pub fn of_quarantine(taken: &Taken) -> Known {
+    pub fn of_quarantine(taken: &Taken, leaving: Leaving) -> Known {
         let mut known = Known::default();
-        taken.for_some_asides(|asides| connected(|connection| known.set_aside(connection, asides)));
+        taken.for_some_asides(|asides| connected(|connection| known.set_aside(connection, asides, leaving)));
         known
     }
 
     /// In the order of their calls: a row may have come and gone several times.
-    fn set_aside(&mut self, connection: &Connection, asides: Vec<Aside>) {
+    fn set_aside(&mut self, connection: &Connection, asides: Vec<Aside>, leaving: Leaving) {
         let (mut refused, mut left) = (Vec::new(), Vec::new());
         for aside in asides {
             match aside {
                 Aside::Refused(entry) => {
                     self.refused_count += 1;
-                    self.leave(&mut left);
+                    self.leave(leaving, &mut left);
                     refused.extend(self.kept(entry));
                 }
                 Aside::Left(row) => {
@@ -56,12 +56,12 @@ impl Known {
                 }
                 Aside::Emptied(source) => {
                     quarantine::write_all(connection, &mut refused);
-                    self.leave(&mut left);
-                    quarantine::empty(source);
+                    self.leave(leaving, &mut left);
+                    quarantine::empty(source, leaving);
                 }
             }
         }
-        self.leave(&mut left);
+        self.leave(leaving, &mut left);
         quarantine::write_all(connection, &mut refused);
     }
 
@@ -75,12 +75,12 @@ impl Known {
         Some(entry)
     }
 
-    fn leave(&mut self, rows: &mut Vec<RowName>) {
+    fn leave(&mut self, leaving: Leaving, rows: &mut Vec<RowName>) {
         let rows = std::mem::take(rows);
         if rows.is_empty() {
             return;
         }
-        for row in quarantine::leave(&rows) {
+        for row in quarantine::leave(&rows, leaving) {
             let Some((message, at)) = row.message.zip(row.at) else { continue };
             if !self.refused_now.contains(&(row.source, message.clone())) {
                 self.held_before.insert((row.source, message, at));

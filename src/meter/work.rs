@@ -4,7 +4,7 @@
 use crate::billing::post;
 use crate::billing::posting::{Posting, Postings};
 use crate::capture::entry::{self, Entry, Key};
-use crate::capture::quarantine;
+use crate::capture::quarantine::{self, Leaving};
 use crate::capture::queue::{Chunk, Events, NotedEvent, Operation, Taken};
 use crate::catalog::Catalog;
 use crate::meter::batch::{BATCH, Batch};
@@ -37,10 +37,10 @@ pub fn meter(taken: &Taken) {
 /// Entries of quarantine that are held before they are written.
 const TOGETHER: usize = 1_000;
 
-/// Puts all rows and marks of the transaction into quarantine and returns how many they are. Takes no temporary space,
-/// of which there may be too little to meter.
+/// Puts all rows and marks of the transaction into quarantine and returns how many they are. Waits for nobody who
+/// looks at an entry, and takes no temporary space: either may be why nothing could be metered.
 pub fn set_aside(taken: &Taken, reason: &'static str, detail: &str) -> usize {
-    let known = Known::of_quarantine(taken);
+    let known = Known::of_quarantine(taken, Leaving::Passes);
     let mut rows = known.refused_count();
     let mut write = |entries: &mut Vec<Entry>| {
         rows += entries.iter().filter(|entry| entry.removal.is_none()).count();

@@ -66,6 +66,16 @@ pub fn for_writing(tables: &[&CStr]) {
     }
 }
 
+/// Locks a table of ours for writing, if that needs no waiting, and says whether it did.
+pub fn for_writing_at_once(table: &CStr) -> bool {
+    // SAFETY: look-ups in the server's cache of the catalog by constant names; any oid may be locked.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
+        let table = pg_sys::get_relname_relid(table.as_ptr(), schema);
+        pg_sys::ConditionalLockRelationOid(table, pg_sys::RowExclusiveLock as i32)
+    }
+}
+
 /// Locks the tables that a ledger is in: before they are read by a work that may write them.
 pub fn ledger_for_writing() {
     for_writing(&TABLES_OF_TENANTS);

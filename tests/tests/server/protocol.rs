@@ -859,6 +859,73 @@ fn a_change_of_a_row_in_quarantine_and_a_late_row_of_its_conversation_both_commi
     assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
 }
 
+/// A row that the switch kept in quarantine, and a session that changes its time while another's retry, which meters
+/// it as it was, is still open. That ends as `end` says.
+fn changed_while_it_is_retried(end: &str) -> (Database, Session) {
+    let (database, mut session) = metered("lutingenie");
+    session.run("SET talkmeter.enabled = off");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    let (mut changer, heard) = database.connect_heard();
+    let mut holder = database.connect();
+    holder.run("BEGIN; SELECT talkmeter.retry_quarantine()");
+    changer.run("SET lock_timeout = '100ms'; UPDATE messages SET created_at = '2026-03-01 11:00+00'");
+    let heard = heard.lock().expect("a list").join("\n");
+    assert!(heard.starts_with("WARNING: talkmeter could not meter this transaction: canceling statement"), "{heard}");
+    holder.run(end);
+    session.run("RESET talkmeter.enabled");
+    (database, session)
+}
+
+fn is_metered_as_it_is(session: &mut Session) {
+    session.run("SELECT talkmeter.retry_quarantine()");
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), NOTHING);
+    assert_eq!(
+        session.line("SELECT part, started_at, message_count FROM talkmeter.parts"),
+        "1|2026-03-01 11:00:00+00|2"
+    );
+    assert_eq!(standing_charges(session, "conversation"), ["c"]);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
+}
+
+#[test]
+fn a_row_that_is_changed_while_a_retry_meters_it_commits_in_spite_of_a_lock_timeout() {
+    let (_database, mut session) = changed_while_it_is_retried("COMMIT");
+    is_metered_as_it_is(&mut session);
+}
+
+#[test]
+fn a_row_that_is_changed_while_a_retry_looks_at_it_in_vain_commits_in_spite_of_a_lock_timeout() {
+    let (_database, mut session) = changed_while_it_is_retried("ROLLBACK");
+    is_metered_as_it_is(&mut session);
+}
+
+#[test]
+fn a_row_that_is_mended_while_a_retry_looks_at_it_is_metered_once() {
+    let (database, mut session) = metered("lutingenie");
+    tell(&mut session, "acme", "c", "11:00 unheard_of");
+    let mut holder = database.connect();
+    holder.run("BEGIN; SELECT talkmeter.retry_quarantine()");
+    session.run("SET lock_timeout = '100ms'; UPDATE messages SET kind = 'exchange'");
+    holder.run("COMMIT");
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine ORDER BY 1"), ["internal_error", "no_kind"]);
+    is_metered_as_it_is(&mut session);
+}
+
+#[test]
+fn no_statement_waits_for_who_holds_quarantine_as_a_whole() {
+    let (database, mut session) = metered("lutingenie");
+    tell(&mut session, "acme", "c", "10:00 exchange, 11:00 unheard_of");
+    let mut holder = database.connect();
+    holder.run("BEGIN; LOCK TABLE talkmeter.quarantined IN ACCESS EXCLUSIVE MODE");
+    session.run("SET lock_timeout = '100ms'; BEGIN");
+    tell(&mut session, "acme", "c", "10:01 exchange, 11:01 unheard_of");
+    session.run("UPDATE messages SET created_at = created_at + interval '1 s'; DELETE FROM messages WHERE id < 3");
+    holder.run("COMMIT");
+    session.run("COMMIT");
+    assert_eq!(counted(&mut session), ["c|4"]);
+    assert_eq!(session.lines("SELECT message_id FROM talkmeter.quarantine"), ["4"]);
+}
+
 // --- Replication ---
 
 #[test]
