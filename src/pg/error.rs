@@ -6,7 +6,7 @@ use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::mapping::cut;
 
 /// An error on its way to the user.
-pub struct Failure(ErrorReport);
+pub struct Failure(PgSqlErrorCode, ErrorReport);
 
 /// Bytes that a message may have: it may name what somebody gave us.
 const LONGEST: usize = 2_000;
@@ -17,32 +17,53 @@ pub fn failure(code: PgSqlErrorCode, message: impl Into<String>) -> Failure {
     if message.len() > LONGEST {
         message = format!("{}...", cut(&message, LONGEST));
     }
-    Failure(ErrorReport::new(code, message, "talkmeter"))
+    Failure(code, ErrorReport::new(code, message, "talkmeter"))
 }
 
 impl Failure {
     pub fn detail(self, detail: impl Into<String>) -> Failure {
-        Failure(self.0.set_detail(detail))
+        Failure(self.0, self.1.set_detail(detail))
     }
 
     pub fn hint(self, hint: impl Into<String>) -> Failure {
-        Failure(self.0.set_hint(hint))
+        Failure(self.0, self.1.set_hint(hint))
     }
 
-    /// Tells the user and goes on.
+    /// Tells the user and goes on, also if the client's encoding cannot hold the text: then in ASCII, since it would be
+    /// an error that the text cannot be sent.
     pub fn warn(self) {
-        self.0.report(PgLogLevel::WARNING);
+        let told = if client_may_hold_any_text() { self } else { self.in_ascii() };
+        told.1.report(PgLogLevel::WARNING);
+    }
+
+    fn in_ascii(&self) -> Failure {
+        let Failure(code, report) = self;
+        let ascii = |text: &str| text.replace(|letter: char| !letter.is_ascii(), "?");
+        let mut told = failure(*code, ascii(report.message()));
+        if let Some(detail) = report.detail() {
+            told = told.detail(ascii(detail));
+        }
+        if let Some(hint) = report.hint() {
+            told = told.hint(ascii(hint));
+        }
+        told
     }
 
     /// Tells the log of the server, and no client.
     pub fn log(self) {
-        self.0.report(PgLogLevel::LOG_SERVER_ONLY);
+        self.1.report(PgLogLevel::LOG_SERVER_ONLY);
     }
 
     pub fn raise(self) -> ! {
-        self.0.report(PgLogLevel::ERROR);
+        self.1.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
     }
+}
+
+fn client_may_hold_any_text() -> bool {
+    // SAFETY: reads a variable of this session's. What a client gets in the encoding of nothing is sent as it is.
+    let encoding = unsafe { pg_sys::pg_get_client_encoding() };
+    [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].iter().any(|holds| *holds as i32 == encoding)
 }
 
 impl From<Flaw> for Failure {

@@ -21,6 +21,34 @@ const PINNED: [(&CStr, &CStr); 4] = [
 const PLANNED: [(&CStr, &CStr); 4] =
     [(c"enable_seqscan", c"off"), (c"enable_hashjoin", c"off"), (c"enable_mergejoin", c"off"), (c"jit", c"off")];
 
+/// Defines the settings that weigh plans, as the server has them unless somebody changes them, and whether they are so
+/// now. They are set only if they are not: that is read from the server's variables at no cost.
+macro_rules! weights {
+    ($($variable:ident $value:literal $name:literal $text:literal),+ $(,)?) => {
+        const WEIGHTS: &[(&CStr, &CStr)] = &[$(($name, $text)),+];
+
+        fn are_weights_usual() -> bool {
+            // SAFETY: reads variables of this session's.
+            unsafe { $(pg_sys::$variable == $value)&&+ }
+        }
+    };
+}
+
+weights! {
+    seq_page_cost 1.0 c"seq_page_cost" c"1",
+    random_page_cost 4.0 c"random_page_cost" c"4",
+    cpu_tuple_cost 0.01 c"cpu_tuple_cost" c"0.01",
+    cpu_index_tuple_cost 0.005 c"cpu_index_tuple_cost" c"0.005",
+    cpu_operator_cost 0.0025 c"cpu_operator_cost" c"0.0025",
+    enable_indexscan true c"enable_indexscan" c"on",
+    enable_indexonlyscan true c"enable_indexonlyscan" c"on",
+    enable_bitmapscan true c"enable_bitmapscan" c"on",
+    enable_nestloop true c"enable_nestloop" c"on",
+    from_collapse_limit 8 c"from_collapse_limit" c"8",
+    join_collapse_limit 8 c"join_collapse_limit" c"8",
+    plan_cache_mode 0 c"plan_cache_mode" c"auto",
+}
+
 /// Puts the caller's rights and settings back, also when an error passes by.
 struct Restore {
     user: pg_sys::Oid,
@@ -124,7 +152,8 @@ fn as_role<R>(role: pg_sys::Oid, restriction: u32, planned: &[(&CStr, &CStr)], w
         pg_sys::SetUserIdAndSecContext(role, context);
         restore
     };
-    for (name, value) in PINNED.iter().chain(planned) {
+    let weights = if planned.is_empty() || are_weights_usual() { &[] } else { WEIGHTS };
+    for (name, value) in PINNED.iter().chain(planned).chain(weights) {
         set(name, value);
     }
     work()

@@ -145,6 +145,49 @@ fn no_function_looks_through_the_search_path_of_its_caller() {
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "4");
 }
 
+/// How often tables of talkmeter's are read as a whole, and how often plans are made anew, while a new session inserts,
+/// changes and deletes rows.
+fn read_as_a_whole(database: &Database, settings: &str) -> Vec<String> {
+    let mut session = database.connect();
+    let counts = "SELECT relname, seq_scan FROM pg_stat_user_tables WHERE schemaname = 'talkmeter' ORDER BY 1";
+    session.run("SELECT pg_stat_force_next_flush()");
+    let before = session.lines(counts);
+    session.run(settings);
+    let conversation = format!("new {}", settings.len());
+    tell(&mut session, "acme", &conversation, "10:00 exchange, 10:01 close");
+    tell(&mut session, "acme", &conversation, "09:00 exchange, 09:01 unheard_of");
+    session.run(&format!(
+        "UPDATE messages SET created_at = created_at + interval '1 s' WHERE conversation_id = '{conversation}';
+         DELETE FROM messages WHERE conversation_id = '{conversation}';
+         SELECT talkmeter.mark('acme', '{conversation}', 'close');
+         SELECT pg_stat_force_next_flush()"
+    ));
+    let after = session.lines(counts);
+    let count = |line: &String| -> i64 { line.rsplit_once('|').expect("two columns").1.parse().expect("a count") };
+    let name = |line: &String| line.split('|').next().expect("a name").to_owned();
+    let more = before.iter().zip(&after).filter(|(before, after)| count(after) > count(before));
+    more.map(|(before, after)| format!("{} {}", name(after), count(after) - count(before))).collect()
+}
+
+#[test]
+fn no_setting_of_the_planner_makes_a_look_up_read_a_whole_table() {
+    let database = Database::with_messages("weighed", "lutingenie", PLAN);
+    database.connect().run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'acme', 'c' || n % 500, '2026-01-01 00:00+00'::timestamptz + n * interval '1 minute', 'visit'
+         FROM generate_series(1, 5000) AS n",
+    );
+    let usual = read_as_a_whole(&database, "");
+    for settings in [
+        "SET random_page_cost = 1e12",
+        "SET cpu_index_tuple_cost = 1e12; SET seq_page_cost = 0",
+        "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off",
+        "SET enable_nestloop = off; SET join_collapse_limit = 1; SET from_collapse_limit = 1",
+    ] {
+        assert_eq!(read_as_a_whole(&database, settings), usual, "{settings}");
+    }
+}
+
 #[test]
 fn the_installation_does_not_look_through_the_search_path_either() {
     let database = Database::empty("installed");

@@ -624,6 +624,25 @@ fn an_error_of_the_meters_is_a_warning_and_a_quarantine_but_none_of_the_applicat
 }
 
 #[test]
+fn an_error_of_the_meters_in_words_that_the_client_cannot_hold_is_a_warning_in_others() {
+    let (database, _) = metered("lutingenie");
+    let (mut session, heard) = database.connect_heard();
+    session.run("ALTER TABLE talkmeter.charge ADD CONSTRAINT \"€ 账单\" CHECK (tenant <> 'broken')");
+    session.run("SET client_encoding = 'LATIN1'");
+    tell(&mut session, "broken", "c", "10:00 exchange");
+    session.run("SET client_encoding = 'UTF8'");
+    let violated = "new row for relation \"charge\" violates check constraint";
+    assert_eq!(
+        session.line("SELECT reason, detail FROM talkmeter.quarantine"),
+        format!("internal_error|23514: {violated} \"€ 账单\"")
+    );
+    assert_eq!(
+        *heard.lock().expect("a list"),
+        [format!("WARNING: talkmeter could not meter this transaction: {violated} \"? ??\"")]
+    );
+}
+
+#[test]
 fn after_an_error_of_the_meters_later_transactions_are_metered() {
     let (_database, mut session) = metered("lutingenie");
     break_tenant(&mut session);
@@ -879,10 +898,7 @@ fn changed_while_it_is_retried(end: &str) -> (Database, Session) {
 fn is_metered_as_it_is(session: &mut Session) {
     session.run("SELECT talkmeter.retry_quarantine()");
     assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), NOTHING);
-    assert_eq!(
-        session.line("SELECT part, started_at, message_count FROM talkmeter.parts"),
-        "1|2026-03-01 11:00:00+00|2"
-    );
+    assert_eq!(session.line("SELECT started_at, message_count FROM talkmeter.parts"), "2026-03-01 11:00:00+00|2");
     assert_eq!(standing_charges(session, "conversation"), ["c"]);
     assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
 }
