@@ -14,7 +14,7 @@ COMMENT ON FUNCTION talkmeter.origin_of(regclass) IS
 CREATE TABLE talkmeter.source (
     source_id integer PRIMARY KEY,
     role text NOT NULL CHECK (role IN ('messages', 'status')),
-    relation regclass NOT NULL,
+    relation regclass,
     relation_origin text NOT NULL,
     relation_name text NOT NULL,
     members regclass[] NOT NULL,
@@ -27,6 +27,7 @@ CREATE TABLE talkmeter.source (
     attached_at timestamptz NOT NULL,
     attached_by name NOT NULL,
     detached_at timestamptz,
+    CHECK (relation IS NOT NULL OR detached_at IS NOT NULL),
     UNIQUE (relation, role)
 );
 REVOKE ALL ON talkmeter.source FROM PUBLIC;
@@ -34,7 +35,8 @@ COMMENT ON TABLE talkmeter.source IS 'Tables of the application that are, or onc
 COMMENT ON COLUMN talkmeter.source.source_id IS 'Counts the tables in the order of their first attach; orders rows of one instant';
 COMMENT ON COLUMN talkmeter.source.role IS
     'messages: its rows are events; status: a change of its status column makes a mark';
-COMMENT ON COLUMN talkmeter.source.relation IS 'The table; dumped by name';
+COMMENT ON COLUMN talkmeter.source.relation IS
+    'The table; dumped by name. Null once it is dropped: a dump would hold its bare number, which is another table''s elsewhere';
 COMMENT ON COLUMN talkmeter.source.relation_origin IS
     'The table''s origin_of when its columns were recorded';
 COMMENT ON COLUMN talkmeter.source.relation_name IS 'The table''s schema and name when it was attached, quoted: tells a rename';
@@ -52,6 +54,24 @@ COMMENT ON COLUMN talkmeter.source.attached_at IS 'When it was attached last';
 COMMENT ON COLUMN talkmeter.source.attached_by IS 'Who attached it last';
 COMMENT ON COLUMN talkmeter.source.detached_at IS 'When it was detached; null while attached';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.source', '');
+
+CREATE FUNCTION talkmeter.is_source(relation regclass, relation_name text, relation_origin text) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+    AS $$
+        SELECT EXISTS (
+            SELECT FROM pg_class AS c
+            JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE c.oid = is_source.relation AND (
+                is_source.relation_origin = talkmeter.origin_of(is_source.relation)
+                OR is_source.relation_name = format('%I.%I', n.nspname, c.relname)
+                OR EXISTS (
+                    SELECT FROM pg_trigger AS t
+                    JOIN pg_proc AS p ON p.oid = t.tgfoid
+                    WHERE t.tgrelid = c.oid AND p.pronamespace = 'talkmeter'::regnamespace AND starts_with(p.proname, 'on_'))))
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.is_source(regclass, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.is_source(regclass, text, text) IS
+    'Whether the table is there that was attached: another one has its number after a restore, if it was dropped before the dump';
 
 CREATE TABLE talkmeter.quarantined (
     quarantine_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),

@@ -48,7 +48,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         WITH attached AS (
             SELECT s.*, c.oid AS found
             FROM talkmeter.source AS s
-            LEFT JOIN pg_class AS c ON c.oid = s.relation
+            LEFT JOIN pg_class AS c ON c.oid = s.relation AND talkmeter.is_source(s.relation, s.relation_name, s.relation_origin)
             WHERE s.detached_at IS NULL
         ), member AS (
             -- The attached table and, if it is partitioned, every partition: an insert fires the trigger of the one it names.
@@ -75,9 +75,14 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         JOIN pg_roles AS r ON r.oid = n.nspowner
         WHERE n.nspname = 'talkmeter' AND NOT r.rolsuper
         UNION ALL
-        SELECT 'table_dropped', a.relation_name, 'The attached table does not exist any more; what was metered stays.',
-            'SELECT talkmeter.detach(' || a.relation::oid || ');'
+        SELECT 'table_dropped', a.relation_name,
+            CASE WHEN c.oid IS NULL THEN 'The attached table does not exist any more; what was metered stays.'
+                ELSE format('The attached table was dropped before the dump that this database was restored from; '
+                    '%s has its number here, and is not read.', a.relation) END,
+            CASE WHEN c.oid IS NULL THEN 'SELECT talkmeter.detach(' || a.relation::oid || ');'
+                ELSE format('SELECT talkmeter.detach(%L);', a.relation) END
         FROM attached AS a
+        LEFT JOIN pg_class AS c ON c.oid = a.relation
         WHERE a.found IS NULL
         UNION ALL
         SELECT CASE WHEN to_regclass(a.relation_name) IS NULL THEN 'table_renamed' ELSE 'table_swapped' END,
@@ -192,7 +197,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             AND a.mapping ->> 'timezone' NOT IN (SELECT z.name FROM pg_timezone_names AS z)
         UNION ALL
         SELECT CASE WHEN q.reason = 'disabled' THEN 'gap' ELSE 'quarantine' END,
-            COALESCE(s.relation::text, 'source ' || q.source_id),
+            COALESCE(s.relation::text, s.relation_name, 'source ' || q.source_id),
             format('%s rows could not be metered: %s. The last one came at %s; %s came in the last 24 hours.',
                 q.all_rows, q.reason, q.newest, q.recent_rows),
             'See talkmeter.quarantine, whose column hint says what helps; then SELECT talkmeter.retry_quarantine();'

@@ -1,15 +1,17 @@
 //! How does a table of the application's come to be metered, and how does that end (rule 2)?
 
 use crate::calls::journal;
+use crate::capture::quarantine::{self, Leaving};
 use crate::catalog::args::required;
 use crate::catalog::cache;
 use crate::catalog::offers::{self, known_policy};
 use crate::catalog::reading;
 use crate::catalog::source_query::SourceQuery;
-use crate::catalog::sources::{Recorded, Role};
+use crate::catalog::sources::{self, Recorded, Role};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::document;
 use crate::pg::error::{Failure, failure};
+use crate::pg::locks;
 use crate::pg::relation::{self, Relation, TableColumn, statement};
 use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
@@ -146,6 +148,8 @@ fn meter(
             let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
             connection.run_once(&lock, false);
             still_means(connection, source, relation);
+            locks::sources_for_one();
+            sources::forget_number_of(connection, source);
             not_attached_twice(connection, source, relation, how.role);
             drop_triggers(connection, source, how.role);
             journal_attach(connection, source, relation, &mapping, how);
@@ -363,7 +367,6 @@ fn record(
     recorded: JsonB,
     how: &How,
 ) {
-    connection.run("LOCK TABLE talkmeter.source IN SHARE ROW EXCLUSIVE MODE", &[]);
     let now = clock::now();
     let starts_at = match relation::is_empty(connection, source) {
         true => Instant::BEGINNING,
@@ -464,7 +467,7 @@ fn drop_triggers(connection: &Connection, source: pg_sys::Oid, role: Role) {
 #[pg_extern(sql = false)]
 fn detach(source: pg_sys::Oid) {
     // A table that was dropped has no owner to ask and no trigger to drop: what is left is to forget it.
-    if as_owner(|| connected(|connection| detach_dropped(connection, source))) {
+    if as_owner(|| connected(|connection| forget_dropped(connection, Some(source)))) {
         return;
     }
     let relation = owned_table(source);
@@ -487,17 +490,16 @@ fn detach(source: pg_sys::Oid) {
     });
 }
 
-const DETACH_DROPPED: &str = "
-    UPDATE talkmeter.source AS s SET detached_at = clock_timestamp()
-    WHERE s.relation = $1::oid::regclass AND s.detached_at IS NULL
-        AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = $1)
-    RETURNING s.relation_name";
-
-fn detach_dropped(connection: &Connection, source: pg_sys::Oid) -> bool {
-    let rows = connection.run(DETACH_DROPPED, &[arg(source)]);
-    let names: Vec<String> = rows.iter().map(|mut row| row.value()).collect();
-    for name in &names {
-        journal::note(connection, "detach", None, json!({"source": name, "dropped": true}), None);
+/// Detaches the tables that were dropped, or that one of them, and takes their rows out of quarantine, as those of any
+/// row that is gone. False if there are none.
+pub fn forget_dropped(connection: &Connection, only: Option<pg_sys::Oid>) -> bool {
+    locks::for_writing(&[c"quarantined"]);
+    let all = sources::forget_dropped(connection, only);
+    for dropped in &all {
+        quarantine::empty(dropped.id, Leaving::Waits);
+        if dropped.was_attached {
+            journal::note(connection, "detach", None, json!({"source": dropped.name, "dropped": true}), None);
+        }
     }
-    !names.is_empty()
+    !all.is_empty()
 }

@@ -3,7 +3,7 @@
 use crate::billing::alerts;
 use crate::billing::post;
 use crate::billing::posting::Postings;
-use crate::calls::{access, retry, sweep_failures};
+use crate::calls::{access, attach, retry, sweep_failures};
 use crate::catalog::args::{not_future, required};
 use crate::catalog::sources;
 use crate::meter::batch::{BATCH, Batch};
@@ -144,6 +144,10 @@ type Owned = (String, String);
 impl Sweep {
     fn begin(as_of: Instant, extent: Extent) -> Sweep {
         prepare();
+        chore("tables that are gone", |connection| {
+            sources::forget_dropped_members(connection);
+            attach::forget_dropped(connection, None);
+        });
         chore("the names of columns", sources::record_columns_anew);
         chore("roles that are gone", access::forget_who_is_gone);
         Sweep {

@@ -1,6 +1,6 @@
 //! When does this session forget what it remembers of sources and policies? When the server says that they changed.
 
-use crate::pg::sql::Connection;
+use crate::pg::sql::{self, Connection};
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -71,6 +71,7 @@ unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: p
 }
 
 fn forget() {
+    sql::composed_are_outdated();
     CHANGES.set(CHANGES.get() + 1);
 }
 

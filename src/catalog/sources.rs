@@ -6,7 +6,7 @@ use crate::pg::clock::{self, Timestamp};
 use crate::pg::relation::{self, TableColumn};
 use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
-use crate::pg::sql::{Connection, Rows, arg, connected};
+use crate::pg::sql::{Connection, Row, Rows, arg, connected};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -164,8 +164,8 @@ pub fn attached() -> Rc<[Rc<Source>]> {
 macro_rules! select_source {
     ($tail:literal) => {
         concat!(
-            "SELECT s.source_id, s.relation::oid, s.policy, s.default_plan, s.strict, s.mapping,
-                s.columns, s.relation_origin = talkmeter.origin_of(s.relation), s.role, s.starts_at,
+            "SELECT s.source_id, COALESCE(s.relation::oid, 0), s.policy, s.default_plan, s.strict, s.mapping,
+                s.columns, COALESCE(s.relation_origin = talkmeter.origin_of(s.relation), false), s.role, s.starts_at,
                 s.detached_at IS NULL
             FROM talkmeter.source AS s ",
             $tail
@@ -191,8 +191,8 @@ const FORMER: &str = "
 const ATTACHED: &str = "
     SELECT s.source_id
     FROM talkmeter.source AS s
-    JOIN pg_class AS c ON c.oid = s.relation
     WHERE s.role = 'messages' AND s.detached_at IS NULL
+        AND talkmeter.is_source(s.relation, s.relation_name, s.relation_origin)
     ORDER BY s.source_id";
 
 /// The source of a row of `select_source`, read as it comes from `fires_on`, or from the attached table itself.
@@ -286,9 +286,9 @@ impl Recorded {
 
 // Within the table that was attached the numbers hold, and the names are brought up to date; in a restored one the
 // names hold, and oid and numbers are. A mapping that is broken is left as it is.
+// Who attaches or detaches a table meanwhile is not waited for.
 const RECORD_ANEW: &str = "
-    UPDATE talkmeter.source AS s SET columns = now.columns, relation_origin = now.origin
-    FROM (
+    WITH now AS MATERIALIZED (
         SELECT o.source_id, talkmeter.origin_of(o.relation) AS origin,
             jsonb_agg(jsonb_build_object('name', a.attname, 'mapped', kept.mapped, 'number', a.attnum,
                 'type', kept.type, 'message_id', kept.message_id) ORDER BY kept.ordinal) AS columns
@@ -300,17 +300,98 @@ const RECORD_ANEW: &str = "
             ON a.attrelid = o.relation AND NOT a.attisdropped AND format_type(a.atttypid, NULL) = kept.type
             AND CASE WHEN o.relation_origin = talkmeter.origin_of(o.relation) THEN a.attnum = kept.number
                 ELSE a.attname = kept.name END
-        WHERE o.detached_at IS NULL
+        WHERE o.detached_at IS NULL AND talkmeter.is_source(o.relation, o.relation_name, o.relation_origin)
         GROUP BY o.source_id
         HAVING bool_and(a.attnum IS NOT NULL)
-    ) AS now
-    WHERE s.source_id = now.source_id AND (s.columns <> now.columns OR s.relation_origin <> now.origin)";
+    ), changed AS MATERIALIZED (
+        SELECT s.source_id, now.columns, now.origin
+        FROM talkmeter.source AS s
+        JOIN now USING (source_id)
+        WHERE s.columns <> now.columns OR s.relation_origin <> now.origin
+        FOR UPDATE OF s SKIP LOCKED
+    )
+    UPDATE talkmeter.source AS s SET columns = changed.columns, relation_origin = changed.origin
+    FROM changed
+    WHERE s.source_id = changed.source_id";
 
 /// Brings the recorded columns up to date. A dump then holds the names that they have now.
 pub fn record_columns_anew(connection: &Connection) {
     if connection.run(RECORD_ANEW, &[]).count() > 0 {
         cache::announce_change(connection);
     }
+}
+
+/// A source that was forgotten, because its table is gone.
+pub struct Forgotten {
+    pub id: i32,
+    pub name: String,
+    pub was_attached: bool,
+}
+
+macro_rules! forget {
+    ($condition:literal) => {
+        concat!(
+            "WITH gone AS MATERIALIZED (
+                SELECT s.source_id, s.detached_at IS NULL AS was_attached
+                FROM talkmeter.source AS s
+                WHERE s.relation IS NOT NULL AND ",
+            $condition,
+            " FOR UPDATE SKIP LOCKED
+            )
+            UPDATE talkmeter.source AS s
+            SET relation = NULL, members = '{}', detached_at = COALESCE(s.detached_at, clock_timestamp())
+            FROM gone
+            WHERE s.source_id = gone.source_id
+            RETURNING s.source_id, s.relation_name, gone.was_attached"
+        )
+    };
+}
+
+const FORGET_DROPPED: &str = forget!(
+    "NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = s.relation) AND COALESCE(s.relation = $1::oid::regclass, true)"
+);
+const FORGET_NUMBER: &str = forget!(
+    "s.relation = $1::oid::regclass AND NOT talkmeter.is_source(s.relation, s.relation_name, s.relation_origin)"
+);
+// A partition that is gone had the trigger once: its number is nobody's.
+const FORGET_MEMBERS: &str = "
+    WITH gone AS MATERIALIZED (
+        SELECT s.source_id
+        FROM talkmeter.source AS s
+        WHERE EXISTS (
+            SELECT FROM unnest(s.members) AS m (relid)
+            WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = m.relid))
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE talkmeter.source AS s
+    SET members = ARRAY(SELECT m.relid FROM unnest(s.members) AS m (relid) JOIN pg_class AS c ON c.oid = m.relid)
+    FROM gone
+    WHERE s.source_id = gone.source_id";
+
+/// Forgets the numbers of partitions that were dropped: a dump would hold them, and elsewhere they are other tables'.
+pub fn forget_dropped_members(connection: &Connection) {
+    if connection.run(FORGET_MEMBERS, &[]).count() > 0 {
+        cache::announce_change(connection);
+    }
+}
+
+/// Detaches the tables that were dropped, or that one of them, and forgets their numbers.
+pub fn forget_dropped(connection: &Connection, only: Option<pg_sys::Oid>) -> Vec<Forgotten> {
+    forgotten(connection, &connection.run(FORGET_DROPPED, &[arg(only)]))
+}
+
+/// Detaches what a table was taken for, of which it has nothing but the number.
+pub fn forget_number_of(connection: &Connection, table: pg_sys::Oid) {
+    forgotten(connection, &connection.run(FORGET_NUMBER, &[arg(table)]));
+}
+
+fn forgotten(connection: &Connection, rows: &Rows) -> Vec<Forgotten> {
+    let read = |mut row: Row| Forgotten { id: row.value(), name: row.value(), was_attached: row.value() };
+    let all: Vec<Forgotten> = rows.iter().map(read).collect();
+    if !all.is_empty() {
+        cache::announce_change(connection);
+    }
+    all
 }
 
 /// How to read the rows of the table `fired`, which is the attached one or a partition of it.

@@ -56,12 +56,16 @@ const TABLES_OF_TENANTS: [&CStr; 11] = [
 /// the stronger lock, for a REINDEX or a rewrite that waits for the weaker one: so the stronger comes first. And what
 /// is locked cannot be rewritten between two statements of one work.
 pub fn for_writing(tables: &[&CStr]) {
+    lock_tables(tables, pg_sys::RowExclusiveLock);
+}
+
+fn lock_tables(tables: &[&CStr], mode: u32) {
     // SAFETY: look-ups in the server's cache of the catalog by constant names; any oid may be locked.
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
         for table in tables {
             let table = pg_sys::get_relname_relid(table.as_ptr(), schema);
-            pg_sys::LockRelationOid(table, pg_sys::RowExclusiveLock as i32);
+            pg_sys::LockRelationOid(table, mode as i32);
         }
     }
 }
@@ -79,6 +83,13 @@ pub fn for_writing_at_once(table: &CStr) -> bool {
 /// Locks the tables that a ledger is in: before they are read by a work that may write them.
 pub fn ledger_for_writing() {
     for_writing(&TABLES_OF_TENANTS);
+}
+
+/// Locks the table of sources for whoever adds to it, until the transaction ends: one at a time, so that each gets a
+/// number of its own. Nobody else waits for that.
+pub fn sources_for_one() {
+    lock_tables(&[c"source"], pg_sys::ShareUpdateExclusiveLock);
+    for_writing(&[c"source"]);
 }
 
 /// How often we may lose a race against others before the error is passed on.

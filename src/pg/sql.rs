@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, Spi};
 use rust_decimal::Decimal;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::marker::PhantomData;
@@ -11,9 +11,38 @@ use std::marker::PhantomData;
 thread_local! {
     /// By the address of the statement's text, which is constant.
     static PLANS: RefCell<HashMap<*const u8, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
-    /// By the text itself, of statements that were put together: as many as there are attached tables and names of
-    /// theirs.
+    /// By the text itself, of statements that were put together: until what they were made of changes.
     static COMPOSED: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+    static IS_OUTDATED: Cell<bool> = const { Cell::new(false) };
+    /// How many of them are running: one may run code that runs another.
+    static RUNNING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Statements that were put together may be needed no more: the session gives up their plans, when none of them runs.
+pub fn composed_are_outdated() {
+    IS_OUTDATED.set(true);
+}
+
+/// Counts a statement as running, until it is dropped, also when an error passes by.
+struct Running;
+
+impl Running {
+    fn begin() -> Running {
+        if RUNNING.get() == 0 && IS_OUTDATED.replace(false) {
+            for (_, plan) in COMPOSED.take() {
+                // SAFETY: it was kept by this session, is known to nobody else now, and does not run.
+                unsafe { pg_sys::SPI_freeplan(plan) };
+            }
+        }
+        RUNNING.set(RUNNING.get() + 1);
+        Running
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.set(RUNNING.get() - 1);
+    }
 }
 
 /// A parameter of a statement.
@@ -132,6 +161,7 @@ impl Connection {
     /// Runs, as [`Connection::run`] does, a statement that was put together (see [`crate::relation`], which quotes
     /// names).
     pub fn run_composed(&self, statement: &str, args: &[Arg]) -> Rows<'_> {
+        let _running = Running::begin();
         let known = COMPOSED.with_borrow(|plans| plans.get(statement).copied());
         let plan = known.unwrap_or_else(|| {
             let plan = prepare(statement, args);

@@ -266,6 +266,76 @@ fn a_new_column_does_not_stand_in_for_a_renamed_one_in_the_restored_database() {
     assert_eq!(session.lines("SELECT conversation, message_count FROM talkmeter.parts"), [""; 0]);
 }
 
+// --- Tables that were dropped ---
+
+/// Two attached tables, of which one holds the first part of a conversation, and one the second.
+fn in_two_tables() -> (Database, Session) {
+    let (database, mut session) = metered("lutingenie");
+    session.run("CREATE TABLE old_messages (LIKE messages INCLUDING ALL)");
+    attach(&mut session, "old_messages", "lutingenie", Some("agent_red/starter"), &messages_mapping());
+    session.run(
+        "INSERT INTO old_messages (tenant_id, conversation_id, created_at, kind) VALUES
+             ('acme', 'c', '2026-03-01 08:00+00', 'visit'), ('acme', 'c', '2026-03-01 08:00+00', 'unheard_of')",
+    );
+    tell(&mut session, "acme", "c", "12:00 exchange");
+    (database, session)
+}
+
+const DROPPED: &str = "SELECT object FROM talkmeter.health() WHERE problem = 'table_dropped'";
+const WAITING: &str = "SELECT reason FROM talkmeter.quarantine";
+
+#[test]
+fn a_table_that_was_dropped_is_detached_by_the_next_sweep_and_its_number_is_in_no_dump() {
+    let (database, mut session) = in_two_tables();
+    session.run(
+        "CREATE TABLE parted (LIKE messages INCLUDING DEFAULTS) PARTITION BY LIST (tenant_id);
+         CREATE TABLE part_1 PARTITION OF parted FOR VALUES IN ('p'); CREATE UNIQUE INDEX ON parted (id, tenant_id)",
+    );
+    attach(&mut session, "parted", "lutingenie", None, &messages_mapping());
+    session.run("DROP TABLE old_messages; DROP TABLE part_1");
+    assert_eq!(session.lines(DROPPED), ["public.old_messages"]);
+    assert_eq!(session.lines(WAITING), ["no_kind"]);
+    session.run("SELECT talkmeter.sweep()");
+    assert_eq!(session.lines(DROPPED), [""; 0]);
+    assert_eq!(session.lines(WAITING), [""; 0], "a row that is gone leaves");
+    let noted = "SELECT arguments ->> 'source' FROM talkmeter.journal WHERE call = 'detach'";
+    assert_eq!(session.lines(noted), ["public.old_messages"]);
+    let numbers = "SELECT relation, members FROM talkmeter.source ORDER BY source_id";
+    assert_eq!(session.lines(numbers), ["messages|{messages}", "|{}", "parted|{parted}"]);
+    let restored = Database::empty("restored");
+    psql(&restored, "", &dump(&database, &[])).expect("a restore without error");
+    assert_eq!(restored.connect().lines(DROPPED), [""; 0]);
+    tell(&mut session, "acme", "c", "12:01 exchange, 11:59 exchange");
+    assert_eq!(session.lines(WAITING), [""; 0]);
+}
+
+#[test]
+fn a_table_with_the_number_of_one_that_was_dropped_before_the_dump_is_neither_read_nor_taken_for_it() {
+    let (_database, mut session) = in_two_tables();
+    session.run("DROP TABLE old_messages; CREATE TABLE other (LIKE messages INCLUDING ALL)");
+    // As in a restored database: the number that was dumped is another table's there.
+    session.run(
+        "UPDATE talkmeter.source SET relation = 'other'::regclass, relation_origin = 'elsewhere',
+             members = ARRAY['other'::regclass] WHERE relation_name = 'public.old_messages'",
+    );
+    tell(&mut session, "acme", "c", "12:01 exchange, 11:59 exchange");
+    assert_eq!(session.lines(WAITING), ["no_kind"]);
+    assert_eq!(session.line("SELECT message_count FROM talkmeter.parts WHERE part = 2"), "6");
+    session.run("SELECT talkmeter.sweep()");
+    let problems = "SELECT problem, object FROM talkmeter.health() WHERE problem <> 'quarantine'";
+    assert_eq!(session.lines(problems), ["table_dropped|public.old_messages"]);
+    // It can be attached, as a table of its own.
+    attach(&mut session, "other", "lutingenie", None, &messages_mapping());
+    assert_eq!(session.lines(problems), [""; 0]);
+    assert_eq!(
+        session.lines("SELECT source_id, relation FROM talkmeter.source ORDER BY 1"),
+        ["1|messages", "2|", "3|other"]
+    );
+    session.run("INSERT INTO other (tenant_id, conversation_id, kind) VALUES ('acme', 'd', 'exchange')");
+    tell(&mut session, "acme", "d", "now exchange");
+    assert_eq!(session.line("SELECT sources FROM talkmeter.conversation WHERE conversation = 'd'"), "{3,1}");
+}
+
 // --- Schema first, data later ---
 
 /// A database that has the tables and triggers of the original's, and no rows.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
-use talkmeter_tests::{Random, Session, metered, tell};
+use talkmeter_tests::{Random, Session, messages_mapping, metered, quoted, tell};
 
 const NOTHING: [&str; 0] = [];
 
@@ -176,6 +176,40 @@ fn two_sweeps_at_once_remember_what_fails_and_do_not_wait_for_each_other() {
 }
 
 #[test]
+fn an_attach_that_is_not_committed_delays_no_sweep_no_reconcile_and_no_finalize() {
+    let (database, mut session) = metered("ai_resolution");
+    due(&mut session, &["acme", "bolt"], 2);
+    let table = |name: &str| format!("CREATE TABLE {name} (LIKE messages INCLUDING ALL)");
+    let attach = |name: &str| {
+        let mapping = quoted(&messages_mapping());
+        format!("SELECT talkmeter.attach('{name}', 'lutingenie', {mapping}, 'agent_red/starter')")
+    };
+    session.run(&["detached", "new", "other"].map(table).join(";"));
+    session.run(&attach("detached"));
+    session.run("SELECT talkmeter.detach('detached'); ALTER TABLE detached RENAME kind TO sort");
+    session.run("ALTER TABLE detached RENAME sort TO kind; ALTER TABLE messages RENAME kind TO sort");
+    for open in [attach("new"), attach("detached"), "SELECT talkmeter.detach('messages')".to_owned()] {
+        let mut clerk = database.connect();
+        clerk.run(&format!("BEGIN; {open}"));
+        let mut waiter = database.connect();
+        waiter.run("SET statement_timeout = '20s'");
+        waiter.run("SELECT talkmeter.sweep()");
+        waiter.run("BEGIN; SELECT talkmeter.finalize('acme', '2026-03-01'); ROLLBACK");
+        // Who drops a trigger holds off who reads the table.
+        if !open.contains("detach(") {
+            waiter.run("SELECT talkmeter.reconcile('2026-03-01'); SET lock_timeout = '100ms'");
+            assert_eq!(waiter.refused(&attach("other")), SqlState::LOCK_NOT_AVAILABLE, "each gets a number of its own");
+        }
+        clerk.run("ROLLBACK");
+    }
+    assert_eq!(state(&mut session), ["acme|0|2", "bolt|0|2"]);
+    let recorded =
+        "SELECT columns @> '[{\"name\": \"sort\", \"mapped\": \"kind\"}]' FROM talkmeter.source WHERE source_id = 1";
+    session.sweep("now");
+    assert_eq!(session.line(recorded), "t");
+}
+
+#[test]
 fn a_sweep_can_be_cancelled() {
     let (database, mut session) = metered("ai_resolution");
     due(&mut session, &["acme"], 2);
@@ -266,7 +300,7 @@ fn sweep_batches_that_ends_early_has_done_what_it_committed() {
     let mut sweeper = database.connect();
     let pid = sweeper.pid();
     let sweeping = thread::spawn(move || sweeper.refused("CALL talkmeter.sweep_batches(batch => 50)"));
-    while session.line("SELECT count(*) > 0 FROM talkmeter.charge") != "t" {}
+    while session.line("SELECT count(*) > 0 FROM talkmeter.charge") != "t" && !sweeping.is_finished() {}
     let shown = session.line("SELECT work, done > 0, total, unit FROM talkmeter.progress");
     session.run(&format!("SELECT pg_cancel_backend({pid})"));
     assert_eq!(sweeping.join().expect("the sweep"), SqlState::QUERY_CANCELED);
