@@ -3,10 +3,12 @@
 //! They measure times and memory, or kill the server, so each begins with [`alone`].
 
 mod bulk;
+mod cancels;
 mod cost;
 mod crash;
 mod growth;
 mod large;
+mod sessions;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -93,6 +93,83 @@ fn a_migration_of_the_attached_table_seals_no_late_mark() {
     assert_eq!(standing_charges(&mut session, "part").len(), 5, "three to warm up, and two parts");
 }
 
+/// Gives every row a new transaction without a trigger's knowing, as a reload by hand does.
+const RELOAD: &str = "
+    SET LOCAL session_replication_role = replica;
+    CREATE TEMP TABLE kept ON COMMIT DROP AS TABLE messages;
+    TRUNCATE messages;
+    INSERT INTO messages SELECT * FROM kept";
+
+/// Works that read the attached table, each with what comes before it.
+const WORKS: [(&str, &str, &str); 5] = [
+    ("retry", "", "SELECT talkmeter.retry_quarantine()"),
+    ("sweep", "", "SELECT talkmeter.sweep()"),
+    ("mark", "", "SELECT talkmeter.mark('acme', 'c1', 'close', '2026-03-01 10:10+00')"),
+    ("reconcile", "", "SELECT talkmeter.reconcile('2026-03-01')"),
+    (
+        "commit",
+        "BEGIN; INSERT INTO others (tenant_id, conversation_id, created_at, kind)
+             SELECT 'acme', 'c' || n, '2026-03-01 09:00+00', 'exchange' FROM generate_series(1, 20) AS n",
+        "COMMIT",
+    ),
+];
+
+/// Conversations with rows in two tables, rows in quarantine that can be metered by now, and what all works find.
+fn readable(session: &mut Session) {
+    session.run("CREATE TABLE others (LIKE messages INCLUDING ALL)");
+    let mapping = talkmeter_tests::messages_mapping();
+    talkmeter_tests::attach(session, "others", "lutingenie", PLAN, &mapping);
+    session.run("SET talkmeter.max_future = 0");
+    for n in 1..=20 {
+        tell(session, "acme", &format!("c{n}"), "10:00 exchange, 10:20 exchange");
+        session.run(&format!(
+            "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+             VALUES ('acme', 'f{n}', clock_timestamp() + interval '1 s', 'exchange');
+             INSERT INTO others (tenant_id, conversation_id, created_at, kind)
+             VALUES ('acme', 'c{n}', '2026-03-01 10:21+00', 'exchange')"
+        ));
+    }
+    session.run("SET talkmeter.enabled = off");
+    tell(session, "acme", "d", "10:00 exchange, 11:00 exchange");
+    session.run("RESET talkmeter.enabled; SELECT pg_sleep(1.1)");
+}
+
+/// All that a work may have changed.
+fn found(session: &mut Session) -> Vec<String> {
+    let parts = session.lines(
+        "SELECT tenant, conversation, message_count, charged_at IS NULL FROM talkmeter.parts ORDER BY 1, 2, part",
+    );
+    let listed = session
+        .lines("SELECT tenant, conversation, reason FROM talkmeter.quarantine ORDER BY 1, 2, 3, message_id::int");
+    let days = session.lines(
+        "SELECT tenant, day, charged, recounted, unprovable, flagged FROM talkmeter.reconciliations ORDER BY 1, 2",
+    );
+    [parts, listed, days, standing_charges(session, "tenant, conversation, tier")].concat()
+}
+
+#[test]
+fn a_rewrite_and_a_reload_of_the_attached_table_change_nothing_of_what_waits_for_it() {
+    for (work, before, statement) in WORKS {
+        let after = |change: Option<&str>| {
+            let (database, mut session) = metered("lutingenie");
+            let mut waiter = warmed(&database);
+            readable(&mut session);
+            waiter.run(before);
+            match change {
+                Some(change) => {
+                    drop(while_changed(&database, "messages", change, waiter, |waiter| waiter.run(statement)))
+                }
+                None => waiter.run(statement),
+            }
+            assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING, "{work}");
+            found(&mut session)
+        };
+        let expected = after(None);
+        assert_same_rows(&after(Some(&rewrite("messages"))), &expected);
+        assert_same_rows(&after(Some(RELOAD)), &expected);
+    }
+}
+
 /// Tells what cannot be metered, makes the change while a retry waits for the table, and says what is listed then.
 fn listed_after_a_retry_that_met(change: &str) -> (Vec<String>, Database, Session) {
     let (database, mut session) = metered("lutingenie");
@@ -286,6 +363,43 @@ fn own_tables_are_reindexed_clustered_and_rewritten_under_load_and_nobody_fails(
             operator.run("REINDEX TABLE messages");
             operator.run(&rewrite("messages"));
         }
+    });
+    println!("{written} transactions");
+    equal_the_fold_of_the_rows(&database);
+}
+
+/// Says that it is over, also if it fails.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_attached_table_is_rewritten_and_reloaded_under_load_and_all_works_go_on() {
+    let (database, mut session) = metered("lutingenie");
+    session.run("CREATE INDEX ON messages (kind)");
+    let (mut operator, mut works) = (database.connect(), database.connect());
+    let rounds = if at_length() { 100 } else { 8 };
+    let written = while_clients_write(&database, || {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _stops = Stops(&stop);
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    works.run("SELECT talkmeter.retry_quarantine()");
+                    works.run("SELECT talkmeter.sweep()");
+                    works.run("SELECT talkmeter.reconcile('2026-03-01')");
+                    works.run("SELECT talkmeter.mark('t1', 'c1', 'note', '2026-03-01 10:00+00')");
+                }
+            });
+            for round in 0..rounds {
+                let change = if round % 2 == 0 { rewrite("messages") } else { RELOAD.to_owned() };
+                operator.run(&format!("BEGIN; LOCK TABLE messages IN ACCESS EXCLUSIVE MODE; {change}; COMMIT"));
+            }
+        });
     });
     println!("{written} transactions");
     equal_the_fold_of_the_rows(&database);
