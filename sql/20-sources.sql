@@ -92,6 +92,7 @@ REVOKE ALL ON talkmeter.quarantined FROM PUBLIC;
 -- A message id may be longer than an index can hold.
 CREATE INDEX quarantined_message ON talkmeter.quarantined (source_id, pg_catalog.hashtextextended(message_id, 0));
 CREATE INDEX quarantined_future ON talkmeter.quarantined (occurred_at) WHERE reason = 'future';
+CREATE INDEX quarantined_failed ON talkmeter.quarantined (quarantine_id) WHERE reason IN ('internal_error', 'source_unreadable');
 -- Rows without a message id are told apart by the rest, of which any may be null.
 CREATE INDEX quarantined_nameless ON talkmeter.quarantined (source_id, (COALESCE(tenant, '')), (COALESCE(conversation, '')),
     (COALESCE(occurred_at, '-infinity'))) WHERE message_id IS NULL AND removal IS NULL;

@@ -14,11 +14,13 @@ use crate::pg::clock::{self, Timestamp};
 use crate::pg::locks::{self, Conversations};
 use crate::pg::progress::Progress;
 use crate::pg::rights::as_owner;
+use crate::pg::settings;
 use crate::pg::sql::{Connection, Row, Rows, arg, connected};
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::Refusal;
@@ -62,17 +64,64 @@ pub fn tenants_of_future(as_of: Instant) -> BTreeSet<String> {
     as_owner(|| connected(read))
 }
 
+/// Entries that a sweep looks at again because what failed may not fail now, and how long it goes on with that.
+const SOME: i64 = 100;
+const TIME: Duration = Duration::from_secs(1);
+
+// From anywhere on, so that what always fails keeps nothing else from its turn.
+const FAILED: &str = "
+    WITH start AS MATERIALIZED (SELECT gen_random_uuid() AS quarantine_id)
+    (SELECT q.quarantine_id, q.tenant, q.conversation
+    FROM talkmeter.quarantined AS q
+    WHERE q.reason IN ('internal_error', 'source_unreadable') AND q.tenant IS NOT NULL AND q.conversation IS NOT NULL
+        AND q.quarantine_id > (SELECT s.quarantine_id FROM start AS s)
+    ORDER BY q.quarantine_id
+    LIMIT $1)
+    UNION ALL
+    (SELECT q.quarantine_id, q.tenant, q.conversation
+    FROM talkmeter.quarantined AS q
+    WHERE q.reason IN ('internal_error', 'source_unreadable') AND q.tenant IS NOT NULL AND q.conversation IS NOT NULL
+        AND q.quarantine_id <= (SELECT s.quarantine_id FROM start AS s)
+    ORDER BY q.quarantine_id
+    LIMIT $1)
+    LIMIT $1";
+
+/// Meters some of what could not be metered because something failed, or waits for a table, each conversation by an
+/// attempt of its own: one that fails again is left as it is.
+pub fn what_failed(attempt: impl Fn(&mut dyn FnMut())) {
+    if !settings::ENABLED.get() {
+        return;
+    }
+    // In no order that would be that of the next time.
+    let mut found: HashMap<(String, String), Vec<Uuid>> = HashMap::new();
+    attempt(&mut || {
+        connected(|connection| {
+            for mut row in connection.run(FAILED, &[arg(SOME)]).iter() {
+                let id = row.value();
+                found.entry((row.value(), row.value())).or_default().push(id);
+            }
+        });
+    });
+    let begun = std::time::Instant::now();
+    for ids in found.values().take_while(|_| begun.elapsed() < TIME) {
+        attempt(&mut || {
+            retry(&|connection, after| connection.run(NAMED, &[arg(after), arg(BATCH), arg(ids.clone())]), |_| {});
+            commit::work_or_fail();
+        });
+    }
+}
+
 /// Entries looked at together.
 const BATCH: i64 = 1_000;
 
 macro_rules! select_entries {
-    ($condition:literal) => {
+    ($($condition:literal),+ $(,)?) => {
         concat!(
             "SELECT q.quarantine_id, q.source_id, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.mark_kind,
                 q.removal, q.counted
             FROM talkmeter.quarantined AS q
             WHERE q.quarantine_id > $1 AND ",
-            $condition,
+            $($condition,)+
             " ORDER BY q.quarantine_id
             LIMIT $2
             FOR UPDATE SKIP LOCKED"
@@ -80,16 +129,28 @@ macro_rules! select_entries {
     };
 }
 
-const ALL: &str = select_entries!("true");
 // The sweep waits for no conversation: see [`crate::calls::sweep`].
-const FUTURE: &str = select_entries!(
-    "q.reason = 'future' AND q.occurred_at <= $3 AND COALESCE(q.tenant, '') = $4 AND (
-        NOT EXISTS (
-            SELECT FROM talkmeter.conversation_lock AS l WHERE l.tenant = q.tenant AND l.conversation = q.conversation)
-        OR EXISTS (
-            SELECT FROM talkmeter.conversation_lock AS l WHERE l.tenant = q.tenant AND l.conversation = q.conversation
-            FOR UPDATE SKIP LOCKED))"
+macro_rules! select_entries_of_free_conversations {
+    ($condition:literal) => {
+        select_entries!(
+            $condition,
+            " AND (
+                NOT EXISTS (
+                    SELECT FROM talkmeter.conversation_lock AS l
+                    WHERE l.tenant = q.tenant AND l.conversation = q.conversation)
+                OR EXISTS (
+                    SELECT FROM talkmeter.conversation_lock AS l
+                    WHERE l.tenant = q.tenant AND l.conversation = q.conversation
+                    FOR UPDATE SKIP LOCKED))"
+        )
+    };
+}
+
+const ALL: &str = select_entries!("true");
+const FUTURE: &str = select_entries_of_free_conversations!(
+    "q.reason = 'future' AND q.occurred_at <= $3 AND COALESCE(q.tenant, '') = $4"
 );
+const NAMED: &str = select_entries_of_free_conversations!("q.quarantine_id = ANY ($3)");
 
 fn count() -> i64 {
     as_owner(|| {

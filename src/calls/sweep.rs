@@ -248,6 +248,7 @@ impl Sweep {
     }
 
     fn end(&self) {
+        retry::what_failed(|work| drop(self.attempt(work)));
         chore("what could not be swept", |connection| sweep_failures::record(connection, &self.failed, &self.locked));
         chore("alerts", |_| {
             locks::ledger_for_writing();

@@ -100,8 +100,9 @@ fn whatever_another_owner_does_an_insert_succeeds_within_its_own_time_and_what_m
         // Who asks about the application's own conversations is answered.
         session.run("SET statement_timeout = '5s'; SELECT FROM talkmeter.explain('acme', 'own')");
         owner.run(undone);
+        // It begins with a sweep, which may meter what waits.
         session.run("SELECT talkmeter.reconcile('2026-03-01')");
-        assert_eq!(database.connect().line("SELECT talkmeter.retry_quarantine()"), "1", "{deed}");
+        database.connect().run("SELECT talkmeter.retry_quarantine()");
         assert_eq!(session.lines(counted), ["own|3", "shared|4"], "{deed}");
         assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING, "{deed}");
     }

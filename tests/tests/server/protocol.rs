@@ -657,6 +657,60 @@ fn after_an_error_of_the_meters_later_transactions_are_metered() {
 }
 
 #[test]
+fn what_an_error_of_the_meters_kept_is_metered_by_sweeps_as_far_as_it_can_be() {
+    let (_database, mut session) = metered("lutingenie");
+    break_tenant(&mut session);
+    session.run("BEGIN");
+    tell_both(&mut session);
+    session.run("COMMIT; SELECT talkmeter.sweep('2026-03-02')");
+    assert_eq!(quarantined(&mut session), ["broken|c|internal_error|23514"]);
+    assert_eq!(standing_charges(&mut session, "tenant"), ["whole"]);
+    session.run("ALTER TABLE talkmeter.charge DROP CONSTRAINT whole; SELECT talkmeter.sweep('2026-03-02')");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(standing_charges(&mut session, "tenant"), ["broken", "whole"]);
+}
+
+#[test]
+fn a_sweep_tries_a_hundred_entries_again_and_the_next_one_others() {
+    let (_database, mut session) = metered("lutingenie");
+    break_tenant(&mut session);
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'broken', n, '2026-03-01 10:00+00', 'exchange' FROM generate_series(1, 250) AS n",
+    );
+    session.run("ALTER TABLE talkmeter.charge DROP CONSTRAINT whole");
+    let mut sweeps = 0;
+    while !quarantined(&mut session).is_empty() {
+        session.run("SELECT talkmeter.sweep('2026-03-02')");
+        sweeps += 1;
+        assert!(sweeps < 100, "{} entries are left", quarantined(&mut session).len());
+    }
+    assert!(sweeps >= 3, "{sweeps} sweeps for 250 entries");
+    assert_eq!(standing_charges(&mut session, "tenant").len(), 250);
+}
+
+#[test]
+fn what_waits_for_a_table_that_was_locked_is_metered_by_a_sweep() {
+    let (database, mut session) = metered("lutingenie");
+    session.run("CREATE TABLE others (LIKE messages INCLUDING ALL)");
+    attach(&mut session, "others", "lutingenie", None, &messages_mapping());
+    session.run(
+        "INSERT INTO others (tenant_id, conversation_id, created_at, kind)
+         VALUES ('acme', 'c', '2026-03-01 10:00+00', 'exchange')",
+    );
+    let mut holder = database.connect();
+    holder.run("BEGIN; LOCK TABLE others");
+    session.run("SET talkmeter.source_lock_timeout = '10ms'");
+    tell(&mut session, "acme", "c", "09:50 customer_message");
+    session.run("SELECT talkmeter.sweep('2026-03-02')");
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["source_unreadable"]);
+    holder.run("COMMIT");
+    session.run("SELECT talkmeter.sweep('2026-03-02')");
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), NOTHING);
+    assert_eq!(counted(&mut session), ["c|3"]);
+}
+
+#[test]
 fn an_error_of_the_meters_lets_a_transaction_be_prepared() {
     let (_database, mut session) = metered("lutingenie");
     break_tenant(&mut session);
