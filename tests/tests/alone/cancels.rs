@@ -52,8 +52,8 @@ fn disturbed(database: &Database, operator: &mut Session, random: &mut Random, r
         session.client.batch_execute("COMMIT")
     });
     begun.recv().expect("a beginning");
-    // From nothing to more than what it takes: some 30 microseconds a row.
-    thread::sleep(Duration::from_micros(u64::from(rows) * 15 * u64::from(part) / 30 + u64::from(part) * 20));
+    // From nothing to more than what it takes: some 100 microseconds a row.
+    thread::sleep(Duration::from_micros(u64::from(rows) * 15 * u64::from(part) / 12 + u64::from(part) * 20));
     let call = if terminates { "pg_terminate_backend" } else { "pg_cancel_backend" };
     operator.run(&format!("SELECT {call}({pid})"));
     match committing.join().expect("a commit that ends") {
