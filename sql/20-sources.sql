@@ -81,7 +81,7 @@ CREATE TABLE talkmeter.quarantined (
     conversation text COLLATE "C",
     occurred_at timestamptz,
     reason text NOT NULL CHECK (reason IN ('null_key', 'no_kind', 'time_out_of_range', 'future', 'unknown_policy',
-        'mapping_broken', 'source_unreadable', 'internal_error', 'key_too_long', 'sealed', 'disabled')),
+        'mapping_broken', 'source_unreadable', 'internal_error', 'key_too_long', 'sealed', 'too_old', 'disabled')),
     detail text,
     mark_kind text,
     removal bytea,

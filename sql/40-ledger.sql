@@ -176,6 +176,8 @@ CREATE INDEX charge_part ON talkmeter.charge (tenant, conversation, part);
 CREATE INDEX charge_credited ON talkmeter.charge (tenant, conversation, part) WHERE reason = 'credit';
 CREATE INDEX charge_posted ON talkmeter.charge (tenant, posted_period_start);
 CREATE UNIQUE INDEX charge_reverses ON talkmeter.charge (tenant, reverses) WHERE reverses IS NOT NULL;
+CREATE INDEX charge_late ON talkmeter.charge (posted_at)
+    WHERE reverses IS NULL AND posted_at - charged_at > interval '35 days';
 COMMENT ON TABLE talkmeter.charge IS 'The ledger: one row per billed unit, and one per unit taken back';
 COMMENT ON COLUMN talkmeter.charge.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.charge.charge_id IS 'Counts within the tenant without gaps, in the order of the ledger';

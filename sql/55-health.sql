@@ -232,6 +232,36 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             'All other tenants are swept. When the cause is gone, the next sweep ends what is due of this one.'
         FROM talkmeter.sweep_failure AS f
         UNION ALL
+        SELECT 'posted_late', l.tenant,
+            format('%s units were posted more than 35 days after their charge instants, the last at %s for %s. Each drew the allowance of its own period.',
+                l.units, l.last, l.oldest),
+            'If these times are wrong, correct the rows; talkmeter.max_past sends rows that come too late to quarantine.'
+        FROM (
+            SELECT c.tenant, count(*) AS units, max(c.posted_at) AS last, min(c.charged_at) AS oldest
+            FROM talkmeter.charge AS c
+            WHERE c.reverses IS NULL AND c.posted_at - c.charged_at > interval '35 days'
+                AND c.posted_at > statement_timestamp() - interval '35 days'
+            GROUP BY c.tenant
+        ) AS l
+        UNION ALL
+        SELECT 'ahead_of_clock', w.tenant,
+            format('%s is dated %s, which is ahead of the server''s clock.', w.what, w.at),
+            'If the clock was wrong then, what was recorded with it keeps its time: see talkmeter.charges and talkmeter.journal.'
+        FROM (
+            SELECT c.tenant, format('Charge %s', c.charge_id) AS what, c.posted_at AS at
+            FROM talkmeter.account AS a
+            JOIN talkmeter.charge AS c ON c.tenant = a.tenant AND c.charge_id = a.last_charge_id
+            UNION ALL
+            SELECT s.tenant, format('Subscription %s', s.subscription_id), s.subscribed_at FROM talkmeter.subscription AS s
+            UNION ALL
+            SELECT k.tenant, format('Pack %s', k.pack_id), k.purchased_at FROM talkmeter.pack AS k
+            UNION ALL
+            SELECT p.tenant, format('The statement of the period from %s', p.period_start), p.finalized_at
+            FROM talkmeter.period AS p
+            WHERE p.finalization IS NOT NULL
+        ) AS w
+        WHERE w.at > clock_timestamp() + COALESCE(current_setting('talkmeter.max_future', true), '5min')::interval
+        UNION ALL
         SELECT 'notification_queue_full', 'talkmeter_alerts',
             format('The queue of NOTIFY is %s %% full, so alerts are not sent.', round(100 * u.usage)),
             'See in pg_stat_activity who listens and does not read, or holds a transaction open: end it.'

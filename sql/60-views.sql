@@ -40,6 +40,7 @@ CREATE VIEW talkmeter.quarantine AS
             WHEN 'internal_error' THEN 'See detail; sweeps try again, and so does retry_quarantine().'
             WHEN 'key_too_long' THEN 'Keys are at most 512 bytes long: change the row, and it leaves by itself.'
             WHEN 'sealed' THEN 'Nothing: rows of its part were deleted, and what was metered stays as it is.'
+            WHEN 'too_old' THEN 'If it is to count, let a superuser raise talkmeter.max_past for a retry_quarantine().'
             WHEN 'disabled' THEN 'Set talkmeter.enabled to on, then retry_quarantine().'
         END AS hint
     FROM talkmeter.quarantined AS q

@@ -74,7 +74,8 @@ impl Changes {
         within.next().filter(|place| *place <= part.last_event.as_slice()).or(self.earliest())
     }
 
-    fn is_new(&self, place: &[u8]) -> bool {
+    /// Whether an event is there that was not before.
+    pub fn is_new(&self, place: &[u8]) -> bool {
         self.net.get(place).is_some_and(|net| *net > 0)
     }
 

@@ -1,7 +1,7 @@
 //! What happened in a conversation that no row tells (rule 2.8)?
 
 use crate::capture::queue;
-use crate::catalog::args::{key, not_future, required, tenant_key};
+use crate::catalog::args::{key, not_future, not_too_old, required, tenant_key};
 use crate::pg::clock;
 use crate::pg::error::Failure;
 use crate::pg::rights;
@@ -18,7 +18,7 @@ fn mark(tenant: Option<&str>, conversation: Option<&str>, kind: Option<&str>, at
     let kind = status::kind_of_mark(required(kind, "kind")).unwrap_or_else(|flaw| Failure::from(flaw).raise());
     rights::must_write("mark");
     match at {
-        Some(at) => queue::mark(tenant, conversation, kind, not_future(at, "at")),
+        Some(at) => queue::mark(tenant, conversation, kind, not_too_old(not_future(at, "at"), "at")),
         None => queue::mark_of_moment(tenant, conversation, kind, clock::now()),
     }
 }

@@ -1,7 +1,7 @@
 //! Which rows in quarantine can be metered by now (rule 3.7)?
 
 use crate::calls::journal;
-use crate::capture::entry::{Entry, RowName};
+use crate::capture::entry::{Entry, RowName, TOO_OLD};
 use crate::capture::ingest::{self, push_row};
 use crate::capture::quarantine;
 use crate::capture::queue::{self, Message, Operation};
@@ -262,7 +262,7 @@ fn removal_again(waiting: &Waiting) -> Option<Uuid> {
 /// A mark that was never made.
 fn mark_again(waiting: &Waiting, kind: Kind, latest: Instant) -> Option<Uuid> {
     let Message { tenant, conversation, .. } = waiting.conversation()?;
-    let at = waiting.entry.row.at.filter(|at| *at <= latest)?;
+    let at = waiting.entry.row.at.filter(|at| *at <= latest && !clock::is_too_old(*at))?;
     queue::mark(tenant, conversation, kind, at);
     Some(waiting.id)
 }
@@ -307,6 +307,7 @@ fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &
             }
             Some(now) if now.reason != waiting.entry.reason => refused.push(now),
             Some(_) => {}
+            None if waiting.entry.reason == TOO_OLD && reading.at.is_some_and(clock::is_too_old) => {}
             None => {
                 let operation = if waiting.is_event() { Operation::Touch } else { Operation::Add };
                 push_row(source, mapping, row, latest, operation);

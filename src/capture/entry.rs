@@ -10,6 +10,9 @@ use talkmeter_engine::order::OrderKey;
 /// The key of a conversation: tenant and the application's own id of it.
 pub type Key<'a> = (&'a str, &'a str);
 
+/// The reason of what came later than `talkmeter.max_past` admits (rule 3.7).
+pub const TOO_OLD: &str = "too_old";
+
 /// A row as quarantine knows it, as far as it could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RowName {

@@ -1,6 +1,6 @@
 //! Where does a row go that cannot be metered, and how does it leave again (rule 3.7)?
 
-use crate::capture::entry::{Entry, Key, RowName};
+use crate::capture::entry::{Entry, Key, RowName, TOO_OLD};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::locks;
@@ -298,7 +298,7 @@ pub fn held(connection: &Connection, events: &[(Key, &OrderKey)]) -> Vec<(usize,
 pub fn raise(entry: &Entry) -> ! {
     let code = match &*entry.reason {
         "null_key" => PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
-        "time_out_of_range" | "future" => PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+        "time_out_of_range" | "future" | TOO_OLD => PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
         "unknown_policy" => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
         "mapping_broken" => PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
         "key_too_long" => PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,

@@ -1,6 +1,6 @@
 //! Which marks do the rows of a status table make (rule 2.9)?
 
-use crate::capture::entry::{Aside, Entry, RowName};
+use crate::capture::entry::{Aside, Entry, RowName, TOO_OLD};
 use crate::capture::ingest::{broken, note_unread, source_of};
 use crate::capture::queue;
 use crate::catalog::sources::{Layout, Role, Source};
@@ -83,13 +83,17 @@ pub fn note(
     let latest = clock::latest();
     let Some(reading) = mapping.apply(row, latest) else { return };
     let Some(kind) = reading.kinds.first().copied().filter(|kind| counts(*kind)) else { return };
-    match (reading.refusal, reading.tenant.as_deref(), reading.conversation.as_deref()) {
+    let reason = match reading.refusal {
+        None if reading.at.is_some_and(clock::is_too_old) => Some(TOO_OLD),
+        refusal => refusal.map(|refusal| refusal.name()),
+    };
+    match (reason, reading.tenant.as_deref(), reading.conversation.as_deref()) {
         (None, Some(tenant), Some(conversation)) => {
             mark(tenant, conversation, kind, reading.at.unwrap_or_else(clock::now));
         }
-        (refusal, ..) => queue::set_aside(&Aside::Refused(Entry {
+        (reason, ..) => queue::set_aside(&Aside::Refused(Entry {
             row: RowName::of(source.id, &reading),
-            reason: refusal.map_or("null_key", |refusal| refusal.name()).into(),
+            reason: reason.unwrap_or("null_key").into(),
             mark: Some(kind),
             ..Entry::default()
         })),

@@ -76,3 +76,14 @@ pub fn not_future(time: TimestampWithTimeZone, name: &str) -> Instant {
     }
     instant
 }
+
+/// An instant that is not further behind the clock than `talkmeter.max_past` admits (rule 3.5.17).
+pub fn not_too_old(instant: Instant, name: &str) -> Instant {
+    if clock::is_too_old(instant) {
+        let seconds = settings::max_past().unwrap_or_default();
+        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, format!("\"{name}\" is too long ago"))
+            .detail(format!("It may be at most {seconds} seconds behind the clock (talkmeter.max_past)."))
+            .raise();
+    }
+    instant
+}

@@ -3,17 +3,20 @@
 
 use crate::billing::post;
 use crate::billing::posting::{Posting, Postings};
-use crate::capture::entry::{self, Entry, Key};
+use crate::capture::entry::{self, Entry, Key, RowName, TOO_OLD};
 use crate::capture::quarantine::{self, Leaving};
 use crate::capture::queue::{Chunk, Events, NotedEvent, Operation, Taken};
 use crate::catalog::Catalog;
 use crate::meter::batch::{BATCH, Batch};
+use crate::meter::folding::Folding;
 use crate::meter::known::Known;
 use crate::meter::part_table::{Mark, write_marks};
 use crate::meter::refold::{self, Findings, Late, fold_again};
+use crate::pg::clock;
 use crate::pg::locks::Conversations;
 use crate::pg::sql::{Connection, connected};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use talkmeter_engine::event::Event;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, MessageId, OrderKey};
@@ -128,7 +131,8 @@ impl Work<'_> {
     fn fold_batch(&mut self, connection: &Connection, conversations: &[&[NotedEvent]]) -> Vec<Posting> {
         let keys: Vec<Key> = conversations.iter().map(|events| conversation(&events[0])).collect();
         let mut batch = Batch::lock(connection, &mut self.locks, &keys);
-        let numbered = number_marks(&mut batch, conversations);
+        let mut numbered = number_marks(&mut batch, conversations);
+        self.refuse_too_old(&batch, &mut numbered);
         let mut findings = Findings::default();
         let mut late = Vec::new();
         for (index, events) in numbered.iter().enumerate() {
@@ -143,15 +147,43 @@ impl Work<'_> {
             }
         }
         fold_again(&mut batch, late, &mut findings);
-        let strict = |entry: &&Entry| is_strict(&batch.catalog, entry.row.source);
-        if let Some(entry) = findings.refused.iter().find(strict) {
-            quarantine::raise(entry);
-        }
+        raise_if_strict(&batch.catalog, &findings.refused);
         if !findings.released.is_empty() {
             quarantine::release(&findings.released);
         }
         quarantine::write_all(connection, &mut findings.refused);
         batch.write()
+    }
+
+    /// Takes out what is new and came later than `talkmeter.max_past` admits: it waits in quarantine before anything
+    /// of its conversation is read again. A row that was an event before stays one (rule 3.5.17).
+    fn refuse_too_old(&self, batch: &Batch, numbered: &mut [Vec<NumberedEvent>]) {
+        let Some(earliest) = clock::earliest() else { return };
+        let mut refused = Vec::new();
+        for (index, events) in numbered.iter_mut().enumerate() {
+            if events.first().is_none_or(|first| first.event.at >= earliest) {
+                continue;
+            }
+            let Folding { tenant, id, .. } = &batch.conversations[index];
+            let changes = self.late(index, events).changes;
+            let is_old = |event: &NumberedEvent| event.event.at < earliest && !order::is_mark(&event.place);
+            let row = |event: &NumberedEvent| RowName::at_place(tenant, id, &order::key(&event.place));
+            let known = events.iter().filter(|event| is_old(event) && !changes.is_new(&event.place));
+            let known: HashSet<RowName> = known.map(row).collect();
+            events.retain(|event| {
+                let is_refused = is_old(event) && !known.contains(&row(event));
+                if is_refused && event.operation == Operation::Add {
+                    let detail = "Its time is further behind the clock than talkmeter.max_past admits.";
+                    let row = row(event);
+                    let reason = TOO_OLD.into();
+                    let entry = Entry { row, reason, detail: Some(detail.to_owned()), ..Entry::default() };
+                    entry::add(&mut refused, entry);
+                }
+                !is_refused
+            });
+        }
+        raise_if_strict(&batch.catalog, &refused);
+        quarantine::write_all(batch.connection, &mut refused);
     }
 
     fn is_in_order(&self, events: &[NumberedEvent], last_event: &[u8]) -> bool {
@@ -268,4 +300,11 @@ fn step(batch: &mut Batch, conversation: usize, event: &NumberedEvent, refused: 
 /// Whether rows of a source raise errors instead of going to quarantine.
 pub fn is_strict(catalog: &Catalog, source: i32) -> bool {
     catalog.source(source).is_some_and(|source| source.strict)
+}
+
+/// A row of a strict source is an error.
+fn raise_if_strict(catalog: &Catalog, refused: &[Entry]) {
+    if let Some(entry) = refused.iter().find(|entry| is_strict(catalog, entry.row.source)) {
+        quarantine::raise(entry);
+    }
 }

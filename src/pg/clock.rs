@@ -1,5 +1,6 @@
 //! How do the engine's instants and the server's timestamps become each other?
 
+use crate::pg::settings;
 use pgrx::datum::{Date, TimestampWithTimeZone};
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum};
@@ -123,5 +124,15 @@ pub fn now() -> Instant {
 
 /// The last instant that is not yet future (rule 3.5.16).
 pub fn latest() -> Instant {
-    now().plus(i64::from(crate::pg::settings::MAX_FUTURE.get()) * SECOND)
+    now().plus(i64::from(settings::MAX_FUTURE.get()) * SECOND)
+}
+
+/// The first instant that is not too old for a row that comes now, if there is such a bound (rule 3.5.17).
+pub fn earliest() -> Option<Instant> {
+    settings::max_past().map(|seconds| now().plus(-i64::from(seconds) * SECOND))
+}
+
+/// Whether what comes now with that time is too old.
+pub fn is_too_old(at: Instant) -> bool {
+    earliest().is_some_and(|earliest| at < earliest)
 }

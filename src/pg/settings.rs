@@ -6,6 +6,9 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 /// Seconds that a message's time may be ahead of the clock (rule 3.5.16).
 pub static MAX_FUTURE: GucSetting<i32> = GucSetting::<i32>::new(300);
 
+/// Seconds for which a message's time may be behind the clock when the row comes; -1 is without end (rule 3.5.17).
+static MAX_PAST: GucSetting<i32> = GucSetting::<i32>::new(-1);
+
 /// Off stops metering at once; rows inserted meanwhile are listed for later (rule 4.4.7).
 pub static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 
@@ -14,6 +17,11 @@ static SOURCE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 
 /// Milliseconds for which a commit waits for those rows.
 static SOURCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+
+/// How many seconds a message's time may be behind the clock when the row comes, if that is limited.
+pub fn max_past() -> Option<i32> {
+    Some(MAX_PAST.get()).filter(|seconds| *seconds >= 0)
+}
 
 /// How long a commit waits for the lock of an attached table: no longer than the session waits for any. 0 is without
 /// end.
@@ -49,6 +57,16 @@ pub fn define() {
         &MAX_FUTURE,
         0,
         86_400,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"talkmeter.max_past",
+        c"How far behind the clock a message's time may be when its row comes before the row is quarantined.",
+        c"Such a row is kept in talkmeter.quarantine with the reason \"too_old\"; its insert succeeds. -1 is without end.",
+        &MAX_PAST,
+        -1,
+        i32::MAX,
         GucContext::Suset,
         GucFlags::UNIT_S,
     );

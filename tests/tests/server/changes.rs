@@ -1066,3 +1066,88 @@ fn a_credit_names_who_gave_it_and_no_event() {
     let by = session.line("SELECT session_user");
     assert_eq!(causes(&mut session), [format!("c|1|credit|{by}|||")]);
 }
+
+// --- What comes later than max_past admits ---
+
+/// A part of long ago, and the setting that keeps others away.
+fn limited() -> (Database, Session) {
+    let (database, mut session) = told("agent_red", "10:00 exchange");
+    session.run("SET talkmeter.max_past = '1d'");
+    (database, session)
+}
+
+#[test]
+fn a_row_that_comes_too_late_waits_until_a_superuser_admits_it() {
+    let (_database, mut session) = limited();
+    tell(&mut session, "acme", "d", "11:00 exchange");
+    tell(&mut session, "acme", "e", "now exchange");
+    assert_eq!(quarantined(&mut session), ["2|too_old"]);
+    assert_eq!(standing_charges(&mut session, "conversation"), ["c", "e"]);
+    assert_eq!(retry(&mut session), "0");
+    session.run("RESET talkmeter.max_past");
+    assert_eq!(retry(&mut session), "1");
+    assert_eq!(standing_charges(&mut session, "conversation"), ["c", "d", "e"]);
+}
+
+#[test]
+fn a_row_that_comes_too_late_is_no_event_to_a_conversation_that_is_folded_again_by_the_same_commit() {
+    let (_database, mut session) = limited();
+    session.run(
+        "BEGIN;
+         INSERT INTO messages (tenant_id, conversation_id, created_at, kind) VALUES ('acme', 'c', '2026-03-01 09:50+00', 'exchange');
+         UPDATE messages SET kind = 'visit' WHERE id = 1;
+         COMMIT",
+    );
+    assert_eq!(quarantined(&mut session), ["2|too_old"]);
+    let parts = session.lines("SELECT to_char(started_at, 'HH24:MI'), end_reason FROM talkmeter.parts");
+    assert_eq!(parts, ["10:00|close"]);
+}
+
+#[test]
+fn a_metered_row_stays_an_event_when_it_is_changed_however_old_it_is() {
+    let (_database, mut session) = limited();
+    session.run("UPDATE messages SET kind = 'customer_message' WHERE id = 1");
+    assert_eq!(standing_charges(&mut session, "conversation"), NOTHING);
+    session.run("UPDATE messages SET kind = 'exchange' WHERE id = 1");
+    assert_eq!(standing_charges(&mut session, "conversation"), ["c"]);
+    session.run("DELETE FROM messages");
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
+fn no_update_admits_a_row_that_came_too_late() {
+    let (_database, mut session) = limited();
+    tell(&mut session, "acme", "d", "11:00 customer_message");
+    session.run("UPDATE messages SET kind = 'exchange' WHERE id = 2");
+    session.run(
+        "BEGIN;
+         INSERT INTO messages (tenant_id, conversation_id, created_at, kind) VALUES ('acme', 'd', '2026-03-01 12:00+00', 'note');
+         UPDATE messages SET kind = 'exchange' WHERE id = 3;
+         COMMIT",
+    );
+    assert_eq!(quarantined(&mut session), ["2|too_old", "3|too_old"]);
+    session.run("UPDATE messages SET created_at = now() WHERE id = 2; DELETE FROM messages WHERE id = 3");
+    assert_eq!(quarantined(&mut session), NOTHING);
+    assert_eq!(standing_charges(&mut session, "conversation"), ["c", "d"]);
+}
+
+#[test]
+fn a_mark_of_too_long_ago_is_an_error_of_the_call() {
+    let (_database, mut session) = limited();
+    let refused = session.refused("SELECT talkmeter.mark('acme', 'c', 'close', '2026-03-01 10:05+00')");
+    assert_eq!(refused, SqlState::DATETIME_FIELD_OVERFLOW);
+}
+
+#[test]
+fn a_strict_table_refuses_a_row_that_comes_too_late() {
+    let database = Database::fresh("strict");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run(&format!(
+        "SELECT talkmeter.attach('messages', 'agent_red', strict => true, mapping => {}); SET talkmeter.max_past = '1d'",
+        quoted(&messages_mapping())
+    ));
+    let insert = "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+                  VALUES ('acme', 'c', '2026-03-01 10:00+00', 'exchange')";
+    assert_eq!(session.refused(insert), SqlState::DATETIME_FIELD_OVERFLOW);
+}

@@ -2,8 +2,10 @@
 
 use talkmeter_tests::{Database, PLAN, Session, attach, messages_mapping, metered, tell};
 
+/// What is named besides units of the day of which the tests tell: it is long ago.
 fn problems(session: &mut Session) -> Vec<String> {
-    session.lines("SELECT problem, object FROM talkmeter.health() ORDER BY problem, object")
+    session
+        .lines("SELECT problem, object FROM talkmeter.health() WHERE problem <> 'posted_late' ORDER BY problem, object")
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn each_trigger_that_is_disabled_is_named_and_the_hint_ends_the_problem() {
         for disable in ["DISABLE", "ENABLE REPLICA"] {
             session.run(&format!("ALTER TABLE {table} {disable} TRIGGER {trigger}"));
             assert_eq!(problems(&mut session), [format!("trigger_disabled|public.{table}")], "{disable} {trigger}");
-            let hint = session.line("SELECT hint FROM talkmeter.health()");
+            let hint = session.line("SELECT hint FROM talkmeter.health() WHERE problem <> 'posted_late'");
             session.run(&hint);
             assert_eq!(problems(&mut session), [""; 0], "{disable} {trigger}");
         }
@@ -97,7 +99,7 @@ fn each_trigger_that_is_missing_is_named() {
         session.run(&format!("BEGIN; DROP TRIGGER {trigger} ON {table}"));
         assert_eq!(problems(&mut session), [format!("trigger_missing|public.{table}")], "{trigger}");
         let function = trigger.replace("talkmeter", "on");
-        let detail = session.line("SELECT detail FROM talkmeter.health()");
+        let detail = session.line("SELECT detail FROM talkmeter.health() WHERE problem <> 'posted_late'");
         assert!(detail.ends_with(&format!("Without trigger: {function}.")), "{detail}");
         session.run("ROLLBACK");
     }
@@ -117,7 +119,7 @@ fn a_table_without_an_index_on_its_conversations_is_named_and_the_hint_ends_the_
         session.run(&format!("CREATE INDEX ON letters ({other})"));
         assert_eq!(problems(&mut session), ["index_missing|public.letters"], "{other}");
     }
-    let hint = session.line("SELECT hint FROM talkmeter.health()");
+    let hint = session.line("SELECT hint FROM talkmeter.health() WHERE problem <> 'posted_late'");
     assert_eq!(hint, r#"CREATE INDEX ON public.letters ("From", "To", created_at);"#);
     session.run(&hint);
     assert_eq!(problems(&mut session), [""; 0]);
@@ -138,7 +140,7 @@ fn a_renamed_a_swapped_and_a_dropped_table_are_told_apart() {
 fn the_hint_of_a_dropped_table_ends_its_problem() {
     let (_database, mut session) = metered("agent_red");
     session.run("DROP TABLE messages");
-    let hint = session.line("SELECT hint FROM talkmeter.health()");
+    let hint = session.line("SELECT hint FROM talkmeter.health() WHERE problem <> 'posted_late'");
     session.run(&hint);
     assert_eq!(problems(&mut session), [""; 0]);
 }
@@ -203,7 +205,7 @@ fn a_partition_that_was_taken_out_is_named_and_its_hint_ends_the_problem() {
     assert_eq!(problems(&mut session), [""; 0]);
     session.run("ALTER TABLE messages DETACH PARTITION leaf");
     assert_eq!(problems(&mut session), ["partition_taken_out|public.leaf"]);
-    let hint = session.line("SELECT hint FROM talkmeter.health()");
+    let hint = session.line("SELECT hint FROM talkmeter.health() WHERE problem <> 'posted_late'");
     session.run(&hint);
     assert_eq!(problems(&mut session), [""; 0]);
 }
@@ -212,7 +214,8 @@ fn a_partition_that_was_taken_out_is_named_and_its_hint_ends_the_problem() {
 fn quarantine_is_named_by_table_and_reason_with_its_growth() {
     let (_database, mut session) = metered("agent_red");
     tell(&mut session, "acme", "c", "10:00 customer_message, 10:01 unheard_of");
-    let detail = session.line("SELECT detail FROM talkmeter.health() WHERE problem = 'quarantine'");
+    let detail =
+        session.line("SELECT detail FROM talkmeter.health() WHERE problem <> 'posted_late' AND problem = 'quarantine'");
     assert!(
         detail.starts_with("1 rows could not be metered: no_kind.") && detail.ends_with("1 came in the last 24 hours."),
         "{detail}"
@@ -236,7 +239,12 @@ fn a_prepared_transaction_that_holds_conversations_is_named() {
     session.run("PREPARE TRANSACTION 'held'");
     let named = "SELECT problem, object FROM talkmeter.health(prepared_for => '0 seconds') WHERE problem = 'transaction_prepared'";
     assert_eq!(session.lines(named), ["transaction_prepared|held"]);
-    assert_eq!(session.lines("SELECT problem FROM talkmeter.health() WHERE problem = 'transaction_prepared'"), [""; 0]);
+    assert_eq!(
+        session.lines(
+            "SELECT problem FROM talkmeter.health() WHERE problem <> 'posted_late' AND problem = 'transaction_prepared'"
+        ),
+        [""; 0]
+    );
     session.run("COMMIT PREPARED 'held'");
     assert_eq!(session.lines(named), [""; 0]);
     drop(database);
@@ -284,4 +292,44 @@ fn a_time_zone_that_the_server_has_lost_breaks_the_mapping_and_no_statement() {
     session.run(&known(true));
     database.connect().run("SELECT talkmeter.retry_quarantine()");
     assert_eq!(session.lines("SELECT 1 FROM talkmeter.quarantine WHERE reason = 'mapping_broken'"), [""; 0]);
+}
+
+#[test]
+fn units_that_are_posted_more_than_35_days_after_their_instants_are_named_by_tenant_for_35_days() {
+    let (_database, mut session) = metered("agent_red");
+    let insert = |conversation: &str, ago: &str| {
+        format!(
+            "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+             VALUES ('acme', '{conversation}', now() - interval '{ago}', 'visit')"
+        )
+    };
+    let named = "SELECT object, split_part(detail, ' were', 1) FROM talkmeter.health() WHERE problem = 'posted_late'";
+    session.run(&insert("in time", "34 days 23 hours"));
+    assert_eq!(session.lines(named), [""; 0]);
+    session.run(&insert("late", "35 days 1 hour"));
+    session.run(&insert("later", "5 years"));
+    assert_eq!(session.lines(named), ["acme|2 units"]);
+    session.run("UPDATE talkmeter.charge SET posted_at = posted_at - interval '36 days', charged_at = charged_at - interval '36 days'");
+    assert_eq!(session.lines(named), [""; 0]);
+}
+
+#[test]
+fn what_is_dated_ahead_of_the_clock_is_named() {
+    let (_database, mut session) = metered("agent_red");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    session.run("SELECT talkmeter.buy_pack('acme', 'agent_red/1000'), talkmeter.finalize('acme', '2026-03-01')");
+    let named =
+        "SELECT object, split_part(detail, ' is dated', 1) FROM talkmeter.health() WHERE problem = 'ahead_of_clock'";
+    assert_eq!(session.lines(named), [""; 0]);
+    for (table, column, object) in [
+        ("charge", "posted_at", "Charge 1"),
+        ("subscription", "subscribed_at", "Subscription 1"),
+        ("pack", "purchased_at", "Pack 1"),
+        ("period", "finalized_at", "The statement of the period from 2026-03-01 00:00:00+00"),
+    ] {
+        session.run("BEGIN");
+        session.run(&format!("UPDATE talkmeter.{table} SET {column} = now() + interval '6 minutes'"));
+        assert_eq!(session.lines(named), [format!("acme|{object}")], "{table}");
+        session.run("ROLLBACK");
+    }
 }

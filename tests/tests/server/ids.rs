@@ -580,7 +580,10 @@ fn a_partition_that_was_added_is_metered_by_way_of_the_parent_and_health_says_th
     session.run("INSERT INTO messages VALUES (1, 'b', 'c')");
     session.run("INSERT INTO added VALUES (2, 'b', 'c')");
     assert_eq!(counted(&mut session), ["b|c|2"]);
-    assert_eq!(session.lines("SELECT problem, object FROM talkmeter.health()"), ["trigger_missing|public.added"]);
+    assert_eq!(
+        session.lines("SELECT problem, object FROM talkmeter.health() WHERE problem <> 'posted_late'"),
+        ["trigger_missing|public.added"]
+    );
 }
 
 /// PostgreSQL demands that the primary key hold the partition keys of both.
@@ -600,7 +603,7 @@ fn a_table_whose_partitions_are_partitioned_by_another_column_is_attached_and_me
         session.run(&format!("INSERT INTO {table} VALUES ({id}, 'a', 'c')"));
     }
     assert_eq!(counted(&mut session), ["a|c|6"]);
-    assert_eq!(session.lines("SELECT problem FROM talkmeter.health()"), [""; 0]);
+    assert_eq!(session.lines("SELECT problem FROM talkmeter.health() WHERE problem <> 'posted_late'"), [""; 0]);
 }
 
 #[test]

@@ -442,7 +442,7 @@ fn a_trigger_on_a_table_that_is_not_attached_meters_nothing_and_says_so() {
         let code = database.connect_as(&mallory).refused(&trigger);
         assert_eq!(code, SqlState::INSUFFICIENT_PRIVILEGE, "{trigger}");
         session.run(&trigger);
-        let problems = session.lines("SELECT problem, object FROM talkmeter.health()");
+        let problems = session.lines("SELECT problem, object FROM talkmeter.health() WHERE problem <> 'posted_late'");
         assert_eq!(problems, ["not_attached|public.forged"], "{trigger}");
         let (mut firing_session, heard) = database.connect_heard();
         // A note in this transaction, so that no trigger has nothing to look at.
