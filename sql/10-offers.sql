@@ -14,8 +14,14 @@ CREATE TABLE talkmeter.policy (
     staff_reply_blocks boolean NOT NULL,
     error_before_reply_waives boolean NOT NULL,
     exclude_prefixes text[] NOT NULL,
+    retroactive boolean NOT NULL DEFAULT false,
+    note text CHECK (pg_catalog.octet_length(note) <= 10000),
+    defined_at timestamptz,
+    defined_by name,
     shipped boolean NOT NULL DEFAULT false,
-    PRIMARY KEY (name, version)
+    PRIMARY KEY (name, version),
+    CHECK (NOT retroactive OR note IS NOT NULL),
+    CHECK (shipped OR num_nonnulls(defined_at, defined_by) = 2)
 );
 REVOKE ALL ON talkmeter.policy FROM PUBLIC;
 COMMENT ON TABLE talkmeter.policy IS 'Definitions of the billable unit; a version is never changed, a new one is added';
@@ -34,6 +40,11 @@ COMMENT ON COLUMN talkmeter.policy.staff_reply_blocks IS 'A visible staff reply 
 COMMENT ON COLUMN talkmeter.policy.error_before_reply_waives IS 'An error before the first AI reply makes the part not billable';
 COMMENT ON COLUMN talkmeter.policy.exclude_prefixes IS
     'Conversation ids that start literally with one of these are recorded and never charged';
+COMMENT ON COLUMN talkmeter.policy.retroactive IS
+    'It was in force before it was defined, and its policy had judged parts by then: those keep the version that they opened under';
+COMMENT ON COLUMN talkmeter.policy.note IS 'What was said when it was defined';
+COMMENT ON COLUMN talkmeter.policy.defined_at IS 'When it was defined; null: it came with the extension';
+COMMENT ON COLUMN talkmeter.policy.defined_by IS 'Who defined it; null: it came with the extension';
 COMMENT ON COLUMN talkmeter.policy.shipped IS 'Installed by the extension, so not part of a dump';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.policy', 'WHERE NOT shipped');
 

@@ -233,8 +233,8 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         FROM talkmeter.sweep_failure AS f
         UNION ALL
         SELECT 'posted_late', l.tenant,
-            format('%s units were posted more than 35 days after their charge instants, the last at %s for %s. Each drew the allowance of its own period.',
-                l.units, l.last, l.oldest),
+            format('%s units were posted more than 35 days after their charge instants, the last at %s, the oldest of %s. '
+                'Each drew the allowance of its own period.', l.units, l.last, l.oldest),
             'If these times are wrong, correct the rows; talkmeter.max_past sends rows that come too late to quarantine.'
         FROM (
             SELECT c.tenant, count(*) AS units, max(c.posted_at) AS last, min(c.charged_at) AS oldest

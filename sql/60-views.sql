@@ -2,7 +2,8 @@
 
 CREATE VIEW talkmeter.policies AS
     SELECT name, version AS policy_version, label, effective_from, starts_on, ends_on, idle_timeout, quiet_review_after,
-        turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes
+        turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes, retroactive, note, defined_at,
+        defined_by
     FROM talkmeter.policy;
 REVOKE ALL ON talkmeter.policies FROM PUBLIC;
 COMMENT ON VIEW talkmeter.policies IS 'Every version of every policy';

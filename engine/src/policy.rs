@@ -76,11 +76,14 @@ impl Policy {
         Ok(Policy { version, ..policy })
     }
 
-    /// Asks for each key of a policy. `label` and `effective_from` belong to the row and not to the rule.
+    /// Asks for each key of a policy. `label`, `effective_from`, `retroactive` and `note` belong to the row and not to
+    /// the rule.
     fn of(mut keys: Keys, micros: &mut Measure) -> Result<(Policy, DefinitionRow), Flaw> {
         let name = name(&mut keys, "name");
         keys.optional::<String>("label");
         keys.optional::<String>("effective_from");
+        keys.or_default::<bool>("retroactive");
+        keys.optional::<String>("note");
         let starts_on = kinds(&mut keys, "starts_on");
         let ends_on = kinds(&mut keys, "ends_on");
         let idle_timeout = keys.optional_interval("idle_timeout");

@@ -88,6 +88,11 @@ impl Changes {
     }
 }
 
+/// The part, of those in the order of time, that begins with the event at a place.
+pub fn opened_at<'a>(parts: &'a [Part], place: &[u8]) -> Option<&'a Part> {
+    parts.binary_search_by(|part| part.first_event.as_slice().cmp(place)).ok().map(|found| &parts[found])
+}
+
 /// Where to begin again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restart {

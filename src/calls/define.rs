@@ -52,8 +52,10 @@ const INSERT_POLICY: &str = "
     SELECT r.*
     FROM (SELECT coalesce(max(p.version), 0) + 1 AS next FROM talkmeter.policy AS p WHERE p.name = $1 ->> 'name') AS v
     CROSS JOIN LATERAL jsonb_populate_record(NULL::talkmeter.policy, jsonb_build_object('version', v.next,
-        'label', v.next::text, 'effective_from', now(), 'shipped', false) || jsonb_strip_nulls($1)) AS r
-    RETURNING version";
+        'label', v.next::text, 'effective_from', now(), 'defined_at', clock_timestamp(), 'defined_by', session_user,
+        'shipped', false) || jsonb_strip_nulls($1)) AS r
+    RETURNING version, effective_from::text,
+        effective_from < now() AND EXISTS (SELECT FROM talkmeter.part AS p WHERE p.policy = policy.name)";
 
 /// Adds a policy, or the next version of one, and returns its version.
 #[pg_extern(sql = false)]
@@ -62,15 +64,38 @@ fn define_policy(definition: AnyElement) -> i32 {
     as_owner(|| {
         connected(|connection| {
             let mut micros = |interval: &str, key: &str| micros(connection, interval, key);
-            let (_, row) = sound(Policy::read(&definition, &mut micros));
+            let (policy, row) = sound(Policy::read(&definition, &mut micros));
             connection.run("LOCK TABLE talkmeter.policy IN SHARE ROW EXCLUSIVE MODE", &[]);
-            let version: i32 = connection.run(INSERT_POLICY, &[row_arg(row)]).only().value();
+            let (is_retroactive, note) = (row["retroactive"] == true, row["note"].as_str().map(str::to_owned));
+            if is_retroactive && note.is_none() {
+                let message = "a retroactive definition needs a \"note\" that says why";
+                failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).raise();
+            }
+            let rows = connection.run(INSERT_POLICY, &[row_arg(row)]);
+            let mut row = rows.only();
+            let (version, from): (i32, String) = (row.value(), row.value());
+            if row.value::<bool>() && !is_retroactive {
+                reaches_back(&policy.name, &from);
+            }
             let arguments = json!({"definition": definition, "version": version});
-            journal::note(connection, "define_policy", None, arguments, None);
+            journal::note(connection, "define_policy", None, arguments, note.as_deref());
             cache::announce_change(connection);
             version
         })
     })
+}
+
+/// Raises the error that a version reaches back although nobody said that it should.
+fn reaches_back(name: &str, from: &str) -> ! {
+    failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("policy \"{name}\" has judged parts, and this version would be in force since {from}"),
+    )
+    .detail(
+        "Parts keep the version that they opened under; but what a late row opens or divides would be judged by it.",
+    )
+    .hint("Leave out \"effective_from\", or add \"retroactive\": true and a \"note\" that says why.")
+    .raise()
 }
 
 fn row_arg(row: DefinitionRow) -> Arg {

@@ -15,9 +15,18 @@ thread_local! {
     static REMEMBERED: Remembered<Option<Rc<Policies>>> = Remembered::default();
 }
 
-/// Every version of every policy, with the instant from which it is in force.
+/// A version of a policy, and from when it is in force.
+#[derive(Debug)]
+struct Version {
+    from: Instant,
+    policy: Arc<Policy>,
+    /// Its policy had judged parts that opened while it was not yet defined.
+    is_retroactive: bool,
+}
+
+/// Every version of every policy.
 #[derive(Debug, Default)]
-pub struct Policies(Vec<(Instant, Arc<Policy>)>);
+pub struct Policies(Vec<Version>);
 
 impl Policies {
     /// The policy that a name means at an instant: `name@version`, or `name` for its newest version in force.
@@ -25,32 +34,46 @@ impl Policies {
         if let Some((name, version)) = name.split_once('@') {
             return self.version(name, version.parse().ok()?);
         }
-        let versions = self.0.iter().filter(|(from, policy)| policy.name == name && *from <= at);
-        let newest = versions.max_by_key(|(from, policy)| (*from, policy.version))?;
-        Some(Arc::clone(&newest.1))
+        self.newest(name, at, |_| true)
+    }
+
+    /// What [`Policies::in_force`] gives to a part that opened under `before`, a version of the same policy: none that
+    /// was defined since then and made retroactive (rule 3.3.5).
+    pub fn kept(&self, name: &str, at: Instant, before: &Policy) -> Option<Arc<Policy>> {
+        if before.name != name {
+            return None;
+        }
+        self.newest(name, at, |version| !version.is_retroactive || version.policy.version <= before.version)
+    }
+
+    fn newest(&self, name: &str, at: Instant, is_known: impl Fn(&Version) -> bool) -> Option<Arc<Policy>> {
+        let versions = self.0.iter().filter(|version| version.policy.name == name && version.from <= at);
+        let newest = versions.filter(|version| is_known(version)).max_by_key(|own| (own.from, own.policy.version))?;
+        Some(Arc::clone(&newest.policy))
     }
 
     pub fn version(&self, name: &str, version: i32) -> Option<Arc<Policy>> {
-        let found = self.0.iter().find(|(_, policy)| policy.name == name && policy.version == version)?;
-        Some(Arc::clone(&found.1))
+        let mut versions = self.0.iter().map(|version| &version.policy);
+        versions.find(|policy| policy.name == name && policy.version == version).map(Arc::clone)
     }
 
     /// Whether a name, with or without a version, means any policy at all.
     pub fn knows(&self, name: &str) -> bool {
         match name.split_once('@') {
             Some((name, version)) => version.parse().is_ok_and(|version| self.version(name, version).is_some()),
-            None => self.0.iter().any(|(_, policy)| policy.name == name),
+            None => self.0.iter().any(|version| version.policy.name == name),
         }
     }
 
     /// Whether any version of the policy that a name means, with or without a version, opens parts at that kind.
     pub fn opens_on(&self, name: &str, kind: Kind) -> bool {
         let name = name.split('@').next();
-        self.0.iter().any(|(_, policy)| name == Some(&policy.name) && policy.starts_on.contains(&kind))
+        let mut policies = self.0.iter().map(|version| &version.policy);
+        policies.any(|policy| name == Some(&policy.name) && policy.starts_on.contains(&kind))
     }
 
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.iter().map(|(_, policy)| policy.name.clone()).collect();
+        let mut names: Vec<String> = self.0.iter().map(|version| version.policy.name.clone()).collect();
         names.sort();
         names.dedup();
         names
@@ -71,20 +94,21 @@ pub fn all() -> Rc<Policies> {
 }
 
 // The rows as they are: which columns are keys of a policy, the engine says.
-const LOAD: &str = "SELECT p.version, p.effective_from, to_jsonb(p) FROM talkmeter.policy AS p";
+const LOAD: &str = "SELECT p.version, p.effective_from, p.retroactive, to_jsonb(p) FROM talkmeter.policy AS p";
 
 fn load(connection: &Connection) -> Policies {
     let rows = connection.run(LOAD, &[]);
     let policies = rows.iter().map(|mut row| {
         let version = row.value();
-        let effective_from = row.value::<Timestamp>().bound();
+        let from = row.value::<Timestamp>().bound();
+        let is_retroactive = row.value();
         let JsonB(definition) = row.value();
         let mut micros = |interval: &str, key: &str| {
             instant::interval(interval).unwrap_or_else(|| panic!("{key} of a policy is {interval}"))
         };
         let policy = Policy::stored(&definition, &mut micros)
             .unwrap_or_else(|flaw| panic!("a policy of talkmeter.policy: {}", flaw.message));
-        (effective_from, Arc::new(Policy { version, ..policy }))
+        Version { from, policy: Arc::new(Policy { version, ..policy }), is_retroactive }
     });
     Policies(policies.collect())
 }

@@ -61,7 +61,7 @@ impl<'c, 'a> Batch<'c, 'a> {
         // Taken out, so that the batch can be asked for an opening meanwhile.
         let mut state = std::mem::take(&mut self.conversations[index].state);
         let mut effects = Vec::new();
-        let opener = || self.opening(index, place, event, previous.as_ref());
+        let opener = || self.opening(index, (place, event), previous.as_ref(), None);
         let stepped = state.step(id, place, event, opener, &mut effects);
         let folding = &mut self.conversations[index];
         folding.state = state;
@@ -108,7 +108,13 @@ impl<'c, 'a> Batch<'c, 'a> {
     /// What a part opens under: the policy of the tenant's subscription if it names one, else that of the source of the
     /// opening row, and for a mark that of the part before (rule 3.3.7). A mark of which none of these speaks opens
     /// nothing, unless a source's policy says that its kind opens parts (rule 2.8.6).
-    pub fn opening(&mut self, index: usize, place: &[u8], event: &Event, previous: Option<&Opening>) -> Opener {
+    pub fn opening(
+        &mut self,
+        index: usize,
+        (place, event): (&[u8], &Event),
+        previous: Option<&Opening>,
+        stored: Option<&Part>,
+    ) -> Opener {
         if self.subscribed.is_none() {
             let tenants = self.conversations.iter().map(|folding| folding.tenant).collect::<Vec<_>>();
             self.subscribed = Some(subscribed_policies(self.connection, tenants));
@@ -131,7 +137,9 @@ impl<'c, 'a> Batch<'c, 'a> {
         let Some(name) = subscribed.and_then(|(_, policy)| policy.as_deref()).or(name.as_deref()) else {
             return if self.some_source_opens_on(event.kind) { Err(UnknownPolicy) } else { Ok(None) };
         };
-        let policy = self.catalog.policies().in_force(name, event.at).ok_or(UnknownPolicy)?;
+        let policies = self.catalog.policies();
+        let kept = stored.and_then(|part| policies.kept(name, event.at, &part.policy));
+        let policy = kept.or_else(|| policies.in_force(name, event.at)).ok_or(UnknownPolicy)?;
         Ok(Some(Opening { policy, source }))
     }
 

@@ -14,7 +14,7 @@ use crate::pg::sql::{Connection, arg};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use talkmeter_engine::order::{self, MessageId};
 use talkmeter_engine::part::{Opening, Part};
-use talkmeter_engine::refold::{After, Before, Changes, Restart, refold, restart};
+use talkmeter_engine::refold::{After, Before, Changes, Restart, opened_at, refold, restart};
 
 /// A conversation of a batch that is to be folded again.
 pub struct Late {
@@ -92,7 +92,10 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
         &before,
         log.events,
         &late.changes,
-        |placed, previous| batch.opening(late.conversation, &placed.place, &placed.event, previous),
+        |placed, previous| {
+            let stored = opened_at(before.parts, &placed.place);
+            batch.opening(late.conversation, (&placed.place, &placed.event), previous, stored)
+        },
         || standing(connection, tenant, id),
         heed_cancel,
     );

@@ -132,7 +132,7 @@ fn story(batch: &mut Batch, key: Key, log: &Log, stored: &[Part]) -> Story {
     let now = clock::now();
     let opener = |placed: &Placed, previous: Option<&Opening>| match opened_under(stored, placed) {
         Some(opening) => Ok(Some(opening)),
-        None => batch.opening(0, &placed.place, &placed.event, previous),
+        None => batch.opening(0, (&placed.place, &placed.event), previous, None),
     };
     let story = retell(key.1, &log.events, because, opener, now);
     fn extent(part: &Part) -> (&[u8], &[u8], i64) {

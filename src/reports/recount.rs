@@ -15,7 +15,7 @@ use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order;
 use talkmeter_engine::part::{Opening, Part, UnknownPolicy};
 use talkmeter_engine::period::Period;
-use talkmeter_engine::refold::{Before, Changes, Placed, refold};
+use talkmeter_engine::refold::{Before, Changes, Placed, opened_at, refold};
 
 /// A conversation as its messages have it.
 pub struct Recounted<'a> {
@@ -119,7 +119,7 @@ fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], po
     let id = batch.conversations[index].id;
     let before = Before { id, previous: None, parts: &[], highest: 0, passed: Some(clock::now()) };
     let opener = |placed: &Placed, previous: Option<&Opening>| {
-        let really = batch.opening(index, &placed.place, &placed.event, previous);
+        let really = batch.opening(index, (&placed.place, &placed.event), previous, None);
         let Some(policy) = policy else {
             return opened_under(stored, placed).map_or(really, |opening| Ok(Some(opening)));
         };
@@ -137,7 +137,6 @@ fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], po
 /// What the stored part, of those in the order of time, that begins at this event opened under: it stays with that,
 /// whatever is in force by now.
 pub fn opened_under(stored: &[Part], placed: &Placed) -> Option<Opening> {
-    let found = stored.binary_search_by(|part| part.first_event.cmp(&placed.place)).ok()?;
-    let part = &stored[found];
+    let part = opened_at(stored, &placed.place)?;
     Some(Opening { policy: part.policy.clone(), source: part.source })
 }

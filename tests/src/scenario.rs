@@ -87,7 +87,7 @@ fn define_policy(from: Instant, policy: &Policy) -> String {
     };
     let prefixes: Vec<String> = policy.exclude_prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
     let definition = format!(
-        r#"{{"name": "{}", "effective_from": "{}", "starts_on": [{}], "ends_on": [{}]{}{}{}, "charge_on": "{}", "staff_reply_blocks": {}, "error_before_reply_waives": {}, "exclude_prefixes": [{}]}}"#,
+        r#"{{"name": "{}", "effective_from": "{}", "starts_on": [{}], "ends_on": [{}]{}{}{}, "charge_on": "{}", "staff_reply_blocks": {}, "error_before_reply_waives": {}, "exclude_prefixes": [{}], "retroactive": true, "note": "by chance"}}"#,
         policy.name,
         instant(from).trim_matches('\''),
         names(&policy.starts_on),

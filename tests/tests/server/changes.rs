@@ -792,7 +792,7 @@ fn a_row_of_several_events_stays_in_quarantine_until_none_of_them_waits() {
 fn define_own(session: &mut Session, from: &str) {
     session.run(&format!(
         r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
-            "charge_on": "first_ai_reply", "effective_from": "{from}"}}')"#
+            "charge_on": "first_ai_reply", "effective_from": "{from}", "retroactive": true, "note": "a test"}}')"#
     ));
 }
 
@@ -1150,4 +1150,53 @@ fn a_strict_table_refuses_a_row_that_comes_too_late() {
     let insert = "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
                   VALUES ('acme', 'c', '2026-03-01 10:00+00', 'exchange')";
     assert_eq!(session.refused(insert), SqlState::DATETIME_FIELD_OVERFLOW);
+}
+
+// --- A version that reaches back ---
+
+/// By it no part is billable.
+fn define_backdated(keys: &str) -> String {
+    format!(
+        r#"SELECT talkmeter.define_policy('{{"name": "agent_red", "effective_from": "2001-01-01T00:00:00Z", {keys}
+            "starts_on": ["customer_message"], "ends_on": ["close"], "idle_timeout": "30 minutes",
+            "charge_on": "first_ai_reply", "exclude_prefixes": ["c"]}}')"#
+    )
+}
+
+#[test]
+fn a_version_that_reaches_back_over_parts_must_say_so_and_why() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    let silent = define_backdated("");
+    assert_eq!(session.refused(&silent), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    let unfounded = define_backdated(r#""retroactive": true,"#);
+    assert_eq!(session.refused(&unfounded), SqlState::INVALID_PARAMETER_VALUE);
+    session.run(&define_backdated(r#""retroactive": true, "note": "as agreed","#));
+    let by = session.line("SELECT session_user");
+    let recorded = "SELECT policy_version, retroactive, note, defined_by, defined_at <= now() FROM talkmeter.policies
+                    WHERE name = 'agent_red' ORDER BY 1 DESC LIMIT 1";
+    assert_eq!(session.line(recorded), format!("2|t|as agreed|{by}|t"));
+    let journaled = "SELECT note, by FROM talkmeter.journal WHERE call = 'define_policy'";
+    assert_eq!(session.line(journaled), format!("as agreed|{by}"));
+}
+
+#[test]
+fn a_version_that_reaches_back_needs_no_word_where_its_policy_has_judged_nothing() {
+    let (_database, mut session) = metered("agent_red");
+    session.run(&define_backdated(""));
+    let defined = "SELECT policy_version, retroactive FROM talkmeter.policies WHERE name = 'agent_red' ORDER BY 1";
+    assert_eq!(session.lines(defined), ["1|f", "2|f"]);
+}
+
+#[test]
+fn a_part_that_begins_with_the_same_event_keeps_its_version_when_it_is_folded_again() {
+    let (_database, mut session) = told("agent_red", "10:00 exchange");
+    session.run(&define_backdated(r#""retroactive": true, "note": "as agreed","#));
+    tell(&mut session, "acme", "c", "09:59 note, 10:05 note, 10:10 exchange");
+    let parts = "SELECT to_char(started_at, 'HH24:MI'), policy_version, billable FROM talkmeter.parts ORDER BY 1";
+    assert_eq!(session.lines(parts), ["10:00|1|t"]);
+    // What is new in the past is judged by what is in force there by now.
+    tell(&mut session, "acme", "c", "08:00 exchange");
+    assert_eq!(session.lines(parts), ["08:00|2|f", "10:00|1|t"]);
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.charges"), "1");
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
 }

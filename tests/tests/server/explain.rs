@@ -291,7 +291,7 @@ fn a_part_is_told_under_the_policy_that_it_stores() {
     let story = "10:00 customer_message, 10:05 staff_reply, 10:10 ai_reply, 10:20 close";
     for change in [
         "SELECT talkmeter.subscribe('acme', 'agent_red/starter', '2026-01-01', policy => 'ai_resolution')",
-        r#"SELECT talkmeter.define_policy('{"name": "agent_red", "label": "2", "effective_from": "2026-02-01",
+        r#"SELECT talkmeter.define_policy('{"name": "agent_red", "label": "2", "effective_from": "2026-02-01", "retroactive": true, "note": "a test",
                "starts_on": ["customer_message"], "ends_on": ["close"], "charge_on": "close", "staff_reply_blocks": true,
                "error_before_reply_waives": false, "exclude_prefixes": []}')"#,
     ] {

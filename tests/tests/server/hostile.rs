@@ -535,7 +535,7 @@ fn billed_under(setting: &str) -> Vec<String> {
     let mut session = database.connect();
     for relation in ["policies", "plans", "pack_offers", "packs", "subscription", "parts", "charges", "quarantine"] {
         found.extend(session.lines(&format!(
-            "SELECT '{relation}', to_jsonb(t) - '{{posted_at,quarantined_at,subscribed_at}}'::text[]
+            "SELECT '{relation}', to_jsonb(t) - '{{posted_at,quarantined_at,subscribed_at,defined_at}}'::text[]
              FROM talkmeter.{relation} AS t ORDER BY 2"
         )));
     }

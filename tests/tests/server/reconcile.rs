@@ -311,7 +311,7 @@ fn a_part_is_recounted_under_the_policy_that_it_opened_under() {
     let (_database, mut session) = metered("lutingenie");
     units(&mut session, FIRST, 1);
     session.run(
-        r#"SELECT talkmeter.define_policy('{"name": "lutingenie", "effective_from": "2020-01-01T00:00:00Z",
+        r#"SELECT talkmeter.define_policy('{"name": "lutingenie", "effective_from": "2020-01-01T00:00:00Z", "retroactive": true, "note": "a test",
                "starts_on": ["customer_message"], "ends_on": ["close"], "charge_on": "close"}')"#,
     );
     assert_eq!(reconciled(&mut session, FIRST), "1|1|0||f");
