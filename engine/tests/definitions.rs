@@ -11,8 +11,8 @@ use talkmeter_engine::offer::{PackDefinition, PlanDefinition};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::presets;
 
-const POLICY_KEYS: &str = "name, label, effective_from, starts_on, ends_on, idle_timeout, quiet_review_after, \
-    turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes";
+const POLICY_KEYS: &str = "name, label, effective_from, retroactive, note, starts_on, ends_on, idle_timeout, \
+    quiet_review_after, turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes";
 const PLAN_KEYS: &str = "name, included, overage_rate, price, currency";
 const PACK_KEYS: &str = "name, size, price, currency, valid_for";
 const AMOUNT_HINT: &str =
@@ -104,7 +104,8 @@ fn the_published_policies_are_read_from_their_definitions() {
 fn the_row_of_a_policy_holds_every_key_and_the_default_of_what_was_left_out() {
     let (_, row) = policy(policy_with(json!({"turn_limit": 3, "label": "first", "idle_timeout": "72:00:00"})));
     let expected = json!({
-        "name": "x", "label": "first", "effective_from": null, "starts_on": ["customer_message"], "ends_on": [],
+        "name": "x", "label": "first", "effective_from": null, "retroactive": false, "note": null,
+        "starts_on": ["customer_message"], "ends_on": [],
         "idle_timeout": "72:00:00", "quiet_review_after": null, "turn_limit": 3, "charge_on": "close",
         "staff_reply_blocks": false, "error_before_reply_waives": false, "exclude_prefixes": []
     });
@@ -115,7 +116,7 @@ fn the_row_of_a_policy_holds_every_key_and_the_default_of_what_was_left_out() {
 #[test]
 fn null_is_as_left_out_where_a_key_has_no_default() {
     let mut definition = policy_with(json!({}));
-    for key in ["label", "effective_from", "idle_timeout", "quiet_review_after", "turn_limit"] {
+    for key in ["label", "effective_from", "note", "idle_timeout", "quiet_review_after", "turn_limit"] {
         definition[key] = Json::Null;
     }
     assert_eq!(policy(definition), policy(policy_with(json!({}))));

@@ -2,6 +2,7 @@
 
 use crate::catalog::cache::{self, Remembered};
 use crate::pg::clock::Timestamp;
+use crate::pg::error::damaged;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, connected};
 use pgrx::JsonB;
@@ -104,10 +105,9 @@ fn load(connection: &Connection) -> Policies {
         let is_retroactive = row.value();
         let JsonB(definition) = row.value();
         let mut micros = |interval: &str, key: &str| {
-            instant::interval(interval).unwrap_or_else(|| panic!("{key} of a policy is {interval}"))
+            instant::interval(interval).unwrap_or_else(|| damaged(format!("{key} of a policy is {interval}")))
         };
-        let policy = Policy::stored(&definition, &mut micros)
-            .unwrap_or_else(|flaw| panic!("a policy of talkmeter.policy: {}", flaw.message));
+        let policy = Policy::stored(&definition, &mut micros).unwrap_or_else(|flaw| damaged(flaw.message));
         Version { from, policy: Arc::new(Policy { version, ..policy }), is_retroactive }
     });
     Policies(policies.collect())

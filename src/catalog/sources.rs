@@ -3,6 +3,7 @@
 use crate::catalog::cache::{self, Remembered, watch};
 use crate::catalog::source_query::SourceQuery;
 use crate::pg::clock::{self, Timestamp};
+use crate::pg::error::damaged;
 use crate::pg::relation::{self, TableColumn};
 use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
@@ -206,7 +207,8 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     let strict = row.value();
     let JsonB(mapping) = row.value();
     let JsonB(recorded) = row.value();
-    let recorded: Vec<Recorded> = serde_json::from_value(recorded).expect("columns as attach wrote them");
+    let recorded: Vec<Recorded> = serde_json::from_value(recorded)
+        .unwrap_or_else(|error| damaged(format!("columns of source {id} are not as attach wrote them: {error}")));
     let same_table = row.value();
     let role = match row.value::<String>().as_str() {
         "status" => Role::Status,

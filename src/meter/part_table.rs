@@ -4,6 +4,7 @@ use crate::capture::entry::Key;
 use crate::catalog::Catalog;
 use crate::meter::folding::Folding;
 use crate::pg::clock::Timestamp;
+use crate::pg::error::damaged;
 use crate::pg::sql::{Connection, OverRows, Row, arg, column, insert_rows, over_rows};
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::fold::Conversation;
@@ -60,10 +61,10 @@ fn read_part(catalog: &Catalog, row: &mut Row, number: i32) -> Part {
     let part = Part {
         number,
         source,
-        policy: known.unwrap_or_else(|| panic!("part of unknown policy {policy}@{version}")),
-        started_at: time(row).expect("a part has started"),
+        policy: known.unwrap_or_else(|| damaged(format!("a part is of policy {policy}@{version}, which is not there"))),
+        started_at: row.value::<Timestamp>().bound(),
         first_ai_reply_at: time(row),
-        last_activity_at: time(row).expect("a part has a clock"),
+        last_activity_at: row.value::<Timestamp>().bound(),
         event_count: row.value(),
         message_count: row.value(),
         turn_count: row.value(),
@@ -78,8 +79,12 @@ fn read_part(catalog: &Catalog, row: &mut Row, number: i32) -> Part {
         end: None,
     };
     let end = time(row).zip(row.nullable::<String>());
-    let end = end.map(|(at, reason)| End { at, reason: EndReason::named(&reason).expect("a reason was written") });
+    let end = end.map(|(at, reason)| End { at, reason: end_reason(&reason) });
     Part { end, ..part }
+}
+
+fn end_reason(name: &str) -> EndReason {
+    EndReason::named(name).unwrap_or_else(|| damaged(format!("a part has ended because {name}")))
 }
 
 fn time(row: &mut Row) -> Option<Instant> {
@@ -90,7 +95,8 @@ fn verdict(row: &mut Row) -> Option<Verdict> {
     let charged_at = time(row);
     let because = row.nullable::<String>();
     // A part that was judged stays judged: a reason that this library does not know is an error, not nothing.
-    let reason = because.map(|name| Reason::named(&name).unwrap_or_else(|| panic!("unknown reason against: {name}")));
+    let reason = because
+        .map(|name| Reason::named(&name).unwrap_or_else(|| damaged(format!("a part is not billable because {name}"))));
     charged_at.map(Verdict::Billable).or(reason.map(Verdict::NotBillable))
 }
 

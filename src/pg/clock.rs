@@ -112,7 +112,8 @@ impl IntoDatum for Day {
 impl FromDatum for Day {
     // SAFETY: date is passed by value, so the datum is the number itself.
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Day> {
-        (!is_null).then(|| Day(datum.value() as i32 + Self::EPOCH))
+        // An infinite one is the last or the first that there is.
+        (!is_null).then(|| Day((datum.value() as i32).saturating_add(Self::EPOCH)))
     }
 }
 

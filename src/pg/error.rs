@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::fmt::Display;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::mapping::cut;
 
@@ -18,6 +19,13 @@ pub fn failure(code: PgSqlErrorCode, message: impl Into<String>) -> Failure {
         message = format!("{}...", cut(&message, LONGEST));
     }
     Failure(code, ErrorReport::new(code, message, "talkmeter"))
+}
+
+/// Raises the error that our own tables hold what no work of ours has written there.
+pub fn damaged(what: impl Display) -> ! {
+    failure(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, format!("a table of talkmeter's was edited: {what}"))
+        .hint("SELECT * FROM talkmeter.verify() names what does not agree.")
+        .raise()
 }
 
 impl Failure {

@@ -1,5 +1,6 @@
 //! How does talkmeter run its own SQL? Plans are prepared once per session; every statement sees the newest snapshot.
 
+use crate::pg::error::damaged;
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, Spi};
 use rust_decimal::Decimal;
@@ -314,7 +315,7 @@ impl Row<'_> {
 
     /// The next column, which is never null.
     pub fn value<T: FromDatum + IntoDatum>(&mut self) -> T {
-        self.nullable().unwrap_or_else(|| panic!("column {} is null", self.column))
+        self.nullable().unwrap_or_else(|| damaged(format!("column {} of what was read is null", self.column)))
     }
 
     /// The next column, the ordinal of a row that was given as parameters ([`over_rows`]), counted from 0.
@@ -346,5 +347,5 @@ impl Row<'_> {
 /// A number that our own tables hold, which only our own code writes: the engine can hold it. `text` is as SQL writes
 /// it.
 pub fn decimal(text: &str) -> Decimal {
-    text.parse().unwrap_or_else(|error| panic!("amount {text}: {error}"))
+    text.parse().unwrap_or_else(|error| damaged(format!("amount {text}: {error}")))
 }

@@ -16,6 +16,7 @@ mod draw_down;
 mod dump;
 mod evidence;
 mod explain;
+mod hand_edits;
 mod health;
 mod hostile;
 mod ids;

@@ -16,7 +16,7 @@ fn problems(session: &mut Session) -> Vec<String> {
 // --- Books with everything in them ---
 
 /// Four tenants: `acme` in dollars and UTC, `bravo` in yen and New York, `carl` without a plan, `dana` who has moved.
-fn books() -> (Database, Session) {
+pub fn books() -> (Database, Session) {
     let database = Database::fresh("verify");
     let mut session = database.connect();
     create_messages(&mut session);
