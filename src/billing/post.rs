@@ -6,6 +6,7 @@ use crate::billing::charge_rows::{self, Charge, Reversal, StandingCharge, known_
 use crate::billing::posting::{PartKey, Posting, Postings, Settle, Unit};
 use crate::billing::subscription_rows::{self, NewSubscription};
 use crate::pg::clock;
+use crate::pg::limit::heed_cancel;
 use crate::pg::locks::Tenants;
 use crate::pg::sql::{Connection, connected};
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ pub fn post(postings: Postings, mut tenants: Tenants) {
         }
         let groups: Vec<&[Posting]> = some.chunk_by(|a, b| a.tenant() == b.tenant()).collect();
         connected(|connection| post_tenants(connection, &mut tenants, &groups));
-        pgrx::check_for_interrupts!();
+        heed_cancel();
     }
     drop(in_order);
     postings.close();
@@ -215,7 +216,7 @@ fn draw(books: &mut Books, mut units: Vec<Unit>, posted: &mut Posted) -> Vec<Uni
     let now = clock::now();
     let mut waiting = Vec::new();
     for unit in units {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         let Some(drawn) = books.account.draw(unit.at) else {
             waiting.push(unit);
             continue;

@@ -3,6 +3,7 @@
 use crate::capture::entry::{Entry, Key, RowName, TOO_OLD};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
+use crate::pg::limit::heed_cancel;
 use crate::pg::locks;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Arg, Connection, arg, connected};
@@ -284,14 +285,18 @@ const HELD: &str = concat!(
 
 /// Of events that can be read, each with its conversation, those that are in quarantine, by their index.
 pub fn held(connection: &Connection, events: &[(Key, &OrderKey)]) -> Vec<(usize, Held)> {
-    let row = |((tenant, conversation), place): &(Key, &OrderKey)| {
-        pgrx::check_for_interrupts!();
-        RowName::at_place(tenant, conversation, place)
-    };
-    let rows: Vec<RowName> = events.iter().map(row).collect();
-    let held = |is_back: bool| if is_back { Held::Back } else { Held::Unjudged };
-    let found = connection.run(HELD, &names(rows.iter()));
-    found.iter().map(|mut row| (row.ordinal(), held(row.value()))).collect()
+    /// Events looked up together: their names take more than their places.
+    const TOGETHER: usize = 10_000;
+    let mut all = Vec::new();
+    for (batch, events) in events.chunks(TOGETHER).enumerate() {
+        heed_cancel();
+        let name = |((tenant, conversation), place): &(Key, &OrderKey)| RowName::at_place(tenant, conversation, place);
+        let rows: Vec<RowName> = events.iter().map(name).collect();
+        let held = |is_back: bool| if is_back { Held::Back } else { Held::Unjudged };
+        let found = connection.run(HELD, &names(rows.iter()));
+        all.extend(found.iter().map(|mut row| (batch * TOGETHER + row.ordinal(), held(row.value()))));
+    }
+    all
 }
 
 /// Raises the error that a strict source wants instead of an entry.

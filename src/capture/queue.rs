@@ -416,7 +416,7 @@ impl Chunk {
     }
 
     /// The first events.
-    pub fn events(&self, count: usize) -> impl Iterator<Item = NotedEvent<'_>> {
+    pub fn events(&self, count: usize) -> impl ExactSizeIterator<Item = NotedEvent<'_>> {
         (0..count).map(|index| read_event(self.record(index)))
     }
 

@@ -9,6 +9,7 @@ use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Layout, Source};
 use crate::pg::error::failure;
 use crate::pg::limit;
+use crate::pg::limit::heed_cancel;
 use crate::pg::rights::as_table_owner;
 use crate::pg::row::Reader;
 use crate::pg::settings;
@@ -91,7 +92,7 @@ pub fn for_each_row(
 fn give(query: &SourceQuery, rows: &Rows, readers: &[Reader], each: &mut dyn FnMut(i64, &[Value], &mut Row)) -> bool {
     let is_of = is_of(query, rows, readers);
     for mut row in rows.iter().filter(|_| is_of) {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         let ordinal = row.value();
         row.value::<pg_sys::Oid>();
         let values: Vec<Value> = readers.iter().map(|reader| value(&mut row, reader)).collect();

@@ -7,6 +7,8 @@ use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Layout, Source};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
+use crate::pg::limit::heed_cancel;
+use crate::pg::memory;
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, over_rows};
 use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -65,7 +67,7 @@ pub fn read(
             return Err(because.clone());
         }
         log.events.sort_unstable_by(|a, b| {
-            pgrx::check_for_interrupts!();
+            heed_cancel();
             a.place.cmp(&b.place)
         });
         Ok(log)
@@ -112,14 +114,14 @@ struct Found {
 }
 
 fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], found: Vec<Found>, some_held: bool) {
-    let mut held = vec![None; found.len()];
+    let mut held = memory::collected(found.iter().map(|_| None));
     if some_held {
         let key = |found: &Found| (wanted[found.conversation].tenant, wanted[found.conversation].conversation);
-        let events: Vec<_> = found.iter().map(|found| (key(found), &found.place)).collect();
+        let events = memory::collected(found.iter().map(|found| (key(found), &found.place)));
         quarantine::held(connection, &events).into_iter().for_each(|(index, reason)| held[index] = Some(reason));
     }
     for (found, held) in found.into_iter().zip(held) {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         let place = found.place.as_bytes().to_vec();
         let log = &mut logs[found.conversation];
         if held == Some(Held::Unjudged) {
@@ -129,6 +131,7 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
             if let Some(because) = found.because {
                 log.because.insert(place.clone(), because);
             }
+            memory::room(&mut log.events, 1);
             log.events.push(Placed { place, event: found.event });
         }
     }
@@ -140,6 +143,7 @@ fn rows(source: &Source, wanted: &[WantedEvents], patience: Patience) -> Result<
     let by_conversation: Statement = |query| Some(&query.by_conversation);
     for_each_row(source, by_conversation, wanted, patience, |_, metered| {
         let Metered { conversation, reading, at } = metered;
+        memory::room(&mut found, reading.kinds.len());
         found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
             conversation,
             place: reading.place(source.id, position),
@@ -263,7 +267,7 @@ fn marks(connection: &Connection, wanted: &[(usize, &WantedEvents)]) -> Vec<Foun
         ],
     );
     let found = |mut row: Row| {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         let conversation = wanted[row.ordinal()].0;
         let number = row.value();
         let kind = Kind::named(&row.value::<String>()).expect("checked by the table");

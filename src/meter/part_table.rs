@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::meter::folding::Folding;
 use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
+use crate::pg::limit::heed_cancel;
 use crate::pg::sql::{Connection, OverRows, Row, arg, column, insert_rows, over_rows};
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::fold::Conversation;
@@ -133,7 +134,7 @@ pub fn parts_from(connection: &Connection, catalog: &Catalog, from: &[FromPlace]
     );
     let mut parts: Vec<Vec<Part>> = from.iter().map(|_| Vec::new()).collect();
     for mut row in rows.iter() {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         let of_conversation = &mut parts[row.ordinal()];
         let number = row.value();
         of_conversation.push(read_part(catalog, &mut row, number));

@@ -143,7 +143,7 @@ fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Op
     let mut postings = Vec::new();
     let by_number: HashMap<i32, &Part> = stored.iter().map(|part| (part.number, part)).collect();
     for part in &after.parts {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         let known = by_number.get(&part.number).copied();
         if known == Some(part) {
             continue;

@@ -13,7 +13,9 @@ use crate::meter::known::Known;
 use crate::meter::part_table::{Mark, write_marks};
 use crate::meter::refold::{self, Findings, Late, fold_again};
 use crate::pg::clock;
+use crate::pg::limit::heed_cancel;
 use crate::pg::locks::Conversations;
+use crate::pg::memory;
 use crate::pg::sql::{Connection, connected};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -32,7 +34,7 @@ pub fn meter(taken: &Taken) {
     while let Some(count) = work.foldable(&mut events) {
         work.fold(events.chunk(), count);
         events.forget(count);
-        pgrx::check_for_interrupts!();
+        heed_cancel();
     }
     post::post(work.postings, work.locks.then_tenants());
 }
@@ -48,7 +50,7 @@ pub fn set_aside(taken: &Taken, reason: &'static str, detail: &str) -> usize {
     let mut write = |entries: &mut Vec<Entry>| {
         rows += entries.iter().filter(|entry| entry.removal.is_none()).count();
         connected(|connection| quarantine::write_all(connection, entries));
-        pgrx::check_for_interrupts!();
+        heed_cancel();
     };
     let mut entries = Vec::new();
     taken.for_each_event(|event| {
@@ -114,7 +116,7 @@ impl Work<'_> {
     }
 
     fn fold(&mut self, chunk: &Chunk, count: usize) {
-        let events: Vec<NotedEvent> = chunk.events(count).collect();
+        let events: Vec<NotedEvent> = memory::collected(chunk.events(count));
         let conversations: Vec<&[NotedEvent]> = events
             .chunk_by(|a, b| conversation(a) == conversation(b))
             .filter(|events| events.iter().any(|event| self.known.has_effect(event)))
@@ -122,7 +124,7 @@ impl Work<'_> {
         for batch in conversations.chunks(BATCH) {
             let postings = connected(|connection| self.fold_batch(connection, batch));
             for posting in &postings {
-                pgrx::check_for_interrupts!();
+                heed_cancel();
                 self.postings.push(posting);
             }
         }
@@ -138,7 +140,7 @@ impl Work<'_> {
         for (index, events) in numbered.iter().enumerate() {
             if self.is_in_order(events, &batch.conversations[index].last_event) {
                 for event in events {
-                    pgrx::check_for_interrupts!();
+                    heed_cancel();
                     step(&mut batch, index, event, &mut findings.refused);
                 }
             } else {
@@ -196,7 +198,7 @@ impl Work<'_> {
         let mut changes = Changes::default();
         let (mut new, mut removed) = (Vec::new(), Vec::new());
         for event in events {
-            pgrx::check_for_interrupts!();
+            heed_cancel();
             match event.operation {
                 Operation::Add | Operation::Mark | Operation::Moment => changes.add(&event.place),
                 Operation::Remove | Operation::Delete if self.known.was_held(&event.place) => {
@@ -239,9 +241,10 @@ fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>
         let mut calls: Vec<i64> = made.map(|event| call(event.place)).collect();
         calls.sort_unstable();
         let latest = if calls.is_empty() { None } else { latest_written(events) };
-        let mut own: Vec<NumberedEvent> = Vec::with_capacity(events.len());
+        let mut own: Vec<NumberedEvent> = Vec::new();
+        memory::room(&mut own, events.len());
         for noted in *events {
-            pgrx::check_for_interrupts!();
+            heed_cancel();
             let event = Event { at: order::time_of(noted.place), kind: noted.kind, excluded: noted.excluded };
             if !noted.operation.is_mark() {
                 own.push(NumberedEvent { place: Cow::Borrowed(noted.place), operation: noted.operation, event });

@@ -1,5 +1,6 @@
 //! How long may code that is not ours keep us? A limit in time that is not the caller's statement_timeout.
 
+use crate::pg::memory;
 use pgrx::prelude::*;
 use std::cell::Cell;
 
@@ -68,9 +69,10 @@ pub fn within<R>(milliseconds: i32, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Ends the work here, by an error, if a cancel or a shutdown is asked for.
+/// Ends the work here, by an error, if a cancel or a shutdown is asked for, or memory has run out.
 pub fn heed_cancel() {
     pgrx::check_for_interrupts!();
+    memory::heed_shortage();
 }
 
 /// Whether the work that was limited last was cancelled for that.

@@ -7,6 +7,7 @@ pub mod error;
 pub mod jsonb;
 pub mod limit;
 pub mod locks;
+pub mod memory;
 pub mod procedure;
 pub mod progress;
 pub mod relation;

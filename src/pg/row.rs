@@ -2,6 +2,8 @@
 
 use crate::pg::clock::Timestamp;
 use crate::pg::jsonb;
+use crate::pg::limit::heed_cancel;
+use crate::pg::memory;
 use pgrx::prelude::*;
 use pgrx::{AnyNumeric, FromDatum, PgMemoryContexts};
 use std::borrow::Cow;
@@ -198,6 +200,7 @@ impl<'a> TransitionRows<'a> {
         store: *mut pg_sys::Tuplestorestate,
         readers: &'a [Reader],
     ) -> TransitionRows<'a> {
+        memory::keep_reserve();
         // SAFETY: we read through a read pointer of our own, which may not be where another trigger left pointer 0.
         let (pointer, slot) = unsafe {
             if pg_sys::tuplestore_tuple_count(store) == 0 {
@@ -217,7 +220,7 @@ impl<'a> TransitionRows<'a> {
     fn with_next<R>(&mut self, work: impl FnOnce(&[Value]) -> R) -> Option<R> {
         let pointer = self.pointer?;
         let last = self.readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         // SAFETY: the store holds rows of the table's type, the pointer and the slot are our own, and a datum is used
         // before the next fetch from this store.
         unsafe {

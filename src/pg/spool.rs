@@ -1,5 +1,7 @@
 //! Where do records wait that may be more than memory should hold? In a log that spills, to be read back in byte order.
 
+use crate::pg::limit::heed_cancel;
+use crate::pg::memory::room;
 use pgrx::prelude::*;
 
 /// Bytes kept in memory before they are written to a temporary file.
@@ -47,6 +49,7 @@ impl Spool {
 
     pub fn push(&mut self, parts: &[&[u8]]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
+        room(&mut self.memory, size_of::<u32>() + length);
         self.memory.extend_from_slice(&u32::try_from(length).expect("a record below 4 GB").to_ne_bytes());
         for part in parts {
             self.memory.extend_from_slice(part);
@@ -122,11 +125,11 @@ impl Spool {
             record.resize(u32::from_ne_bytes(length) as usize, 0);
             self.read(&mut record);
             position += 4 + record.len() as u64;
-            pgrx::check_for_interrupts!();
+            heed_cancel();
             each(&record);
         }
         for record in self.in_memory() {
-            pgrx::check_for_interrupts!();
+            heed_cancel();
             each(record);
         }
     }
@@ -162,9 +165,14 @@ pub enum Sorted<'a> {
 impl Sorted<'_> {
     /// Appends the next record to `buffer` and says whether there was one.
     pub fn append_next(&mut self, buffer: &mut Vec<u8>) -> bool {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         match self {
-            Sorted::InMemory(records) => records.next().map(|record| buffer.extend_from_slice(record)).is_some(),
+            Sorted::InMemory(records) => {
+                let Some(record) = records.next() else { return false };
+                room(buffer, record.len());
+                buffer.extend_from_slice(record);
+                true
+            }
             Sorted::Spilled(sort) => sort.append_next(buffer),
         }
     }
@@ -208,7 +216,9 @@ impl Sort {
             if !pg_sys::tuplesort_getdatum(self.0, true, &mut datum, &mut is_null, std::ptr::null_mut()) {
                 return false;
             }
-            buffer.extend_from_slice(pgrx::varlena_to_byte_slice(datum.cast_mut_ptr()));
+            let record = pgrx::varlena_to_byte_slice(datum.cast_mut_ptr());
+            room(buffer, record.len());
+            buffer.extend_from_slice(record);
             pg_sys::pfree(datum.cast_mut_ptr());
         }
         true

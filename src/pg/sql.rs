@@ -1,6 +1,8 @@
 //! How does talkmeter run its own SQL? Plans are prepared once per session; every statement sees the newest snapshot.
 
 use crate::pg::error::damaged;
+use crate::pg::limit::heed_cancel;
+use crate::pg::memory;
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, Spi};
 use rust_decimal::Decimal;
@@ -80,7 +82,7 @@ where
     Vec<T>: IntoDatum,
 {
     let checked = |row| {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         field(row)
     };
     match rows {
@@ -142,6 +144,7 @@ pub struct Connection(PhantomData<*const ()>);
 
 /// Does `work` on a connection of its own.
 pub fn connected<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    memory::keep_reserve();
     Spi::connect(|_| work(&Connection(PhantomData)))
 }
 

@@ -8,6 +8,7 @@ use crate::meter::batch::Batch;
 use crate::meter::history::{self, Log, WantedEvents};
 use crate::meter::part_table::{self, FromPlace, parts_from};
 use crate::pg::clock::{self, Timestamp};
+use crate::pg::limit::heed_cancel;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, Row, arg, connected};
 use crate::reports::recount::opened_under;
@@ -126,7 +127,7 @@ fn told(connection: &Connection, key: Key) -> Vec<Told> {
 fn story(batch: &mut Batch, key: Key, log: &Log, stored: &[Part]) -> Story {
     // Asked for each event.
     let because = |placed: &Placed| {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         log.because.get(&placed.place).cloned()
     };
     let now = clock::now();
@@ -177,7 +178,7 @@ impl Charges {
 
 impl Teller<'_> {
     fn tell(&self, line: &Line) -> Told {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         // The parts of the story are the stored ones, whose numbers are those that charges know.
         let part = line.part.map(|part| self.stored[part].number);
         let placed = line.event.map(|event| &self.log.events[event]);

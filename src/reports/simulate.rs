@@ -6,6 +6,7 @@ use crate::catalog::args::{instant, required};
 use crate::catalog::offers::{self, known_policy};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
+use crate::pg::limit::heed_cancel;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, connected, decimal, over_rows};
 use crate::reports::recount;
@@ -326,7 +327,7 @@ fn draw(question: &Question, units: &mut [SimulatedUnit]) {
         let tenant = some[0].tenant.clone();
         let mut account = connected(|connection| account(connection, question, &tenant));
         for unit in some {
-            pgrx::check_for_interrupts!();
+            heed_cancel();
             unit.paid = account.draw(unit.at).map(|draw| Paid {
                 tier: draw.tier.name().to_owned(),
                 amount: draw.amount,

@@ -8,6 +8,7 @@ mod cost;
 mod crash;
 mod growth;
 mod large;
+mod memory;
 mod sessions;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

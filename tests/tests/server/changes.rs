@@ -751,6 +751,9 @@ fn the_sweep_meters_a_row_of_the_future_once_its_time_has_come() {
     assert_eq!(quarantined(&mut session), ["1|future"]);
     session.run("SELECT talkmeter.sweep(now() - interval '1 second')");
     assert_eq!(quarantined(&mut session), ["1|future"]);
+    session.run("SET talkmeter.enabled = off; SELECT talkmeter.sweep(now() + interval '10 seconds')");
+    assert_eq!(quarantined(&mut session), ["1|future"], "metering is off");
+    session.run("RESET talkmeter.enabled");
     session.run("SELECT talkmeter.sweep(now() + interval '10 seconds')");
     assert_eq!(quarantined(&mut session), NOTHING);
     assert_eq!(session.line("SELECT message_count FROM talkmeter.parts"), "2");
