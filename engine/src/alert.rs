@@ -18,7 +18,7 @@ pub fn is_spike(day: i64, week: i64) -> bool {
 
 /// Whether two counts of the same are further apart than 5 % of the larger one (rule 4.6).
 pub fn is_off(a: i64, b: i64) -> bool {
-    i128::from(a - b).abs() * 100 > 5 * i128::from(a.max(b))
+    (i128::from(a) - i128::from(b)).abs() * 100 > 5 * i128::from(a.max(b))
 }
 
 #[cfg(test)]

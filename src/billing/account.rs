@@ -111,7 +111,7 @@ pub fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTree
     for mut row in connection.run_over(&READ_PERIODS, tenants.len(), &bounds).iter() {
         let books = all.entry(row.value()).or_default();
         let usage = usage(&mut row);
-        books.alerted.insert(usage.period, row.value::<Vec<String>>().into_iter().collect());
+        books.alerted.insert(usage.period, row.list::<String>().into_iter().collect());
         books.account.used.insert(usage.period, usage);
     }
     for mut row in connection.run_over(&READ_PACKS, tenants.len(), &[by_tenant(), arg(needed.packs.clone())]).iter() {

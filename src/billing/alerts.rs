@@ -2,6 +2,7 @@
 
 use crate::billing::account::Books;
 use crate::pg::clock::Timestamp;
+use crate::pg::error::damaged;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, OverRows, column, connected, insert_rows};
 use talkmeter_engine::alert::{is_low, is_reached, is_spike};
@@ -44,7 +45,7 @@ pub struct Drawn {
 
 /// Adds to the units of the local day of an instant, and returns that day, counted from 1970-01-01.
 pub fn count(books: &mut Books, at: Instant, units: i64) -> i32 {
-    let day = books.account.day_of(at).expect("a charge instant is in range");
+    let day = books.account.day_of(at).unwrap_or_else(|| damaged("a charge is of no day of the calendar"));
     *books.days.entry(day).or_default() += units;
     if units > 0 {
         books.first_day = Some(books.first_day.map_or(day, |first| first.min(day)));

@@ -46,7 +46,7 @@ pub fn read<'a>(connection: &Connection, keys: &[Key<'a>]) -> (Catalog, Vec<Fold
         let highest = row.nullable().unwrap_or(0);
         let last_event = row.nullable().unwrap_or_default();
         let last_mark = row.nullable().unwrap_or(0);
-        let sources = row.nullable().unwrap_or_default();
+        let sources = row.list();
         let open = row.nullable().map(|number| read_part(&catalog, &mut row, number));
         Folding { state: Conversation { highest, open }, last_event, last_mark, sources, ..Folding::new(*key) }
     };
@@ -172,7 +172,7 @@ pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<Vec<i32>> {
     let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
     for mut row in connection.run_over(&SOURCES, keys.len(), &args).iter() {
         let ordinal = row.ordinal();
-        sources[ordinal] = row.value();
+        sources[ordinal] = row.list();
     }
     sources
 }

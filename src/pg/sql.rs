@@ -321,6 +321,16 @@ impl Row<'_> {
         self.nullable().unwrap_or_else(|| damaged(format!("column {} of what was read is null", self.column)))
     }
 
+    /// The next column, a list: empty if it is null. None of its elements is ever null.
+    pub fn list<T>(&mut self) -> Vec<T>
+    where
+        Vec<Option<T>>: FromDatum + IntoDatum,
+    {
+        let list: Vec<Option<T>> = self.nullable().unwrap_or_default();
+        let known: Option<Vec<T>> = list.into_iter().collect();
+        known.unwrap_or_else(|| damaged(format!("an element of column {} of what was read is null", self.column)))
+    }
+
     /// The next column, the ordinal of a row that was given as parameters ([`over_rows`]), counted from 0.
     pub fn ordinal(&mut self) -> usize {
         self.value::<i64>() as usize - 1
