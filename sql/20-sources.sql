@@ -20,8 +20,9 @@ CREATE TABLE talkmeter.source (
     members regclass[] NOT NULL,
     policy text CHECK ((policy IS NOT NULL) = (role = 'messages')),
     default_plan text COLLATE "C",
-    mapping jsonb NOT NULL,
-    columns jsonb NOT NULL,
+    mapping jsonb NOT NULL CHECK (pg_catalog.jsonb_typeof(mapping) = 'object'),
+    columns jsonb NOT NULL CHECK (pg_catalog.jsonb_typeof(columns) = 'array'
+        AND NOT pg_catalog.jsonb_path_exists(columns, '$[*] ? (@.type() != "object")')),
     strict boolean NOT NULL,
     starts_at timestamptz NOT NULL,
     attached_at timestamptz NOT NULL,

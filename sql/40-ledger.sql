@@ -119,7 +119,10 @@ CREATE TABLE talkmeter.pack (
     refunded_by name,
     PRIMARY KEY (tenant, pack_id),
     UNIQUE (tenant, purchase_key),
-    CHECK (purchased_at < expires_at)
+    CHECK (purchased_at < expires_at),
+    CHECK (purchased_at >= '0001-01-01 00:00+00' AND purchased_at < '10000-01-01 00:00+00'),
+    CHECK (billed_at >= '0001-01-01 00:00+00' AND billed_at < '10000-01-01 00:00+00'),
+    CHECK (refunded_at >= '0001-01-01 00:00+00' AND refunded_at < '10000-01-01 00:00+00')
 ) WITH (fillfactor = 50);
 REVOKE ALL ON talkmeter.pack FROM PUBLIC;
 COMMENT ON TABLE talkmeter.pack IS 'Packs that tenants bought; read them through the view packs';

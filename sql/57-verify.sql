@@ -214,9 +214,12 @@ CREATE FUNCTION talkmeter.verify()
                 FROM talkmeter.charge AS o
                 WHERE (o.posted_period_start, o.posted_period_end) <> (o.period_start, o.period_end)
             ) AS l
-            WHERE NOT EXISTS (
-                SELECT FROM talkmeter.period_at(l.tenant, l.posted_period_start) AS p
-                WHERE p.period_start = l.posted_period_start AND p.period_end = l.posted_period_end)
+            -- Outside the years that can be metered there is no period to ask for.
+            WHERE CASE WHEN l.posted_period_start >= '0001-01-01 00:00+00' AND l.posted_period_start < '10000-01-01 00:00+00'
+                THEN NOT EXISTS (
+                    SELECT FROM talkmeter.period_at(l.tenant, l.posted_period_start) AS p
+                    WHERE p.period_start = l.posted_period_start AND p.period_end = l.posted_period_end)
+                ELSE true END
             AND NOT EXISTS (
                 -- It was opened before another subscription divided the months anew.
                 SELECT FROM talkmeter.period AS p

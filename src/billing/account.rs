@@ -57,7 +57,7 @@ const READ_SUBSCRIPTIONS: OverRows = over_rows!(
 
 const READ_PERIODS: OverRows = over_rows!(
     "SELECT p.tenant, p.period_start, p.period_end, p.included_used, p.pack_used, p.overage_units,
-        p.overage_amount::text, p.finalized_at IS NOT NULL, p.alerted
+        p.overage_amount::text, p.finalized_at IS NOT NULL, array_remove(p.alerted, NULL)
     FROM",
     [1 tenant text],
     "CROSS JOIN LATERAL (
@@ -111,7 +111,7 @@ pub fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTree
     for mut row in connection.run_over(&READ_PERIODS, tenants.len(), &bounds).iter() {
         let books = all.entry(row.value()).or_default();
         let usage = usage(&mut row);
-        books.alerted.insert(usage.period, row.list::<String>().into_iter().collect());
+        books.alerted.insert(usage.period, row.value::<Vec<String>>().into_iter().collect());
         books.account.used.insert(usage.period, usage);
     }
     for mut row in connection.run_over(&READ_PACKS, tenants.len(), &[by_tenant(), arg(needed.packs.clone())]).iter() {

@@ -1,4 +1,5 @@
-//! What if somebody edits talkmeter's own tables by hand? Every call goes on, or fails with an error that has a name.
+//! What if somebody edits talkmeter's own tables by hand? Every call goes on, or fails with an error that has a name;
+//! what looks for damage never fails.
 
 use crate::verify::books;
 use postgres::error::SqlState;
@@ -139,4 +140,27 @@ fn whatever_is_edited_no_call_fails_without_a_name_and_no_connection_is_lost() {
     }
     assert!(found.is_empty(), "seed {seed}: {} calls failed without a name:\n{}", found.len(), found.join("\n"));
     assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0], "an edit was kept");
+}
+
+#[test]
+fn verify_and_health_answer_whatever_is_edited() {
+    let (mut random, seed) = Random::seeded();
+    let (database, mut session) = books();
+    let mut found = Vec::new();
+    for _ in 0..EDITS[usize::from(at_length())] {
+        let edit = edit(&mut random, &mut session);
+        let mut session = database.connect();
+        session.run("BEGIN");
+        if session.client.batch_execute(&edit).is_err() {
+            continue;
+        }
+        for call in ["verify()", "health()"] {
+            session.run("SAVEPOINT before");
+            if let Err(error) = session.client.batch_execute(&format!("SELECT * FROM talkmeter.{call}")) {
+                found.push(format!("{edit};\n  {call}: {}", error.as_db_error().expect("a connection").message()));
+            }
+            session.run("ROLLBACK TO before");
+        }
+    }
+    assert!(found.is_empty(), "seed {seed}: {} failed:\n{}", found.len(), found.join("\n"));
 }
