@@ -6,6 +6,7 @@ use crate::billing::charge_rows::{self, Charge, Reversal, StandingCharge, known_
 use crate::billing::posting::{PartKey, Posting, Postings, Settle, Unit};
 use crate::billing::subscription_rows::{self, NewSubscription};
 use crate::pg::clock;
+use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::locks::Tenants;
 use crate::pg::sql::{Connection, connected};
@@ -134,13 +135,17 @@ pub fn credit(connection: &Connection, tenant: &str, charge_id: i64, note: &str)
     let before = books.clone();
     let key = posting[0].part();
     let charge = standing.remove(&key).filter(|charge| charge.charge_id == charge_id && charge.at == at);
-    let charge = charge.expect("a charge that stands, under its tenant's lock");
+    let charge = charge.unwrap_or_else(|| damaged(format!("charge {charge_id} does not stand alone for its part")));
     let why = Reversal { reason: "credit", note: Some(note.to_owned()), cause: None };
     let reversal = reversal(&mut books, key, charge, why, clock::now());
     account::write(connection, tenant, &before, &books);
     let id = reversal.charge_id;
     charge_rows::write_charges(connection, &[reversal]);
     id
+}
+
+fn next_id(last: i64) -> i64 {
+    last.checked_add(1).unwrap_or_else(|| damaged("the charge_id given last is the last that there is"))
 }
 
 /// Gives a unit back to the tier and pack that it came from.
@@ -153,7 +158,7 @@ fn reversal(
 ) -> Charge {
     books.account.give_back(charge.period, charge.tier, charge.amount);
     alerts::count(books, charge.at, -1);
-    books.last_charge_id += 1;
+    books.last_charge_id = next_id(books.last_charge_id);
     Charge {
         unit: Unit {
             tenant: tenant.to_owned(),
@@ -222,7 +227,7 @@ fn draw(books: &mut Books, mut units: Vec<Unit>, posted: &mut Posted) -> Vec<Uni
             continue;
         };
         let (tier, period, used, included) = (drawn.tier, drawn.period, drawn.used, drawn.plan.included);
-        books.last_charge_id += 1;
+        books.last_charge_id = next_id(books.last_charge_id);
         let charge = Charge {
             charge_id: books.last_charge_id,
             posted_in: period,
