@@ -374,6 +374,73 @@ fn an_object_or_an_array_equals_no_scalar() {
 }
 
 #[test]
+fn a_string_on_the_way_is_read_as_json() {
+    let object = r#"{"a": {"b": [true, "x"]}, "n": 1.0}"#;
+    for extra in [json!(object), json!(json!(object).to_string()), json!(format!(" {object}\n"))] {
+        assert!(json_matches("extra->a->b->1", json!("x"), extra.clone()), "{extra}");
+        assert!(json_matches("extra->n", json!(1), extra.clone()), "{extra}");
+        assert!(json_matches("extra->m", json!(null), extra.clone()), "{extra}");
+        assert!(json_matches("extra->s->a->b->0", json!(true), json!({"s": extra})), "{extra}");
+    }
+    assert!(json_matches("extra->s", json!("{}"), json!({"s": "{}"})), "where the path ends it is a text");
+    for no_json in ["", "x", "{", "{} {}", "{\"a\": 1} x", "{'a': 1}", "[1", "\"a\""] {
+        assert!(json_matches("extra->s->a", json!(null), json!({"s": no_json})), "{no_json}");
+    }
+}
+
+// Paths into text
+
+/// Whether a text holds the wanted value under `a`.
+fn text_matches(text: &str, wanted: Json) -> bool {
+    let mapping = mapping(json!({"kinds": [{"when": {"sender->a": wanted}, "kind": "note"}]}));
+    let slot = mapping.asked.iter().position(|asked| asked.as_json).expect("a text is read as json");
+    let found = Value::Json(json::at_paths_of_any(text, &mapping.asked[slot]));
+    let row = row(&mapping, &[("sender", found)]);
+    mapping.apply(&row, NOW).is_some_and(|reading| !reading.kinds.is_empty())
+}
+
+#[test]
+fn a_path_into_text_compares_json_scalars() {
+    assert!(text_matches(r#" {"a": "x"} "#, json!("x")) && text_matches(r#"{"a": 1.50}"#, json!(1.5)));
+    assert!(text_matches(r#"{"a": 1, "a": true}"#, json!(true)), "the last of equal keys counts");
+    assert!(text_matches(r#""{\"a\": 2}""#, json!(2)), "a string in a text");
+    assert!(text_matches(r#"{"a": "\u0000"}"#, json!("\0")) && text_matches(r#"{"b": "\u0000\ud83d"}"#, json!(null)));
+}
+
+#[test]
+fn a_text_that_is_no_json_holds_nothing() {
+    for text in
+        ["", " ", "a", "null", "5", "\"a\"", "{", "{\"a\": }", "{\"a\": 1", "{\"a\": 1}}", "{\"a\": 1} x", "{a: 1}"]
+    {
+        assert!(text_matches(text, json!(null)) && !text_matches(text, json!({"not": null})), "{text}");
+    }
+    for python in [r#"{"a": NaN}"#, r#"{"a": 1, "b": NaN}"#, r#"{"a": 1, "b": Infinity}"#, r#"{'a': 1}"#] {
+        assert!(text_matches(python, json!(null)), "{python}");
+    }
+}
+
+#[test]
+fn a_text_is_looked_into_up_to_a_depth_and_a_length() {
+    let nested = |levels: usize| format!(r#"{{"b": {}1{}, "a": 1}}"#, "[".repeat(levels), "]".repeat(levels));
+    assert!(text_matches(&nested(999), json!(1)) && !text_matches(&nested(1_000), json!(1)));
+    assert!(text_matches(&"[".repeat(10_000_000), json!(null)));
+    let long = |bytes: usize| format!(r#"{{"b": "{}", "a": 1}}"#, "x".repeat(bytes - 17));
+    assert!(
+        text_matches(&long(json::LONGEST_TEXT), json!(1)) && !text_matches(&long(json::LONGEST_TEXT + 1), json!(1))
+    );
+    let brackets = format!(r#"{{"b": "{}\"[", "a": 1}}"#, "[".repeat(5_000));
+    assert!(text_matches(&brackets, json!(1)), "those of a text do not nest");
+}
+
+#[test]
+fn a_text_may_be_read_as_it_is_and_as_json() {
+    let both =
+        mapping(json!({"customer": "sender", "kinds": [{"when": {"sender": "x", "sender->a": 1}, "kind": "note"}]}));
+    let forms: Vec<bool> = both.slots().filter(|(column, _)| *column == 4).map(|(_, asked)| asked.as_json).collect();
+    assert_eq!(forms, [false, true]);
+}
+
+#[test]
 fn a_json_column_without_a_path_is_compared_as_a_whole() {
     assert!(json_matches("extra", json!("web"), json!("web")));
     assert!(json_matches("extra", json!(null), json!(null)));
@@ -930,11 +997,11 @@ fn columns_of_the_audit_have_the_types_that_it_shows() {
 }
 
 #[test]
-fn a_path_leads_only_into_json() {
-    let flaw = flaw_of_when(json!({"sender->a": "x"}));
-    let message = "\"sender->a\" of rule 1 of \"kinds\" is a path into a column that is not json";
-    assert_eq!(flaw.detail.as_deref(), Some("Column \"sender\" is of type text."));
-    assert_flaw(flaw, FlawKind::WrongType, message, None);
+fn a_path_leads_only_into_what_may_hold_json() {
+    let flaw = flaw_of_when(json!({"thread->a": "x"}));
+    let message = "\"thread->a\" of rule 1 of \"kinds\" is a path into a column that holds no json";
+    assert_eq!(flaw.detail.as_deref(), Some("Column \"thread\" is of type uuid."));
+    assert_flaw(flaw, FlawKind::WrongType, message, Some("A path leads into json, jsonb, and text that holds json."));
 }
 
 #[test]

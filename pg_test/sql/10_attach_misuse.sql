@@ -134,7 +134,7 @@ SELECT * FROM talkmeter.attach('app.messages', 'agent_red', '{"kinds": [{"when":
 :sqlstate
 SELECT * FROM talkmeter.attach('app.messages', 'agent_red', '{"kinds": [{"when": {"sender": 1}, "kind": "note"}]}');
 :sqlstate
-SELECT * FROM talkmeter.attach('app.messages', 'agent_red', '{"kinds": [{"when": {"sender->x": "y"}, "kind": "note"}]}');
+SELECT * FROM talkmeter.attach('app.messages', 'agent_red', '{"kinds": [{"when": {"private->x": "y"}, "kind": "note"}]}');
 :sqlstate
 SELECT * FROM talkmeter.attach('app.messages', 'agent_red', '{"kinds": [{"when": {"extra->x": {"y": 1}}, "kind": "note"}]}');
 :sqlstate

@@ -3,7 +3,7 @@
 use pgrx::FromDatum;
 use pgrx::prelude::*;
 use std::borrow::Cow;
-use talkmeter_engine::mapping::{Asked, Value, exact_number};
+use talkmeter_engine::mapping::{Asked, Value, exact_number, json};
 
 /// What the document holds at each of the paths. No copy of it stays.
 ///
@@ -22,30 +22,33 @@ pub unsafe fn at_paths(datum: pg_sys::Datum, asked: &Asked) -> Vec<Value<'static
     }
 }
 
-/// A path that leads nowhere and a json null both are `null`.
+/// A path that leads nowhere and a json null both are `null`. A string on the way is read as json.
 ///
 /// SAFETY: the container must be that of a jsonb.
 unsafe fn at_path(root: *mut pg_sys::JsonbContainer, path: &[String], longest: usize) -> Value<'static> {
-    let mut found = pg_sys::JsonbValue::default();
-    let mut container = root;
+    let mut found = pg_sys::JsonbValue { type_: pg_sys::jbvType::jbvBinary, ..Default::default() };
+    found.val.binary.data = root;
     // SAFETY: the server answers with a value in `found`, which points into the document, or with null.
     unsafe {
-        let Some((last, before)) = path.split_last() else {
-            return match pg_sys::JsonbExtractScalar(root, &mut found) {
-                true => scalar(&found, longest),
-                false => Value::Present,
-            };
-        };
-        for step in before {
-            if !step_into(container, step, &mut found) || found.type_ != pg_sys::jbvType::jbvBinary {
-                return Value::Null;
+        // A scalar alone is stored as an array of one.
+        if (*root).header & pg_sys::JB_FSCALAR != 0 {
+            pg_sys::JsonbExtractScalar(root, &mut found);
+        }
+        for (index, step) in path.iter().enumerate() {
+            match found.type_ {
+                pg_sys::jbvType::jbvBinary => {
+                    if !step_into(found.val.binary.data, step, &mut found) {
+                        return Value::Null;
+                    }
+                }
+                pg_sys::jbvType::jbvString => {
+                    let text = std::str::from_utf8(string(&found)).unwrap_or_default();
+                    return json::at_path_of_string(text, &path[index..], longest);
+                }
+                _ => return Value::Null,
             }
-            container = found.val.binary.data;
         }
-        match step_into(container, last, &mut found) {
-            true => scalar(&found, longest),
-            false => Value::Null,
-        }
+        scalar(&found, longest)
     }
 }
 
@@ -55,12 +58,7 @@ unsafe fn at_path(root: *mut pg_sys::JsonbContainer, path: &[String], longest: u
 unsafe fn step_into(container: *mut pg_sys::JsonbContainer, step: &str, found: &mut pg_sys::JsonbValue) -> bool {
     // SAFETY: as the caller promises; each access is used on the kind of container that it is for.
     unsafe {
-        let header = (*container).header;
-        // A scalar alone is stored as an array of one.
-        if header & pg_sys::JB_FSCALAR != 0 {
-            return false;
-        }
-        if header & pg_sys::JB_FOBJECT != 0 {
+        if (*container).header & pg_sys::JB_FOBJECT != 0 {
             let key = step.as_ptr().cast();
             return !pg_sys::getKeyJsonValueFromContainer(container, key, step.len() as i32, found).is_null();
         }
@@ -86,8 +84,7 @@ unsafe fn scalar(found: &pg_sys::JsonbValue, longest: usize) -> Value<'static> {
             pg_sys::jbvType::jbvNull => Value::Null,
             pg_sys::jbvType::jbvBool => Value::Boolean(found.val.boolean),
             pg_sys::jbvType::jbvString if found.val.string.len as usize <= longest => {
-                let bytes = std::slice::from_raw_parts(found.val.string.val.cast(), found.val.string.len as usize);
-                Value::Text(Cow::Owned(String::from_utf8_lossy(bytes).into_owned()))
+                Value::Text(Cow::Owned(String::from_utf8_lossy(string(found)).into_owned()))
             }
             pg_sys::jbvType::jbvNumeric => {
                 let number = AnyNumeric::from_datum(pg_sys::Datum::from(found.val.numeric), false).expect("not null");
@@ -96,4 +93,10 @@ unsafe fn scalar(found: &pg_sys::JsonbValue, longest: usize) -> Value<'static> {
             _ => Value::Present,
         }
     }
+}
+
+/// SAFETY: the value must be a string that the server has found, and its document must outlive the result.
+unsafe fn string(found: &pg_sys::JsonbValue) -> &[u8] {
+    // SAFETY: as the caller promises.
+    unsafe { std::slice::from_raw_parts(found.val.string.val.cast(), found.val.string.len as usize) }
 }

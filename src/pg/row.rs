@@ -17,15 +17,63 @@ pub struct Reader {
     /// The column's number in the table.
     pub number: i16,
     base_type: pg_sys::Oid,
+    form: Form,
     /// The zone of a timestamp without one.
     timezone: Option<String>,
-    is_enum: bool,
     asked: Asked,
+}
+
+/// How a type is read. What there is to decide is decided once, and not for each row.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Text,
+    PaddedText,
+    /// Text that may be json.
+    JsonInText,
+    Enum,
+    Uuid,
+    Int2,
+    Int4,
+    Int8,
+    Boolean,
+    Float4,
+    Float8,
+    Numeric,
+    Json,
+    Jsonb,
+    Timestamptz,
+    Timestamp,
+    /// Not at all.
+    Other,
+}
+
+impl Form {
+    fn of(base_type: pg_sys::Oid, asked: &Asked) -> Form {
+        match base_type {
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID if asked.as_json => Form::JsonInText,
+            pg_sys::TEXTOID | pg_sys::VARCHAROID => Form::Text,
+            pg_sys::BPCHAROID => Form::PaddedText,
+            pg_sys::UUIDOID => Form::Uuid,
+            pg_sys::INT2OID => Form::Int2,
+            pg_sys::INT4OID => Form::Int4,
+            pg_sys::INT8OID => Form::Int8,
+            pg_sys::BOOLOID => Form::Boolean,
+            pg_sys::FLOAT4OID => Form::Float4,
+            pg_sys::FLOAT8OID => Form::Float8,
+            pg_sys::NUMERICOID => Form::Numeric,
+            pg_sys::JSONOID => Form::Json,
+            pg_sys::JSONBOID => Form::Jsonb,
+            pg_sys::TIMESTAMPTZOID => Form::Timestamptz,
+            pg_sys::TIMESTAMPOID => Form::Timestamp,
+            _ => Form::Other,
+        }
+    }
 }
 
 impl Reader {
     pub fn new(number: i16, base_type: pg_sys::Oid, is_enum: bool, timezone: Option<String>, asked: Asked) -> Reader {
-        Reader { number, base_type, timezone, is_enum, asked }
+        let form = if is_enum { Form::Enum } else { Form::of(base_type, &asked) };
+        Reader { number, base_type, form, timezone, asked }
     }
 
     /// Whether this reads columns of that type, which is under all domains.
@@ -42,27 +90,29 @@ impl Reader {
         if is_null {
             return Value::Null;
         }
-        if self.is_enum {
-            return Value::Text(Cow::Owned(output(pg_sys::F_ENUM_OUT, datum)));
-        }
-        // SAFETY: the column is of the type that is matched; a table whose column changed its type is mapped anew.
+        // SAFETY: the column is of the type that is read; a table whose column changed its type is mapped anew.
         unsafe {
-            match self.base_type {
-                pg_sys::TEXTOID | pg_sys::VARCHAROID => text(datum, self.asked.longest),
-                pg_sys::BPCHAROID => with_text(datum, |text| short(text.trim_end_matches(' '), self.asked.longest)),
-                pg_sys::UUIDOID => Value::Text(Cow::Owned(output(pg_sys::F_UUID_OUT, datum))),
-                pg_sys::INT2OID => Value::Integer(i64::from(datum.value() as i16)),
-                pg_sys::INT4OID => Value::Integer(i64::from(datum.value() as i32)),
-                pg_sys::INT8OID => Value::Integer(datum.value() as i64),
-                pg_sys::BOOLOID => Value::Boolean(datum.value() as u8 != 0),
-                pg_sys::FLOAT4OID => Value::Float(f64::from(f32::from_bits(datum.value() as u32))),
-                pg_sys::FLOAT8OID => Value::Float(f64::from_bits(datum.value() as u64)),
-                pg_sys::NUMERICOID => number(datum),
-                pg_sys::JSONOID => Value::Json(with_text(datum, |text| json::at_paths(text, &self.asked))),
-                pg_sys::JSONBOID => Value::Json(jsonb::at_paths(datum, &self.asked)),
-                pg_sys::TIMESTAMPTZOID => Value::Time(Timestamp::from(datum.value() as i64).finite()),
-                pg_sys::TIMESTAMPOID => Value::Time(self.instant(datum)),
-                _ => Value::Present,
+            match self.form {
+                Form::Text => text(datum, self.asked.longest),
+                Form::PaddedText => with_text(datum, |text| short(text.trim_end_matches(' '), self.asked.longest)),
+                Form::JsonInText if pg_sys::toast_raw_datum_size(datum) > json::LONGEST_TEXT + pg_sys::VARHDRSZ => {
+                    Value::Json(vec![Value::Null; self.asked.paths.len()])
+                }
+                Form::JsonInText => Value::Json(with_text(datum, |text| json::at_paths_of_any(text, &self.asked))),
+                Form::Enum => Value::Text(Cow::Owned(output(pg_sys::F_ENUM_OUT, datum))),
+                Form::Uuid => Value::Text(Cow::Owned(output(pg_sys::F_UUID_OUT, datum))),
+                Form::Int2 => Value::Integer(i64::from(datum.value() as i16)),
+                Form::Int4 => Value::Integer(i64::from(datum.value() as i32)),
+                Form::Int8 => Value::Integer(datum.value() as i64),
+                Form::Boolean => Value::Boolean(datum.value() as u8 != 0),
+                Form::Float4 => Value::Float(f64::from(f32::from_bits(datum.value() as u32))),
+                Form::Float8 => Value::Float(f64::from_bits(datum.value() as u64)),
+                Form::Numeric => number(datum),
+                Form::Json => Value::Json(with_text(datum, |text| json::at_paths(text, &self.asked))),
+                Form::Jsonb => Value::Json(jsonb::at_paths(datum, &self.asked)),
+                Form::Timestamptz => Value::Time(Timestamp::from(datum.value() as i64).finite()),
+                Form::Timestamp => Value::Time(self.instant(datum)),
+                Form::Other => Value::Present,
             }
         }
     }

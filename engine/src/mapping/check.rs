@@ -72,7 +72,8 @@ impl<'a> Checker<'a> {
 
     /// A condition on a column, or on what a path into it leads to.
     pub(crate) fn asking(&mut self, column: usize, path: Vec<String>, any_of: Vec<Wanted>, negated: bool) -> Condition {
-        let slot = self.slot(column);
+        let is_text = matches!(self.columns[column].class, Class::Text | Class::PaddedText);
+        let slot = self.slot_as(column, is_text && !path.is_empty());
         let asked = &mut self.asked[slot];
         let texts = any_of.iter().filter_map(|wanted| match wanted {
             Wanted::Text(text) => Some(text.len()),
@@ -107,14 +108,17 @@ impl<'a> Checker<'a> {
     }
 
     pub(crate) fn slot(&mut self, column: usize) -> usize {
-        match self.slots.iter().position(|slot| *slot == column) {
-            Some(slot) => slot,
-            None => {
-                self.slots.push(column);
-                self.asked.push(Asked::default());
-                self.slots.len() - 1
-            }
-        }
+        self.slot_as(column, false)
+    }
+
+    /// A text may be read both as it is and as json: that takes two slots.
+    fn slot_as(&mut self, column: usize, as_json: bool) -> usize {
+        let mut slots = self.slots.iter().zip(&self.asked);
+        slots.position(|(slot, asked)| (*slot, asked.as_json) == (column, as_json)).unwrap_or_else(|| {
+            self.slots.push(column);
+            self.asked.push(Asked { as_json, ..Asked::default() });
+            self.slots.len() - 1
+        })
     }
 
     /// The column that `key` names, or the one called `default`.
@@ -322,12 +326,14 @@ impl<'a> Checker<'a> {
             Json::Array(list) => list.as_slice(),
             scalar => std::slice::from_ref(scalar),
         };
+        let at_path = Column { class: Class::Json, ..column.clone() };
+        let compared = if path.is_empty() { column } else { &at_path };
         let any_of =
-            scalars.iter().map(|scalar| wanted_value(scalar, name, column, place)).collect::<Result<_, _>>()?;
+            scalars.iter().map(|scalar| wanted_value(scalar, name, compared, place)).collect::<Result<_, _>>()?;
         Ok(self.asking(index, path, any_of, negated))
     }
 
-    /// A column, or `column->step->step` into a json column. A column whose own name holds an arrow wins.
+    /// A column, or `column->step->step` into one of json or text. A column whose own name holds an arrow wins.
     fn column_and_path(&self, name: &str, place: &str) -> Result<(usize, Vec<String>), Flaw> {
         if let Some(index) = self.find(name) {
             return Ok((index, Vec::new()));
@@ -335,9 +341,10 @@ impl<'a> Checker<'a> {
         let mut steps = name.split("->").map(str::to_owned);
         let index = self.column(&steps.next().unwrap_or_default(), place)?;
         let column = &self.columns[index];
-        if column.class != Class::Json {
-            return Err(Flaw::wrong_type(format!("\"{name}\" of {place} is a path into a column that is not json"))
-                .detail(format!("Column \"{}\" is of type {}.", column.name, column.type_name)));
+        if !matches!(column.class, Class::Json | Class::Text | Class::PaddedText) {
+            return Err(Flaw::wrong_type(format!("\"{name}\" of {place} is a path into a column that holds no json"))
+                .detail(format!("Column \"{}\" is of type {}.", column.name, column.type_name))
+                .hint("A path leads into json, jsonb, and text that holds json."));
         }
         let steps: Vec<String> = steps.collect();
         if steps.iter().any(String::is_empty) {

@@ -81,7 +81,7 @@ pub enum Value<'a> {
         start: Cow<'a, str>,
         bytes: usize,
     },
-    /// What json holds at each of the paths that are asked of it ([`Asked`]).
+    /// What json, or text that is read as json, holds at each of the paths that are asked of it ([`Asked`]).
     Json(Vec<Value<'a>>),
     /// `None` is an infinite time or one that the engine's clock cannot hold.
     Time(Option<Instant>),
@@ -94,13 +94,15 @@ pub enum Value<'a> {
 pub struct Asked {
     /// Of json: steps that lead into it; none for the value itself.
     pub paths: Vec<Vec<String>>,
+    /// A text is read as json.
+    pub as_json: bool,
     /// The bytes of the longest text that anything is compared with, and at least those of the longest key.
     pub longest: usize,
 }
 
 impl Default for Asked {
     fn default() -> Asked {
-        Asked { paths: Vec::new(), longest: LONGEST_KEY }
+        Asked { paths: Vec::new(), as_json: false, longest: LONGEST_KEY }
     }
 }
 
@@ -225,7 +227,7 @@ pub(crate) enum Wanted {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Condition {
     pub(crate) slot: usize,
-    /// Of a json column: which of the paths of its [`Asked`].
+    /// Of json: which of the paths of its [`Asked`].
     pub(crate) path: usize,
     pub(crate) any_of: Vec<Wanted>,
     /// `{"not": ...}`: any value but these.

@@ -149,3 +149,73 @@ fn a_rule_may_say_what_a_value_is_not() {
         ["starts_on of lutingenie@1 holds customer_message; an excluded rule matched: campaign"]
     );
 }
+
+// --- JSON in text, and in strings ---
+
+#[test]
+fn json_in_a_string_of_a_json_column_is_looked_into() {
+    for json in ["json", "jsonb"] {
+        let database = Database::fresh("ways_in");
+        let mut session = database.connect();
+        session.run(&format!(
+            "CREATE TABLE messages (id serial PRIMARY KEY, account_id int NOT NULL, conversation_id int NOT NULL,
+                 message_type int NOT NULL, created_at timestamp NOT NULL, content_attributes {json} DEFAULT '{{}}', sender_type varchar);
+             CREATE INDEX ON messages (conversation_id)"
+        ));
+        let mapping = r#"{"tenant": "account_id", "timezone": "UTC", "kinds": [
+            {"when": {"message_type": 0}, "kind": "customer_message"},
+            {"when": {"sender_type": "Captain::Assistant", "content_attributes->external_error": null}, "kind": "ai_reply"},
+            {"when": {"sender_type": "Captain::Assistant"}, "kind": "error"}, {"kind": "system_message"}]}"#;
+        attach(&mut session, "messages", "lutingenie", PLAN, mapping);
+        session.run(&format!(
+            r#"INSERT INTO messages (account_id, conversation_id, message_type, sender_type, created_at, content_attributes) VALUES
+                 (1, 1, 0, 'Contact', '2026-03-02 09:00', '{{}}'),
+                 (1, 1, 1, 'Captain::Assistant', '2026-03-02 09:00:05', '{{"external_error": "131047"}}'),
+                 (1, 2, 0, 'Contact', '2026-03-02 09:00', '"{{}}"'),
+                 (1, 2, 1, 'Captain::Assistant', '2026-03-02 09:00:05', to_{json}('{{"external_error": "131047"}}'::text)),
+                 (1, 3, 0, 'Contact', '2026-03-02 09:00', '"no json"'),
+                 (1, 3, 1, 'Captain::Assistant', '2026-03-02 09:00:05', to_{json}('{{"items": [NaN]}}'::text))"#
+        ));
+        let parts = "SELECT conversation, billable, ai_replies FROM talkmeter.parts ORDER BY 1";
+        assert_eq!(session.lines(parts), ["1|f|0", "2|f|0", "3|t|1"], "{json}");
+    }
+}
+
+#[test]
+fn json_in_a_text_column_says_the_same_now_and_later() {
+    let database = Database::fresh("ways_in");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE m (id int PRIMARY KEY, tenant_id text DEFAULT 'acme', conversation_id text, created_at timestamptz,
+             data text, kept varchar(2000000))",
+    );
+    session.run("CREATE INDEX ON m (conversation_id)");
+    let mapping = r#"{"kinds": [{"when": {"data->who": "customer"}, "kind": "customer_message"},
+            {"when": {"data->parse->by->0": "bot", "kept->ok": {"not": null}}, "kind": "ai_reply"}],
+        "excluded": [{"when": {"data->meta->test": true}, "because": "test"}]}"#;
+    attach(&mut session, "m", "lutingenie", PLAN, mapping);
+    let say = |id: u32, conversation: &str, time: &str, data: &str, kept: &str| {
+        format!("INSERT INTO m VALUES ({id}, 'acme', '{conversation}', '2026-03-01 {time}+00', {data}, {kept});")
+    };
+    let (customer, bot) = (r#"'{"who": "customer"}'"#, r#"'{"parse": "{\"by\": [\"bot\"]}", "x": "\u0000"}'"#);
+    let long = r#"'{"x": "' || repeat('y', 1000000) || '", "ok": 0}'"#;
+    session.run(&[say(1, "a", "10:00", customer, "NULL"), say(2, "a", "10:05", bot, long)].concat());
+    // Late, so that the conversation is read again.
+    session.run(&say(3, "a", "09:58", customer, "'{'"));
+    session.run(&say(4, "b", "10:00", r#"'{"who": "customer", "meta": {"test": true}}'"#, "NULL"));
+    let deep = "repeat('[', 20000000)";
+    session.run(&[say(5, "a", "10:06", deep, "NULL"), say(6, "a", "10:07", r#"'{"who": NaN}'"#, "NULL")].concat());
+    assert_eq!(reasons(&mut session), ["no_kind", "no_kind"]);
+    session.run(&format!("UPDATE m SET data = {customer} WHERE id >= 5"));
+    assert_eq!(
+        session.lines("SELECT conversation, billable, message_count FROM talkmeter.parts ORDER BY 1"),
+        ["a|t|5", "b|f|1"]
+    );
+    assert_eq!((reasons(&mut session), session.lines("SELECT problem FROM talkmeter.verify()")), (vec![], vec![]));
+    session.run("SELECT talkmeter.reconcile('2026-03-01')");
+    assert_eq!(session.lines("SELECT charged, recounted, unprovable FROM talkmeter.reconciliations"), ["1|1|0"]);
+    assert_eq!(
+        session.lines("SELECT message_id, min(event) FROM talkmeter.explain('acme', 'a') GROUP BY 1 HAVING message_id IS NOT NULL ORDER BY 1"),
+        ["1|customer_message", "2|ai_reply", "3|customer_message", "5|customer_message", "6|customer_message"]
+    );
+}
