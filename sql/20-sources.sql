@@ -50,11 +50,24 @@ COMMENT ON COLUMN talkmeter.source.columns IS
     'The columns that the mapping names: number, type and name at attach, brought up to date by the sweep';
 COMMENT ON COLUMN talkmeter.source.strict IS 'A row that cannot be metered raises an error instead of going to quarantine';
 COMMENT ON COLUMN talkmeter.source.starts_at IS
-    'Rows of before are no events: -infinity if the table was empty at attach, else the attach instant';
+    'Rows of before are no events: -infinity if the table was empty at its first attach, else the instant of that';
 COMMENT ON COLUMN talkmeter.source.attached_at IS 'When it was attached last';
 COMMENT ON COLUMN talkmeter.source.attached_by IS 'Who attached it last';
 COMMENT ON COLUMN talkmeter.source.detached_at IS 'When it was detached; null while attached';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.source', '');
+
+CREATE TABLE talkmeter.source_gap (
+    source_id integer NOT NULL,
+    from_time timestamptz NOT NULL,
+    until_time timestamptz NOT NULL,
+    PRIMARY KEY (source_id, from_time)
+);
+REVOKE ALL ON talkmeter.source_gap FROM PUBLIC;
+COMMENT ON TABLE talkmeter.source_gap IS 'Spans of time in which a table was not attached, between two attaches: rows dated within are no events';
+COMMENT ON COLUMN talkmeter.source_gap.source_id IS 'The table';
+COMMENT ON COLUMN talkmeter.source_gap.from_time IS 'When it was detached';
+COMMENT ON COLUMN talkmeter.source_gap.until_time IS 'When it was attached again; a row dated at this instant is an event';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.source_gap', '');
 
 CREATE FUNCTION talkmeter.is_source(relation regclass, relation_name text, relation_origin text) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off

@@ -27,6 +27,14 @@ CREATE VIEW talkmeter.sources AS
 REVOKE ALL ON talkmeter.sources FROM PUBLIC;
 COMMENT ON VIEW talkmeter.sources IS 'The attached tables';
 
+CREATE VIEW talkmeter.source_gaps AS
+    SELECT s.relation AS source, g.from_time, g.until_time
+    FROM talkmeter.source_gap AS g
+    JOIN talkmeter.source AS s USING (source_id)
+    WHERE s.detached_at IS NULL;
+REVOKE ALL ON talkmeter.source_gaps FROM PUBLIC;
+COMMENT ON VIEW talkmeter.source_gaps IS 'Spans of time, of attached tables, whose rows are no events, because the table was detached meanwhile';
+
 CREATE VIEW talkmeter.quarantine AS
     SELECT s.relation AS source, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.quarantined_at,
         q.detail, q.mark_kind,

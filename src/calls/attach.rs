@@ -356,8 +356,15 @@ const RECORD: &str = "
     ON CONFLICT (relation, role) DO UPDATE
     SET relation_origin = excluded.relation_origin, relation_name = excluded.relation_name, policy = excluded.policy,
         default_plan = excluded.default_plan, mapping = excluded.mapping, columns = excluded.columns,
-        strict = excluded.strict, starts_at = excluded.starts_at, attached_at = excluded.attached_at,
-        attached_by = excluded.attached_by, members = excluded.members, detached_at = NULL";
+        strict = excluded.strict, attached_at = excluded.attached_at, attached_by = excluded.attached_by,
+        members = excluded.members, detached_at = NULL";
+
+// What was inserted meanwhile was not metered; a clock that was set back leaves no gap.
+const GAP: &str = "
+    INSERT INTO talkmeter.source_gap (source_id, from_time, until_time)
+    SELECT s.source_id, s.detached_at, $3
+    FROM talkmeter.source AS s
+    WHERE s.relation = $1::oid::regclass AND s.role = $2 AND s.role = 'messages' AND s.detached_at < $3";
 
 fn record(
     connection: &Connection,
@@ -372,6 +379,7 @@ fn record(
         true => Instant::BEGINNING,
         false => now,
     };
+    connection.run(GAP, &[arg(source), arg(how.role.name()), arg(Timestamp::from(now))]);
     connection.run(
         RECORD,
         &[

@@ -183,13 +183,13 @@ fn own_rows(
 
 fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value], latest: Instant) {
     let (before, after) = (mapping.read(old, latest), mapping.read(new, latest));
-    let is_before_start = |at: Option<Instant>| at.is_some_and(|at| at < source.starts_at);
-    if before == after || (is_before_start(before.at) && is_before_start(after.at)) {
+    let is_ignored = |at: Option<Instant>| at.is_some_and(|at| source.ignores(at));
+    if before == after || (is_ignored(before.at) && is_ignored(after.at)) {
         return;
     }
     queue::set_aside(&Aside::Left(row_name(source, mapping, old, latest)));
     // A row that cannot be read any more counts as deleted: what it was metered as stays.
-    let operation = match after.refusal.is_none() && !is_before_start(after.at) {
+    let operation = match after.refusal.is_none() && !is_ignored(after.at) {
         true => Operation::Remove,
         false => Operation::Delete,
     };
@@ -197,7 +197,7 @@ fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value],
     note_row(source, mapping, new, latest);
 }
 
-/// Notes that a row lost its events. A row dated before the start had none.
+/// Notes that a row lost its events. A row of a time that is ignored had none.
 fn note_gone(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
     if entry(source, mapping, row, latest).is_some() {
         return;
@@ -253,11 +253,11 @@ fn note_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) 
 /// Why a row cannot be metered, if it cannot.
 pub fn entry(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) -> Option<Entry> {
     let reading = mapping.apply(row, latest)?;
-    let before_start = reading.at.is_some_and(|at| at < source.starts_at);
-    let (reason, detail) = match reading.refusal {
-        Some(refusal) => (refusal.name(), reading.too_long_in_words()),
-        None if before_start => ("time_out_of_range", Some(source.start_in_words())),
-        None => return None,
+    let ignored = reading.at.filter(|at| source.ignores(*at));
+    let (reason, detail) = match (reading.refusal, ignored) {
+        (Some(refusal), _) => (refusal.name(), reading.too_long_in_words()),
+        (None, Some(at)) => ("time_out_of_range", Some(source.ignores_because(at))),
+        (None, None) => return None,
     };
     Some(Entry { row: RowName::of(source.id, &reading), reason: reason.into(), detail, ..Entry::default() })
 }

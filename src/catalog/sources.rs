@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Asked, Class, Column, Mapping};
+use talkmeter_engine::period::Period;
 use talkmeter_engine::status;
 
 thread_local! {
@@ -61,17 +62,38 @@ pub struct Source {
     pub default_plan: Option<String>,
     pub strict: bool,
     /// Rows dated before this instant are ignored.
-    pub starts_at: Instant,
+    starts_at: Instant,
+    /// While it was detached: rows dated within are ignored too.
+    gaps: Vec<Period>,
     pub layout: Layout,
     /// How its rows are read later, or why they cannot be.
     pub query: Result<SourceQuery, String>,
 }
 
 impl Source {
-    /// Why a row dated before the start is ignored.
-    pub fn start_in_words(&self) -> String {
-        let start = self.starts_at.calendar().map(|start| start.to_rfc3339()).unwrap_or_default();
-        format!("The table held rows when it was attached, so only rows at or after {start} are events.")
+    /// Whether a row of that time is no event: it lies before the start, or in a gap (rule 2.7).
+    pub fn ignores(&self, at: Instant) -> bool {
+        at < self.starts_at || self.gap_at(at).is_some()
+    }
+
+    fn gap_at(&self, at: Instant) -> Option<&Period> {
+        self.gaps.iter().find(|gap| gap.holds(at))
+    }
+
+    /// Why a row of a time that is ignored is no event.
+    pub fn ignores_because(&self, at: Instant) -> String {
+        let shown = |at: Instant| at.calendar().map(|at| at.to_rfc3339()).unwrap_or_default();
+        match self.gap_at(at) {
+            Some(Period { start, end }) => format!(
+                "The table was detached from {} until {}, and rows dated within are no events.",
+                shown(*start),
+                shown(*end)
+            ),
+            None => format!(
+                "The table held rows when it was attached, so only rows at or after {} are events.",
+                shown(self.starts_at)
+            ),
+        }
     }
 }
 
@@ -216,6 +238,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     };
     let starts_at = row.value::<Timestamp>().bound();
     let is_attached = fires_on.is_none() && row.value();
+    let gaps = gaps(connection, id);
     watch(attached);
     let columns = relation::columns(connection, attached);
     let fired = match fires_on.filter(|fires_on| *fires_on != attached) {
@@ -237,7 +260,15 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
         }
         Layout::Whole { .. } => Err("The table is not attached.".into()),
     };
-    Some(Rc::new(Source { id, relation: attached, role, policy, default_plan, strict, starts_at, layout, query }))
+    Some(Rc::new(Source { id, relation: attached, role, policy, default_plan, strict, starts_at, gaps, layout, query }))
+}
+
+const GAPS: &str = "SELECT g.from_time, g.until_time FROM talkmeter.source_gap AS g WHERE g.source_id = $1";
+
+fn gaps(connection: &Connection, source: i32) -> Vec<Period> {
+    let bound = |row: &mut Row| row.value::<Timestamp>().bound();
+    let rows = connection.run(GAPS, &[arg(source)]);
+    rows.iter().map(|mut row| Period { start: bound(&mut row), end: bound(&mut row) }).collect()
 }
 
 const HAS_TRIGGER: &str = "

@@ -190,7 +190,7 @@ fn for_each_row(
         let (Some(at), None) = (reading.at, reading.refusal) else { return };
         let same = reading.tenant.as_deref() == Some(wanted.tenant)
             && reading.conversation.as_deref() == Some(wanted.conversation);
-        if same && at >= source.starts_at {
+        if same && !source.ignores(at) {
             each(row, Metered { conversation, reading: &reading, at });
         }
     })

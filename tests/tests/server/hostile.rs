@@ -243,11 +243,12 @@ const COLUMNS: &str =
 fn attach_trapped(table: &str) {
     let (_database, mut session, mut clerk) = with_trap();
     clerk.run(table);
+    // A row that attach finds.
+    clerk.run("INSERT INTO messages (id, tenant_id, conversation_id) VALUES (2, 'acme', 'c')");
     attach(&mut clerk, "messages", "lutingenie", PLAN, EXCHANGES);
     clerk.run("INSERT INTO messages (id, tenant_id, conversation_id) VALUES (1, 'acme', 'c')");
     session.run("SELECT * FROM talkmeter.health()");
     clerk.run("SELECT talkmeter.detach('messages')");
-    // Now there are rows that attach finds.
     attach(&mut clerk, "messages", "lutingenie", PLAN, EXCHANGES);
     assert_eq!(counted(&mut session), ["acme|c|2"]);
     assert_eq!(session.line("SELECT starts_at > '-infinity' FROM talkmeter.sources"), "t");

@@ -31,6 +31,7 @@ mod periods;
 mod progress;
 mod protocol;
 mod random_calls;
+mod reattach;
 mod reconcile;
 mod rewrites;
 mod rights;

@@ -218,10 +218,9 @@ fn a_conversation_remembers_its_tables_when_it_is_folded_again_retried_detached_
     owner.run("REVOKE SELECT ON other.t FROM current_user");
     assert_eq!(session.lines(remembered), ["own|{1,2}", "shared|{1,2}"]);
     session.run("SELECT talkmeter.mark('acme', 'own', 'close', '2026-03-01 10:01+00')");
-    // What lies before the second attach is lost to the conversation that it was read for.
     assert_eq!(
         session.lines("SELECT conversation, reason FROM talkmeter.quarantine ORDER BY 1"),
-        ["own|source_unreadable", "shared|sealed"]
+        ["own|source_unreadable"]
     );
 }
 
