@@ -43,6 +43,10 @@ const SHORTEST: i64 = 15 * DAY;
 /// change.
 const SAME: i64 = DAY / 2;
 
+fn near(a: Instant, b: Instant) -> bool {
+    a.since(b).saturating_abs() < SAME
+}
+
 /// Prepaid units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pack {
@@ -257,14 +261,12 @@ impl Account {
 
     /// The period that was opened as this one.
     fn opened(&self, computed: Period) -> Option<Period> {
-        let near = |a: Instant, b: Instant| a.since(b).saturating_abs() < SAME;
         let same = |opened: &&Period| near(opened.start, computed.start) && near(opened.end, computed.end);
         self.used.keys().find(same).copied()
     }
 
     /// A period that is not opened yet, between those that are.
     fn fitted(&self, computed: Period) -> Period {
-        let near = |a: Instant, b: Instant| a.since(b).saturating_abs() < SAME;
         let start = self.used.keys().map(|opened| opened.end).find(|end| near(*end, computed.start));
         let end = self.used.keys().map(|opened| opened.start).find(|start| near(*start, computed.end));
         Period { start: start.unwrap_or(computed.start), end: end.unwrap_or(computed.end) }

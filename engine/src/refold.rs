@@ -256,11 +256,21 @@ fn last_ended(effects: &[Effect]) -> Option<&Part> {
     })
 }
 
-/// The last part, by index, of whose events not all are there any more, unless by a change.
+/// Whether a part counted rows that are not among the events that are there now, in order.
+pub fn has_lost_rows(part: &Part, log: &[Placed]) -> bool {
+    has_lost(part, log, &Changes::default())
+}
+
+/// Whether a part counted rows that are there no more, unless by a change.
+fn has_lost(part: &Part, log: &[Placed], changes: &Changes) -> bool {
+    found(part, &part.first_event, log, changes) < part.event_count
+}
+
+/// The last part, by index, that has lost rows.
 fn last_sealed(parts: &[Part], log: &[Placed], changes: &Changes, pulse: &impl Fn()) -> Option<usize> {
     parts.iter().rposition(|part| {
         pulse();
-        found(part, &part.first_event, log, changes) < part.event_count
+        has_lost(part, log, changes)
     })
 }
 

@@ -11,6 +11,7 @@ use crate::catalog::reading;
 use crate::catalog::sources::{Layout, Role, Source};
 use crate::meter::commit;
 use crate::pg::clock::{self, Timestamp};
+use crate::pg::limit::heed_cancel;
 use crate::pg::locks::{self, Conversations};
 use crate::pg::progress::Progress;
 use crate::pg::rights::as_owner;
@@ -223,7 +224,7 @@ fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_a
         after = last.id;
         as_owner(|| connected(|connection| note_again(connection, &entries)));
         looked_at(entries.len());
-        pgrx::check_for_interrupts!();
+        heed_cancel();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::meter::batch::{BATCH, Batch};
 use crate::meter::commit;
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
+use crate::pg::limit::heed_cancel;
 use crate::pg::locks::{self, Conversations};
 use crate::pg::procedure;
 use crate::pg::progress::Progress;
@@ -164,7 +165,7 @@ impl Sweep {
 
     /// Sweeps the next tenants, or conversations, at most so many of these at once; false if nothing is left.
     fn advance(&mut self, most: usize) -> bool {
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         let mut keys = as_owner(|| connected(|connection| due(connection, self.as_of, &self.after.from(), most)));
         // Rows whose time has come count before time does, and are alone: they lock their tenant.
         match self.future.first() {
@@ -319,7 +320,7 @@ fn pass_time(mut keys: Vec<Owned>, as_of: Instant, goes_on: bool, locked: Locked
             ended += (0..batch.conversations.len()).filter(|index| batch.pass_time(*index, as_of)).count() as i64;
             batch.write().iter().for_each(|posting| postings.push(posting));
         });
-        pgrx::check_for_interrupts!();
+        heed_cancel();
         let place = Place::Conversation(keys.pop().unwrap_or_default());
         keys.clear();
         if goes_on {

@@ -8,8 +8,7 @@
 use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Layout, Source};
 use crate::pg::error::failure;
-use crate::pg::limit;
-use crate::pg::limit::heed_cancel;
+use crate::pg::limit::{self, heed_cancel};
 use crate::pg::rights::as_table_owner;
 use crate::pg::row::Reader;
 use crate::pg::settings;

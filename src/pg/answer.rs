@@ -1,5 +1,6 @@
 //! How does a function answer with the rows of a query, however many they are?
 
+use crate::pg::limit::heed_cancel;
 use crate::pg::sql::{Arg, Connection};
 use pgrx::prelude::*;
 use std::ffi::{CStr, CString};
@@ -52,7 +53,7 @@ impl Answer {
                 }
                 self.keep(pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize);
                 pg_sys::SPI_freetuptable(pg_sys::SPI_tuptable);
-                pgrx::check_for_interrupts!();
+                heed_cancel();
             }
             pg_sys::SPI_cursor_close(portal);
         }

@@ -1,5 +1,6 @@
 //! How far has long work come? Any other session sees it in `pg_stat_activity`, and so in `talkmeter.progress`.
 
+use crate::pg::limit::heed_cancel;
 use pgrx::prelude::*;
 use std::ffi::{CStr, CString};
 
@@ -32,7 +33,7 @@ impl Progress {
     pub fn advance(&mut self, by: usize) {
         self.done += by;
         self.show();
-        pgrx::check_for_interrupts!();
+        heed_cancel();
     }
 
     fn show(&self) {

@@ -4,7 +4,7 @@ use crate::capture::entry::Key;
 use crate::catalog::Catalog;
 use crate::catalog::reading::Patience;
 use crate::meter::batch::{BATCH, Batch};
-use crate::meter::history::{self, Conversations, Log, WantedEvents};
+use crate::meter::history::{self, Conversations, WantedEvents};
 use crate::meter::part_table::{self, FromPlace, parts_from};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::limit::heed_cancel;
@@ -15,7 +15,7 @@ use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order;
 use talkmeter_engine::part::{Opening, Part, UnknownPolicy};
 use talkmeter_engine::period::Period;
-use talkmeter_engine::refold::{Before, Changes, Placed, opened_at, refold};
+use talkmeter_engine::refold::{Before, Changes, Placed, has_lost_rows, opened_at, refold};
 
 /// A conversation as its messages have it.
 pub struct Recounted<'a> {
@@ -95,7 +95,7 @@ fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<
     let stored = parts_from(connection, &batch.catalog, &from);
     let all = keys.iter().zip(logs).zip(stored).enumerate();
     all.map(|(index, ((key, log), stored))| {
-        let proof = log.ok().filter(|log| !stored.iter().any(|part| has_lost_rows(part, log)));
+        let proof = log.ok().filter(|log| !stored.iter().any(|part| has_lost_rows(part, &log.events)));
         let is_unprovable = proof.is_none();
         let parts = match proof {
             Some(log) => folded(&mut batch, index, log.events, &stored, policy),
@@ -104,13 +104,6 @@ fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<
         Recounted { key: *key, parts, is_unprovable }
     })
     .collect()
-}
-
-/// Whether a part counted rows that are gone.
-fn has_lost_rows(part: &Part, log: &Log) -> bool {
-    let begin = log.events.partition_point(|placed| placed.place < part.first_event);
-    let end = log.events.partition_point(|placed| placed.place <= part.last_event);
-    ((end - begin) as i64) < part.event_count
 }
 
 /// The parts of the conversation of that index, folded from its start: under a policy, or under those that were in

@@ -16,7 +16,8 @@ fn address_space(pid: i32) -> u64 {
 /// Limits the address space of a session's process to so many bytes, or lifts the limit. The user of the server may do
 /// that, and so another session does it.
 fn limit(other: &mut Session, pid: i32, bytes: &str) {
-    other.run(&format!("COPY (SELECT) TO PROGRAM 'prlimit --pid={pid} --as={bytes}:'"));
+    // What COPY writes is read, or a program that ends first breaks its pipe.
+    other.run(&format!("COPY (SELECT) TO PROGRAM 'cat && prlimit --pid={pid} --as={bytes}:'"));
 }
 
 /// What became of a statement of a session that has so many more megabytes.
