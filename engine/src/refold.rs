@@ -25,6 +25,8 @@ pub struct Placed {
 pub struct Changes {
     /// Additions less removals; 0 where an event only became another one.
     net: BTreeMap<Vec<u8>, i64>,
+    /// Events that became other ones where they are.
+    turned: BTreeSet<Vec<u8>>,
 }
 
 impl Changes {
@@ -41,6 +43,12 @@ impl Changes {
     /// An event that is to be looked at again.
     pub fn touch(&mut self, place: &[u8]) {
         self.net.entry(place.to_vec()).or_default();
+    }
+
+    /// An event that became another one at its place.
+    pub fn turn(&mut self, place: &[u8]) {
+        self.touch(place);
+        self.turned.insert(place.to_vec());
     }
 
     /// An event whose row was deleted stays itself, but one that was also added never was. Returns whether that is so:
@@ -77,6 +85,11 @@ impl Changes {
     /// Whether an event is there that was not before.
     pub fn is_new(&self, place: &[u8]) -> bool {
         self.net.get(place).is_some_and(|net| *net > 0)
+    }
+
+    /// Whether an event was not there before as it is now.
+    fn is_other(&self, place: &[u8]) -> bool {
+        self.is_new(place) || self.turned.contains(place)
     }
 
     /// How many events from `first` to `last` were changed away.
@@ -155,7 +168,7 @@ pub struct After {
     /// Parts whose numbers are retired.
     pub retired: Vec<Part>,
     pub highest: i32,
-    /// Places of new events that came too late for a part that has lost rows.
+    /// Places of events that came, or became other ones, too late for a part that has lost rows.
     pub sealed: Vec<Vec<u8>>,
     /// Places of events that no known policy could judge.
     pub unjudged: Vec<Vec<u8>>,
@@ -181,7 +194,7 @@ pub fn refold(
     if let Some(last) = last_sealed(before.parts, &log, changes, &pulse) {
         let part = &before.parts[last];
         after.sealed_until = Some(part.last_activity_at);
-        let sealed = |placed: &&Placed| changes.is_new(&placed.place) && placed.event.at <= part.last_activity_at;
+        let sealed = |placed: &&Placed| changes.is_other(&placed.place) && placed.event.at <= part.last_activity_at;
         after.sealed = log.iter().filter(sealed).map(|placed| placed.place.clone()).collect();
         after.unjudged = still_unjudged(before, last, &log, changes, |placed, previous| {
             pulse();
@@ -191,7 +204,7 @@ pub fn refold(
         kept = if state.open.is_some() { last } else { last + 1 };
         log.retain(|placed| {
             placed.event.at > part.last_activity_at
-                || (placed.place > part.last_event && !changes.is_new(&placed.place))
+                || (placed.place > part.last_event && !changes.is_other(&placed.place))
         });
     }
     let mut effects = Vec::new();
@@ -233,7 +246,7 @@ fn still_unjudged(
 ) -> Vec<Vec<u8>> {
     let parts = &before.parts[..=last];
     let until = &parts[last].last_event;
-    let kept = log.iter().filter(|placed| placed.place <= *until && !changes.is_new(&placed.place));
+    let kept = log.iter().filter(|placed| placed.place <= *until && !changes.is_other(&placed.place));
     let mut unjudged = Vec::new();
     for placed in kept {
         let begun = parts.partition_point(|part| part.first_event <= placed.place);

@@ -53,11 +53,21 @@ impl RowName {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Aside {
     /// A row was changed or deleted. Its entry in quarantine, if it has one, is out of date.
-    Left(RowName),
+    Left(Left),
     /// A row, or a mark, goes to quarantine.
     Refused(Entry),
     /// A table was truncated: the entries of its rows are out of date.
     Emptied(i32),
+}
+
+/// A row that is no more what it was.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Left {
+    pub row: RowName,
+    /// Why it could not be metered as it was, if it could not.
+    pub refused: Option<Cow<'static, str>>,
+    /// It is there no more.
+    pub is_deleted: bool,
 }
 
 /// A row that could not be metered.
@@ -87,6 +97,12 @@ impl Entry {
         /// What a character may have more than one byte.
         const REST: usize = 3;
         self.row.message.as_ref().is_some_and(|message| message.len() + REST >= LONGEST_KEY)
+    }
+
+    /// Whether it is of a row of which all was read that names it: as it was, it left if a [`Left`] says so, whichever
+    /// was noted first. Of nested statements the inner is noted first.
+    pub fn is_of_image(&self) -> bool {
+        self.mark.is_none() && self.removal.is_none() && !matches!(&*self.reason, "disabled" | "mapping_broken")
     }
 
     /// Whether both are of one row.

@@ -1,6 +1,6 @@
 //! What happens when the application changes rows of an attached table? Their events are noted, nothing more.
 
-use crate::capture::entry::{Aside, Entry, RowName};
+use crate::capture::entry::{Aside, Entry, Left, RowName};
 use crate::capture::quarantine;
 use crate::capture::queue::{self, Message, Operation};
 use crate::catalog::reading;
@@ -155,7 +155,6 @@ fn note_changed(call: &Call, source: &Source) {
     row::for_each_old_row(call.data, readers, |row| {
         let name = row_name(source, mapping, row, latest);
         let is_there = name.message.as_ref().is_some_and(|message| still_there.contains(message));
-        queue::set_aside(&Aside::Left(name));
         let operation = if is_there { Operation::Remove } else { Operation::Delete };
         note_gone(source, mapping, row, latest, operation);
     });
@@ -187,9 +186,8 @@ fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value],
     if before == after || (is_ignored(before.at) && is_ignored(after.at)) {
         return;
     }
-    queue::set_aside(&Aside::Left(row_name(source, mapping, old, latest)));
-    // A row that cannot be read any more counts as deleted: what it was metered as stays.
-    let operation = match after.refusal.is_none() && !is_ignored(after.at) {
+    // A row without keys or a time of ours counts as deleted: what it was metered as stays (rule 3.5.11).
+    let operation = match after.has_keys() && !is_ignored(after.at) {
         true => Operation::Remove,
         false => Operation::Delete,
     };
@@ -197,8 +195,21 @@ fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value],
     note_row(source, mapping, new, latest);
 }
 
-/// Notes that a row lost its events. A row of a time that is ignored had none.
+/// Notes that a row is no more what it was: it leaves quarantine, or loses its events. A row of a time that is
+/// ignored had none.
 fn note_gone(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+    leave(source, mapping, row, latest, operation);
+    lose_events(source, mapping, row, latest, operation);
+}
+
+/// Notes that what quarantine holds of a row is out of date.
+fn leave(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+    let refused = entry(source, mapping, row, latest).map(|entry| entry.reason);
+    let row = row_name(source, mapping, row, latest);
+    queue::set_aside(&Aside::Left(Left { row, refused, is_deleted: operation == Operation::Delete }));
+}
+
+fn lose_events(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
     if entry(source, mapping, row, latest).is_some() {
         return;
     }
@@ -227,10 +238,11 @@ fn note_deleted(data: &pg_sys::TriggerData, source: &Source) {
     let latest = clock::latest();
     let may_be_held = queue::has_asides() || quarantine::may_hold_any(source.id);
     row::for_each_old_row(data, readers, |row| {
-        if may_be_held {
-            queue::set_aside(&Aside::Left(row_name(source, mapping, row, latest)));
+        // What an outer statement inserted, and this one deletes, is noted only when that ends.
+        if may_be_held || entry(source, mapping, row, latest).is_some() {
+            leave(source, mapping, row, latest, Operation::Delete);
         }
-        note_gone(source, mapping, row, latest, Operation::Delete);
+        lose_events(source, mapping, row, latest, Operation::Delete);
     });
 }
 

@@ -6,7 +6,7 @@ use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
 use crate::pg::locks;
 use crate::pg::rights::as_owner;
-use crate::pg::sql::{Arg, Connection, arg, connected};
+use crate::pg::sql::{Arg, Connection, Row, arg, connected};
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;
 use std::collections::HashSet;
@@ -148,7 +148,7 @@ macro_rules! leave {
             $lock,
             ")
             DELETE FROM talkmeter.quarantined AS gone USING found WHERE gone.quarantine_id = found.quarantine_id
-            RETURNING found.ordinal, found.was_event"
+            RETURNING found.ordinal, found.was_event, gone.reason, gone.tenant, gone.conversation, gone.occurred_at"
         )
     };
 }
@@ -189,17 +189,25 @@ macro_rules! leave_nameless {
 
 const LEAVE_NAMELESS: Leave = Leave { waits: leave_nameless!(""), passes: leave_nameless!(" FOR UPDATE SKIP LOCKED") };
 
+/// A row that was no event, with what its entry said.
+pub struct WasHeld {
+    pub row: RowName,
+    /// The row as it was then.
+    pub held: RowName,
+    pub reason: String,
+}
+
 /// Removes the entries of rows that were changed or deleted: before any conversation is locked. Returns the rows that
 /// had an entry and were no events.
-pub fn leave(rows: &[RowName], leaving: Leaving) -> Vec<RowName> {
+pub fn leave(rows: &[RowName], leaving: Leaving) -> Vec<WasHeld> {
     let mut left = Vec::new();
     for batch in rows.chunks(BATCH) {
-        let found: Vec<usize> = locks::despite_conflicts(|connection| {
+        let found: Vec<WasHeld> = locks::despite_conflicts(|connection| {
             let found = connection.run(LEAVE.by(leaving), &names(batch.iter()));
-            let each = found.iter().map(|mut row| (row.ordinal(), row.value::<bool>()));
-            each.filter(|(_, was_event)| !was_event).map(|(index, _)| index).collect()
+            let each = found.iter().map(|mut row| (row.ordinal(), row.value::<bool>(), row));
+            each.filter(|(_, was_event, _)| !was_event).map(|(index, _, row)| was_held(&batch[index], row)).collect()
         });
-        left.extend(found.into_iter().map(|index| batch[index].clone()));
+        left.extend(found);
         let nameless = batch.iter().filter(|row| row.message.is_none());
         if nameless.clone().next().is_some() {
             locks::despite_conflicts(|connection| {
@@ -208,6 +216,13 @@ pub fn leave(rows: &[RowName], leaving: Leaving) -> Vec<RowName> {
         }
     }
     left
+}
+
+fn was_held(row: &RowName, mut entry: Row) -> WasHeld {
+    let reason = entry.value();
+    let (tenant, conversation) = (entry.nullable(), entry.nullable());
+    let at = entry.nullable::<Timestamp>().map(Timestamp::bound);
+    WasHeld { row: row.clone(), held: RowName { tenant, conversation, at, ..row.clone() }, reason }
 }
 
 macro_rules! empty {

@@ -39,6 +39,8 @@ struct Queue {
     has_changes: bool,
     /// A row was deleted.
     has_deletes: bool,
+    /// An entry of quarantine may be out of date.
+    takes_out: bool,
     /// Of each subtransaction that has records, the innermost last.
     starts: Vec<Start>,
     /// What was taken early, inside a subtransaction: if that is rolled back, so is the folding, but not the rows
@@ -54,6 +56,7 @@ impl Default for Queue {
             events: Spool::of_transaction(),
             has_changes: false,
             has_deletes: false,
+            takes_out: false,
             starts: Vec::new(),
             taken: Vec::new(),
         }
@@ -177,6 +180,7 @@ pub fn set_aside(aside: &Aside) {
     QUEUE.with_borrow_mut(|queue| {
         queue.begin_record();
         queue.asides.push(&[&record]);
+        queue.takes_out |= !matches!(aside, Aside::Refused(_));
     });
 }
 
@@ -279,19 +283,18 @@ impl Taken {
         self.0.has_deletes
     }
 
-    /// Gives what concerns quarantine to `each`, some at a time, in the order of the calls.
-    pub fn for_some_asides(&self, mut each: impl FnMut(Vec<Aside>)) {
-        const TOGETHER: usize = 10_000;
-        let mut some = Vec::new();
+    /// Whether anything that was noted may be out of date in quarantine.
+    pub fn takes_out(&self) -> bool {
+        self.0.takes_out
+    }
+
+    /// Gives what concerns quarantine to `each`, numbered in the order of the calls.
+    pub fn for_each_aside(&self, mut each: impl FnMut(usize, Aside)) {
+        let mut index = 0..;
         self.0.asides.for_each(|record| {
-            some.push(serde_json::from_slice(record).expect("an aside was written"));
-            if some.len() == TOGETHER {
-                each(std::mem::take(&mut some));
-            }
+            let aside = serde_json::from_slice(record).expect("an aside was written");
+            each(index.next().unwrap_or(usize::MAX), aside);
         });
-        if !some.is_empty() {
-            each(some);
-        }
     }
 
     /// Gives each event to `each`, in the order in which they were noted: unlike [`Taken::events`], that takes no room.

@@ -1,6 +1,6 @@
 //! Which marks do the rows of a status table make (rule 2.9)?
 
-use crate::capture::entry::{Aside, Entry, RowName, TOO_OLD};
+use crate::capture::entry::{Aside, Entry, Left, RowName, TOO_OLD};
 use crate::capture::ingest::{broken, note_unread, source_of};
 use crate::capture::queue;
 use crate::catalog::sources::{Layout, Role, Source};
@@ -58,7 +58,8 @@ fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value])
     let before = mapping.read(old, Instant::LATEST);
     let was_refused = before.refusal.is_some();
     if was_refused {
-        queue::set_aside(&Aside::Left(RowName::of(source.id, &before)));
+        let row = RowName::of(source.id, &before);
+        queue::set_aside(&Aside::Left(Left { row, refused: None, is_deleted: false }));
     }
     let has_changed = old[slot] != new[slot];
     if was_refused || has_changed {

@@ -1,12 +1,10 @@
 //! What must be known of a whole commit before any of its events is folded? Which rows it took away, and which of them
 //! quarantine held.
 
-use crate::capture::entry::{Aside, Entry, RowName};
-use crate::capture::quarantine::{self, Leaving};
+use crate::capture::quarantine::Leaving;
 use crate::capture::queue::{NotedEvent, Operation, Taken};
-use crate::pg::sql::{Connection, connected};
+use crate::meter::asides::{self, Written};
 use std::collections::HashSet;
-use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
 
 /// What one commit did, as far as it concerns more than one of its events.
@@ -18,74 +16,23 @@ pub struct Known {
     truncated: HashSet<i32>,
     /// Rows that were deleted after they were changed.
     deleted: HashSet<(i32, String)>,
-    /// Rows that were in quarantine before they were changed: what they were before was no event.
-    held_before: HashSet<(i32, String, Instant)>,
-    /// Rows that this commit itself puts there.
-    refused_now: HashSet<(i32, String)>,
-    /// How many entries this commit puts there.
-    refused_count: usize,
+    /// What it took out of quarantine and put there.
+    quarantined: Written,
 }
 
 impl Known {
     /// Reads all that was noted, and writes what quarantine loses and gains.
     pub fn gather(taken: &Taken) -> Known {
-        let known = Known::of_quarantine(taken, Leaving::Waits);
-        Known { has_changes: taken.has_changes(), truncated: taken.truncated(), deleted: deleted(taken), ..known }
+        let mut known = Known::of_quarantine(taken, Leaving::Waits);
+        (known.has_changes, known.truncated) = (taken.has_changes(), taken.truncated());
+        known.deleted = deleted(taken);
+        known.deleted.extend(std::mem::take(&mut known.quarantined.deleted));
+        known
     }
 
     /// Writes what quarantine loses and gains, and knows no more than that.
     pub fn of_quarantine(taken: &Taken, leaving: Leaving) -> Known {
-        let mut known = Known::default();
-        taken.for_some_asides(|asides| connected(|connection| known.set_aside(connection, asides, leaving)));
-        known
-    }
-
-    /// In the order of their calls: a row may have come and gone several times.
-    fn set_aside(&mut self, connection: &Connection, asides: Vec<Aside>, leaving: Leaving) {
-        let (mut refused, mut left) = (Vec::new(), Vec::new());
-        for aside in asides {
-            match aside {
-                Aside::Refused(entry) => {
-                    self.refused_count += 1;
-                    self.leave(leaving, &mut left);
-                    refused.extend(self.kept(entry));
-                }
-                Aside::Left(row) => {
-                    quarantine::write_all(connection, &mut refused);
-                    left.push(row);
-                }
-                Aside::Emptied(source) => {
-                    quarantine::write_all(connection, &mut refused);
-                    self.leave(leaving, &mut left);
-                    quarantine::empty(source, leaving);
-                }
-            }
-        }
-        self.leave(leaving, &mut left);
-        quarantine::write_all(connection, &mut refused);
-    }
-
-    /// The entry, unless it removes an event that was held in quarantine: that was no event.
-    fn kept(&mut self, entry: Entry) -> Option<Entry> {
-        match &entry.removal {
-            Some(place) if self.was_held(place) => return None,
-            Some(_) => {}
-            None => self.refused_now.extend(entry.row.message.clone().map(|message| (entry.row.source, message))),
-        }
-        Some(entry)
-    }
-
-    fn leave(&mut self, leaving: Leaving, rows: &mut Vec<RowName>) {
-        let rows = std::mem::take(rows);
-        if rows.is_empty() {
-            return;
-        }
-        for row in quarantine::leave(&rows, leaving) {
-            let Some((message, at)) = row.message.zip(row.at) else { continue };
-            if !self.refused_now.contains(&(row.source, message.clone())) {
-                self.held_before.insert((row.source, message, at));
-            }
-        }
+        Known { quarantined: asides::write(taken, leaving), ..Known::default() }
     }
 
     /// Whether anything but inserts was noted.
@@ -95,7 +42,7 @@ impl Known {
 
     /// How many rows and marks this commit puts into quarantine.
     pub fn refused_count(&self) -> usize {
-        self.refused_count
+        self.quarantined.refused
     }
 
     /// A row that is deleted rewrites no bill (rule 3.5.12), unless it comes back in the same commit or was in
@@ -118,11 +65,7 @@ impl Known {
 
     /// Whether the row of an event was in quarantine before this commit changed it.
     pub fn was_held(&self, place: &[u8]) -> bool {
-        if self.held_before.is_empty() {
-            return false;
-        }
-        let place = order::key(place);
-        place.message().is_some_and(|message| self.held_before.contains(&(place.source(), message.text(), place.at())))
+        self.quarantined.was_held(place)
     }
 }
 

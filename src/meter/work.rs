@@ -18,8 +18,8 @@ use crate::pg::locks::Conversations;
 use crate::pg::memory;
 use crate::pg::sql::{Connection, connected};
 use std::borrow::Cow;
-use std::collections::HashSet;
-use talkmeter_engine::event::Event;
+use std::collections::{BTreeMap, HashSet};
+use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, MessageId, OrderKey};
 use talkmeter_engine::refold::Changes;
@@ -197,6 +197,8 @@ impl Work<'_> {
     fn late(&self, conversation: usize, events: &[NumberedEvent]) -> Late {
         let mut changes = Changes::default();
         let (mut new, mut removed) = (Vec::new(), Vec::new());
+        let by_place = events.chunk_by(|a, b| a.place == b.place);
+        by_place.filter(|events| turned(events)).for_each(|events| changes.turn(&events[0].place));
         for event in events {
             heed_cancel();
             match event.operation {
@@ -222,6 +224,20 @@ impl Work<'_> {
 
 fn conversation<'a>(event: &NotedEvent<'a>) -> Key<'a> {
     (event.tenant, event.conversation)
+}
+
+/// Whether the event at a place is another than before.
+fn turned(events: &[NumberedEvent]) -> bool {
+    let mut net: BTreeMap<(Kind, bool), i64> = BTreeMap::new();
+    for NumberedEvent { operation, event, .. } in events {
+        let by = match operation {
+            Operation::Add => 1,
+            Operation::Remove => -1,
+            _ => continue,
+        };
+        *net.entry((event.kind, event.excluded)).or_default() += by;
+    }
+    net.values().sum::<i64>() == 0 && net.values().any(|net| *net > 0)
 }
 
 /// An event whose mark, if it is one, has its number.

@@ -60,6 +60,11 @@ impl Row {
         !matches!(self.read(), Reading::Refused(_))
     }
 
+    /// Whether its keys and its time are such as an event has.
+    fn has_keys(&self) -> bool {
+        self.tenant.is_some() && self.conversation.is_some() && matches!(self.at, Time::At(_))
+    }
+
     fn read(&self) -> Reading {
         let kinds: Option<Vec<Kind>> = match self.kind {
             Some("noise") if self.source == 2 => return Reading::Nothing,
@@ -151,14 +156,20 @@ impl Terms {
 
 /// What happened to an event that may not be folded yet.
 #[derive(Clone, Debug)]
-enum Noted {
-    Add(Vec<u8>),
+struct Noted {
+    how: How,
+    event: Placed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum How {
+    Add,
     /// Its row was changed into something else.
-    Remove(Vec<u8>),
-    Delete(Vec<u8>),
+    Remove,
+    Delete,
     /// Its table was truncated: a row that is inserted after that is a new one, although it may be the same.
-    Lose(Vec<u8>),
-    Touch(Vec<u8>),
+    Lose,
+    Touch,
 }
 
 /// A conversation as a database keeps it.
@@ -192,6 +203,8 @@ pub struct Meter {
     stale: BTreeSet<String>,
     /// Sources that lost all their rows.
     truncated: BTreeSet<i32>,
+    /// Rows that were deleted, but were no events by then.
+    deleted: BTreeSet<Name>,
 }
 
 /// Rows that are there no more.
@@ -218,6 +231,7 @@ impl Meter {
             sealed: BTreeSet::new(),
             stale: BTreeSet::new(),
             truncated: BTreeSet::new(),
+            deleted: BTreeSet::new(),
         }
     }
 
@@ -225,16 +239,16 @@ impl Meter {
 
     pub fn insert(&mut self, row: Row) {
         if let Reading::Events(key, events) = row.read() {
-            self.note(&key, &events, Noted::Add);
+            self.note(&key, events, How::Add);
         }
         self.rows.insert(row.name(), row);
     }
 
-    /// A change is a removal and an addition; a row that can no longer be metered counts as deleted.
+    /// A change is a removal and an addition; a row that has no keys or time of ours any more counts as deleted.
     pub fn update(&mut self, name: &Name, to: Row) {
         let Some(row) = self.rows.remove(name) else { return };
         if row != to {
-            self.leave(&row, if to.is_valid() { Noted::Remove } else { Noted::Delete });
+            self.leave(&row, if to.has_keys() { How::Remove } else { How::Delete });
             self.insert(to);
         } else {
             self.rows.insert(name.clone(), to);
@@ -244,14 +258,14 @@ impl Meter {
     pub fn delete(&mut self, name: &Name) {
         let Some(row) = self.rows.remove(name) else { return };
         self.stale.extend(self.held(&row));
-        self.leave(&row, Noted::Delete);
+        self.leave(&row, How::Delete);
     }
 
     pub fn truncate(&mut self, source: i32) {
         let names: Vec<Name> = self.rows.keys().filter(|name| name.0 == source).cloned().collect();
         for row in names.iter().filter_map(|name| self.rows.remove(name)).collect::<Vec<_>>() {
             self.stale.extend(self.held(&row));
-            self.leave(&row, Noted::Lose);
+            self.leave(&row, How::Lose);
         }
         self.truncated.insert(source);
     }
@@ -260,17 +274,19 @@ impl Meter {
         self.called.push((key, kind, at));
     }
 
-    fn leave(&mut self, row: &Row, how: fn(Vec<u8>) -> Noted) {
+    fn leave(&mut self, row: &Row, how: How) {
         let was_sealed = self.sealed.remove(&row.name());
-        if let Reading::Events(key, events) = row.read() {
+        match row.read() {
             // What was refused was no event, so nothing goes.
-            self.note(&key, &events, if was_sealed { Noted::Touch } else { how });
+            Reading::Events(key, events) => self.note(&key, events, if was_sealed { How::Touch } else { how }),
+            Reading::Refused(_) if how == How::Delete => drop(self.deleted.insert(row.name())),
+            _ => {}
         }
     }
 
-    fn note(&mut self, key: &Key, events: &[Placed], how: fn(Vec<u8>) -> Noted) {
+    fn note(&mut self, key: &Key, events: Vec<Placed>, how: How) {
         let noted = self.noted.entry(key.clone()).or_default();
-        noted.extend(events.iter().map(|placed| how(placed.place.clone())));
+        noted.extend(events.into_iter().map(|event| Noted { how, event }));
     }
 
     /// Folds what was noted, as a commit does.
@@ -278,8 +294,9 @@ impl Meter {
         for (key, kind, at) in take(&mut self.called) {
             let talk = self.talks.entry(key.clone()).or_default();
             let place = OrderKey::mark(at, kind, talk.marks.len() as i64 + 1).as_bytes().to_vec();
-            talk.marks.push(Placed { place: place.clone(), event: Event { at, kind, excluded: false } });
-            self.noted.entry(key).or_default().push(Noted::Add(place));
+            let mark = Placed { place, event: Event { at, kind, excluded: false } };
+            talk.marks.push(mark.clone());
+            self.note(&key, vec![mark], How::Add);
         }
         let noted = take(&mut self.noted);
         let gone = self.gone(&noted);
@@ -298,13 +315,12 @@ impl Meter {
 
     /// The rows that were deleted after they were changed: what they were before stays as it was metered.
     fn gone(&mut self, noted: &BTreeMap<Key, Vec<Noted>>) -> Gone {
-        let mut rows: BTreeSet<Name> = BTreeSet::new();
+        let mut rows = take(&mut self.deleted);
         for noted in noted.values() {
             let mut changes = changes(noted);
-            for noted in noted {
-                match noted {
-                    Noted::Delete(place) if changes.delete(place) => drop(rows.insert(name(place))),
-                    _ => {}
+            for Noted { event, .. } in noted.iter().filter(|noted| noted.how == How::Delete) {
+                if changes.delete(&event.place) {
+                    rows.insert(name(&event.place));
                 }
             }
         }
@@ -337,13 +353,15 @@ impl Meter {
         self.stale.clear();
         for name in take(&mut self.sealed) {
             if let Reading::Events(key, events) = self.rows[&name].read() {
-                self.note(&key, &events, Noted::Add);
+                self.note(&key, events, How::Add);
             }
         }
         for (key, talk) in &mut self.talks {
-            let again = talk.unjudged.iter().cloned().map(Noted::Touch);
-            let again = again.chain(take(&mut talk.sealed).into_iter().map(Noted::Add));
-            self.noted.entry(key.clone()).or_default().extend(again);
+            // Of these only the place matters.
+            let noted = |how| move |place: Vec<u8>| Noted { how, event: again(place) };
+            let unjudged = talk.unjudged.iter().cloned().map(noted(How::Touch));
+            let sealed = take(&mut talk.sealed).into_iter().map(noted(How::Add));
+            self.noted.entry(key.clone()).or_default().extend(unjudged.chain(sealed));
         }
         self.settle();
     }
@@ -425,31 +443,27 @@ impl Talk {
         let is_there = |place: &Vec<u8>| log.binary_search_by(|placed| placed.place.cmp(place)).is_ok();
         let counted =
             |place: &Vec<u8>| self.parts.iter().any(|part| part.first_event <= *place && *place <= part.last_event);
-        let deleted: BTreeSet<Name> = noted
-            .iter()
-            .filter_map(|noted| if let Noted::Delete(place) = noted { Some(name(place)) } else { None })
-            .collect();
+        let deleted: BTreeSet<Name> =
+            noted.iter().filter(|noted| noted.how == How::Delete).map(|noted| name(&noted.event.place)).collect();
         // A row that was changed before it was deleted was deleted.
-        let lost = |noted: &Noted| match noted {
-            Noted::Delete(place) | Noted::Remove(place) => {
+        let lost = |Noted { how, event: Placed { place, .. } }: &Noted| match how {
+            How::Delete | How::Remove => {
                 let name = name(place);
                 (deleted.contains(&name) || gone.holds(&name)) && !is_there(place) && counted(place)
             }
-            _ => false,
+            How::Lose => counted(place),
+            How::Add | How::Touch => false,
         };
-        let truncated = |noted: &Noted| matches!(noted, Noted::Lose(place) if counted(place));
-        self.lossy |= noted.iter().any(|noted| lost(noted) || truncated(noted));
-        let later = |noted: &Noted| matches!(noted, Noted::Add(place) if *place > self.last_event);
+        self.lossy |= noted.iter().any(lost);
+        let later = |noted: &Noted| noted.how == How::Add && noted.event.place > self.last_event;
         if noted.iter().all(later) {
             let first = log.partition_point(|placed| placed.place <= self.last_event);
             self.go_on(terms, key, &log[first..]);
             return Vec::new();
         }
         let mut changes = changes(noted);
-        for noted in noted {
-            if let Noted::Delete(place) = noted {
-                changes.delete(place);
-            }
+        for noted in noted.iter().filter(|noted| noted.how == How::Delete) {
+            changes.delete(&noted.event.place);
         }
         changes.keep(|key| key.message().is_some_and(|id| gone.holds(&(key.source(), id.text()))));
         self.fold_again(terms, key, log, &changes)
@@ -532,15 +546,34 @@ impl Talk {
 /// All but the deletes, which come last.
 fn changes(noted: &[Noted]) -> Changes {
     let mut changes = Changes::default();
-    for noted in noted {
-        match noted {
-            Noted::Add(place) => changes.add(place),
-            Noted::Remove(place) => changes.remove(place),
-            Noted::Touch(place) => changes.touch(place),
-            Noted::Delete(_) | Noted::Lose(_) => {}
+    // How often each event is there more than before.
+    let mut net: BTreeMap<&[u8], BTreeMap<(Kind, bool), i64>> = BTreeMap::new();
+    for Noted { how, event: Placed { place, event } } in noted {
+        let by = match how {
+            How::Add => 1,
+            How::Remove => -1,
+            How::Touch => 0,
+            How::Delete | How::Lose => continue,
+        };
+        match by {
+            1 => changes.add(place),
+            0 => changes.touch(place),
+            _ => changes.remove(place),
+        }
+        *net.entry(place).or_default().entry((event.kind, event.excluded)).or_default() += by;
+    }
+    for (place, net) in net {
+        if net.values().sum::<i64>() == 0 && net.values().any(|net| *net > 0) {
+            changes.turn(place);
         }
     }
     changes
+}
+
+/// An event of which only the place is known.
+fn again(place: Vec<u8>) -> Placed {
+    let event = Event { at: order::time_of(&place), kind: Kind::Note, excluded: false };
+    Placed { place, event }
 }
 
 /// The row, or the number of the mark, that an event is of.

@@ -167,6 +167,12 @@ impl Reading<'_> {
         self.kinds.contains(&Kind::AiReply)
     }
 
+    /// Whether its keys and its time are such as an event has (rule 3.5.11).
+    pub fn has_keys(&self) -> bool {
+        let refused_for_other = matches!(self.refusal, None | Some(Refusal::NoKind | Refusal::Future));
+        refused_for_other && self.at.is_some() && self.too_long == [None; 3]
+    }
+
     /// Which of its keys are too long, and how long they are.
     pub fn too_long_in_words(&self) -> Option<String> {
         let names = ["tenant", "conversation", "message_id"];

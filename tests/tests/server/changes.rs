@@ -533,6 +533,74 @@ fn sealed() -> (Database, Session) {
 }
 
 #[test]
+fn a_row_whose_kind_becomes_unknown_is_no_event_any_more_whatever_it_becomes_then() {
+    for ways in [vec!["note"], vec!["robot"], vec!["robot", "note"], vec!["robot", "drone", "robot"]] {
+        for together in [false, true] {
+            let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 ai_reply");
+            let changes = ways.iter().map(|kind| format!("UPDATE messages SET kind = '{kind}' WHERE id = 2"));
+            let changes: Vec<String> = changes.collect();
+            match together {
+                true => session.run(&changes.join("; ")),
+                false => changes.iter().for_each(|change| session.run(change)),
+            }
+            let told = format!("{ways:?}, together: {together}");
+            assert_eq!(session.lines("SELECT billable FROM talkmeter.parts"), ["f"], "{told}");
+            assert_eq!(standing_charges(&mut session, "charge_id"), NOTHING, "{told}");
+            let waits: &[&str] = if ways.last() == Some(&"note") { &[] } else { &["2|no_kind"] };
+            assert_eq!(quarantined(&mut session), waits, "{told}");
+            session.run("UPDATE messages SET kind = 'ai_reply' WHERE id = 2");
+            assert_eq!(standing_charges(&mut session, "charge_id").len(), 1, "{told}");
+            assert_eq!(quarantined(&mut session), NOTHING, "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_row_whose_time_moves_into_the_future_is_an_event_again_once_that_has_come() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 ai_reply");
+    session.run("UPDATE messages SET created_at = '2100-01-01' WHERE id = 2");
+    assert_eq!(session.lines("SELECT message_count, billable FROM talkmeter.parts"), ["1|f"]);
+    assert_eq!(quarantined(&mut session), ["2|future"]);
+    session.run("UPDATE messages SET created_at = '2026-03-01 10:02+00' WHERE id = 2");
+    assert_eq!(session.lines("SELECT message_count, billable FROM talkmeter.parts"), ["2|t"]);
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
+fn a_row_that_becomes_unknown_and_is_then_deleted_in_one_transaction_leaves_the_bill() {
+    let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 ai_reply");
+    session.run("UPDATE messages SET kind = 'robot' WHERE id = 2; DELETE FROM messages WHERE id = 2");
+    assert_eq!(session.lines("SELECT message_count, billable FROM talkmeter.parts"), ["2|t"]);
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
+fn a_row_of_a_sealed_part_that_becomes_another_event_is_listed_and_not_followed() {
+    let changes = ["kind = 'note'", "excluded = true", "kind = 'visit'"];
+    for change in changes {
+        let (_database, mut session) = sealed();
+        let before = session.lines("SELECT p.*::text FROM talkmeter.parts AS p");
+        session.run(&format!("UPDATE messages SET {change} WHERE id = (SELECT min(id) FROM messages)"));
+        assert_eq!(session.lines("SELECT p.*::text FROM talkmeter.parts AS p"), before, "{change}");
+        let id = session.line("SELECT min(id) FROM messages");
+        assert_eq!(quarantined(&mut session), [format!("{id}|sealed")], "{change}");
+        assert_eq!(retry(&mut session), "0", "{change}");
+        session.run(&format!("DELETE FROM messages WHERE id = {id}"));
+        assert_eq!(quarantined(&mut session), NOTHING, "{change}");
+    }
+}
+
+#[test]
+fn a_row_of_a_sealed_part_that_is_changed_and_changed_back_in_one_transaction_is_not_listed() {
+    let (_database, mut session) = sealed();
+    let id = session.line("SELECT min(id) FROM messages");
+    session.run(&format!(
+        "UPDATE messages SET excluded = true WHERE id = {id}; UPDATE messages SET excluded = false WHERE id = {id}"
+    ));
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
 fn a_late_row_not_after_the_last_activity_of_a_sealed_part_is_quarantined() {
     for late in ["08:00 exchange", "10:05 customer_message", "10:09:59.999999 note", "10:10 ai_reply"] {
         let (_database, mut session) = sealed();
@@ -816,6 +884,21 @@ fn a_row_that_waited_for_a_policy_before_a_sealed_part_stays_in_quarantine() {
     retry(&mut session);
     // Once, although the row is two events.
     assert_eq!(quarantined(&mut session), ["1|sealed"]);
+}
+
+#[test]
+fn a_row_that_waited_moved_to_another_tenant_and_was_deleted_waits_no_more() {
+    for kind in ["close", "note", "customer_message"] {
+        let (_database, mut session) = before_its_policy();
+        session.run(&format!(
+            "INSERT INTO messages VALUES (9, 'bolt', 'c', '2026-03-01 10:05+00', '{kind}');
+             UPDATE messages SET tenant_id = 'acme' WHERE id = 9"
+        ));
+        session.run("DELETE FROM messages WHERE id = 9");
+        session.run("SELECT talkmeter.mark('acme', 'c', 'close', '2026-03-01 09:00+00')");
+        let listed = session.lines("SELECT reason FROM talkmeter.quarantine WHERE message_id = '9'");
+        assert_eq!(listed, NOTHING, "{kind}");
+    }
 }
 
 #[test]

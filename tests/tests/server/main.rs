@@ -25,6 +25,7 @@ mod limits;
 mod look_up;
 mod marks;
 mod month;
+mod nested;
 mod orders;
 mod owners;
 mod periods;
