@@ -30,7 +30,8 @@ CREATE FUNCTION talkmeter.evidence_lines(tenant text, period_start timestamptz, 
             SELECT p.tenant, p.period_start, p.period_end, p.finalization, encode(before.digest, 'hex') AS chained_to,
                 p.finalized_at, p.finalized_by, p.last_charge_id, p.last_subscription_id, p.last_pack_id
             FROM frozen AS p
-            LEFT JOIN talkmeter.period AS before ON before.tenant = p.tenant AND before.finalization = p.finalization - 1
+            LEFT JOIN talkmeter.period AS before ON before.tenant = p.tenant 
+            AND before.finalization = CASE WHEN p.finalization > 1 THEN p.finalization - 1 END
         ) AS o
         UNION ALL
         SELECT s.line, row_to_json(o)::text
@@ -41,7 +42,7 @@ CREATE FUNCTION talkmeter.evidence_lines(tenant text, period_start timestamptz, 
         ) AS o
         UNION ALL
         -- No statement has as many lines.
-        SELECT 2147483647 + c.charge_id, row_to_json(o)::text
+        SELECT 2147483647 + LEAST(c.charge_id, 9223372034707292160), row_to_json(o)::text
         FROM frozen AS p
         JOIN talkmeter.charge AS c ON c.tenant = p.tenant AND c.posted_period_start = p.period_start
             AND c.posted_period_end = p.period_end

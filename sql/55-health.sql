@@ -85,15 +85,22 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         LEFT JOIN pg_class AS c ON c.oid = a.relation
         WHERE a.found IS NULL
         UNION ALL
-        SELECT CASE WHEN to_regclass(a.relation_name) IS NULL THEN 'table_renamed' ELSE 'table_swapped' END,
+        SELECT CASE WHEN other.relation IS NULL THEN 'table_renamed' ELSE 'table_swapped' END,
             a.relation_name,
             format('The attached table is called %s now', a.relation)
-                || CASE WHEN to_regclass(a.relation_name) IS NULL THEN '.'
+                || CASE WHEN other.relation IS NULL THEN '.'
                     ELSE format(', and %s is another table, which is not metered.', a.relation_name) END,
             'If this is meant, detach the table and attach the one that the application inserts into.'
         FROM attached AS a
         JOIN pg_class AS c ON c.oid = a.found
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        -- Whatever stands in relation_name; to_regclass fails if it is no name.
+        LEFT JOIN LATERAL (
+            SELECT o.oid AS relation
+            FROM pg_class AS o
+            JOIN pg_namespace AS s ON s.oid = o.relnamespace
+            WHERE format('%I.%I', s.nspname, o.relname) = a.relation_name
+        ) AS other ON true
         WHERE format('%I.%I', n.nspname, c.relname) <> a.relation_name
         UNION ALL
         SELECT 'trigger_missing', w.relid::regclass::text,

@@ -79,7 +79,7 @@ CREATE FUNCTION talkmeter.verify()
                 p.charged_at <> CASE v.charge_on WHEN 'close' THEN p.ended_at ELSE p.first_ai_reply_at END
                     OR p.last_activity_at < p.started_at OR p.ended_at < p.last_activity_at
                     OR p.first_event > p.last_event OR p.event_count < p.message_count
-                    OR p.message_count < p.ai_replies + p.staff_replies OR p.turn_count > p.ai_replies
+                    OR p.message_count < p.ai_replies::float8 + p.staff_replies OR p.turn_count > p.ai_replies
                     OR (p.ai_replies = 0) <> (p.first_ai_reply_at IS NULL) AS is_impossible
             FROM talkmeter.part AS p
             LEFT JOIN talkmeter.policy AS v ON v.name = p.policy AND v.version = p.policy_version

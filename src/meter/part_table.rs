@@ -24,7 +24,7 @@ macro_rules! part_columns {
 }
 
 const READ: OverRows = over_rows!(
-    concat!("SELECT c.highest_part, c.last_event, c.last_mark, c.sources, ", part_columns!(), " FROM"),
+    concat!("SELECT c.highest_part, c.last_event, COALESCE(c.last_mark, 0), c.sources, ", part_columns!(), " FROM"),
     [1 tenant text, 2 conversation text],
     "LEFT JOIN LATERAL (
         SELECT * FROM talkmeter.conversation AS own
@@ -45,7 +45,7 @@ pub fn read<'a>(connection: &Connection, keys: &[Key<'a>]) -> (Catalog, Vec<Fold
     let folding = |(mut row, key): (Row, &Key<'a>)| {
         let highest = row.nullable().unwrap_or(0);
         let last_event = row.nullable().unwrap_or_default();
-        let last_mark = row.nullable().unwrap_or(0);
+        let last_mark = row.tally();
         let sources = row.list();
         let open = row.nullable().map(|number| read_part(&catalog, &mut row, number));
         Folding { state: Conversation { highest, open }, last_event, last_mark, sources, ..Folding::new(*key) }
@@ -66,11 +66,11 @@ fn read_part(catalog: &Catalog, row: &mut Row, number: i32) -> Part {
         started_at: row.value::<Timestamp>().bound(),
         first_ai_reply_at: time(row),
         last_activity_at: row.value::<Timestamp>().bound(),
-        event_count: row.value(),
-        message_count: row.value(),
+        event_count: row.tally(),
+        message_count: row.tally(),
         turn_count: row.value(),
-        ai_replies: row.value(),
-        staff_replies: row.value(),
+        ai_replies: row.tally(),
+        staff_replies: row.tally(),
         customer_waits: row.value(),
         excluded: row.value(),
         error_before_reply: row.value(),

@@ -321,6 +321,16 @@ impl Row<'_> {
         self.nullable().unwrap_or_else(|| damaged(format!("column {} of what was read is null", self.column)))
     }
 
+    /// The next column, a number that is counted on with, and so is far from the ends of its type.
+    pub fn tally(&mut self) -> i64 {
+        const MOST: i64 = 1 << 60;
+        let number: i64 = self.value();
+        if number.saturating_abs() > MOST {
+            damaged(format!("column {} of what was read is {number}", self.column));
+        }
+        number
+    }
+
     /// The next column, a list: empty if it is null. None of its elements is ever null.
     pub fn list<T>(&mut self) -> Vec<T>
     where

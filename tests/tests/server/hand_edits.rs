@@ -114,19 +114,36 @@ fn nameless(random: &mut Random, database: &Database, edit: &str) -> Vec<String>
     }
     let mut nameless = Vec::new();
     for _ in 0..CALLS {
-        let call = STATEMENTS[random.below(STATEMENTS.len())];
-        session.run("SAVEPOINT before");
-        let failed = session.client.batch_execute(&format!("{call}; SELECT talkmeter.flush()")).err();
-        if let Some(error) = failed {
-            match error.as_db_error() {
-                Some(error) if *error.code() != SqlState::INTERNAL_ERROR => {}
-                Some(error) => nameless.push(format!("{edit};\n  {call};\n  {}", error.message())),
-                None => panic!("the connection was lost: {edit}; {call}; {error}"),
-            }
-        }
-        session.run("ROLLBACK TO before");
+        nameless.extend(fails_without_a_name(&mut session, edit, STATEMENTS[random.below(STATEMENTS.len())]));
     }
     nameless
+}
+
+/// What a call says, upon an edit, if it fails without a name.
+fn fails_without_a_name(session: &mut Session, edit: &str, call: &str) -> Option<String> {
+    session.run("SAVEPOINT before");
+    let failed = session.client.batch_execute(&format!("{call}; SELECT talkmeter.flush()")).err();
+    let nameless = failed.and_then(|error| match error.as_db_error() {
+        Some(error) if *error.code() != SqlState::INTERNAL_ERROR => None,
+        Some(error) => Some(format!("{edit};\n  {call};\n  {}", error.message())),
+        None => panic!("the connection was lost: {edit}; {call}; {error}"),
+    });
+    session.run("ROLLBACK TO before");
+    nameless
+}
+
+/// Fails unless every call goes on upon an edit, or fails with a name, and what looks for damage answers.
+fn every_call_answers(edit: &str) {
+    let (database, _session) = books();
+    let mut session = database.connect();
+    session.run("BEGIN");
+    session.run(edit);
+    for call in STATEMENTS {
+        assert_eq!(fails_without_a_name(&mut session, edit, call), None);
+    }
+    for call in ["verify()", "health()"] {
+        session.run(&format!("SELECT * FROM talkmeter.{call}"));
+    }
 }
 
 #[test]
@@ -163,4 +180,25 @@ fn verify_and_health_answer_whatever_is_edited() {
         }
     }
     assert!(found.is_empty(), "seed {seed}: {} failed:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn numbers_at_the_end_of_their_type_are_named_errors() {
+    let ends = [
+        ("account", "last_subscription_id", i64::MAX),
+        ("part", "event_count", i64::MIN),
+        ("part", "staff_replies", i64::MAX),
+        ("period", "finalization", i64::MIN),
+        ("charge", "charge_id", i64::MAX),
+        ("conversation", "last_mark", i64::MAX),
+    ];
+    for (table, column, end) in ends {
+        let edit = format!(
+            "UPDATE talkmeter.{table} SET {column} = {end}
+             WHERE ctid = (SELECT max(ctid::text)::tid FROM talkmeter.{table} WHERE {column} IS NOT NULL)"
+        );
+        every_call_answers(&edit);
+    }
+    every_call_answers("UPDATE talkmeter.period SET alerted = '{{a,b},{c,d}}'");
+    every_call_answers("UPDATE talkmeter.source SET relation_name = ''");
 }
