@@ -19,8 +19,10 @@ pub struct SourceQuery {
     tenant: Result<Class, String>,
     conversation: Class,
     message: Class,
-    /// Reads the rows of conversations: `ordinal`, the table, then the columns of the mapping's slots.
+    /// Reads the rows of few conversations, by index: `ordinal`, the table, then the columns of the mapping's slots.
     pub by_conversation: String,
+    /// The same of many: the server chooses between an index and reading the table once.
+    pub of_many: String,
     /// The same, with what the audit trail shows of a row after the slots; `None` if that is nothing.
     pub audit: Option<String>,
     /// Reads rows by their message ids: `ordinal`, the table, then the columns of the mapping's slots.
@@ -59,6 +61,7 @@ impl SourceQuery {
             conversation: columns.conversation()?.seen.class.clone(),
             message: columns.message()?.seen.class.clone(),
             by_conversation: words.by_conversation(""),
+            of_many: words.of_many(),
             audit: audit.iter().any(Option::is_some).then(|| words.by_conversation(&columns.shown(audit))),
             by_message: words.by_message(columns.message()?),
             conversations: words.conversations(),
@@ -222,6 +225,17 @@ impl Words {
                 WHERE {of_conversation}{of_tenant} AND {time} OPERATOR(pg_catalog.>=) {since}
                 OFFSET 0
             ) AS own"
+        )
+    }
+
+    fn of_many(&self) -> String {
+        let Words { table, selected, time, of_conversation, of_tenant, .. } = self;
+        let since = self.bound("wanted.since", Side::From);
+        format!(
+            "SELECT wanted.ordinal, message.tableoid, {selected}
+            FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
+                AS wanted (tenant, conversation, since, ordinal)
+            JOIN {table} ON {of_conversation}{of_tenant} AND {time} OPERATOR(pg_catalog.>=) {since}"
         )
     }
 

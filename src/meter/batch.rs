@@ -35,14 +35,17 @@ impl<'c, 'a> Batch<'c, 'a> {
     /// Locks the conversations, given in key order, each once, and then reads their state.
     pub fn lock(connection: &'c Connection, locks: &mut Conversations, keys: &[Key<'a>]) -> Batch<'c, 'a> {
         locks.lock(connection, keys);
-        let (catalog, conversations) = part_table::read(connection, keys);
-        Batch { connection, catalog, conversations, subscribed: None, postings: Vec::new() }
+        Batch::of_locked(connection, keys)
     }
 
     /// As [`Batch::lock`], of those of the conversations that nobody else has locked; all must have parts.
     pub fn lock_free(connection: &'c Connection, locks: &mut Conversations, keys: &[Key<'a>]) -> Batch<'c, 'a> {
         let free: Vec<Key<'a>> = locks.lock_free(connection, keys).into_iter().map(|index| keys[index]).collect();
-        let (catalog, conversations) = part_table::read(connection, &free);
+        Batch::of_locked(connection, &free)
+    }
+
+    fn of_locked(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
+        let (catalog, conversations) = part_table::read(connection, keys);
         Batch { connection, catalog, conversations, subscribed: None, postings: Vec::new() }
     }
 

@@ -140,7 +140,11 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
 /// The events of the rows of one source.
 fn rows(source: &Source, wanted: &[WantedEvents], patience: Patience) -> Result<Vec<Found>, Unreadable> {
     let mut found = Vec::new();
-    let by_conversation: Statement = |query| Some(&query.by_conversation);
+    // A commit never reads a whole table, whatever the planner thinks of it.
+    let by_conversation: Statement = match patience {
+        Patience::OfCommit => |query| Some(&query.by_conversation),
+        Patience::OfCaller => |query| Some(&query.of_many),
+    };
     for_each_row(source, by_conversation, wanted, patience, |_, metered| {
         let Metered { conversation, reading, at } = metered;
         memory::room(&mut found, reading.kinds.len());

@@ -60,24 +60,22 @@ pub fn for_writing(tables: &[&CStr]) {
 }
 
 fn lock_tables(tables: &[&CStr], mode: u32) {
-    // SAFETY: look-ups in the server's cache of the catalog by constant names; any oid may be locked.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
-        for table in tables {
-            let table = pg_sys::get_relname_relid(table.as_ptr(), schema);
-            pg_sys::LockRelationOid(table, mode as i32);
-        }
+    for table in tables {
+        // SAFETY: any oid may be locked.
+        unsafe { pg_sys::LockRelationOid(own_table(table), mode as i32) };
     }
+}
+
+/// The oid of a table of ours.
+fn own_table(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: look-ups in the server's cache of the catalog by names that live as long as the calls.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false)) }
 }
 
 /// Locks a table of ours for writing, if that needs no waiting, and says whether it did.
 pub fn for_writing_at_once(table: &CStr) -> bool {
-    // SAFETY: look-ups in the server's cache of the catalog by constant names; any oid may be locked.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
-        let table = pg_sys::get_relname_relid(table.as_ptr(), schema);
-        pg_sys::ConditionalLockRelationOid(table, pg_sys::RowExclusiveLock as i32)
-    }
+    // SAFETY: any oid may be locked.
+    unsafe { pg_sys::ConditionalLockRelationOid(own_table(table), pg_sys::RowExclusiveLock as i32) }
 }
 
 /// Locks the tables that a ledger is in: before they are read by a work that may write them.

@@ -3,7 +3,7 @@
 use crate::capture::entry::Key;
 use crate::catalog::Catalog;
 use crate::catalog::reading::Patience;
-use crate::meter::batch::{BATCH, Batch};
+use crate::meter::batch::Batch;
 use crate::meter::history::{self, Conversations, WantedEvents};
 use crate::meter::part_table::{self, FromPlace, parts_from};
 use crate::pg::clock::{self, Timestamp};
@@ -25,6 +25,9 @@ pub struct Recounted<'a> {
     /// Rows that a part had counted are gone, or cannot be read.
     pub is_unprovable: bool,
 }
+
+/// Conversations folded together: a table that no index helps to read is read once for so many.
+const TOGETHER: usize = 5_000;
 
 const IN_SPAN: &str = "
     SELECT DISTINCT p.tenant, p.conversation
@@ -55,7 +58,7 @@ pub fn conversations(
         .filter(|found| is_wanted(found.key.0))
         .collect();
     let mut progress = Progress::begin(work, "conversations", found.len());
-    for some in found.chunks(BATCH) {
+    for some in found.chunks(TOGETHER) {
         each(&connected(|connection| recounted(connection, some, policy)));
         progress.advance(some.len());
     }

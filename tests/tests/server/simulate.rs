@@ -482,3 +482,48 @@ fn nothing_is_written_and_nothing_locked() {
     assert!(!before.is_empty());
     assert_same_rows(&rows_as_stored(&mut session), &before);
 }
+
+// --- Speed ---
+
+/// A table of many conversations with this index; how often it and its index are read by `call`.
+fn reads(index: &str, call: &str) -> (u32, u32) {
+    let database = Database::fresh("speed");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run(&format!("DROP INDEX messages_tenant_id_conversation_id_created_at_idx; {index}"));
+    attach(&mut session, "messages", "agent_red", Some("agent_red/starter"), &messages_mapping());
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'acme', 'c' || n, timestamptz '2026-03-01 10:00+00' + n * interval '1 min', 'exchange'
+         FROM generate_series(1, 6000) AS n;
+         ANALYZE messages",
+    );
+    session.sweep("2026-03-20");
+    session.run(&format!("BEGIN; {call}"));
+    let scans =
+        "SELECT sum(seq_scan), COALESCE(sum(idx_scan), 0) FROM pg_stat_xact_user_tables WHERE relname = 'messages'";
+    let line = session.line(scans);
+    let (whole, by_index) = line.split_once('|').expect("two numbers");
+    (whole.parse().expect("a number"), by_index.parse().expect("a number"))
+}
+
+const INDEX: &str =
+    "CREATE INDEX ON messages (tenant_id, conversation_id, created_at); CREATE INDEX ON messages (created_at)";
+
+#[test]
+fn without_an_index_a_table_of_many_conversations_is_read_a_few_times() {
+    let (whole, _) =
+        reads("", "SELECT FROM talkmeter.simulate('agent_red', 'agent_red/starter', '2026-03-01', '2026-03-20')");
+    assert!(whole <= 4, "read {whole} times");
+    let (whole, _) = reads("", "SELECT talkmeter.reconcile('2026-03-03')");
+    assert!(whole <= 4, "read {whole} times");
+}
+
+#[test]
+fn with_an_index_few_conversations_of_a_table_of_many_are_read_by_it() {
+    let span = "'2026-03-03 10:00', '2026-03-03 10:05'";
+    let (whole, by_index) =
+        reads(INDEX, &format!("SELECT FROM talkmeter.simulate('agent_red', 'agent_red/starter', {span})"));
+    assert_eq!(whole, 0);
+    assert!(by_index > 0);
+}
