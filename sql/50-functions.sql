@@ -186,6 +186,12 @@ CREATE FUNCTION talkmeter.currency_digits(currency text) RETURNS integer
 REVOKE ALL ON FUNCTION talkmeter.currency_digits(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.currency_digits(text) IS 'Digits after the point of a currency, by its ISO 4217 code';
 
+CREATE FUNCTION talkmeter.conversation_key(VARIADIC parts text[]) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'conversation_key_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.conversation_key(text[]) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.conversation_key(text[]) IS
+    'The conversation, or the message id, that several columns make: what they hold, joined by /, with %25 for % and %2F for / in it; null if one is null';
+
 CREATE FUNCTION talkmeter.credit(tenant text, charge_id bigint, note text) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'credit_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.credit(text, bigint, text) FROM PUBLIC;

@@ -1,24 +1,26 @@
 -- What is not as it should be?
 
-CREATE FUNCTION talkmeter.is_indexed(relation regclass, conversation name, tenant name) RETURNS boolean
+CREATE FUNCTION talkmeter.is_indexed(relation regclass, conversation name[], tenant name) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     AS $$
         SELECT EXISTS (
             SELECT FROM pg_index AS i
             JOIN pg_class AS c ON c.oid = i.indexrelid
             JOIN pg_am AS m ON m.oid = c.relam
-            JOIN pg_attribute AS first ON first.attrelid = i.indrelid AND first.attnum = i.indkey[0]
-            LEFT JOIN pg_attribute AS second
-                ON second.attrelid = i.indrelid AND i.indnkeyatts > 1 AND second.attnum = i.indkey[1]
+            CROSS JOIN LATERAL (
+                SELECT array_agg(a.attname ORDER BY k.ordinal) AS names
+                FROM generate_series(0, i.indnkeyatts - 1) AS k (ordinal)
+                LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.ordinal]
+            ) AS indexed
             WHERE i.indrelid = is_indexed.relation AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree'
-                AND (first.attname = is_indexed.conversation
-                    OR (first.attname = is_indexed.tenant AND second.attname = is_indexed.conversation)))
+                AND (indexed.names[:cardinality(conversation)] @> conversation
+                    OR indexed.names[:cardinality(conversation) + 1] @> (conversation || is_indexed.tenant)))
     $$;
-REVOKE ALL ON FUNCTION talkmeter.is_indexed(regclass, name, name) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.is_indexed(regclass, name, name) IS
-    'Whether an index finds the rows of one conversation: its first column holds the conversation, or the tenant and its second one the conversation';
+REVOKE ALL ON FUNCTION talkmeter.is_indexed(regclass, name[], name) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.is_indexed(regclass, name[], name) IS
+    'Whether an index finds the rows of one conversation: its first columns are those that hold it, in any order, the tenant among them or not';
 
-CREATE FUNCTION talkmeter.is_unique(relation regclass, message_id name) RETURNS boolean
+CREATE FUNCTION talkmeter.is_unique(relation regclass, message_id name[]) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     AS $$
         WITH partition_key AS (
@@ -31,14 +33,25 @@ CREATE FUNCTION talkmeter.is_unique(relation regclass, message_id name) RETURNS 
         SELECT EXISTS (
             SELECT FROM pg_index AS i
             WHERE i.indrelid = is_unique.relation AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-                AND (SELECT bool_or(a.attname = is_unique.message_id)
-                        AND bool_and(a.attname = is_unique.message_id OR a.attname IN (SELECT k.attname FROM partition_key AS k))
+                AND (SELECT bool_or(a.attname = ANY (is_unique.message_id))
+                        AND bool_and(a.attname = ANY (is_unique.message_id) OR a.attname IN (SELECT k.attname FROM partition_key AS k))
                      FROM generate_series(0, i.indnkeyatts - 1) AS n
                      JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n]))
     $$;
-REVOKE ALL ON FUNCTION talkmeter.is_unique(regclass, name) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.is_unique(regclass, name) IS
-    'Whether a unique index holds the message id, alone or with columns of the partition keys';
+REVOKE ALL ON FUNCTION talkmeter.is_unique(regclass, name[]) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.is_unique(regclass, name[]) IS
+    'Whether a unique index holds columns of the message id, and no others but those of the partition keys';
+
+CREATE FUNCTION talkmeter.columns_of(key jsonb, usual text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT CASE jsonb_typeof(key)
+            WHEN 'array' THEN ARRAY(SELECT jsonb_array_elements_text(key))
+            WHEN 'object' THEN ARRAY(SELECT jsonb_array_elements_text(COALESCE(key -> 'first_of', jsonb_build_array(key -> 'column'))))
+            ELSE ARRAY[COALESCE(key #>> '{}', usual)] END
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.columns_of(jsonb, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.columns_of(jsonb, text) IS 'The columns that a key of a mapping names, or the usual one if it is left out';
 
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unswept_for interval DEFAULT '15 minutes')
     RETURNS TABLE (problem text, object text, detail text, hint text)
@@ -149,31 +162,44 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         UNION ALL
         SELECT 'index_missing', a.relation::text,
             'No index finds the rows of one conversation: a late or changed row makes the whole table be read.',
-            format('CREATE INDEX ON %s (%s);', a.relation, concat_ws(', ', quote_ident(k.tenant),
-                quote_ident(k.conversation), quote_ident(k.occurred_at)))
+            (SELECT string_agg(format('CREATE INDEX ON %s (%s);', a.relation, concat_ws(', ', quote_ident(k.tenant), i.names,
+                    quote_ident(k.occurred_at))), ' ' ORDER BY i.names)
+             FROM unnest(CASE WHEN a.mapping -> 'conversation' ? 'first_of' THEN k.quoted
+                 ELSE ARRAY[array_to_string(k.quoted, ', ')] END) AS i (names))
         FROM attached AS a
         CROSS JOIN LATERAL (
             -- The names that the columns have now of those that the mapping names.
-            SELECT max(c.attname) FILTER (
-                    WHERE kept.mapped = COALESCE(CASE jsonb_typeof(a.mapping -> 'tenant') WHEN 'object' THEN ''
-                        ELSE a.mapping ->> 'tenant' END, 'tenant_id')) AS tenant,
-                max(c.attname) FILTER (WHERE kept.mapped = COALESCE(a.mapping ->> 'conversation', 'conversation_id')) AS conversation,
-                max(c.attname) FILTER (WHERE kept.mapped = COALESCE(a.mapping ->> 'occurred_at', 'created_at')) AS occurred_at
+            SELECT max(c.attname) FILTER (WHERE kept.mapped = ANY (talkmeter.columns_of(a.mapping -> 'tenant', 'tenant_id'))) AS tenant,
+                array_agg(c.attname ORDER BY own.ordinal) FILTER (WHERE own.ordinal IS NOT NULL) AS conversation,
+                array_agg(quote_ident(c.attname) ORDER BY own.ordinal) FILTER (WHERE own.ordinal IS NOT NULL) AS quoted,
+                max(c.attname) FILTER (WHERE kept.mapped = ANY (talkmeter.columns_of(a.mapping -> 'occurred_at', 'created_at')))
+                    AS occurred_at
             FROM jsonb_to_recordset(a.columns) AS kept (name text, mapped text, number smallint)
             JOIN pg_attribute AS c ON c.attrelid = a.found AND NOT c.attisdropped
                 AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END
+            CROSS JOIN LATERAL (
+                SELECT array_position(talkmeter.columns_of(a.mapping -> 'conversation', 'conversation_id'), kept.mapped) AS ordinal
+            ) AS own
         ) AS k
-        WHERE a.role = 'messages' AND k.conversation IS NOT NULL AND NOT talkmeter.is_indexed(a.relation, k.conversation, k.tenant)
+        WHERE a.role = 'messages' AND k.conversation IS NOT NULL
+            AND NOT CASE WHEN a.mapping -> 'conversation' ? 'first_of'
+                THEN (SELECT bool_and(talkmeter.is_indexed(a.relation, ARRAY[own.name], k.tenant))
+                      FROM unnest(k.conversation) AS own (name))
+                ELSE talkmeter.is_indexed(a.relation, k.conversation, k.tenant) END
         UNION ALL
         SELECT 'not_unique', a.relation::text,
-            format('No unique index covers the message id, column "%s": a message that comes twice would be metered twice.',
-                c.attname),
+            format('No unique index covers the message id, %s "%s": a message that comes twice would be metered twice.',
+                CASE cardinality(id.columns) WHEN 1 THEN 'column' ELSE 'columns' END, array_to_string(id.columns, '", "')),
             'Create a unique index on it, with the columns of the partition key if there is one.'
         FROM attached AS a
-        CROSS JOIN LATERAL jsonb_to_recordset(a.columns) AS kept (name text, number smallint, message_id boolean)
-        JOIN pg_attribute AS c ON c.attrelid = a.found AND NOT c.attisdropped
-            AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END
-        WHERE a.role = 'messages' AND kept.message_id AND NOT talkmeter.is_unique(a.relation, c.attname)
+        CROSS JOIN LATERAL (
+            SELECT array_agg(c.attname) AS columns
+            FROM jsonb_to_recordset(a.columns) AS kept (name text, number smallint, message_id boolean)
+            JOIN pg_attribute AS c ON c.attrelid = a.found AND NOT c.attisdropped
+                AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END
+            WHERE kept.message_id
+        ) AS id
+        WHERE a.role = 'messages' AND id.columns IS NOT NULL AND NOT talkmeter.is_unique(a.relation, id.columns)
         UNION ALL
         SELECT 'child_not_metered', i.inhrelid::regclass::text,
             format('It inherits from %s, and is a table of its own to PostgreSQL: rows inserted into it are not metered.',

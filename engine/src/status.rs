@@ -8,7 +8,7 @@ use crate::event::Kind;
 use crate::flaw::Flaw;
 use crate::instant::Instant;
 use crate::mapping::check::{Checker, wanted_value};
-use crate::mapping::{Audit, Class, Column, KindRule, Mapping, Value};
+use crate::mapping::{Audit, Class, Column, KeyOrigin, KindRule, Mapping, Value};
 use crate::near;
 use serde_json::{Map, Value as Json};
 
@@ -22,8 +22,7 @@ pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
     only_known_keys(mapping, "the mapping", &KEYS)?;
     let mut checker = Checker::of(columns);
     let tenant = checker.tenant(mapping)?;
-    let default = if checker.find("conversation_id").is_some() { "conversation_id" } else { "id" };
-    let conversation = checker.key(mapping, "conversation", default)?;
+    let conversation = conversation(&mut checker, mapping)?;
     if mapping.contains_key("timezone") && !mapping.contains_key("occurred_at") {
         return Err(Flaw::invalid("\"timezone\" does not apply without \"occurred_at\"")
             .hint("Leave \"timezone\" out: the moment of the change is an instant."));
@@ -39,13 +38,25 @@ pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
         audit: Audit::default(),
         timezone,
         tenant,
+        message_id: conversation.clone(),
         conversation,
-        message_id: conversation,
         occurred_at,
         order: None,
         kinds,
         excluded: Vec::new(),
     })
+}
+
+fn conversation(checker: &mut Checker, mapping: &Map<String, Json>) -> Result<KeyOrigin, Flaw> {
+    let default = if checker.find("conversation_id").is_some() { "conversation_id" } else { "id" };
+    checker.conversation(mapping, default)
+}
+
+/// As [`message_id_alone`](crate::mapping::check::message_id_alone) does: the id of a row is that of its conversation.
+pub fn message_id_alone(mapping: &Json, columns: &[Column]) -> Option<(KeyOrigin, Vec<usize>)> {
+    let mut checker = Checker::of(columns);
+    let message_id = conversation(&mut checker, mapping.as_object()?).ok()?;
+    Some((message_id, checker.slots))
 }
 
 fn kinds(checker: &mut Checker, mapping: &Map<String, Json>) -> Result<Vec<KindRule>, Flaw> {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Class, Column, LONGEST_KEY, Mapping, Reading, Refusal, Value, json};
+use talkmeter_engine::mapping::{Class, Column, LONGEST_KEY, Mapping, Reading, Refusal, Value, json, key};
 use talkmeter_engine::order::MessageId;
 
 /// The last instant that is not yet future.
@@ -471,8 +471,115 @@ fn keys_and_time_are_read_from_the_columns_that_the_mapping_names() {
         "timezone": "Europe/Zurich", "kinds": [{"kind": "note"}],
     }));
     assert_eq!(columns_of(&named), ["sender", "thread", "type", "local_time"]);
-    assert_eq!((named.message_id_column(), named.occurred_at_column()), (7, Some(12)));
+    assert_eq!((named.columns_of(&named.message_id), named.occurred_at_column()), (vec![7], Some(12)));
     assert_eq!(named.timezone.as_deref(), Some("Europe/Zurich"));
+}
+
+// Keys of several columns
+
+fn composite(conversation: Json) -> Mapping {
+    mapping(json!({"conversation": conversation, "message_id": ["id", "sender"], "kinds": [{"kind": "note"}]}))
+}
+
+fn conversation_of(conversation: Json, cells: &Cells) -> Option<String> {
+    let mapping = composite(conversation);
+    let row = row(&mapping, cells);
+    mapping.read(&row, NOW).conversation.map(|text| text.into_owned())
+}
+
+#[test]
+fn a_key_of_several_columns_is_their_values_in_order() {
+    let mapping = composite(json!(["thread", "type", "conversation_id"]));
+    let uuid = "0f6e6f9c-0000-4000-8000-0123456789ab";
+    let cells = [("thread", text(uuid)), ("type", Value::Integer(-7)), ("sender", text("a/b%c%2F"))];
+    let row = row(&mapping, &cells);
+    let reading = mapping.read(&row, NOW);
+    assert_eq!(reading.conversation.as_deref(), Some(format!("{uuid}/-7/c1").as_str()));
+    assert_eq!(reading.message, Some(MessageId::Text("7/a%2Fb%25c%252F".into())));
+    assert_eq!(reading.refusal, None);
+}
+
+#[test]
+fn a_key_of_several_columns_is_null_if_one_is() {
+    let cells = [("sender", text("x")), ("type", Value::Null)];
+    let mapping = composite(json!(["conversation_id", "type"]));
+    let row = row(&mapping, &cells);
+    assert_eq!(mapping.read(&row, NOW).refusal, Some(Refusal::NullKey));
+}
+
+#[test]
+fn the_first_of_several_columns_is_neither_null_nor_empty() {
+    let first = |thread: Value, sender: Value| {
+        conversation_of(
+            json!({"first_of": ["thread", "sender", "type"]}),
+            &[("thread", thread), ("sender", sender), ("type", Value::Integer(0))],
+        )
+    };
+    assert_eq!(first(text("t"), text("s")).as_deref(), Some("t"));
+    assert_eq!(first(Value::Null, text("a/b")).as_deref(), Some("a/b"));
+    assert_eq!(first(text(""), text("")).as_deref(), Some("0"));
+    assert_eq!(conversation_of(json!({"first_of": ["thread", "sender"]}), &[("sender", text(""))]), None);
+}
+
+#[test]
+fn a_key_of_several_columns_is_too_long_by_what_it_is_as_a_whole() {
+    let read = |half: usize| {
+        let long = "x".repeat(half);
+        let mapping = composite(json!(["conversation_id", "thread"]));
+        let row = row(&mapping, &[("conversation_id", text(&long)), ("thread", text(&long)), ("sender", text("s"))]);
+        let reading = mapping.read(&row, NOW);
+        (reading.refusal, reading.too_long[1], reading.conversation.map(|text| text.len()))
+    };
+    assert_eq!(read(255), (None, None, Some(511)));
+    assert_eq!(read(256), (Some(Refusal::KeyTooLong), Some(513), Some(LONGEST_KEY)));
+    assert_eq!(read(600), (Some(Refusal::KeyTooLong), Some(1_201), Some(LONGEST_KEY)));
+}
+
+proptest! {
+    #[test]
+    fn a_key_of_several_columns_says_which_values_made_it(
+        values in vec("[a%/25F]{0,5}", 1..4),
+        other in vec("[a%/25F]{0,5}", 1..4),
+    ) {
+        let joined = |values: &[String]| key::joined(values.iter().map(String::as_str));
+        prop_assert_eq!(key::parted(&joined(&values), values.len()), Some(values.clone()));
+        prop_assert_eq!(joined(&values) == joined(&other), values == other);
+        // What is no such key is made of nothing.
+        if let Some(parts) = key::parted(&other[0], values.len()) {
+            prop_assert_eq!(joined(&parts), other[0].clone());
+        }
+    }
+}
+
+#[test]
+fn a_key_is_made_of_two_to_four_columns() {
+    let key = |conversation: Json| flaw(json!({"conversation": conversation}));
+    let hint = Some("One column is named without a list.");
+    for list in [json!(["sender"]), json!([]), json!(["sender", "type", "id", "thread", "tenant_id"])] {
+        let place = "\"conversation\" of the mapping is not a list of two to 4 columns";
+        assert_flaw(key(list.clone()), FlawKind::Invalid, place, hint);
+        let place = "\"first_of\" of \"conversation\" is not a list of two to 4 columns";
+        assert_flaw(key(json!({"first_of": list})), FlawKind::Invalid, place, hint);
+    }
+    assert_flaw(
+        key(json!(["sender", "sender"])),
+        FlawKind::Invalid,
+        "\"conversation\" of the mapping names column \"sender\" twice",
+        None,
+    );
+    assert_flaw(
+        key(json!(["sender", 1])),
+        FlawKind::Invalid,
+        "\"conversation\" of the mapping holds something that is not the name of a column",
+        None,
+    );
+    assert_eq!(key(json!(["sender", "private"])).message, "column \"private\" cannot be \"conversation\"");
+    assert_eq!(key(json!(["sender", "nix"])).message, "column \"nix\" of \"conversation\" does not exist");
+    assert_eq!(key(json!({"first": []})).message, "unknown key \"first\" in \"conversation\"");
+    assert_eq!(
+        flaw(json!({"message_id": {"first_of": ["id", "sender"]}})).message,
+        "\"message_id\" of the mapping is not the name of a column"
+    );
 }
 
 #[test]

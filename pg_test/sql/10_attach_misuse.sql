@@ -61,6 +61,8 @@ SELECT * FROM talkmeter.attach('app.partial', 'agent_red', :'good');
 SELECT * FROM talkmeter.attach('app.parted', 'agent_red', '{"occurred_at": "Made At", "kinds": [{"kind": "note"}]}');
 :sqlstate
 
+SELECT * FROM talkmeter.attach('app.loose', 'agent_red', '{"message_id": ["conversation_id", "id"], "kinds": [{"kind": "note"}]}');
+:sqlstate
 -- Names that do not exist.
 SELECT * FROM talkmeter.attach('app.messages', 'agent_rad', :'good');
 :sqlstate

@@ -96,13 +96,13 @@ const ADMIN: Rights = Rights {
 const ANALYST: Rights = Rights {
     functions: concat!(
         "^(balance|statement|explain|explain_json|simulate|simulate_parts|verify|health|period_at|periods_starting",
-        "|currency_digits|audit_of|working)$"
+        "|currency_digits|audit_of|working|conversation_key)$"
     ),
     ..ADMIN
 };
 
 /// What an application may want to call; its inserts need nothing.
-const APPLICATION: Rights = Rights { views: "^$", functions: "^(balance|mark|flush)$", ..ADMIN };
+const APPLICATION: Rights = Rights { views: "^$", functions: "^(balance|mark|flush|conversation_key)$", ..ADMIN };
 
 /// What reads, of the own tenants.
 const TENANT: Rights = Rights { views: "^my_", no_views: "^$", functions: "^(own_|my_|is_own)", no_functions: "^$" };

@@ -21,7 +21,7 @@ use pgrx::prelude::*;
 use pgrx::{AnyElement, JsonB};
 use serde_json::{Value as Json, json};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Column, Mapping, Reading, Value};
+use talkmeter_engine::mapping::{Column, KeyOrigin, Mapping, Reading, Value};
 use talkmeter_engine::status;
 
 type PreviewRow =
@@ -214,22 +214,33 @@ fn are_on_it(connection: &Connection, source: pg_sys::Oid, relation: &Relation, 
     }
 }
 
-/// The names of the columns that hold the tenant, if one does, and the conversation.
-fn keys<'a>(mapping: &Mapping, columns: &'a [TableColumn]) -> (Option<&'a str>, &'a str) {
-    let name = |index: usize| columns[index].seen.name.as_str();
-    (mapping.tenant_column().ok().map(name), name(mapping.conversation_column()))
+fn names_of<'a>(key: &KeyOrigin, mapping: &Mapping, columns: &'a [TableColumn]) -> Vec<&'a str> {
+    mapping.columns_of(key).into_iter().map(|index| columns[index].seen.name.as_str()).collect()
+}
+
+/// The columns that an index must hold to find the rows of one conversation: those of each index that it takes.
+fn found_by<'a>(mapping: &Mapping, columns: &'a [TableColumn]) -> Vec<Vec<&'a str>> {
+    let names = names_of(&mapping.conversation, mapping, columns);
+    match mapping.conversation {
+        KeyOrigin::FirstOf(_) => names.into_iter().map(|name| vec![name]).collect(),
+        _ => vec![names],
+    }
 }
 
 fn is_indexed(connection: &Connection, source: pg_sys::Oid, mapping: &Mapping, columns: &[TableColumn]) -> bool {
-    let (tenant, conversation) = keys(mapping, columns);
-    relation::is_indexed(connection, source, conversation, tenant)
+    let tenant = names_of(&mapping.tenant, mapping, columns).first().copied();
+    found_by(mapping, columns).into_iter().all(|names| relation::is_indexed(connection, source, names, tenant))
 }
 
 /// A late row makes us read its conversation: without an index, the whole table.
 fn warn_of_missing_index(relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) {
-    let (tenant, conversation) = keys(mapping, columns);
+    let tenant = names_of(&mapping.tenant, mapping, columns);
     let time = mapping.occurred_at_column().map(|index| columns[index].seen.name.as_str());
-    let names: Vec<String> = tenant.into_iter().chain([conversation]).chain(time).map(relation::quoted).collect();
+    let create = |own: Vec<&str>| {
+        let names: Vec<String> = tenant.iter().copied().chain(own).chain(time).map(relation::quoted).collect();
+        format!("CREATE INDEX ON {} ({});", relation.name, names.join(", "))
+    };
+    let statements: Vec<String> = found_by(mapping, columns).into_iter().map(create).collect();
     failure(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("no index finds the rows of one conversation in {}", relation.name),
@@ -237,7 +248,7 @@ fn warn_of_missing_index(relation: &Relation, mapping: &Mapping, columns: &[Tabl
     .detail(
         "When a row is late or changed, its conversation is read again: without an index, by reading the whole table.",
     )
-    .hint(format!("CREATE INDEX ON {} ({});", relation.name, names.join(", ")))
+    .hint(statements.join(" "))
     .warn();
 }
 
@@ -286,13 +297,14 @@ fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, 
     if let Some(zone) = &checked.timezone {
         known_zone(zone);
     }
-    let id = &columns[checked.message_id_column()].seen.name;
-    if !as_owner(|| connected(|connection| relation::is_unique(connection, source, id))) {
-        let with_key = relation.partition_key.iter().filter(|column| *column != id);
-        let indexed: Vec<_> = std::iter::once(id).chain(with_key).map(|column| relation::quoted(column)).collect();
+    let id = names_of(&checked.message_id, &checked, columns);
+    if !as_owner(|| connected(|connection| relation::is_unique(connection, source, &id))) {
+        let partition_key = relation.partition_key.iter().map(String::as_str).filter(|column| !id.contains(column));
+        let indexed: Vec<_> = id.iter().copied().chain(partition_key).map(relation::quoted).collect();
+        let columns = if id.len() == 1 { "column" } else { "columns" };
         failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("no unique index covers the message id, column \"{id}\" of {}", relation.name),
+            format!("no unique index covers the message id, {columns} \"{}\" of {}", id.join("\", \""), relation.name),
         )
         .detail("Without one a message could be metered twice.")
         .hint(format!("CREATE UNIQUE INDEX ON {} ({});", relation.name, indexed.join(", ")))
@@ -342,8 +354,9 @@ fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
         mapping.columns.iter().copied().chain(mapping.audit.columns().into_iter().flatten()).collect();
     indexes.sort_unstable();
     indexes.dedup();
-    let is_id = |index| index == mapping.message_id_column();
-    let recorded: Vec<_> = indexes.into_iter().map(|index| Recorded::of(&columns[index], is_id(index))).collect();
+    let id = mapping.columns_of(&mapping.message_id);
+    let recorded: Vec<_> =
+        indexes.into_iter().map(|index| Recorded::of(&columns[index], id.contains(&index))).collect();
     JsonB(serde_json::to_value(recorded).expect("plain data"))
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod alert_channel;
 mod attach;
+mod conversation_key;
 mod define;
 mod dispute;
 mod flush;

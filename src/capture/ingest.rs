@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{self, Mapping, Value};
+use talkmeter_engine::mapping::{Mapping, Value};
 use talkmeter_engine::order::OrderKey;
 
 /// # Safety
@@ -118,9 +118,10 @@ pub fn broken(because: &str) -> Entry {
 
 /// Notes rows of which only the message id is read.
 pub fn note_unread(data: &pg_sys::TriggerData, source: &Source, why: &Entry) {
-    let readers: Vec<_> = source.layout.message_id().into_iter().cloned().collect();
-    row::for_each_new_row(data, &readers, |row| {
-        let message = row.first().and_then(mapping::message_id).map(|id| id.text());
+    let id = source.layout.message_id();
+    let readers = id.as_ref().map_or(&[][..], |id| &id.readers);
+    row::for_each_new_row(data, readers, |row| {
+        let message = id.as_ref().and_then(|id| id.origin.message(row)).map(|id| id.text());
         refuse(source, Entry { row: RowName { source: source.id, message, ..RowName::default() }, ..why.clone() });
     });
 }

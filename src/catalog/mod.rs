@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod cache;
+pub mod key_columns;
 pub mod offers;
 pub mod policies;
 pub mod reading;

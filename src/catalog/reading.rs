@@ -12,7 +12,7 @@ use crate::pg::limit::{self, heed_cancel};
 use crate::pg::rights::as_table_owner;
 use crate::pg::row::Reader;
 use crate::pg::settings;
-use crate::pg::sql::{Arg, Connection, Row, Rows, arg, connected};
+use crate::pg::sql::{Arg, Connection, Row, Rows, connected};
 use crate::pg::subtransaction::{attempt, code, is_of_server, message, sqlstate};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
@@ -118,7 +118,7 @@ pub fn for_each_message(
     let query = query(source)?;
     let Layout::Whole { readers, .. } = &source.layout else { return Ok(()) };
     let possible: Vec<usize> = (0..messages.len()).filter(|index| query.can_hold_message(messages[*index])).collect();
-    let ids = [arg(possible.iter().map(|index| messages[*index]).collect::<Vec<_>>())];
+    let ids = query.of_messages(possible.iter().map(|index| messages[*index]));
     for_each_row(query, &query.by_message, &ids, readers, Patience::OfCommit, |ordinal, values, _| {
         each(possible[ordinal as usize - 1], values);
     })

@@ -1,10 +1,14 @@
 //! With which statements are the rows of an attached table read later? Put together once, when the source is loaded.
 
-use crate::pg::relation::{self, Relation, TableColumn, quoted};
+use crate::catalog::key_columns::{KeyColumns, name};
+use crate::pg::clock::Timestamp;
+use crate::pg::relation::{self, Relation, TableColumn};
 use crate::pg::row::Reader;
+use crate::pg::sql::{Arg, arg};
 use pgrx::prelude::*;
+use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::epoch::Epoch;
-use talkmeter_engine::mapping::{Class, Mapping};
+use talkmeter_engine::mapping::{Class, KeyOrigin, Mapping};
 
 /// How the rows of an attached table are read later: by its owner, whose rights suffice and whose code may run.
 #[derive(Debug)]
@@ -15,10 +19,9 @@ pub struct SourceQuery {
     pub name: String,
     /// The table and its partitions.
     members: Vec<pg_sys::Oid>,
-    /// Class of the column that holds the tenant, or the tenant of all rows.
-    tenant: Result<Class, String>,
-    conversation: Class,
-    message: Class,
+    tenant: KeyColumns,
+    conversation: KeyColumns,
+    message: KeyColumns,
     /// Reads the rows of few conversations, by index: `ordinal`, the table, then the columns of the mapping's slots.
     pub by_conversation: String,
     /// The same of many: the server chooses between an index and reading the table once.
@@ -54,18 +57,15 @@ impl SourceQuery {
             table,
             name: relation.name.clone(),
             members: relation.member_oids.clone(),
-            tenant: match columns.tenant()? {
-                Ok(column) => Ok(column.seen.class.clone()),
-                Err(constant) => Err(constant.to_owned()),
-            },
-            conversation: columns.conversation()?.seen.class.clone(),
-            message: columns.message()?.seen.class.clone(),
             by_conversation: words.by_conversation(""),
             of_many: words.of_many(),
             audit: audit.iter().any(Option::is_some).then(|| words.by_conversation(&columns.shown(audit))),
-            by_message: words.by_message(columns.message()?),
+            by_message: words.by_message(),
             conversations: words.conversations(),
-            first: words.first(columns.message()?),
+            first: words.first(),
+            tenant: words.tenant,
+            conversation: words.conversation,
+            message: words.message,
         })
     }
 
@@ -83,16 +83,25 @@ impl SourceQuery {
 
     /// Whether the table's columns can hold a conversation of that tenant and id.
     pub fn can_hold(&self, tenant: &str, conversation: &str) -> bool {
-        let of_tenant = match &self.tenant {
-            Ok(class) => class.can_hold(tenant),
-            Err(constant) => constant == tenant,
-        };
-        of_tenant && self.conversation.can_hold(conversation)
+        self.tenant.can_hold(tenant) && self.conversation.can_hold(conversation)
     }
 
-    /// Whether the table's column can hold that message id.
+    /// The parameters of `by_conversation` and `audit`: tenant, conversation and since when. Each can be held.
+    pub fn of_conversations(&self, wanted: &[(&str, &str, Instant)]) -> Vec<Arg> {
+        let since = arg(wanted.iter().map(|(.., since)| Timestamp::from(*since)).collect::<Vec<_>>());
+        let tenants = self.tenant.args(wanted.iter().map(|(tenant, ..)| *tenant));
+        let conversations = self.conversation.args(wanted.iter().map(|(_, conversation, _)| *conversation));
+        std::iter::once(since).chain(tenants).chain(conversations).collect()
+    }
+
+    /// Whether the table's columns can hold that message id.
     pub fn can_hold_message(&self, message: &str) -> bool {
         self.message.can_hold(message)
+    }
+
+    /// The parameters of `by_message`. Each id can be held.
+    pub fn of_messages<'m>(&self, messages: impl Iterator<Item = &'m str>) -> Vec<Arg> {
+        self.message.args(messages)
     }
 }
 
@@ -110,19 +119,8 @@ impl<'a> Columns<'a> {
         self.all.iter().find(|column| column.number == self.readers[slot].number)
     }
 
-    fn tenant(&self) -> Option<Result<&'a TableColumn, &'a str>> {
-        match self.mapping.tenant_column() {
-            Ok(index) => self.now(index).map(Ok),
-            Err(constant) => Some(Err(constant)),
-        }
-    }
-
-    fn conversation(&self) -> Option<&'a TableColumn> {
-        self.now(self.mapping.conversation_column())
-    }
-
-    fn message(&self) -> Option<&'a TableColumn> {
-        self.now(self.mapping.message_id_column())
+    fn key(&self, key: &KeyOrigin) -> Option<KeyColumns> {
+        KeyColumns::of(key, self.mapping, |index| self.now(index))
     }
 
     /// The rows of a status table may have no time; those are only read by their ids.
@@ -162,28 +160,22 @@ struct Words {
     selected: String,
     time: String,
     scale: Scale,
-    of_conversation: String,
-    of_tenant: String,
-    /// The names of tenant and conversation as text.
-    key: [String; 2],
+    tenant: KeyColumns,
+    conversation: KeyColumns,
+    message: KeyColumns,
 }
 
 impl Words {
     fn of(relation: &Relation, columns: &Columns) -> Option<Words> {
         let only = if relation.kind == 'p' { "" } else { "ONLY " };
-        let (of_tenant, tenant) = match columns.tenant()? {
-            Ok(column) => (format!(" AND {}", equals(column, "wanted.tenant")), name(column)),
-            Err(constant) => (String::new(), pgrx::spi::quote_literal(constant)),
-        };
-        let conversation = columns.conversation()?;
         Some(Words {
             table: format!("{only}{} AS message", relation.name),
             selected: columns.of_slots()?,
             time: columns.time().map_or("NULL::timestamptz".to_owned(), name),
             scale: columns.scale(),
-            of_conversation: equals(conversation, "wanted.conversation"),
-            of_tenant,
-            key: [tenant, name(conversation)].map(|name| format!("CAST({name} AS pg_catalog.text)")),
+            tenant: columns.key(&columns.mapping.tenant)?,
+            conversation: columns.key(&columns.mapping.conversation)?,
+            message: columns.key(&columns.mapping.message_id)?,
         })
     }
 
@@ -214,53 +206,69 @@ impl Words {
     }
 
     fn by_conversation(&self, and_shown: &str) -> String {
-        let Words { table, selected, time, of_conversation, of_tenant, .. } = self;
+        let Words { table, selected, time, .. } = self;
+        let (wanted, keys) = self.wanted();
         let since = self.bound("wanted.since", Side::From);
         format!(
             "SELECT wanted.ordinal, own.*
-            FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
-                AS wanted (tenant, conversation, since, ordinal)
+            FROM {wanted}
             CROSS JOIN LATERAL (
                 SELECT message.tableoid, {selected}{and_shown} FROM {table}
-                WHERE {of_conversation}{of_tenant} AND {time} OPERATOR(pg_catalog.>=) {since}
+                WHERE {keys} AND {time} OPERATOR(pg_catalog.>=) {since}
                 OFFSET 0
             ) AS own"
         )
     }
 
     fn of_many(&self) -> String {
-        let Words { table, selected, time, of_conversation, of_tenant, .. } = self;
+        let Words { table, selected, time, .. } = self;
+        let (wanted, keys) = self.wanted();
         let since = self.bound("wanted.since", Side::From);
         format!(
             "SELECT wanted.ordinal, message.tableoid, {selected}
-            FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
-                AS wanted (tenant, conversation, since, ordinal)
-            JOIN {table} ON {of_conversation}{of_tenant} AND {time} OPERATOR(pg_catalog.>=) {since}"
+            FROM {wanted}
+            JOIN {table} ON {keys} AND {time} OPERATOR(pg_catalog.>=) {since}"
         )
     }
 
-    fn by_message(&self, message: &TableColumn) -> String {
-        let Words { table, selected, .. } = self;
-        let is_it = equals(message, "wanted.message");
+    /// The conversations that are wanted, as parameters, and the condition that a row is of one.
+    fn wanted(&self) -> (String, String) {
+        let Words { tenant, conversation, .. } = self;
+        let of_both = conversation.condition("conversation").into_iter().chain(tenant.condition("tenant"));
+        let keys = of_both.collect::<Vec<_>>().join(" AND ");
+        let lists: Vec<String> = tenant.names("tenant").into_iter().chain(conversation.names("conversation")).collect();
+        let params: String = (2..).take(lists.len()).map(|number| format!(", ${number}::text[]")).collect();
+        let names = lists.join(", ");
+        (format!("unnest($1::timestamptz[]{params}) WITH ORDINALITY AS wanted (since, {names}, ordinal)"), keys)
+    }
+
+    fn by_message(&self) -> String {
+        let Words { table, selected, message, .. } = self;
+        let lists = message.names("message");
+        let params: Vec<String> = (1..=lists.len()).map(|number| format!("${number}::text[]")).collect();
+        let is_it = message.condition("message").unwrap_or_default();
         format!(
             "SELECT wanted.ordinal, own.*
-            FROM unnest($1::text[]) WITH ORDINALITY AS wanted (message, ordinal)
-            CROSS JOIN LATERAL (SELECT message.tableoid, {selected} FROM {table} WHERE {is_it} OFFSET 0) AS own"
+            FROM unnest({}) WITH ORDINALITY AS wanted ({}, ordinal)
+            CROSS JOIN LATERAL (SELECT message.tableoid, {selected} FROM {table} WHERE {is_it} OFFSET 0) AS own",
+            params.join(", "),
+            lists.join(", ")
         )
     }
 
     fn conversations(&self) -> String {
-        let Words { table, time, key: [tenant, conversation], .. } = self;
+        let Words { table, time, tenant, conversation, .. } = self;
         let (since, until) = (self.bound("$1", Side::From), self.bound("$2", Side::Until));
+        let (tenant, conversation) = (tenant.text(), conversation.text());
         format!(
-            "SELECT DISTINCT 0::int8, message.tableoid, {tenant}, {conversation} FROM {table}
+            "SELECT DISTINCT 0::int8, message.tableoid, CAST({tenant} AS pg_catalog.text), {conversation} FROM {table}
             WHERE {time} OPERATOR(pg_catalog.>=) {since} AND {time} OPERATOR(pg_catalog.<) {until}"
         )
     }
 
-    fn first(&self, message: &TableColumn) -> String {
-        let Words { table, selected, time, .. } = self;
-        let id = name(message);
+    fn first(&self) -> String {
+        let Words { table, selected, time, message, .. } = self;
+        let id = message.order();
         format!("SELECT 0::int8, message.tableoid, {selected} FROM {table} ORDER BY {time}, {id} LIMIT {SHOWN}")
     }
 }
@@ -298,19 +306,4 @@ impl Side {
             Side::Until => i64::MAX,
         }
     }
-}
-
-/// A column as the statements name it.
-fn name(column: &TableColumn) -> String {
-    format!("message.{}", quoted(&column.seen.name))
-}
-
-/// A comparison by the server's own operator, which an index on the column can serve.
-fn equals(column: &TableColumn, with: &str) -> String {
-    let as_its_type = match column.seen.class {
-        Class::Uuid => format!("CAST({with} AS pg_catalog.uuid)"),
-        Class::Integer { .. } => format!("CAST({with} AS pg_catalog.int8)"),
-        _ => with.to_owned(),
-    };
-    format!("{} OPERATOR(pg_catalog.=) {as_its_type}", name(column))
 }

@@ -15,7 +15,8 @@ use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Asked, Class, Column, Mapping};
+use talkmeter_engine::mapping::check::message_id_alone;
+use talkmeter_engine::mapping::{Asked, Class, Column, KeyOrigin, Mapping};
 use talkmeter_engine::period::Period;
 use talkmeter_engine::status;
 
@@ -103,7 +104,15 @@ pub enum Layout {
     /// `readers` has one entry per slot of the mapping; `audit` has the numbers of the columns of the audit trail.
     Whole { mapping: Box<Mapping>, readers: Vec<Reader>, audit: [Option<i16>; 4] },
     /// A column that the mapping names is not what it was; the message id is read if it can be.
-    Broken { because: String, message_id: Option<Reader> },
+    Broken { because: String, message_id: Option<IdReader> },
+}
+
+/// How to read the message id of a row alone.
+#[derive(Clone, Debug)]
+pub struct IdReader {
+    /// Where it comes from in what the readers read.
+    pub origin: KeyOrigin,
+    pub readers: Vec<Reader>,
 }
 
 impl Layout {
@@ -116,10 +125,14 @@ impl Layout {
     }
 
     /// How to read the message id alone, if it can be read.
-    pub fn message_id(&self) -> Option<&Reader> {
+    pub fn message_id(&self) -> Option<IdReader> {
         match self {
-            Layout::Whole { mapping, readers, .. } => readers.get(mapping.message_id_slot()),
-            Layout::Broken { message_id, .. } => message_id.as_ref(),
+            Layout::Whole { mapping, readers, .. } => {
+                let id = &mapping.message_id;
+                let readers = id.slots().iter().map(|slot| readers[*slot].clone()).collect();
+                Some(IdReader { origin: id.alone(), readers })
+            }
+            Layout::Broken { message_id, .. } => message_id.clone(),
         }
     }
 }
@@ -450,12 +463,10 @@ fn layout(
             }
         }
     }
+    // The mapping speaks of the columns by the names that they had.
+    let columns: Vec<_> =
+        readable.iter().map(|(column, found)| Column { name: column.mapped.clone(), ..found.seen.clone() }).collect();
     if broken.is_none() {
-        // The mapping speaks of the columns by the names that they had.
-        let columns: Vec<_> = readable
-            .iter()
-            .map(|(column, found)| Column { name: column.mapped.clone(), ..found.seen.clone() })
-            .collect();
         let checked = match role {
             Role::Messages => Mapping::check(mapping, &columns),
             Role::Status => status::check(mapping, &columns),
@@ -475,8 +486,14 @@ fn layout(
             Err(flaw) => broken = Some(flaw.message),
         }
     }
-    let message_id =
-        readable.iter().find(|(column, _)| column.message_id).map(|(_, found)| found.reader(None, Asked::default()));
+    let message_id = match role {
+        Role::Messages => message_id_alone(mapping, &columns),
+        Role::Status => status::message_id_alone(mapping, &columns),
+    };
+    let message_id = message_id.map(|(origin, slots)| IdReader {
+        origin,
+        readers: slots.into_iter().map(|index| readable[index].1.reader(None, Asked::default())).collect(),
+    });
     Layout::Broken { because: broken.unwrap_or_default(), message_id }
 }
 

@@ -9,7 +9,7 @@ use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
-use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, over_rows};
+use crate::pg::sql::{Connection, OverRows, Row, arg, column, over_rows};
 use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
@@ -187,25 +187,25 @@ fn for_each_row(
         wanted.iter().enumerate().filter(|(_, wanted)| can_be_there(wanted)).collect();
     let Layout::Whole { mapping, readers, .. } = &source.layout else { return Ok(()) };
     let Some(statement) = statement(query).filter(|_| !possible.is_empty()) else { return Ok(()) };
-    reading::for_each_row(query, statement, &keys(&possible), readers, patience, |ordinal, values, row| {
-        let (conversation, wanted) = possible[ordinal as usize - 1];
-        let Some(reading) = mapping.apply(values, Instant::LATEST) else { return };
-        // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
-        let (Some(at), None) = (reading.at, reading.refusal) else { return };
-        let same = reading.tenant.as_deref() == Some(wanted.tenant)
-            && reading.conversation.as_deref() == Some(wanted.conversation);
-        if same && !source.ignores(at) {
-            each(row, Metered { conversation, reading: &reading, at });
-        }
-    })
-}
-
-fn keys(wanted: &[(usize, &WantedEvents)]) -> [Arg; 3] {
-    [
-        arg(wanted.iter().map(|(_, wanted)| wanted.tenant).collect::<Vec<_>>()),
-        arg(wanted.iter().map(|(_, wanted)| wanted.conversation).collect::<Vec<_>>()),
-        arg(wanted.iter().map(|(_, wanted)| Timestamp::from(wanted.since)).collect::<Vec<_>>()),
-    ]
+    let keys: Vec<_> = possible.iter().map(|(_, wanted)| (wanted.tenant, wanted.conversation, wanted.since)).collect();
+    reading::for_each_row(
+        query,
+        statement,
+        &query.of_conversations(&keys),
+        readers,
+        patience,
+        |ordinal, values, row| {
+            let (conversation, wanted) = possible[ordinal as usize - 1];
+            let Some(reading) = mapping.apply(values, Instant::LATEST) else { return };
+            // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
+            let (Some(at), None) = (reading.at, reading.refusal) else { return };
+            let same = reading.tenant.as_deref() == Some(wanted.tenant)
+                && reading.conversation.as_deref() == Some(wanted.conversation);
+            if same && !source.ignores(at) {
+                each(row, Metered { conversation, reading: &reading, at });
+            }
+        },
+    )
 }
 
 /// What the audit trail shows of a row.

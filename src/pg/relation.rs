@@ -175,18 +175,18 @@ fn class(base_type: pg_sys::Oid, labels: Option<Vec<String>>) -> Class {
     }
 }
 
-const UNIQUE: &str = "SELECT talkmeter.is_unique($1::oid::regclass, $2::name)";
+const UNIQUE: &str = "SELECT talkmeter.is_unique($1::oid::regclass, $2::text[]::name[])";
 
-/// Whether a unique index holds the column, alone or with columns of the partition keys.
-pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, column: &str) -> bool {
-    connection.run(UNIQUE, &[arg(oid), arg(column)]).only().value()
+/// Whether a unique index holds nothing but these columns, or some of them, and columns of the partition keys.
+pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, columns: &[&str]) -> bool {
+    connection.run(UNIQUE, &[arg(oid), arg(columns.to_vec())]).only().value()
 }
 
-const INDEXED: &str = "SELECT talkmeter.is_indexed($1::oid::regclass, $2::name, $3::name)";
+const INDEXED: &str = "SELECT talkmeter.is_indexed($1::oid::regclass, $2::text[]::name[], $3::name)";
 
-/// Whether an index finds the rows of one conversation: its first column holds the conversation, or the tenant and its
-/// second one the conversation.
-pub fn is_indexed(connection: &Connection, oid: pg_sys::Oid, conversation: &str, tenant: Option<&str>) -> bool {
+/// Whether an index finds the rows of one conversation, which these columns hold: they are its first, in any order, the
+/// tenant among them or not.
+pub fn is_indexed(connection: &Connection, oid: pg_sys::Oid, conversation: Vec<&str>, tenant: Option<&str>) -> bool {
     connection.run(INDEXED, &[arg(oid), arg(conversation), arg(tenant)]).only().value()
 }
 

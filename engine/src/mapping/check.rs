@@ -1,6 +1,7 @@
 //! Is a mapping one that its table can serve, and what does it say?
 
 use super::epoch::Epoch;
+use super::key::MOST_COLUMNS;
 use super::{
     Asked, Audit, Class, Column, Condition, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, TimeOrigin,
     Wanted, canonical_uuid, exact_number,
@@ -27,6 +28,14 @@ pub const KEYS: [&str; 12] = [
     "excluded",
 ];
 
+/// The message id alone, of a mapping that its table can serve no more: where it comes from, and the columns of its
+/// slots.
+pub fn message_id_alone(mapping: &Json, columns: &[Column]) -> Option<(KeyOrigin, Vec<usize>)> {
+    let mut checker = Checker::of(columns);
+    let message_id = checker.message_id(mapping.as_object()?).ok()?;
+    Some((message_id, checker.slots))
+}
+
 impl Mapping {
     /// Checks a mapping against the columns of its table.
     pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
@@ -34,8 +43,8 @@ impl Mapping {
         only_known_keys(mapping, "the mapping", &KEYS)?;
         let mut checker = Checker::of(columns);
         let tenant = checker.tenant(mapping)?;
-        let conversation = checker.key(mapping, "conversation", "conversation_id")?;
-        let message_id = checker.key(mapping, "message_id", "id")?;
+        let conversation = checker.conversation(mapping, "conversation_id")?;
+        let message_id = checker.message_id(mapping)?;
         let (occurred_at, timezone) = checker.occurred_at(mapping)?;
         let order = checker.order(mapping)?;
         let kinds = checker.kinds(mapping)?;
@@ -149,8 +158,58 @@ impl<'a> Checker<'a> {
         Ok(KeyOrigin::Slot(self.key(mapping, "tenant", "tenant_id")?))
     }
 
-    pub(crate) fn key(&mut self, mapping: &Map<String, Json>, key: &str, default: &str) -> Result<usize, Flaw> {
+    /// The conversation, which is in the column called `default` if the mapping does not say where.
+    pub(crate) fn conversation(&mut self, mapping: &Map<String, Json>, default: &str) -> Result<KeyOrigin, Flaw> {
+        let Some(Json::Object(object)) = mapping.get("conversation") else {
+            return self.key_of_some(mapping, "conversation", default);
+        };
+        only_known_keys(object, "\"conversation\"", &["first_of"])?;
+        let Some(Json::Array(names)) = object.get("first_of") else {
+            return Err(Flaw::invalid("\"first_of\" of \"conversation\" is not a list of columns"));
+        };
+        self.columns_of_key(names, "\"first_of\" of \"conversation\"", "conversation").map(KeyOrigin::FirstOf)
+    }
+
+    pub(crate) fn message_id(&mut self, mapping: &Map<String, Json>) -> Result<KeyOrigin, Flaw> {
+        self.key_of_some(mapping, "message_id", "id")
+    }
+
+    /// A key that one column holds, or that a list of them makes.
+    fn key_of_some(&mut self, mapping: &Map<String, Json>, key: &str, default: &str) -> Result<KeyOrigin, Flaw> {
+        match mapping.get(key) {
+            Some(Json::Array(names)) => {
+                self.columns_of_key(names, &format!("\"{key}\" of the mapping"), key).map(KeyOrigin::Joined)
+            }
+            _ => self.key(mapping, key, default).map(KeyOrigin::Slot),
+        }
+    }
+
+    fn columns_of_key(&mut self, names: &[Json], place: &str, key: &str) -> Result<Vec<usize>, Flaw> {
+        let mut slots = Vec::new();
+        for name in names {
+            let Json::String(name) = name else {
+                return Err(Flaw::invalid(format!("{place} holds something that is not the name of a column")));
+            };
+            let index = self.column(name, &format!("\"{key}\""))?;
+            let slot = self.key_slot(index, key)?;
+            if slots.contains(&slot) {
+                return Err(Flaw::invalid(format!("{place} names column \"{name}\" twice")));
+            }
+            slots.push(slot);
+        }
+        match slots.len() {
+            2..=MOST_COLUMNS => Ok(slots),
+            _ => Err(Flaw::invalid(format!("{place} is not a list of two to {MOST_COLUMNS} columns"))
+                .hint("One column is named without a list.")),
+        }
+    }
+
+    fn key(&mut self, mapping: &Map<String, Json>, key: &str, default: &str) -> Result<usize, Flaw> {
         let index = self.named_or(mapping, key, default)?;
+        self.key_slot(index, key)
+    }
+
+    fn key_slot(&mut self, index: usize, key: &str) -> Result<usize, Flaw> {
         let column = &self.columns[index];
         if !matches!(column.class, Class::Text | Class::Uuid | Class::Integer { .. }) {
             return Err(Flaw::wrong_type(format!("column \"{}\" cannot be \"{key}\"", column.name))

@@ -6,10 +6,13 @@
 pub mod check;
 pub mod epoch;
 pub mod json;
+pub mod key;
 
 use crate::event::Kind;
 use crate::instant::Instant;
 use crate::mapping::epoch::Epoch;
+use crate::mapping::key::Key;
+pub use crate::mapping::key::KeyOrigin;
 use crate::order::{MessageId, OrderKey, Rank};
 use rust_decimal::Decimal;
 use std::borrow::Cow;
@@ -192,14 +195,6 @@ impl Reading<'_> {
     }
 }
 
-/// Where a key comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum KeyOrigin {
-    Constant(String),
-    /// The place of the column in [`Mapping::columns`].
-    Slot(usize),
-}
-
 /// Where the time comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeOrigin {
@@ -285,9 +280,10 @@ pub struct Mapping {
     pub audit: Audit,
     /// The zone of a `timestamp` column; the caller turns local time into instants.
     pub timezone: Option<String>,
-    pub(crate) tenant: KeyOrigin,
-    pub(crate) conversation: usize,
-    pub(crate) message_id: usize,
+    /// A constant or a slot.
+    pub tenant: KeyOrigin,
+    pub conversation: KeyOrigin,
+    pub message_id: KeyOrigin,
     /// `None` if the rows have no time of their own.
     pub(crate) occurred_at: Option<TimeOrigin>,
     pub(crate) order: Option<usize>,
@@ -301,14 +297,9 @@ impl Mapping {
         self.columns.iter().copied().zip(&self.asked)
     }
 
-    /// The slot that holds the message id.
-    pub fn message_id_slot(&self) -> usize {
-        self.message_id
-    }
-
-    /// The column that holds the message id, by index into the columns given to [`Mapping::check`].
-    pub fn message_id_column(&self) -> usize {
-        self.columns[self.message_id]
+    /// The columns of which a key is made, by index into the columns given to [`Mapping::check`].
+    pub fn columns_of(&self, key: &KeyOrigin) -> Vec<usize> {
+        key.slots().iter().map(|slot| self.columns[*slot]).collect()
     }
 
     /// The column that holds the time, by index into the columns given to [`Mapping::check`], if there is one.
@@ -319,19 +310,6 @@ impl Mapping {
     /// What the column of the time counts from 1970, if it is a number.
     pub fn epoch(&self) -> Option<Epoch> {
         self.occurred_at.and_then(|time| time.epoch)
-    }
-
-    /// The column that holds the conversation, by index into the columns given to [`Mapping::check`].
-    pub fn conversation_column(&self) -> usize {
-        self.columns[self.conversation]
-    }
-
-    /// The column that holds the tenant, or the tenant of all rows.
-    pub fn tenant_column(&self) -> Result<usize, &str> {
-        match &self.tenant {
-            KeyOrigin::Slot(slot) => Ok(self.columns[*slot]),
-            KeyOrigin::Constant(tenant) => Err(tenant),
-        }
     }
 
     /// What a row is to the meter, or `None` if it is nothing. Arguments as of [`Mapping::read`].
@@ -345,17 +323,10 @@ impl Mapping {
         let rule = self.kinds.iter().find(|rule| holds(&rule.when, row));
         let ignored = rule.is_some_and(|rule| rule.kinds.is_none());
         let kinds = rule.and_then(|rule| rule.kinds.as_deref()).unwrap_or_default();
-        let tenant = match &self.tenant {
-            KeyOrigin::Constant(tenant) => Some(Cow::Borrowed(tenant.as_str())),
-            KeyOrigin::Slot(slot) => key_text(&row[*slot]),
-        };
-        let conversation = key_text(&row[self.conversation]);
-        let message = message_id(&row[self.message_id]);
-        let tenant_bytes = match &self.tenant {
-            KeyOrigin::Constant(_) => None,
-            KeyOrigin::Slot(slot) => too_long(&row[*slot]),
-        };
-        let too_long = [tenant_bytes, too_long(&row[self.conversation]), too_long(&row[self.message_id])];
+        let Key { text: tenant, too_long: tenant_bytes } = self.tenant.read(row);
+        let Key { text: conversation, too_long: conversation_bytes } = self.conversation.read(row);
+        let (message, message_bytes) = self.message_id.message_and_length(row);
+        let too_long = [tenant_bytes, conversation_bytes, message_bytes];
         let time = self.occurred_at.and_then(|time| time.read(row));
         let sequence = match self.order.map(|slot| &row[slot]) {
             Some(Value::Integer(sequence)) => Some(*sequence),
@@ -380,34 +351,6 @@ impl Mapping {
         let excluded = self.excluded.iter().find(|rule| holds(&rule.when, row)).map(|rule| rule.because.as_str());
         let at = time.flatten();
         Reading { tenant, conversation, message, too_long, at, sequence, ignored, kinds, excluded, refusal }
-    }
-}
-
-/// How many bytes a key has that is longer than keys may be.
-fn too_long(value: &Value) -> Option<usize> {
-    match value {
-        Value::Text(text) => Some(text.len()).filter(|bytes| *bytes > LONGEST_KEY),
-        Value::Long { bytes, .. } => Some(*bytes),
-        _ => None,
-    }
-}
-
-fn key_text<'a>(value: &'a Value<'a>) -> Option<Cow<'a, str>> {
-    match value {
-        Value::Text(text) => Some(Cow::Borrowed(cut(text, LONGEST_KEY))),
-        Value::Long { start, .. } => Some(Cow::Borrowed(start)),
-        Value::Integer(number) => Some(Cow::Owned(number.to_string())),
-        _ => None,
-    }
-}
-
-/// The message id that a value is, if it is one; one that is too long is cut.
-pub fn message_id(value: &Value) -> Option<MessageId> {
-    match value {
-        Value::Text(text) => Some(MessageId::Text(cut(text, LONGEST_KEY).to_owned())),
-        Value::Long { start, .. } => Some(MessageId::Text(start.to_string())),
-        Value::Integer(number) => Some(MessageId::Integer(*number)),
-        _ => None,
     }
 }
 

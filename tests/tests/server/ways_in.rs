@@ -1,5 +1,6 @@
 //! Is a table metered right whose times, keys and rules are not the usual ones (rules 2.4 to 2.6)?
 
+use postgres::error::SqlState;
 use talkmeter_tests::{Database, PLAN, Session, attach};
 
 const NOTHING: [&str; 0] = [];
@@ -218,4 +219,174 @@ fn json_in_a_text_column_says_the_same_now_and_later() {
         session.lines("SELECT message_id, min(event) FROM talkmeter.explain('acme', 'a') GROUP BY 1 HAVING message_id IS NOT NULL ORDER BY 1"),
         ["1|customer_message", "2|ai_reply", "3|customer_message", "5|customer_message", "6|customer_message"]
     );
+}
+
+// --- Keys of several columns ---
+
+/// A table whose conversations two columns make and whose rows two columns name.
+fn composite(more: &str) -> (Database, Session) {
+    let database = Database::fresh("ways_in");
+    let mut session = database.connect();
+    session.run(&format!(
+        "CREATE TABLE m (box text, number int, customer_id int, inbox_id text, created_at timestamptz, who text,
+             tenant_id text DEFAULT 'acme', PRIMARY KEY (box, number)); {more}"
+    ));
+    (database, session)
+}
+
+const COMPOSITE: &str = r#"{"conversation": ["customer_id", "inbox_id"], "message_id": ["box", "number"],
+    "kinds": [{"when": {"who": "customer"}, "kind": "customer_message"}, {"when": {"who": "ai"}, "kind": "ai_reply"}]}"#;
+
+fn say(box_and_number: &str, conversation: &str, who: &str, time: &str) -> String {
+    format!("INSERT INTO m VALUES ({box_and_number}, {conversation}, '2026-03-01 {time}+00', '{who}');")
+}
+
+/// How often the whole table was read, as far as this transaction knows.
+const SCANS: &str = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'm'";
+
+const WRONG: &str = "SELECT problem FROM talkmeter.verify()
+    UNION ALL SELECT problem FROM talkmeter.health() WHERE problem IN ('index_missing', 'not_unique')";
+
+const CONVERSATIONS: &str =
+    "SELECT conversation, billable, message_count FROM talkmeter.parts ORDER BY conversation, started_at";
+
+#[test]
+fn a_conversation_and_a_message_id_may_be_made_of_several_columns() {
+    let (_database, mut session) = composite("CREATE INDEX ON m (inbox_id, customer_id)");
+    attach(&mut session, "m", "lutingenie", PLAN, COMPOSITE);
+    session.run(
+        &[
+            say("'a/b', 1", "42, '7'", "customer", "10:00"),
+            say("'a/b', 2", "42, '7'", "ai", "10:01"),
+            say("'a%2Fb', 1", "42, '7/1%'", "customer", "10:00"),
+            say("'c', 1", "NULL, '7'", "customer", "10:00"),
+        ]
+        .concat(),
+    );
+    assert_eq!(session.lines(CONVERSATIONS), ["42/7|t|2", "42/7%2F1%25|f|1"]);
+    assert_eq!(session.line("SELECT message_id, reason FROM talkmeter.quarantine"), "c/1|null_key");
+    assert_eq!(
+        session.lines("SELECT talkmeter.conversation_key('42', '7/1%'), talkmeter.conversation_key('42', NULL), talkmeter.conversation_key('42')"),
+        ["42/7%2F1%25||42"]
+    );
+    // Late: the conversation is read again, by its index.
+    session.run("BEGIN");
+    let scans = session.line(SCANS);
+    session.run(&format!("{} SELECT talkmeter.flush()", say("'c', 2", "42, '7/1%'", "ai", "09:00")));
+    session.run(&format!("{} SELECT talkmeter.flush()", say("'c', 3", "42, '7/1%'", "customer", "08:59")));
+    assert_eq!(session.line(SCANS), scans);
+    session.run("COMMIT");
+    assert_eq!(session.lines(CONVERSATIONS), ["42/7|t|2", "42/7%2F1%25|t|2", "42/7%2F1%25|f|1"]);
+    // One column of each key changes; the row that waited is mended; a retry finds a row by its id.
+    session.run("UPDATE m SET inbox_id = '7' WHERE box = 'a%2Fb'; UPDATE m SET number = 9, customer_id = 42 WHERE box = 'c' AND number = 1");
+    assert_eq!(session.lines(CONVERSATIONS), ["42/7|t|4", "42/7%2F1%25|t|2"]);
+    session.run(&say("'d', 1", "42, '7'", "visitor", "10:02"));
+    session.run("SET session_replication_role = replica; UPDATE m SET who = 'ai' WHERE box = 'd'; RESET session_replication_role");
+    assert_eq!(session.line("SELECT talkmeter.retry_quarantine()"), "1");
+    assert_eq!(session.lines(CONVERSATIONS), ["42/7|t|5", "42/7%2F1%25|t|2"]);
+    assert_eq!(reasons_of(&mut session), NOTHING);
+    session.run("SELECT talkmeter.reconcile('2026-03-01')");
+    assert_eq!(session.lines("SELECT charged, recounted, unprovable FROM talkmeter.reconciliations"), ["2|2|0"]);
+    assert_eq!(
+        session.lines("SELECT units FROM talkmeter.simulate('agent_red', NULL, '2026-03-01', '2026-03-02')"),
+        ["2"]
+    );
+    assert_eq!(
+        session.lines("SELECT DISTINCT message_id FROM talkmeter.explain('acme', talkmeter.conversation_key('42', '7')) ORDER BY 1"),
+        ["a%252Fb/1", "a%2Fb/1", "a%2Fb/2", "c/9", "d/1", ""]
+    );
+    assert_eq!(session.lines(WRONG), NOTHING);
+}
+
+fn reasons_of(session: &mut Session) -> Vec<String> {
+    session.lines("SELECT message_id, reason FROM talkmeter.quarantine ORDER BY 1")
+}
+
+#[test]
+fn a_conversation_may_be_in_the_first_column_that_is_filled() {
+    let database = Database::fresh("ways_in");
+    let mut session = database.connect();
+    session.run(
+        "CREATE TABLE m (id int PRIMARY KEY, thread_id uuid, topic_id text, channel_id int, who text, created_at timestamptz);
+         CREATE INDEX ON m (thread_id); CREATE INDEX ON m (topic_id, created_at); CREATE INDEX ON m (channel_id)",
+    );
+    let mapping = r#"{"tenant": {"constant": "acme"}, "conversation": {"first_of": ["thread_id", "topic_id", "channel_id"]},
+        "kinds": [{"when": {"who": "customer"}, "kind": "customer_message"}, {"kind": "ai_reply"}]}"#;
+    attach(&mut session, "m", "lutingenie", PLAN, mapping);
+    let thread = "'00000000-0000-4000-8000-000000000001'";
+    let say = |id: u32, keys: &str, who: &str, time: &str| {
+        format!("INSERT INTO m VALUES ({id}, {keys}, '{who}', '2026-03-01 {time}+00');")
+    };
+    session.run(&say(1, "NULL, '', 7", "customer", "10:00"));
+    session.run(&say(2, "NULL, 'hours', 7", "customer", "10:00"));
+    session.run(&say(3, &format!("{thread}, 'hours', 7"), "customer", "10:00"));
+    session.run(&say(4, "NULL, NULL, NULL", "customer", "10:00"));
+    // Late, in each.
+    session.run("BEGIN");
+    let scans = session.line(SCANS);
+    session.run(&say(5, "NULL, NULL, 7", "customer", "09:59"));
+    session.run(&say(6, "NULL, 'hours', NULL", "customer", "09:59"));
+    session.run(&say(7, &format!("{thread}, NULL, NULL"), "customer", "09:59"));
+    session.run("SELECT talkmeter.flush()");
+    assert_eq!(session.line(SCANS), scans);
+    session.run("COMMIT");
+    let uuid = thread.trim_matches('\'');
+    let counted =
+        |channel: u32, hours: u32| vec![format!("{uuid}|f|2"), format!("7|f|{channel}"), format!("hours|f|{hours}")];
+    assert_eq!(session.lines(CONVERSATIONS), counted(2, 2));
+    assert_eq!(reasons_of(&mut session), ["4|null_key"]);
+    // The topic is taken away: the row falls into the channel.
+    session.run(
+        "UPDATE m SET topic_id = NULL WHERE id = 2; DELETE FROM m WHERE id = 4; SELECT talkmeter.retry_quarantine()",
+    );
+    assert_eq!(session.lines(CONVERSATIONS), counted(3, 1));
+    session.run("SELECT talkmeter.reconcile('2026-03-01')");
+    assert_eq!(session.lines(WRONG), NOTHING);
+}
+
+#[test]
+fn the_indexes_of_a_key_of_several_columns_are_asked_for() {
+    let (_database, mut session) = composite("ALTER TABLE m DROP CONSTRAINT m_pkey");
+    let attached = |mapping: &str| format!("SELECT talkmeter.attach('m', 'lutingenie', '{mapping}')");
+    assert_eq!(session.refused(&attached(COMPOSITE)), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    session.run("CREATE UNIQUE INDEX ON m (number, box)");
+    session.run(&attached(COMPOSITE));
+    let problem = "SELECT problem, hint FROM talkmeter.health() WHERE problem IN ('index_missing', 'not_unique')";
+    let create = "CREATE INDEX ON public.m (tenant_id, customer_id, inbox_id, created_at);";
+    assert_eq!(session.lines(problem), [format!("index_missing|{create}")]);
+    session.run(create);
+    session.run("DROP INDEX m_number_box_idx");
+    assert_eq!(
+        session.lines("SELECT problem FROM talkmeter.health() WHERE problem IN ('index_missing', 'not_unique')"),
+        ["not_unique"]
+    );
+    session.run("CREATE UNIQUE INDEX ON m (box)");
+    assert_eq!(session.lines(problem), NOTHING);
+    let first_of = COMPOSITE.replace(r#"["customer_id", "inbox_id"]"#, r#"{"first_of": ["inbox_id", "customer_id"]}"#);
+    session.run("SELECT talkmeter.detach('m')");
+    session.run(&attached(&first_of));
+    let both = "CREATE INDEX ON public.m (tenant_id, customer_id, created_at); CREATE INDEX ON public.m (tenant_id, inbox_id, created_at);";
+    assert_eq!(session.lines(problem), [format!("index_missing|{both}")]);
+}
+
+#[test]
+fn a_row_whose_id_several_columns_make_is_listed_while_its_mapping_is_broken() {
+    let (database, mut session) = composite("CREATE INDEX ON m (customer_id, inbox_id)");
+    attach(&mut session, "m", "lutingenie", PLAN, COMPOSITE);
+    session.run(
+        r#"CREATE TABLE states (box int, customer int, status text, PRIMARY KEY (customer, box));
+           SELECT talkmeter.attach_status('states', '{"conversation": ["customer", "box"], "tenant": {"constant": "acme"},
+               "status": {"done": "close"}}')"#,
+    );
+    session.run("SET talkmeter.enabled = off");
+    session.run(&say("'a', 1", "42, '7'", "customer", "10:00"));
+    session.run("RESET talkmeter.enabled; ALTER TABLE m RENAME who TO sender; ALTER TABLE m RENAME box TO carton");
+    session.run(&say("'a', 2", "42, '7'", "ai", "10:01"));
+    session.run("ALTER TABLE m ALTER sender TYPE varchar(9)");
+    session.run(&say("'a', 3", "42, '7'", "ai", "10:02"));
+    assert_eq!(reasons_of(&mut session), ["a/1|disabled", "a/3|mapping_broken"]);
+    session.run("ALTER TABLE m ALTER sender TYPE text; SELECT talkmeter.retry_quarantine()");
+    session.run("INSERT INTO states VALUES (7, 42, 'open'); UPDATE states SET status = 'done'");
+    assert_eq!(session.lines("SELECT conversation, status, message_count FROM talkmeter.parts"), ["42/7|ended|3"]);
+    drop(database);
 }
