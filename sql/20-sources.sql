@@ -25,6 +25,7 @@ CREATE TABLE talkmeter.source (
         AND NOT pg_catalog.jsonb_path_exists(columns, '$[*] ? (@.type() != "object")')),
     strict boolean NOT NULL,
     starts_at timestamptz NOT NULL,
+    mapped_since timestamptz NOT NULL DEFAULT '-infinity',
     attached_at timestamptz NOT NULL,
     attached_by name NOT NULL,
     detached_at timestamptz,
@@ -51,10 +52,32 @@ COMMENT ON COLUMN talkmeter.source.columns IS
 COMMENT ON COLUMN talkmeter.source.strict IS 'A row that cannot be metered raises an error instead of going to quarantine';
 COMMENT ON COLUMN talkmeter.source.starts_at IS
     'Rows of before are no events: -infinity if the table was empty at its first attach, else the instant of that';
+COMMENT ON COLUMN talkmeter.source.mapped_since IS
+    'Rows of this time or later are read by this mapping and policy, earlier ones by those in earlier_mapping';
 COMMENT ON COLUMN talkmeter.source.attached_at IS 'When it was attached last';
 COMMENT ON COLUMN talkmeter.source.attached_by IS 'Who attached it last';
 COMMENT ON COLUMN talkmeter.source.detached_at IS 'When it was detached; null while attached';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.source', '');
+
+CREATE TABLE talkmeter.earlier_mapping (
+    source_id integer NOT NULL,
+    since timestamptz NOT NULL,
+    policy text NOT NULL,
+    mapping jsonb NOT NULL CHECK (pg_catalog.jsonb_typeof(mapping) = 'object'),
+    columns jsonb NOT NULL CHECK (pg_catalog.jsonb_typeof(columns) = 'array'
+        AND NOT pg_catalog.jsonb_path_exists(columns, '$[*] ? (@.type() != "object")')),
+    PRIMARY KEY (source_id, since)
+);
+REVOKE ALL ON talkmeter.earlier_mapping FROM PUBLIC;
+COMMENT ON TABLE talkmeter.earlier_mapping IS 'Versions of mappings before the present one, by which rows of their time are still read';
+COMMENT ON COLUMN talkmeter.earlier_mapping.source_id IS 'The table';
+COMMENT ON COLUMN talkmeter.earlier_mapping.since IS
+    'Rows of this time or later are read by it, up to the since of the next version; -infinity: all of before';
+COMMENT ON COLUMN talkmeter.earlier_mapping.policy IS 'Policy of parts that a row of that time opens';
+COMMENT ON COLUMN talkmeter.earlier_mapping.mapping IS 'How a row becomes events, as it was given';
+COMMENT ON COLUMN talkmeter.earlier_mapping.columns IS
+    'The columns that the mapping names: number, type and name when it was given, brought up to date by the sweep';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.earlier_mapping', '');
 
 CREATE TABLE talkmeter.source_gap (
     source_id integer NOT NULL,

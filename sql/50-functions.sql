@@ -72,6 +72,14 @@ REVOKE ALL ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, bo
 COMMENT ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, boolean) IS
     'Meters a message table from now on. With dry_run: changes nothing, returns its first 20 rows with the events each would give. With strict: a row that cannot be metered raises an error. Needs ownership of the table';
 
+CREATE FUNCTION talkmeter.remap(source regclass, mapping jsonb, policy text DEFAULT NULL, default_plan text DEFAULT NULL,
+        strict boolean DEFAULT NULL, since timestamptz DEFAULT NULL, dry_run boolean DEFAULT false)
+    RETURNS TABLE (before text, after text, rows bigint, conversations bigint, parts bigint, charges bigint)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'remap_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.remap(regclass, jsonb, text, text, boolean, timestamptz, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.remap(regclass, jsonb, text, text, boolean, timestamptz, boolean) IS
+    'Maps an attached message table anew, for rows of since or later; by default since the oldest row that waits in quarantine for a rule or a column, else from now on. Meters again what is read otherwise, and what waited. With dry_run: changes nothing, returns how rows are read before and after, and how many parts and charges would change. Needs ownership of the table';
+
 CREATE FUNCTION talkmeter.detach(source regclass) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'detach_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.detach(regclass) FROM PUBLIC;

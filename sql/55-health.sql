@@ -212,11 +212,22 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             AND NOT EXISTS (SELECT FROM attached AS other WHERE other.found = i.inhrelid AND other.role = a.role)
         UNION ALL
         SELECT 'mapping_broken', a.relation::text,
-            format('Column "%s" (%s), which the mapping names, was dropped or has another type.',
-                kept.name, kept.type),
-            'Rows go to quarantine. Detach the table and attach it again with a mapping of the columns that it has.'
+            format('Column "%s" (%s), which the mapping%s names, was dropped or has another type.',
+                kept.name, kept.type, ' of rows before ' || v.until_time),
+            CASE WHEN a.role = 'status' THEN
+                    'Changes go to quarantine. Detach the table and attach it again with a mapping of the columns that it has.'
+                WHEN v.until_time IS NULL THEN
+                    'Rows go to quarantine. Give the table a mapping of the columns that it has: talkmeter.remap().'
+                ELSE 'Rows of that time go to quarantine. If the present mapping reads them too: talkmeter.remap() with since => ''-infinity''.' END
         FROM attached AS a
-        CROSS JOIN LATERAL jsonb_to_recordset(a.columns) AS kept (name text, number smallint, type text)
+        CROSS JOIN LATERAL (
+            SELECT a.columns, NULL::timestamptz AS until_time
+            UNION ALL
+            SELECT e.columns, lead(e.since, 1, a.mapped_since) OVER (ORDER BY e.since)
+            FROM talkmeter.earlier_mapping AS e
+            WHERE e.source_id = a.source_id
+        ) AS v
+        CROSS JOIN LATERAL jsonb_to_recordset(v.columns) AS kept (name text, number smallint, type text)
         WHERE a.found IS NOT NULL AND NOT EXISTS (
             SELECT FROM pg_attribute AS c
             WHERE c.attrelid = a.found AND NOT c.attisdropped AND format_type(c.atttypid, NULL) = kept.type
@@ -224,7 +235,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         UNION ALL
         SELECT 'mapping_broken', a.relation::text,
             format('The server does not know the time zone "%s" of the mapping any more.', a.mapping ->> 'timezone'),
-            'Rows go to quarantine. Install the zone (Debian: tzdata-legacy), or attach the table with another name of it.'
+            'Rows go to quarantine. Install the zone (Debian: tzdata-legacy), or map the table by another name of it: talkmeter.remap().'
         FROM attached AS a
         WHERE a.columns @> '[{"type": "timestamp without time zone"}]'
             AND a.mapping ->> 'timezone' NOT IN (SELECT z.name FROM pg_timezone_names AS z)

@@ -27,6 +27,22 @@ CREATE VIEW talkmeter.sources AS
 REVOKE ALL ON talkmeter.sources FROM PUBLIC;
 COMMENT ON VIEW talkmeter.sources IS 'The attached tables';
 
+CREATE VIEW talkmeter.mappings AS
+    SELECT v.source, v.since, lead(v.since, 1, 'infinity') OVER (PARTITION BY v.source ORDER BY v.since) AS until_time,
+        v.policy, v.mapping
+    FROM (
+        SELECT s.relation AS source, s.mapped_since AS since, s.policy, s.mapping
+        FROM talkmeter.source AS s
+        WHERE s.detached_at IS NULL AND s.role = 'messages'
+        UNION ALL
+        SELECT s.relation, e.since, e.policy, e.mapping
+        FROM talkmeter.earlier_mapping AS e
+        JOIN talkmeter.source AS s USING (source_id)
+        WHERE s.detached_at IS NULL AND s.role = 'messages'
+    ) AS v;
+REVOKE ALL ON talkmeter.mappings FROM PUBLIC;
+COMMENT ON VIEW talkmeter.mappings IS 'The versions of the mapping of each attached message table: which reads rows of which time';
+
 CREATE VIEW talkmeter.source_gaps AS
     SELECT s.relation AS source, g.from_time, g.until_time
     FROM talkmeter.source_gap AS g
@@ -40,11 +56,11 @@ CREATE VIEW talkmeter.quarantine AS
         q.detail, q.mark_kind,
         CASE q.reason
             WHEN 'null_key' THEN 'Give the row a tenant, conversation, message id and time: it leaves by itself.'
-            WHEN 'no_kind' THEN 'Change the row so that a rule of kinds matches it, or attach the table with a rule that does.'
+            WHEN 'no_kind' THEN 'Change the row so that a rule of kinds matches it, or give the table a mapping with a rule that does: remap().'
             WHEN 'time_out_of_range' THEN 'Change the time of the row, if it is wrong: it leaves by itself.'
             WHEN 'future' THEN 'The sweep meters it once its time has come.'
             WHEN 'unknown_policy' THEN 'Define a version of the policy that is in force at its time, then retry_quarantine().'
-            WHEN 'mapping_broken' THEN 'Give the column its name and type back, then retry_quarantine(); or attach the table anew.'
+            WHEN 'mapping_broken' THEN 'Give the column its type back, then retry_quarantine(); or name the column in its place by remap().'
             WHEN 'source_unreadable' THEN 'See detail; sweeps try again, once the table can be read.'
             WHEN 'internal_error' THEN 'See detail; sweeps try again, and so does retry_quarantine().'
             WHEN 'key_too_long' THEN 'Keys are at most 512 bytes long: change the row, and it leaves by itself.'

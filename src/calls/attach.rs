@@ -1,13 +1,15 @@
 //! How does a table of the application's come to be metered, and how does that end (rule 2)?
 
 use crate::calls::journal;
+use crate::calls::remap::{self, Given};
 use crate::capture::quarantine::{self, Leaving};
 use crate::catalog::args::required;
 use crate::catalog::cache;
 use crate::catalog::offers::{self, known_policy};
 use crate::catalog::reading;
-use crate::catalog::source_query::SourceQuery;
-use crate::catalog::sources::{self, Recorded, Role};
+use crate::catalog::source_query::{Selected, SourceQuery};
+use crate::catalog::sources::{self, Layout, Recorded, Role, Source};
+use crate::meter::commit;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::document;
 use crate::pg::error::{Failure, failure};
@@ -15,11 +17,13 @@ use crate::pg::locks;
 use crate::pg::relation::{self, Relation, TableColumn, statement};
 use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
+use crate::pg::settings;
 use crate::pg::sql::{Connection, arg, connected};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use pgrx::{AnyElement, JsonB};
 use serde_json::{Value as Json, json};
+use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Column, KeyOrigin, Mapping, Reading, Value};
 use talkmeter_engine::status;
@@ -69,6 +73,89 @@ fn attach(
     }
     TableIterator::new(Vec::new())
 }
+
+/// Maps an attached message table anew, for rows of `since` or later, or with `dry_run` says what that would do.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)]
+fn remap(
+    source: Option<pg_sys::Oid>,
+    mapping: Option<AnyElement>,
+    policy: Option<&str>,
+    default_plan: Option<&str>,
+    strict: Option<bool>,
+    since: Option<TimestampWithTimeZone>,
+    dry_run: Option<bool>,
+) -> TableIterator<
+    'static,
+    (
+        name!(before, Option<String>),
+        name!(after, Option<String>),
+        name!(rows, Option<i64>),
+        name!(conversations, Option<i64>),
+        name!(parts, Option<i64>),
+        name!(charges, Option<i64>),
+    ),
+> {
+    let source = required(source, "source");
+    let mapping = document::value(required(mapping, "mapping"), "mapping");
+    let dry_run = required(dry_run, "dry_run");
+    let relation = owned_table(source);
+    let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
+    policy.into_iter().for_each(known_policy);
+    default_plan.into_iter().for_each(offers::known_plan);
+    let since = since.map(|since| not_after_now(Timestamp::from(since).bound()));
+    let checked = check(source, &relation, &mapping, &columns);
+    if !settings::ENABLED.get() {
+        failure(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "metering is off")
+            .hint("Set talkmeter.enabled to on.")
+            .raise();
+    }
+    // What was noted by the mapping of before is folded by it.
+    commit::work();
+    let before = as_owner(|| connected(|connection| locked_source(connection, source, &relation)));
+    let given = Given {
+        mapping,
+        columns: recorded(&checked, &columns),
+        policy: policy.unwrap_or(before.policy()),
+        default_plan: default_plan.or(before.default_plan.as_deref()),
+        strict: strict.unwrap_or(before.strict),
+        since,
+    };
+    if dry_run {
+        return TableIterator::new(remap::dry(&before, &given));
+    }
+    remap::remap(&before, &relation.name, &given);
+    TableIterator::new(Vec::new())
+}
+
+fn not_after_now(since: Instant) -> Instant {
+    if since > clock::now() {
+        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"since\" is in the future").raise();
+    }
+    since
+}
+
+/// The source of an attached message table, which is locked against writing, until the transaction ends: nobody adds a
+/// row that another mapping reads.
+fn locked_source(connection: &Connection, source: pg_sys::Oid, relation: &Relation) -> Rc<Source> {
+    let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
+    connection.run_once(&lock, false);
+    still_means(connection, source, relation);
+    locks::sources_for_one();
+    let id: Option<i32> = connection.run(OF_TABLE, &[arg(source)]).first().map(|mut row| row.value());
+    id.and_then(sources::source).unwrap_or_else(|| {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table {} is not attached for its messages", relation.name),
+        )
+        .hint("See talkmeter.sources for those that are; talkmeter.attach attaches it.")
+        .raise()
+    })
+}
+
+const OF_TABLE: &str = "
+    SELECT s.source_id FROM talkmeter.source AS s
+    WHERE s.relation = $1::oid::regclass AND s.role = 'messages' AND s.detached_at IS NULL";
 
 /// From now on marks a conversation when its status column changes.
 #[pg_extern(sql = false)]
@@ -153,7 +240,7 @@ fn meter(
             not_attached_twice(connection, source, relation, how.role);
             drop_triggers(connection, source, how.role);
             journal_attach(connection, source, relation, &mapping, how);
-            record(connection, source, relation, mapping, recorded(checked, columns), how);
+            record(connection, source, relation, &mapping, recorded(checked, columns), how);
             for member in &relation.members {
                 for (name, fires, calls) in triggers {
                     connection.run_once(&statement(&["CREATE TRIGGER ", name, fires, member, calls]), false);
@@ -161,8 +248,27 @@ fn meter(
             }
             are_on_it(connection, source, relation, triggers);
             cache::announce_change(connection);
+            map_again(connection, source, mapping, recorded(checked, columns), how);
         })
     });
+}
+
+const WAS_MAPPED: &str = "
+    SELECT s.source_id FROM talkmeter.source AS s
+    WHERE s.relation = $1::oid::regclass AND s.role = 'messages' AND (
+        s.mapping <> $2 OR s.policy <> $3 OR s.default_plan IS DISTINCT FROM $4 OR s.strict <> $5)";
+
+/// A table that was attached before goes on by the mapping that it had, or comes by another one (rule 2.11).
+fn map_again(connection: &Connection, source: pg_sys::Oid, mapping: Json, columns: JsonB, how: &How) {
+    let Some(policy) = how.policy else { return };
+    let Some(id) = connection.run(OF_TABLE, &[arg(source)]).first().map(|mut row| row.value()) else { return };
+    let args = [arg(source), arg(JsonB(mapping.clone())), arg(policy), arg(how.default_plan), arg(how.strict)];
+    let is_other = connection.run(WAS_MAPPED, &args).count() > 0;
+    let Some(before) = sources::source(id) else { return };
+    if is_other || matches!(before.layout, Layout::Broken { .. }) {
+        let (default_plan, strict) = (how.default_plan, how.strict);
+        remap::give(connection, &before, &Given { mapping, columns, policy, default_plan, strict, since: None }, None);
+    }
 }
 
 const REPLACED: &str = "
@@ -344,7 +450,7 @@ fn not_attached_twice(connection: &Connection, source: pg_sys::Oid, relation: &R
     if let Some(mut row) = rows.first() {
         failure(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("table {} is attached already", relation.name))
             .detail(format!("It is metered through {}.", row.value::<String>()))
-            .hint("To change how it is metered, call talkmeter.detach first.")
+            .hint("To change how it is metered, call talkmeter.remap.")
             .raise();
     }
 }
@@ -367,10 +473,12 @@ const RECORD: &str = "
         talkmeter.origin_of($1::oid::regclass), $9, $2,
         $3, $4, $5, $6, $7, $8, session_user, $10::text[]::regclass[], $11
     ON CONFLICT (relation, role) DO UPDATE
-    SET relation_origin = excluded.relation_origin, relation_name = excluded.relation_name, policy = excluded.policy,
-        default_plan = excluded.default_plan, mapping = excluded.mapping, columns = excluded.columns,
-        strict = excluded.strict, attached_at = excluded.attached_at, attached_by = excluded.attached_by,
-        members = excluded.members, detached_at = NULL";
+    SET relation_name = excluded.relation_name, attached_at = excluded.attached_at, attached_by = excluded.attached_by,
+        members = excluded.members, detached_at = NULL,
+        -- How messages are mapped is another question, for it has versions.
+        relation_origin = CASE s.role WHEN 'status' THEN excluded.relation_origin ELSE s.relation_origin END,
+        mapping = CASE s.role WHEN 'status' THEN excluded.mapping ELSE s.mapping END,
+        columns = CASE s.role WHEN 'status' THEN excluded.columns ELSE s.columns END";
 
 // What was inserted meanwhile was not metered; a clock that was set back leaves no gap.
 const GAP: &str = "
@@ -383,7 +491,7 @@ fn record(
     connection: &Connection,
     source: pg_sys::Oid,
     relation: &Relation,
-    mapping: serde_json::Value,
+    mapping: &Json,
     recorded: JsonB,
     how: &How,
 ) {
@@ -399,7 +507,7 @@ fn record(
             arg(source),
             arg(how.policy),
             arg(how.default_plan),
-            arg(JsonB(mapping)),
+            arg(JsonB(mapping.clone())),
             arg(recorded),
             arg(how.strict),
             arg(Timestamp::from(starts_at)),
@@ -417,7 +525,9 @@ fn record(
 fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
     let readers: Vec<Reader> =
         mapping.slots().map(|(index, asked)| columns[index].reader(mapping.timezone.clone(), asked.clone())).collect();
-    let query = SourceQuery::of(source, relation, mapping, &readers, &[None; 4], columns).expect("checked columns");
+    let query = Selected::of(&[(mapping, &readers, [None; 4])], columns)
+        .and_then(|selected| SourceQuery::of(source, relation, mapping, &readers, &selected, columns))
+        .expect("checked columns");
     let latest = clock::latest();
     let mut shown = Vec::new();
     if !reading::first_rows(&query, &readers, |values| shown.extend(events(mapping, values, latest))) {

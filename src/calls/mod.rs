@@ -12,6 +12,7 @@ mod mark;
 mod own;
 mod packs;
 mod reconcile;
+mod remap;
 mod retry;
 mod statement;
 mod subscribe;

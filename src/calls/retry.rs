@@ -45,6 +45,11 @@ fn retry_quarantine() -> i64 {
     left
 }
 
+/// Notes again what waits in quarantine of a source, to be folded by the caller.
+pub fn of_source(source: i32) {
+    retry(&|connection, after| connection.run(OF_SOURCE, &[arg(after), arg(BATCH), arg(source)]), |_| {});
+}
+
 /// Notes again the rows of a tenant whose time has come by `as_of`.
 pub fn future(as_of: Instant, tenant: &str) {
     if !settings::ENABLED.get() {
@@ -151,6 +156,7 @@ macro_rules! select_entries_of_free_conversations {
 }
 
 const ALL: &str = select_entries!("true");
+const OF_SOURCE: &str = select_entries!("q.source_id = $3");
 const FUTURE: &str = select_entries_of_free_conversations!(
     "q.reason = 'future' AND q.occurred_at <= $3 AND COALESCE(q.tenant, '') = $4"
 );
@@ -306,7 +312,7 @@ fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &
         found[index] = true;
         match ingest::entry(source, mapping, row, latest) {
             _ if source.role == Role::Status => {
-                status_rows::note(source, mapping, row, |_| true, queue::mark);
+                status_rows::note(source, mapping.newest(), row, |_| true, queue::mark);
                 left.push(waiting.id);
             }
             Some(now) if now.reason != waiting.entry.reason => refused.push(now),

@@ -15,7 +15,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Mapping, Value};
+use talkmeter_engine::mapping::Value;
+use talkmeter_engine::mapping::versions::Versions;
 use talkmeter_engine::order::OrderKey;
 
 /// # Safety
@@ -167,7 +168,7 @@ fn note_changed(call: &Call, source: &Source) {
 fn own_rows(
     call: &Call,
     source: &Source,
-    mapping: &Mapping,
+    mapping: &Versions,
     readers: &[Reader],
     latest: Instant,
 ) -> Option<HashSet<RowName>> {
@@ -181,7 +182,7 @@ fn own_rows(
     read.ok().map(|()| own)
 }
 
-fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value], latest: Instant) {
+fn note_change(source: &Source, mapping: &Versions, old: &[Value], new: &[Value], latest: Instant) {
     let (before, after) = (mapping.read(old, latest), mapping.read(new, latest));
     let is_ignored = |at: Option<Instant>| at.is_some_and(|at| source.ignores(at));
     if before == after || (is_ignored(before.at) && is_ignored(after.at)) {
@@ -198,19 +199,19 @@ fn note_change(source: &Source, mapping: &Mapping, old: &[Value], new: &[Value],
 
 /// Notes that a row is no more what it was: it leaves quarantine, or loses its events. A row of a time that is
 /// ignored had none.
-fn note_gone(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+fn note_gone(source: &Source, mapping: &Versions, row: &[Value], latest: Instant, operation: Operation) {
     leave(source, mapping, row, latest, operation);
     lose_events(source, mapping, row, latest, operation);
 }
 
 /// Notes that what quarantine holds of a row is out of date.
-fn leave(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+fn leave(source: &Source, mapping: &Versions, row: &[Value], latest: Instant, operation: Operation) {
     let refused = entry(source, mapping, row, latest).map(|entry| entry.reason);
     let row = row_name(source, mapping, row, latest);
     queue::set_aside(&Aside::Left(Left { row, refused, is_deleted: operation == Operation::Delete }));
 }
 
-fn lose_events(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+fn lose_events(source: &Source, mapping: &Versions, row: &[Value], latest: Instant, operation: Operation) {
     if entry(source, mapping, row, latest).is_some() {
         return;
     }
@@ -229,7 +230,7 @@ fn lose_events(source: &Source, mapping: &Mapping, row: &[Value], latest: Instan
     }
 }
 
-fn row_name(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) -> RowName {
+fn row_name(source: &Source, mapping: &Versions, row: &[Value], latest: Instant) -> RowName {
     RowName::of(source.id, &mapping.read(row, latest))
 }
 
@@ -248,7 +249,7 @@ fn note_deleted(data: &pg_sys::TriggerData, source: &Source) {
 }
 
 /// Notes the events of a row that can be metered.
-fn note_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) {
+fn note_row(source: &Source, mapping: &Versions, row: &[Value], latest: Instant) {
     let refused = match settings::ENABLED.get() {
         true => entry(source, mapping, row, latest),
         false => mapping.apply(row, latest).map(|reading| {
@@ -264,7 +265,7 @@ fn note_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) 
 }
 
 /// Why a row cannot be metered, if it cannot.
-pub fn entry(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant) -> Option<Entry> {
+pub fn entry(source: &Source, mapping: &Versions, row: &[Value], latest: Instant) -> Option<Entry> {
     let reading = mapping.apply(row, latest)?;
     let ignored = reading.at.filter(|at| source.ignores(*at));
     let (reason, detail) = match (reading.refusal, ignored) {
@@ -276,15 +277,42 @@ pub fn entry(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant)
 }
 
 /// Notes what happened to each event of a row.
-pub fn push_row(source: &Source, mapping: &Mapping, row: &[Value], latest: Instant, operation: Operation) {
+pub fn push_row(source: &Source, mapping: &Versions, row: &[Value], latest: Instant, operation: Operation) {
     for_each_event(source, mapping, row, latest, |message, place, kind| {
         queue::push(message, place.as_bytes(), kind, operation);
     });
 }
 
+/// An event of a row, with what it takes to note what happens to it.
+pub struct Told {
+    pub tenant: String,
+    pub conversation: String,
+    pub place: OrderKey,
+    kind: Kind,
+    excluded: bool,
+}
+
+impl Told {
+    /// Notes what happened to the event.
+    pub fn push(&self, operation: Operation) {
+        let Told { tenant, conversation, place, kind, excluded } = self;
+        queue::push(&Message { tenant, conversation, excluded: *excluded }, place.as_bytes(), *kind, operation);
+    }
+}
+
+/// The events of a row that can be metered.
+pub fn told(source: &Source, mapping: &Versions, row: &[Value], latest: Instant) -> Vec<Told> {
+    let mut told = Vec::new();
+    for_each_event(source, mapping, row, latest, |message, place, kind| {
+        let (tenant, conversation) = (message.tenant.to_owned(), message.conversation.to_owned());
+        told.push(Told { tenant, conversation, place: place.clone(), kind, excluded: message.excluded });
+    });
+    told
+}
+
 fn for_each_event(
     source: &Source,
-    mapping: &Mapping,
+    mapping: &Versions,
     row: &[Value],
     latest: Instant,
     mut each: impl FnMut(&Message, &OrderKey, Kind),
@@ -299,7 +327,8 @@ fn for_each_event(
     }
 }
 
-fn refuse(source: &Source, entry: Entry) {
+/// A row of the source goes to quarantine, or is an error.
+pub fn refuse(source: &Source, entry: Entry) {
     // A switch that stops the application would be no help.
     if source.strict && entry.reason != "disabled" {
         quarantine::raise(&entry);

@@ -24,7 +24,7 @@ pub unsafe extern "C-unwind" fn on_status_insert(call: pg_sys::FunctionCallInfo)
         match &source.layout {
             Layout::Whole { mapping, readers, .. } => row::for_each_new_row(call.data, readers, |row| {
                 // A conversation that begins open was not closed before.
-                note_now(&source, mapping, None, row, status::ends);
+                note_now(&source, mapping.newest(), None, row, status::ends);
             }),
             Layout::Broken { because, .. } => note_unread(call.data, &source, &broken(because)),
         }
@@ -43,7 +43,9 @@ pub unsafe extern "C-unwind" fn on_status_update(call: pg_sys::FunctionCallInfo)
     {
         match &source.layout {
             Layout::Whole { mapping, readers, .. } => {
-                row::for_each_changed_row(call.data, readers, |old, new| note_change(&source, mapping, old, new));
+                row::for_each_changed_row(call.data, readers, |old, new| {
+                    note_change(&source, mapping.newest(), old, new)
+                });
             }
             Layout::Broken { because, .. } => note_unread(call.data, &source, &broken(because)),
         }

@@ -6,7 +6,7 @@
 //! of the transaction that asks.
 
 use crate::catalog::source_query::SourceQuery;
-use crate::catalog::sources::{Layout, Source};
+use crate::catalog::sources::{Layout, Queries, Source};
 use crate::pg::error::failure;
 use crate::pg::limit::{self, heed_cancel};
 use crate::pg::rights::as_table_owner;
@@ -18,6 +18,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashSet;
+use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::Value;
 
 thread_local! {
@@ -101,11 +102,24 @@ fn give(query: &SourceQuery, rows: &Rows, readers: &[Reader], each: &mut dyn FnM
 }
 
 /// How a source is read, or why it cannot be.
-pub fn query(source: &Source) -> Result<&SourceQuery, Unreadable> {
+pub fn queries(source: &Source) -> Result<&Queries, Unreadable> {
     source.query.as_ref().map_err(|because| match source.layout {
         Layout::Broken { .. } => Unreadable { reason: "mapping_broken", because: because.clone() },
         Layout::Whole { .. } => Unreadable { reason: "source_unreadable", because: because.clone() },
     })
+}
+
+/// Why a conversation cannot be read that has a row of that time: the version of the mapping that is in force then
+/// names columns that the table has not any more.
+pub fn broken_version(source: &Source, at: Instant) -> Unreadable {
+    let shown = at.calendar().map(|at| at.to_rfc3339()).unwrap_or_default();
+    let because =
+        format!("The mapping by which rows of {shown} are read names a column that was dropped or has another type.");
+    let because = match &source.query {
+        Ok(queries) => format!("Table {}: {because}", queries.all[0].name),
+        Err(_) => because,
+    };
+    Unreadable { reason: "mapping_broken", because }
 }
 
 /// Gives `each` the rows of a source that have one of these message ids, as values of the mapping's slots, each with
@@ -115,13 +129,19 @@ pub fn for_each_message(
     messages: &[&str],
     mut each: impl FnMut(usize, &[Value]),
 ) -> Result<(), Unreadable> {
-    let query = query(source)?;
-    let Layout::Whole { readers, .. } = &source.layout else { return Ok(()) };
-    let possible: Vec<usize> = (0..messages.len()).filter(|index| query.can_hold_message(messages[*index])).collect();
-    let ids = query.of_messages(possible.iter().map(|index| messages[*index]));
-    for_each_row(query, &query.by_message, &ids, readers, Patience::OfCommit, |ordinal, values, _| {
-        each(possible[ordinal as usize - 1], values);
-    })
+    let queries = queries(source)?;
+    let Layout::Whole { mapping, readers, .. } = &source.layout else { return Ok(()) };
+    for (index, query) in queries.all.iter().enumerate() {
+        let can_hold = |id: &usize| query.can_hold_message(messages[*id]);
+        let possible: Vec<usize> = (0..messages.len()).filter(can_hold).collect();
+        let ids = query.of_messages(possible.iter().map(|id| messages[*id]));
+        for_each_row(query, &query.by_message, &ids, readers, Patience::OfCommit, |ordinal, values, _| {
+            if queries.gives(index, mapping.pick(values, Instant::LATEST).0) {
+                each(possible[ordinal as usize - 1], values);
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether these are rows of that table, in the types that the readers read: a datum that is read as what it is not may

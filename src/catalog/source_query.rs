@@ -30,6 +30,8 @@ pub struct SourceQuery {
     pub audit: Option<String>,
     /// Reads rows by their message ids: `ordinal`, the table, then the columns of the mapping's slots.
     pub by_message: String,
+    /// The columns of the mapping's slots.
+    selected: String,
     /// Names the conversations that have rows within a span of time: 0, the table, tenant and id.
     pub conversations: String,
     /// Reads the first rows: 0, the table, then the columns of the mapping's slots.
@@ -41,17 +43,17 @@ const SHOWN: u32 = 20;
 
 impl SourceQuery {
     /// For a table that was attached with this mapping; `None` if a column is not among those of the table. `readers`
-    /// and `columns` are the table's own, `audit` the numbers of the columns of the audit trail.
+    /// and `columns` are the table's own.
     pub fn of(
         table: pg_sys::Oid,
         relation: &Relation,
         mapping: &Mapping,
         readers: &[Reader],
-        audit: &[Option<i16>; 4],
+        selected: &Selected,
         columns: &[TableColumn],
     ) -> Option<SourceQuery> {
         let columns = Columns { mapping, readers, all: columns };
-        let words = Words::of(relation, &columns)?;
+        let words = Words::of(relation, &columns, selected)?;
         Some(SourceQuery {
             owner: relation.owner,
             table,
@@ -59,7 +61,8 @@ impl SourceQuery {
             members: relation.member_oids.clone(),
             by_conversation: words.by_conversation(""),
             of_many: words.of_many(),
-            audit: audit.iter().any(Option::is_some).then(|| words.by_conversation(&columns.shown(audit))),
+            audit: selected.audit.as_ref().map(|shown| words.by_conversation(shown)),
+            selected: selected.slots.clone(),
             by_message: words.by_message(),
             conversations: words.conversations(),
             first: words.first(),
@@ -67,6 +70,25 @@ impl SourceQuery {
             conversation: words.conversation,
             message: words.message,
         })
+    }
+
+    /// Whether the other finds the rows of conversations by the same columns.
+    pub fn keyed_as(&self, other: &SourceQuery) -> bool {
+        let by_keys = |query: &SourceQuery| query.by_conversation.replacen(&query.selected, "", 1);
+        by_keys(self) == by_keys(other)
+    }
+
+    /// As `by_conversation`, and after its slots those that the other selects.
+    pub fn by_conversation_with(&self, other: &SourceQuery) -> String {
+        let both = format!("message.tableoid, {}, {}", self.selected, other.selected);
+        self.by_conversation.replacen(&format!("message.tableoid, {}", self.selected), &both, 1)
+    }
+
+    /// Whether the other finds rows by the same columns, in the same way.
+    pub fn finds_as(&self, other: &SourceQuery) -> bool {
+        self.by_conversation == other.by_conversation
+            && self.by_message == other.by_message
+            && self.conversations == other.conversations
     }
 
     /// Locks the table until the transaction ends, so that it is neither changed nor dropped while it is read. False if
@@ -103,6 +125,37 @@ impl SourceQuery {
     pub fn of_messages<'m>(&self, messages: impl Iterator<Item = &'m str>) -> Vec<Arg> {
         self.message.args(messages)
     }
+}
+
+/// A version of a mapping with its readers, and the numbers of the columns of the audit trail.
+type Version<'a> = (&'a Mapping, &'a [Reader], [Option<i16>; 4]);
+
+/// What the statements select of a row.
+pub struct Selected {
+    /// The columns of the slots.
+    slots: String,
+    /// What the audit trail shows, if it shows anything.
+    audit: Option<String>,
+}
+
+impl Selected {
+    /// For the versions of a mapping, the newest first; `None` if a column is not among those of the table.
+    pub fn of(versions: &[Version], all: &[TableColumn]) -> Option<Selected> {
+        let of = |(mapping, readers, _): &Version| Columns { mapping, readers, all }.of_slots();
+        let slots: Option<Vec<String>> = versions.iter().map(of).collect();
+        let shows = versions.iter().any(|(.., audit)| audit.iter().any(Option::is_some));
+        let shown = || versions.iter().map(|(.., audit)| shown(all, audit)).collect();
+        Some(Selected { slots: slots?.join(", "), audit: shows.then(shown) })
+    }
+}
+
+/// The columns of the audit trail, as text.
+fn shown(all: &[TableColumn], audit: &[Option<i16>; 4]) -> String {
+    let shown = |number: &Option<i16>| {
+        let column = number.and_then(|number| all.iter().find(|column| column.number == number));
+        column.map_or(", NULL::text".to_owned(), |column| format!(", CAST({} AS pg_catalog.text)", name(column)))
+    };
+    audit.iter().map(shown).collect()
 }
 
 /// The columns that a mapping means, as the table has them now.
@@ -142,15 +195,6 @@ impl<'a> Columns<'a> {
         let names: Option<Vec<String>> = self.mapping.columns.iter().map(|index| self.now(*index).map(name)).collect();
         Some(names?.join(", "))
     }
-
-    /// What the audit trail shows, as text.
-    fn shown(&self, audit: &[Option<i16>; 4]) -> String {
-        let shown = |number: &Option<i16>| {
-            let column = number.and_then(|number| self.all.iter().find(|column| column.number == number));
-            column.map_or(", NULL::text".to_owned(), |column| format!(", CAST({} AS pg_catalog.text)", name(column)))
-        };
-        audit.iter().map(shown).collect()
-    }
 }
 
 /// The pieces of which the statements are made. Operators and types are named with their schema: the statements run
@@ -166,11 +210,11 @@ struct Words {
 }
 
 impl Words {
-    fn of(relation: &Relation, columns: &Columns) -> Option<Words> {
+    fn of(relation: &Relation, columns: &Columns, selected: &Selected) -> Option<Words> {
         let only = if relation.kind == 'p' { "" } else { "ONLY " };
         Some(Words {
             table: format!("{only}{} AS message", relation.name),
-            selected: columns.of_slots()?,
+            selected: selected.slots.clone(),
             time: columns.time().map_or("NULL::timestamptz".to_owned(), name),
             scale: columns.scale(),
             tenant: columns.key(&columns.mapping.tenant)?,

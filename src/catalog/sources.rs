@@ -1,7 +1,7 @@
 //! Which tables are attached, and how are their rows read?
 
 use crate::catalog::cache::{self, Remembered, watch};
-use crate::catalog::source_query::SourceQuery;
+use crate::catalog::source_query::{Selected, SourceQuery};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::damaged;
 use crate::pg::relation::{self, TableColumn};
@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::check::message_id_alone;
+use talkmeter_engine::mapping::versions::Versions;
 use talkmeter_engine::mapping::{Asked, Class, Column, KeyOrigin, Mapping};
 use talkmeter_engine::period::Period;
 use talkmeter_engine::status;
@@ -58,8 +59,9 @@ pub struct Source {
     /// The attached table itself.
     pub relation: pg_sys::Oid,
     pub role: Role,
-    /// Empty for a status table.
-    pub policy: String,
+    /// The policies of the versions of its mapping, each with the instant from which on it is in force, the newest
+    /// first. Empty for a status table.
+    policies: Vec<(Instant, String)>,
     pub default_plan: Option<String>,
     pub strict: bool,
     /// Rows dated before this instant are ignored.
@@ -68,10 +70,54 @@ pub struct Source {
     gaps: Vec<Period>,
     pub layout: Layout,
     /// How its rows are read later, or why they cannot be.
-    pub query: Result<SourceQuery, String>,
+    pub query: Result<Queries, String>,
+}
+
+/// The statements that read a source: those of versions of its mapping that find rows by the same columns are the same.
+#[derive(Debug)]
+pub struct Queries {
+    pub all: Vec<SourceQuery>,
+    /// For each version that can be read, the newest first, which of the queries finds its rows.
+    of_version: Vec<usize>,
+}
+
+impl Queries {
+    fn of(all_versions: Vec<SourceQuery>) -> Queries {
+        let mut all: Vec<SourceQuery> = Vec::new();
+        let mut of_version = Vec::new();
+        for query in all_versions {
+            let known = all.iter().position(|other| other.finds_as(&query));
+            of_version.push(known.unwrap_or(all.len()));
+            if known.is_none() {
+                all.push(query);
+            }
+        }
+        Queries { all, of_version }
+    }
+
+    /// Whether a row that the query of that index found is its to give: another one may find it too.
+    pub fn gives(&self, query: usize, version: usize) -> bool {
+        self.of_version.get(version) == Some(&query)
+    }
 }
 
 impl Source {
+    /// The policy of parts that a row of that time opens.
+    pub fn policy_at(&self, at: Instant) -> &str {
+        let in_force = self.policies.iter().find(|(since, _)| *since <= at).or(self.policies.last());
+        in_force.map_or("", |(_, policy)| policy)
+    }
+
+    /// The instant from which on rows are read by the newest version of the mapping.
+    pub fn mapped_since(&self) -> Instant {
+        self.policies.first().map_or(Instant::BEGINNING, |(since, _)| *since)
+    }
+
+    /// The policy of parts that a row of now opens.
+    pub fn policy(&self) -> &str {
+        self.policies.first().map_or("", |(_, policy)| policy)
+    }
+
     /// Whether a row of that time is no event: it lies before the start, or in a gap (rule 2.7).
     pub fn ignores(&self, at: Instant) -> bool {
         at < self.starts_at || self.gap_at(at).is_some()
@@ -101,8 +147,8 @@ impl Source {
 /// Where in a row of a source is what the mapping wants?
 #[derive(Debug)]
 pub enum Layout {
-    /// `readers` has one entry per slot of the mapping; `audit` has the numbers of the columns of the audit trail.
-    Whole { mapping: Box<Mapping>, readers: Vec<Reader>, audit: [Option<i16>; 4] },
+    /// `readers` has one entry per slot of each version of the mapping.
+    Whole { mapping: Box<Versions>, readers: Vec<Reader> },
     /// A column that the mapping names is not what it was; the message id is read if it can be.
     Broken { because: String, message_id: Option<IdReader> },
 }
@@ -128,7 +174,7 @@ impl Layout {
     pub fn message_id(&self) -> Option<IdReader> {
         match self {
             Layout::Whole { mapping, readers, .. } => {
-                let id = &mapping.message_id;
+                let id = &mapping.newest().message_id;
                 let readers = id.slots().iter().map(|slot| readers[*slot].clone()).collect();
                 Some(IdReader { origin: id.alone(), readers })
             }
@@ -202,7 +248,7 @@ macro_rules! select_source {
         concat!(
             "SELECT s.source_id, COALESCE(s.relation::oid, 0), s.policy, s.default_plan, s.strict, s.mapping,
                 s.columns, COALESCE(s.relation_origin = talkmeter.origin_of(s.relation), false), s.role, s.starts_at,
-                s.detached_at IS NULL
+                s.detached_at IS NULL, s.mapped_since
             FROM talkmeter.source AS s ",
             $tail
         )
@@ -241,39 +287,93 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     let default_plan = row.nullable();
     let strict = row.value();
     let JsonB(mapping) = row.value();
-    let JsonB(recorded) = row.value();
-    let recorded: Vec<Recorded> = serde_json::from_value(recorded)
-        .unwrap_or_else(|error| damaged(format!("columns of source {id} are not as attach wrote them: {error}")));
+    let columns = recorded(id, row.value());
     let same_table = row.value();
     let role = match row.value::<String>().as_str() {
         "status" => Role::Status,
         _ => Role::Messages,
     };
     let starts_at = row.value::<Timestamp>().bound();
-    let is_attached = fires_on.is_none() && row.value();
-    let gaps = gaps(connection, id);
+    let is_attached = row.value::<bool>() && fires_on.is_none();
+    let since = row.value::<Timestamp>().bound();
+    let newest = Given { since, policy, mapping, columns };
+    let given: Vec<Given> = std::iter::once(newest).chain(earlier(connection, id)).collect();
     watch(attached);
     let columns = relation::columns(connection, attached);
     let fired = match fires_on.filter(|fires_on| *fires_on != attached) {
         Some(fires_on) => relation::columns(connection, fires_on),
         None => columns.clone(),
     };
-    let layout = layout(role, &mapping, &recorded, same_table, &columns, &fired);
+    let fits = given.iter().map(|given| fit(role, given, same_table, &columns, &fired)).collect();
+    let (layout, fits) = layout(&given, fits);
     let query = match &layout {
         Layout::Broken { because, .. } => Err(because.clone()),
-        Layout::Whole { mapping, readers, audit } if is_attached => {
-            match relation::facts(connection, attached, rights::caller()) {
-                Some(relation) if has_trigger(connection, attached) => {
-                    let query = SourceQuery::of(attached, &relation, mapping, readers, audit, &columns);
-                    query.ok_or_else(|| format!("Columns of {} are missing.", relation.name))
-                }
-                Some(relation) => Err(format!("Table {} has none of talkmeter's triggers.", relation.name)),
-                None => Err("The table was dropped.".into()),
-            }
-        }
+        Layout::Whole { .. } if is_attached => queries(connection, attached, &fits, &columns),
         Layout::Whole { .. } => Err("The table is not attached.".into()),
     };
-    Some(Rc::new(Source { id, relation: attached, role, policy, default_plan, strict, starts_at, gaps, layout, query }))
+    let gaps = gaps(connection, id);
+    let policies = given.into_iter().map(|given| (given.since, given.policy)).collect();
+    Some(Rc::new(Source {
+        id,
+        relation: attached,
+        role,
+        policies,
+        default_plan,
+        strict,
+        starts_at,
+        gaps,
+        layout,
+        query,
+    }))
+}
+
+/// A version of a mapping as it is stored.
+struct Given {
+    /// Rows of this time or later are read by it.
+    since: Instant,
+    policy: String,
+    mapping: Json,
+    columns: Vec<Recorded>,
+}
+
+const EARLIER: &str = "
+    SELECT e.since, e.policy, e.mapping, e.columns
+    FROM talkmeter.earlier_mapping AS e
+    WHERE e.source_id = $1
+    ORDER BY e.since DESC";
+
+fn earlier(connection: &Connection, source: i32) -> Vec<Given> {
+    let given = |mut row: Row| {
+        let (since, policy) = (row.value::<Timestamp>().bound(), row.value());
+        let JsonB(mapping) = row.value();
+        Given { since, policy, mapping, columns: recorded(source, row.value()) }
+    };
+    connection.run(EARLIER, &[arg(source)]).iter().map(given).collect()
+}
+
+fn recorded(source: i32, JsonB(columns): JsonB) -> Vec<Recorded> {
+    serde_json::from_value(columns)
+        .unwrap_or_else(|error| damaged(format!("columns of source {source} are not as attach wrote them: {error}")))
+}
+
+/// The statements that read an attached table, by the versions of its mapping that can be read.
+fn queries(
+    connection: &Connection,
+    attached: pg_sys::Oid,
+    fits: &[Fit],
+    columns: &[TableColumn],
+) -> Result<Queries, String> {
+    let relation = relation::facts(connection, attached, rights::caller()).ok_or("The table was dropped.")?;
+    if !has_trigger(connection, attached) {
+        return Err(format!("Table {} has none of talkmeter's triggers.", relation.name));
+    }
+    let parts: Vec<_> = fits.iter().map(|fit| (&fit.mapping, fit.readers.as_slice(), fit.audit)).collect();
+    let query = |selected: &Selected, fit: &Fit| {
+        SourceQuery::of(attached, &relation, &fit.mapping, &fit.readers, selected, columns)
+    };
+    let all = Selected::of(&parts, columns)
+        .and_then(|selected| fits.iter().map(|fit| query(&selected, fit)).collect::<Option<Vec<_>>>());
+    all.map(Queries::of).ok_or_else(|| format!("Columns of {} are missing.", relation.name))
 }
 
 const GAPS: &str = "SELECT g.from_time, g.until_time FROM talkmeter.source_gap AS g WHERE g.source_id = $1";
@@ -331,15 +431,21 @@ impl Recorded {
 }
 
 // Within the table that was attached the numbers hold, and the names are brought up to date; in a restored one the
-// names hold, and oid and numbers are. A mapping that is broken is left as it is.
+// names hold, and oid and numbers are. A source of which a version of the mapping is broken is left as it is.
 // Who attaches or detaches a table meanwhile is not waited for.
 const RECORD_ANEW: &str = "
-    WITH now AS MATERIALIZED (
-        SELECT o.source_id, talkmeter.origin_of(o.relation) AS origin,
+    WITH version AS (
+        SELECT s.source_id, NULL::timestamptz AS since, s.columns FROM talkmeter.source AS s
+        UNION ALL
+        SELECT e.source_id, e.since, e.columns FROM talkmeter.earlier_mapping AS e
+    ), found AS (
+        SELECT o.source_id, v.since, talkmeter.origin_of(o.relation) AS origin,
+            bool_and(a.attnum IS NOT NULL) AS is_whole,
             jsonb_agg(jsonb_build_object('name', a.attname, 'mapped', kept.mapped, 'number', a.attnum,
                 'type', kept.type, 'message_id', kept.message_id) ORDER BY kept.ordinal) AS columns
         FROM talkmeter.source AS o
-        CROSS JOIN LATERAL ROWS FROM (jsonb_to_recordset(o.columns)
+        JOIN version AS v ON v.source_id = o.source_id
+        CROSS JOIN LATERAL ROWS FROM (jsonb_to_recordset(v.columns)
             AS (name text, mapped text, number int2, type text, message_id bool)) WITH ORDINALITY
             AS kept (name, mapped, number, type, message_id, ordinal)
         LEFT JOIN pg_attribute AS a
@@ -347,14 +453,24 @@ const RECORD_ANEW: &str = "
             AND CASE WHEN o.relation_origin = talkmeter.origin_of(o.relation) THEN a.attnum = kept.number
                 ELSE a.attname = kept.name END
         WHERE o.detached_at IS NULL AND talkmeter.is_source(o.relation, o.relation_name, o.relation_origin)
-        GROUP BY o.source_id
-        HAVING bool_and(a.attnum IS NOT NULL)
+        GROUP BY o.source_id, v.since
+    ), now AS MATERIALIZED (
+        SELECT f.*, bool_and(f.is_whole) OVER (PARTITION BY f.source_id) AS all_whole FROM found AS f
     ), changed AS MATERIALIZED (
         SELECT s.source_id, now.columns, now.origin
         FROM talkmeter.source AS s
         JOIN now USING (source_id)
-        WHERE s.columns <> now.columns OR s.relation_origin <> now.origin
+        WHERE now.since IS NULL AND now.all_whole AND (s.columns <> now.columns
+            OR s.relation_origin <> now.origin OR EXISTS (
+            SELECT FROM talkmeter.earlier_mapping AS e
+            JOIN now AS own ON own.source_id = e.source_id AND own.since = e.since
+            WHERE e.source_id = s.source_id AND e.columns <> own.columns))
         FOR UPDATE OF s SKIP LOCKED
+    ), earlier AS (
+        UPDATE talkmeter.earlier_mapping AS e SET columns = now.columns
+        FROM now
+        JOIN changed USING (source_id)
+        WHERE e.source_id = now.source_id AND e.since = now.since AND e.columns <> now.columns
     )
     UPDATE talkmeter.source AS s SET columns = changed.columns, relation_origin = changed.origin
     FROM changed
@@ -440,18 +556,48 @@ fn forgotten(connection: &Connection, rows: &Rows) -> Vec<Forgotten> {
     all
 }
 
-/// How to read the rows of the table `fired`, which is the attached one or a partition of it.
-fn layout(
+/// How a version of a mapping reads the rows of a table.
+struct Fit {
+    mapping: Mapping,
+    readers: Vec<Reader>,
+    /// The numbers of the columns of the audit trail.
+    audit: [Option<i16>; 4],
+}
+
+/// Why a version of a mapping cannot read a table any more.
+struct Misfit {
+    because: String,
+    message_id: Option<IdReader>,
+}
+
+/// How the rows are read by the versions of a mapping, given the newest first, and those of them that can be read.
+fn layout(given: &[Given], fits: Vec<Result<Fit, Misfit>>) -> (Layout, Vec<Fit>) {
+    let mut fits = fits.into_iter();
+    let newest = match fits.next() {
+        Some(Ok(newest)) => newest,
+        Some(Err(Misfit { because, message_id })) => return (Layout::Broken { because, message_id }, Vec::new()),
+        None => unreachable!("a source has a mapping"),
+    };
+    let earlier: Vec<Option<Fit>> = fits.map(Result::ok).collect();
+    let mappings = earlier.iter().map(|fit| fit.as_ref().map(|fit| fit.mapping.clone()));
+    let since = given[1..].iter().map(|given| given.since);
+    let mapping = Versions::of(newest.mapping.clone(), given[0].since, since.zip(mappings).collect());
+    let whole: Vec<Fit> = std::iter::once(newest).chain(earlier.into_iter().flatten()).collect();
+    let readers = whole.iter().flat_map(|fit| fit.readers.iter().cloned()).collect();
+    (Layout::Whole { mapping: Box::new(mapping), readers }, whole)
+}
+
+/// How a version of a mapping reads the rows of the table `fired`, which is the attached one or a partition of it.
+fn fit(
     role: Role,
-    mapping: &Json,
-    recorded: &[Recorded],
+    given: &Given,
     same_table: bool,
     attached: &[TableColumn],
     fired: &[TableColumn],
-) -> Layout {
+) -> Result<Fit, Misfit> {
     let mut readable = Vec::new();
     let mut broken = None;
-    for column in recorded {
+    for column in &given.columns {
         let now = column.find(attached, same_table);
         // A partition has the columns of its parent by the same names, in an order of its own.
         let found = now.and_then(|now| fired.iter().find(|other| other.seen.name == now.seen.name));
@@ -466,35 +612,43 @@ fn layout(
     // The mapping speaks of the columns by the names that they had.
     let columns: Vec<_> =
         readable.iter().map(|(column, found)| Column { name: column.mapped.clone(), ..found.seen.clone() }).collect();
-    if broken.is_none() {
-        let checked = match role {
-            Role::Messages => Mapping::check(mapping, &columns),
-            Role::Status => status::check(mapping, &columns),
-        };
-        match checked {
-            Ok(mapping) if needs_lost_zone(&mapping, &readable) => {
-                let zone = mapping.timezone.unwrap_or_default();
-                broken = Some(format!("The server does not know the time zone \"{zone}\" any more."));
-            }
-            Ok(mapping) => {
-                let reader =
-                    |(index, asked): (usize, &Asked)| readable[index].1.reader(mapping.timezone.clone(), asked.clone());
-                let readers = mapping.slots().map(reader).collect();
-                let audit = mapping.audit.columns().map(|index| index.map(|index| readable[index].1.number));
-                return Layout::Whole { mapping: Box::new(mapping), readers, audit };
-            }
-            Err(flaw) => broken = Some(flaw.message),
-        }
-    }
+    let because = match broken {
+        Some(because) => because,
+        None => match fit_columns(role, &given.mapping, &columns, &readable) {
+            Ok(fit) => return Ok(fit),
+            Err(because) => because,
+        },
+    };
     let message_id = match role {
-        Role::Messages => message_id_alone(mapping, &columns),
-        Role::Status => status::message_id_alone(mapping, &columns),
+        Role::Messages => message_id_alone(&given.mapping, &columns),
+        Role::Status => status::message_id_alone(&given.mapping, &columns),
     };
     let message_id = message_id.map(|(origin, slots)| IdReader {
         origin,
         readers: slots.into_iter().map(|index| readable[index].1.reader(None, Asked::default())).collect(),
     });
-    Layout::Broken { because: broken.unwrap_or_default(), message_id }
+    Err(Misfit { because, message_id })
+}
+
+fn fit_columns(
+    role: Role,
+    mapping: &Json,
+    columns: &[Column],
+    readable: &[(&Recorded, &TableColumn)],
+) -> Result<Fit, String> {
+    let checked = match role {
+        Role::Messages => Mapping::check(mapping, columns),
+        Role::Status => status::check(mapping, columns),
+    };
+    let mapping = checked.map_err(|flaw| flaw.message)?;
+    if needs_lost_zone(&mapping, readable) {
+        let zone = mapping.timezone.unwrap_or_default();
+        return Err(format!("The server does not know the time zone \"{zone}\" any more."));
+    }
+    let reader = |(index, asked): (usize, &Asked)| readable[index].1.reader(mapping.timezone.clone(), asked.clone());
+    let readers = mapping.slots().map(reader).collect();
+    let audit = mapping.audit.columns().map(|index| index.map(|index| readable[index].1.number));
+    Ok(Fit { mapping, readers, audit })
 }
 
 /// Whether local times would be read by a zone that the server does not know any more.

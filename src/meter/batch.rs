@@ -127,7 +127,8 @@ impl<'c, 'a> Batch<'c, 'a> {
             true => previous.and_then(|previous| previous.source),
             false => Some(order::source_of(place)),
         };
-        let of_source = source.and_then(|id| self.catalog.source(id)).map(|source| source.policy.clone());
+        let of_source =
+            source.and_then(|id| self.catalog.source(id)).map(|source| source.policy_at(event.at).to_owned());
         let name = match previous {
             // The source may pin a version of the same policy.
             Some(previous) => of_source
@@ -148,7 +149,7 @@ impl<'c, 'a> Batch<'c, 'a> {
 
     fn some_source_opens_on(&self, kind: Kind) -> bool {
         let policies = self.catalog.policies();
-        self.catalog.attached().iter().any(|source| policies.opens_on(&source.policy, kind))
+        self.catalog.attached().iter().any(|source| policies.opens_on(source.policy(), kind))
     }
 
     /// What the last part before opened under.

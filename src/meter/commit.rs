@@ -72,8 +72,14 @@ pub fn work() {
 
 /// As [`work`], but an error is raised, and nothing set aside.
 pub fn work_or_fail() {
+    work_once_seen(|_| ());
+}
+
+/// As [`work_or_fail`], after `see` has seen what was noted.
+pub fn work_once_seen(see: impl FnOnce(&Taken)) {
     if !queue::is_empty() {
         let taken = queue::take();
+        see(&taken);
         reading::begin();
         writing(|| as_owner(|| work::meter(&taken)));
         taken.done();

@@ -9,12 +9,12 @@ use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
-use crate::pg::sql::{Connection, OverRows, Row, arg, column, over_rows};
+use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, over_rows};
 use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::Reading;
+use talkmeter_engine::mapping::{Reading, Refusal};
 use talkmeter_engine::order::OrderKey;
 use talkmeter_engine::refold::Placed;
 
@@ -50,8 +50,9 @@ pub fn read(
     let occupied = quarantine::occupied(connection, ids);
     let mut logs: Vec<Log> = wanted.iter().map(|_| Log::default()).collect();
     let mut unreadable = HashMap::new();
+    let mut broken: HashMap<usize, Unreadable> = HashMap::new();
     for source in catalog.attached() {
-        match rows(source, wanted, patience) {
+        match rows(source, wanted, patience, &mut broken) {
             Ok(found) => take(connection, wanted, &mut logs, found, occupied.contains(&source.id)),
             Err(because) => drop(unreadable.insert(source.id, because)),
         }
@@ -62,8 +63,9 @@ pub fn read(
         let found = marks(connection, &marked);
         take(connection, wanted, &mut logs, found, occupied.contains(&0));
     }
-    let each = wanted.iter().zip(logs).map(|(wanted, mut log)| {
-        if let Some(because) = wanted.sources.iter().find_map(|source| unreadable.get(source)) {
+    let each = wanted.iter().zip(logs).enumerate().map(|(index, (wanted, mut log))| {
+        let of_table = || wanted.sources.iter().find_map(|source| unreadable.get(source));
+        if let Some(because) = of_table().or_else(|| broken.get(&index)) {
             return Err(because.clone());
         }
         log.events.sort_unstable_by(|a, b| {
@@ -83,15 +85,7 @@ pub type Conversations = BTreeMap<(String, String), BTreeSet<i32>>;
 pub fn conversations(catalog: &Catalog, from: Instant, to: Instant) -> Conversations {
     let mut found = Conversations::new();
     for source in catalog.attached() {
-        let args = [arg(Timestamp::from(from)), arg(Timestamp::from(to))];
-        let read = reading::query(source).and_then(|query| {
-            reading::for_each_row(query, &query.conversations, &args, &[], Patience::OfCaller, |_, _, row| {
-                if let Some(key) = row.nullable().zip(row.nullable()) {
-                    found.entry(key).or_default().insert(source.id);
-                }
-            })
-        });
-        if let Err(Unreadable { because, .. }) = read {
+        if let Err(Unreadable { because, .. }) = conversations_of(source, from, to, &mut found) {
             failure(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the rows of an attached table cannot be read, and are left out",
@@ -102,6 +96,23 @@ pub fn conversations(catalog: &Catalog, from: Instant, to: Instant) -> Conversat
         }
     }
     found
+}
+
+/// The conversations that have rows of one source within a span of time.
+pub fn conversations_of(
+    source: &Source,
+    from: Instant,
+    to: Instant,
+    found: &mut Conversations,
+) -> Result<(), Unreadable> {
+    let args = [arg(Timestamp::from(from)), arg(Timestamp::from(to))];
+    reading::queries(source)?.all.iter().try_for_each(|query| {
+        reading::for_each_row(query, &query.conversations, &args, &[], Patience::OfCaller, |_, _, row| {
+            if let Some(key) = row.nullable().zip(row.nullable()) {
+                found.entry(key).or_default().insert(source.id);
+            }
+        })
+    })
 }
 
 /// An event that was read, with the index of its conversation.
@@ -137,8 +148,14 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
     }
 }
 
-/// The events of the rows of one source.
-fn rows(source: &Source, wanted: &[WantedEvents], patience: Patience) -> Result<Vec<Found>, Unreadable> {
+/// The events of the rows of one source. `broken` learns of conversations of which the version of the mapping that is
+/// in force at the time of a row cannot be read.
+fn rows(
+    source: &Source,
+    wanted: &[WantedEvents],
+    patience: Patience,
+    broken: &mut HashMap<usize, Unreadable>,
+) -> Result<Vec<Found>, Unreadable> {
     let mut found = Vec::new();
     // A commit never reads a whole table, whatever the planner thinks of it.
     let by_conversation: Statement = match patience {
@@ -146,7 +163,11 @@ fn rows(source: &Source, wanted: &[WantedEvents], patience: Patience) -> Result<
         Patience::OfCaller => |query| Some(&query.of_many),
     };
     for_each_row(source, by_conversation, wanted, patience, |_, metered| {
-        let Metered { conversation, reading, at } = metered;
+        let Metered { conversation, reading, at, .. } = metered;
+        if reading.refusal.is_some() {
+            broken.entry(conversation).or_insert_with(|| reading::broken_version(source, at));
+            return;
+        }
         memory::room(&mut found, reading.kinds.len());
         found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
             conversation,
@@ -158,11 +179,13 @@ fn rows(source: &Source, wanted: &[WantedEvents], patience: Patience) -> Result<
     Ok(found)
 }
 
-/// A row that can be metered: the index of its conversation, what it is to the meter, its time.
+/// A row that was metered: the index of its conversation, what it is to the meter, its time, and which version of the
+/// mapping says so. It is refused if that version cannot be read any more.
 struct Metered<'r> {
     conversation: usize,
     reading: &'r Reading<'r>,
     at: Instant,
+    version: usize,
 }
 
 /// Which of the statements of a source, if it has it.
@@ -181,31 +204,33 @@ fn for_each_row(
     if !wanted.iter().any(had_events) {
         return Ok(());
     }
-    let query = reading::query(source)?;
-    let can_be_there = |wanted: &WantedEvents| had_events(wanted) && query.can_hold(wanted.tenant, wanted.conversation);
-    let possible: Vec<(usize, &WantedEvents)> =
-        wanted.iter().enumerate().filter(|(_, wanted)| can_be_there(wanted)).collect();
+    let queries = reading::queries(source)?;
     let Layout::Whole { mapping, readers, .. } = &source.layout else { return Ok(()) };
-    let Some(statement) = statement(query).filter(|_| !possible.is_empty()) else { return Ok(()) };
-    let keys: Vec<_> = possible.iter().map(|(_, wanted)| (wanted.tenant, wanted.conversation, wanted.since)).collect();
-    reading::for_each_row(
-        query,
-        statement,
-        &query.of_conversations(&keys),
-        readers,
-        patience,
-        |ordinal, values, row| {
+    for (index, query) in queries.all.iter().enumerate() {
+        let can_be_there =
+            |wanted: &WantedEvents| had_events(wanted) && query.can_hold(wanted.tenant, wanted.conversation);
+        let possible: Vec<(usize, &WantedEvents)> =
+            wanted.iter().enumerate().filter(|(_, wanted)| can_be_there(wanted)).collect();
+        let Some(statement) = statement(query).filter(|_| !possible.is_empty()) else { continue };
+        reading::for_each_row(query, statement, &args(query, &possible), readers, patience, |ordinal, values, row| {
             let (conversation, wanted) = possible[ordinal as usize - 1];
-            let Some(reading) = mapping.apply(values, Instant::LATEST) else { return };
+            let (version, reading) = mapping.pick(values, Instant::LATEST);
             // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
-            let (Some(at), None) = (reading.at, reading.refusal) else { return };
+            let (Some(at), None | Some(Refusal::MappingBroken)) = (reading.at, reading.refusal) else { return };
             let same = reading.tenant.as_deref() == Some(wanted.tenant)
                 && reading.conversation.as_deref() == Some(wanted.conversation);
-            if same && !source.ignores(at) {
-                each(row, Metered { conversation, reading: &reading, at });
+            if same && !reading.ignored && !source.ignores(at) && queries.gives(index, version) {
+                each(row, Metered { conversation, reading: &reading, at, version });
             }
-        },
-    )
+        })?;
+    }
+    Ok(())
+}
+
+/// The parameters of a statement that reads the rows of conversations.
+pub fn args(query: &SourceQuery, wanted: &[(usize, &WantedEvents)]) -> Vec<Arg> {
+    let keys: Vec<_> = wanted.iter().map(|(_, wanted)| (wanted.tenant, wanted.conversation, wanted.since)).collect();
+    query.of_conversations(&keys)
 }
 
 /// What the audit trail shows of a row.
@@ -231,12 +256,18 @@ pub fn audited(
     for source in catalog.attached() {
         let audit: Statement = |query| query.audit.as_ref();
         for_each_row(source, audit, &wanted, Patience::OfCaller, |row, metered| {
+            if metered.reading.refusal.is_some() {
+                return;
+            }
+            // Of each version of the mapping the same four.
+            let mut columns = (0..=metered.version).map(|_| [(); 4].map(|()| row.nullable::<String>()));
+            let [customer, model, stage, safety_passed] = columns.nth(metered.version).unwrap_or_default();
             shown.push(AuditedRow {
                 place: metered.reading.place(source.id, 0),
-                customer: row.nullable().filter(|_: &String| metered.reading.asks()),
-                model: row.nullable().filter(|_: &String| metered.reading.answers()),
-                stage: row.nullable(),
-                safety_passed: row.nullable::<String>().map(|passed| passed == "true"),
+                customer: customer.filter(|_| metered.reading.asks()),
+                model: model.filter(|_| metered.reading.answers()),
+                stage,
+                safety_passed: safety_passed.map(|passed| passed == "true"),
             });
         })?;
     }

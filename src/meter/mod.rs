@@ -8,4 +8,5 @@ pub mod history;
 pub mod known;
 pub mod part_table;
 pub mod refold;
+pub mod reread;
 pub mod work;

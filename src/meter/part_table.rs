@@ -7,6 +7,7 @@ use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::sql::{Connection, OverRows, Row, arg, column, insert_rows, over_rows};
+use std::collections::{BTreeSet, HashMap};
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::fold::Conversation;
 use talkmeter_engine::instant::Instant;
@@ -355,4 +356,60 @@ pub fn write_marks(connection: &Connection, marks: &[Mark]) {
             column(marks, |mark| Timestamp::from(mark.at)),
         ],
     );
+}
+
+const PARTS_AS_THEY_ARE: OverRows = over_rows!(
+    "SELECT wanted.ordinal, p.part, pg_catalog.md5(p.*::text) FROM",
+    [1 tenant text, 2 conversation text],
+    "CROSS JOIN LATERAL (
+        SELECT * FROM talkmeter.part AS own
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation
+        OFFSET 0
+    ) AS p"
+);
+
+const ENTRIES: OverRows = over_rows!(
+    "SELECT count(*) FROM",
+    [1 tenant text, 2 conversation text],
+    "CROSS JOIN LATERAL (
+        SELECT FROM talkmeter.charge AS own
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation
+        OFFSET 0
+    ) AS c"
+);
+
+/// What there is of some conversations, to see later what has changed.
+#[derive(Default)]
+pub struct Footprint {
+    /// By conversation and number.
+    parts: HashMap<(usize, i32), String>,
+    /// Entries of the ledger.
+    entries: i64,
+}
+
+impl Footprint {
+    pub fn of(connection: &Connection, keys: &BTreeSet<(String, String)>) -> Footprint {
+        /// Conversations looked up together.
+        const TOGETHER: usize = 1_000;
+        let mut footprint = Footprint::default();
+        let keys: Vec<&(String, String)> = keys.iter().collect();
+        for (batch, keys) in keys.chunks(TOGETHER).enumerate() {
+            heed_cancel();
+            let args = || [column(keys, |key| key.0.as_str()), column(keys, |key| key.1.as_str())];
+            for mut row in connection.run_over(&PARTS_AS_THEY_ARE, keys.len(), &args()).iter() {
+                let conversation = batch * TOGETHER + row.ordinal();
+                footprint.parts.insert((conversation, row.value()), row.value());
+            }
+            footprint.entries += connection.run_over(&ENTRIES, keys.len(), &args()).only().value::<i64>();
+        }
+        footprint
+    }
+
+    /// How many parts are new, gone or changed in the later one, and how many entries the ledger has more.
+    pub fn differs(&self, later: &Footprint) -> [i64; 2] {
+        let is_same = |(part, was): (&(usize, i32), &String)| later.parts.get(part) == Some(was);
+        let same = self.parts.iter().filter(|part| is_same(*part)).count();
+        let parts = self.parts.len() + later.parts.keys().filter(|part| !self.parts.contains_key(part)).count() - same;
+        [parts as i64, later.entries - self.entries]
+    }
 }

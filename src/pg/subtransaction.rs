@@ -7,6 +7,16 @@ use std::panic::AssertUnwindSafe;
 /// Does `work` in a subtransaction. If it fails, the subtransaction is rolled back and the error returned; whether to
 /// go on is the caller's decision.
 pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, Box<CaughtError>> {
+    within(work, true)
+}
+
+/// Does `work` and takes back all that it did to tables, to see what would come of it.
+pub fn tried<R>(work: impl FnOnce() -> R) -> R {
+    within(work, false).unwrap_or_else(|error| error.rethrow())
+}
+
+/// Does `work` in a subtransaction, which is kept if that is wanted and the work succeeds.
+fn within<R>(work: impl FnOnce() -> R, is_kept: bool) -> Result<R, Box<CaughtError>> {
     // SAFETY: as in the server's own procedural languages: memory context and resource owner are put back after the
     // subtransaction ended either way. The server allows one to begin within a commit's callbacks.
     unsafe {
@@ -18,8 +28,8 @@ pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, Box<CaughtError>> {
         let caught = |error| Err(Box::new(error));
         let result = PgTryBuilder::new(work).catch_others(caught).catch_rust_panic(caught).execute();
         match result {
-            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
-            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+            Ok(_) if is_kept => pg_sys::ReleaseCurrentSubTransaction(),
+            _ => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;

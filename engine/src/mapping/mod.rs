@@ -7,6 +7,7 @@ pub mod check;
 pub mod epoch;
 pub mod json;
 pub mod key;
+pub mod versions;
 
 use crate::event::Kind;
 use crate::instant::Instant;
@@ -123,6 +124,8 @@ pub enum Refusal {
     TimeOutOfRange,
     Future,
     KeyTooLong,
+    /// The version of the mapping that is in force at its time cannot be read ([`versions`]).
+    MappingBroken,
 }
 
 impl Refusal {
@@ -133,6 +136,7 @@ impl Refusal {
             Refusal::TimeOutOfRange => "time_out_of_range",
             Refusal::Future => "future",
             Refusal::KeyTooLong => "key_too_long",
+            Refusal::MappingBroken => "mapping_broken",
         }
     }
 }

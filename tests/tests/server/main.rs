@@ -34,6 +34,7 @@ mod protocol;
 mod random_calls;
 mod reattach;
 mod reconcile;
+mod remap;
 mod rewrites;
 mod rights;
 mod rules;
