@@ -11,6 +11,27 @@ REVOKE ALL ON FUNCTION talkmeter.origin_of(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.origin_of(regclass) IS
     'Which table of which database of which server: differs after a restore, where column numbers mean nothing any more';
 
+CREATE FUNCTION talkmeter.class_of(type oid) RETURNS text
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH RECURSIVE under (oid, inner_type, kind) AS (
+            SELECT t.oid, t.typbasetype, t.typtype FROM pg_type AS t WHERE t.oid = class_of.type
+            UNION ALL
+            SELECT t.oid, t.typbasetype, t.typtype FROM under JOIN pg_type AS t ON t.oid = under.inner_type
+        )
+        SELECT CASE
+            WHEN u.kind = 'e' OR u.oid IN ('text'::regtype, 'varchar'::regtype) THEN 'text'
+            WHEN u.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'integer'
+            WHEN u.oid IN ('float4'::regtype, 'float8'::regtype) THEN 'float'
+            WHEN u.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json'
+            ELSE format_type(u.oid, NULL) END
+        FROM under AS u
+        WHERE u.kind <> 'd'
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.class_of(oid) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.class_of(oid) IS
+    'What a type means to a mapping, under all domains: a column whose new type is of the same class is read as before';
+
 CREATE TABLE talkmeter.source (
     source_id integer PRIMARY KEY,
     role text NOT NULL CHECK (role IN ('messages', 'status')),

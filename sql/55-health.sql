@@ -98,30 +98,27 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         LEFT JOIN pg_class AS c ON c.oid = a.relation
         WHERE a.found IS NULL
         UNION ALL
-        SELECT CASE WHEN other.relation IS NULL THEN 'table_renamed' ELSE 'table_swapped' END,
-            a.relation_name,
-            format('The attached table is called %s now', a.relation)
-                || CASE WHEN other.relation IS NULL THEN '.'
-                    ELSE format(', and %s is another table, which is not metered.', a.relation_name) END,
-            'If this is meant, detach the table and attach the one that the application inserts into.'
+        SELECT 'table_swapped', a.relation_name,
+            format('The attached table is called %s now, and %s is another table, which is not metered.', a.relation,
+                a.relation_name),
+            'If the application inserts into that one, attach it too; this one goes on. If it does not, rename it.'
         FROM attached AS a
         JOIN pg_class AS c ON c.oid = a.found
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
         -- Whatever stands in relation_name; to_regclass fails if it is no name.
-        LEFT JOIN LATERAL (
-            SELECT o.oid AS relation
-            FROM pg_class AS o
-            JOIN pg_namespace AS s ON s.oid = o.relnamespace
-            WHERE format('%I.%I', s.nspname, o.relname) = a.relation_name
-        ) AS other ON true
+        JOIN pg_namespace AS os ON true
+        JOIN pg_class AS o ON o.relnamespace = os.oid AND format('%I.%I', os.nspname, o.relname) = a.relation_name
         WHERE format('%I.%I', n.nspname, c.relname) <> a.relation_name
+            AND NOT EXISTS (SELECT FROM attached AS other WHERE other.found = o.oid AND other.role = a.role)
         UNION ALL
         SELECT 'trigger_missing', w.relid::regclass::text,
             format('%s Without trigger: %s.',
                 CASE WHEN bool_or(w.inserts) THEN 'Inserts into it are not metered.'
                     ELSE 'Changes of its rows are not followed.' END,
                 string_agg(w.function, ', ' ORDER BY w.function)),
-            'Detach the table and attach it again.'
+            CASE WHEN EXISTS (SELECT FROM attached AS a WHERE a.found = w.relid)
+                THEN 'Detach the table and attach it again, in one transaction: it goes on as the same source.'
+                ELSE 'The next sweep adds it: SELECT talkmeter.sweep();' END
         FROM wanted AS w
         WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = w.relid AND t.tgfoid = w.function_oid)
         GROUP BY w.relid
@@ -227,10 +224,10 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             FROM talkmeter.earlier_mapping AS e
             WHERE e.source_id = a.source_id
         ) AS v
-        CROSS JOIN LATERAL jsonb_to_recordset(v.columns) AS kept (name text, number smallint, type text)
+        CROSS JOIN LATERAL jsonb_to_recordset(v.columns) AS kept (name text, number smallint, type text, class text)
         WHERE a.found IS NOT NULL AND NOT EXISTS (
             SELECT FROM pg_attribute AS c
-            WHERE c.attrelid = a.found AND NOT c.attisdropped AND format_type(c.atttypid, NULL) = kept.type
+            WHERE c.attrelid = a.found AND NOT c.attisdropped AND talkmeter.class_of(c.atttypid) = kept.class
                 AND CASE WHEN a.relation_origin = talkmeter.origin_of(a.relation) THEN c.attnum = kept.number ELSE c.attname = kept.name END)
         UNION ALL
         SELECT 'mapping_broken', a.relation::text,

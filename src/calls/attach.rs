@@ -183,7 +183,7 @@ struct How<'a> {
 }
 
 /// A trigger of an attached table: its name, when it fires, and what it calls.
-type TriggerDdl = (&'static str, &'static str, &'static str);
+pub type TriggerDdl = (&'static str, &'static str, &'static str);
 
 const OF_MESSAGES: [TriggerDdl; 4] = [
     (
@@ -217,6 +217,14 @@ const OF_STATUS: [TriggerDdl; 2] = [
     ),
 ];
 
+/// The triggers of a table that is attached for that.
+pub fn triggers_of(role: Role) -> &'static [TriggerDdl] {
+    match role {
+        Role::Messages => &OF_MESSAGES,
+        Role::Status => &OF_STATUS,
+    }
+}
+
 fn meter(
     source: pg_sys::Oid,
     relation: &Relation,
@@ -225,10 +233,7 @@ fn meter(
     mapping: serde_json::Value,
     how: &How,
 ) {
-    let triggers: &[TriggerDdl] = match how.role {
-        Role::Messages => &OF_MESSAGES,
-        Role::Status => &OF_STATUS,
-    };
+    let triggers = triggers_of(how.role);
     as_owner(|| {
         connected(|connection| {
             // Waits for inserts under way, which would otherwise be neither before the start nor metered.

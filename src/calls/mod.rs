@@ -11,6 +11,7 @@ mod journal;
 mod mark;
 mod own;
 mod packs;
+mod partitions;
 mod reconcile;
 mod remap;
 mod retry;

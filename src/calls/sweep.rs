@@ -3,7 +3,7 @@
 use crate::billing::alerts;
 use crate::billing::post;
 use crate::billing::posting::Postings;
-use crate::calls::{access, attach, retry, sweep_failures};
+use crate::calls::{access, attach, partitions, retry, sweep_failures};
 use crate::catalog::args::{not_future, required};
 use crate::catalog::sources;
 use crate::meter::batch::{BATCH, Batch};
@@ -149,7 +149,7 @@ impl Sweep {
             sources::forget_dropped_members(connection);
             attach::forget_dropped(connection, None);
         });
-        chore("the names of columns", sources::record_columns_anew);
+        chore("the names of tables and columns", sources::record_names_anew);
         chore("roles that are gone", access::forget_who_is_gone);
         Sweep {
             as_of,
@@ -249,6 +249,16 @@ impl Sweep {
     }
 
     fn end(&self) {
+        self.see_to_rest();
+        // Last, because this holds off who inserts into them.
+        let mut added = Vec::new();
+        chore("partitions that were added", |connection| added = partitions::added(connection));
+        for partition in &added {
+            chore("a partition that was added", |connection| partitions::adopt(connection, partition));
+        }
+    }
+
+    fn see_to_rest(&self) {
         retry::what_failed(|work| drop(self.attempt(work)));
         chore("what could not be swept", |connection| sweep_failures::record(connection, &self.failed, &self.locked));
         chore("alerts", |_| {

@@ -395,7 +395,7 @@ fn has_trigger(connection: &Connection, table: pg_sys::Oid) -> bool {
     connection.run(HAS_TRIGGER, &[arg(table)]).count() > 0
 }
 
-/// A column as it was when the table was attached. The type is kept by name, because oids do not survive a restore.
+/// A column as it was when the table was mapped. The type is kept by name, because oids do not survive a restore.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recorded {
     /// Its name when the table was attached or, later, when it was last swept.
@@ -405,6 +405,8 @@ pub struct Recorded {
     number: i16,
     #[serde(rename = "type")]
     type_name: String,
+    /// What the type means to a mapping, by [`TableColumn::class`].
+    class: String,
     message_id: bool,
 }
 
@@ -415,6 +417,7 @@ impl Recorded {
             mapped: column.seen.name.clone(),
             number: column.number,
             type_name: column.plain_type.clone(),
+            class: column.class.clone(),
             message_id,
         }
     }
@@ -426,7 +429,7 @@ impl Recorded {
             true => column.number == self.number,
             false => column.seen.name == self.name,
         };
-        columns.iter().find(is_it).filter(|column| column.plain_type == self.type_name)
+        columns.iter().find(is_it)
     }
 }
 
@@ -442,14 +445,14 @@ const RECORD_ANEW: &str = "
         SELECT o.source_id, v.since, talkmeter.origin_of(o.relation) AS origin,
             bool_and(a.attnum IS NOT NULL) AS is_whole,
             jsonb_agg(jsonb_build_object('name', a.attname, 'mapped', kept.mapped, 'number', a.attnum,
-                'type', kept.type, 'message_id', kept.message_id) ORDER BY kept.ordinal) AS columns
+                'type', kept.type, 'class', kept.class, 'message_id', kept.message_id) ORDER BY kept.ordinal) AS columns
         FROM talkmeter.source AS o
         JOIN version AS v ON v.source_id = o.source_id
         CROSS JOIN LATERAL ROWS FROM (jsonb_to_recordset(v.columns)
-            AS (name text, mapped text, number int2, type text, message_id bool)) WITH ORDINALITY
-            AS kept (name, mapped, number, type, message_id, ordinal)
+            AS (name text, mapped text, number int2, type text, class text, message_id bool)) WITH ORDINALITY
+            AS kept (name, mapped, number, type, class, message_id, ordinal)
         LEFT JOIN pg_attribute AS a
-            ON a.attrelid = o.relation AND NOT a.attisdropped AND format_type(a.atttypid, NULL) = kept.type
+            ON a.attrelid = o.relation AND NOT a.attisdropped AND talkmeter.class_of(a.atttypid) = kept.class
             AND CASE WHEN o.relation_origin = talkmeter.origin_of(o.relation) THEN a.attnum = kept.number
                 ELSE a.attname = kept.name END
         WHERE o.detached_at IS NULL AND talkmeter.is_source(o.relation, o.relation_name, o.relation_origin)
@@ -476,9 +479,31 @@ const RECORD_ANEW: &str = "
     FROM changed
     WHERE s.source_id = changed.source_id";
 
-/// Brings the recorded columns up to date. A dump then holds the names that they have now.
-pub fn record_columns_anew(connection: &Connection) {
-    if connection.run(RECORD_ANEW, &[]).count() > 0 {
+// A name that another table has by now is left, unless that is attached too: somebody may take it for ours.
+const RECORD_NAMES: &str = "
+    WITH renamed AS MATERIALIZED (
+        SELECT s.source_id, format('%I.%I', n.nspname, c.relname) AS name
+        FROM talkmeter.source AS s
+        JOIN pg_class AS c ON c.oid = s.relation
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE s.detached_at IS NULL AND s.relation_name <> format('%I.%I', n.nspname, c.relname)
+            AND talkmeter.is_source(s.relation, s.relation_name, s.relation_origin)
+            AND NOT EXISTS (
+                SELECT FROM pg_class AS o
+                JOIN pg_namespace AS os ON os.oid = o.relnamespace
+                WHERE format('%I.%I', os.nspname, o.relname) = s.relation_name AND NOT EXISTS (
+                    SELECT FROM talkmeter.source AS other
+                    WHERE other.relation = o.oid AND other.role = s.role AND other.detached_at IS NULL))
+        FOR UPDATE OF s SKIP LOCKED
+    )
+    UPDATE talkmeter.source AS s SET relation_name = renamed.name
+    FROM renamed
+    WHERE s.source_id = renamed.source_id";
+
+/// Brings the recorded names of tables and columns up to date. A dump then holds those that they have now.
+pub fn record_names_anew(connection: &Connection) {
+    let tables = connection.run(RECORD_NAMES, &[]).count();
+    if connection.run(RECORD_ANEW, &[]).count() + tables > 0 {
         cache::announce_change(connection);
     }
 }
@@ -597,11 +622,15 @@ fn fit(
 ) -> Result<Fit, Misfit> {
     let mut readable = Vec::new();
     let mut broken = None;
+    let mut there = Vec::new();
     for column in &given.columns {
         let now = column.find(attached, same_table);
         // A partition has the columns of its parent by the same names, in an order of its own.
         let found = now.and_then(|now| fired.iter().find(|other| other.seen.name == now.seen.name));
-        match found {
+        // The mapping speaks of the columns by the names that they had.
+        let named = |found: &TableColumn| Column { name: column.mapped.clone(), ..found.seen.clone() };
+        there.extend(found.map(|found| (named(found), found)));
+        match found.filter(|found| found.class == column.class) {
             Some(found) => readable.push((column, found)),
             None => {
                 broken =
@@ -609,9 +638,7 @@ fn fit(
             }
         }
     }
-    // The mapping speaks of the columns by the names that they had.
-    let columns: Vec<_> =
-        readable.iter().map(|(column, found)| Column { name: column.mapped.clone(), ..found.seen.clone() }).collect();
+    let (columns, found): (Vec<_>, Vec<_>) = there.into_iter().unzip();
     let because = match broken {
         Some(because) => because,
         None => match fit_columns(role, &given.mapping, &columns, &readable) {
@@ -619,13 +646,14 @@ fn fit(
             Err(because) => because,
         },
     };
+    // Whatever their types are by now, as long as they can be read as text.
     let message_id = match role {
         Role::Messages => message_id_alone(&given.mapping, &columns),
         Role::Status => status::message_id_alone(&given.mapping, &columns),
     };
     let message_id = message_id.map(|(origin, slots)| IdReader {
         origin,
-        readers: slots.into_iter().map(|index| readable[index].1.reader(None, Asked::default())).collect(),
+        readers: slots.into_iter().map(|index| found[index].reader(None, Asked::default())).collect(),
     });
     Err(Misfit { because, message_id })
 }

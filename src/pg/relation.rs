@@ -12,6 +12,8 @@ pub struct TableColumn {
     pub number: i16,
     /// The type's name without length or precision, which may change without changing the type.
     pub plain_type: String,
+    /// A change to another type of the same class changes nothing for a mapping.
+    pub class: String,
     /// The type under all domains.
     pub base_type: pg_sys::Oid,
     /// The column as a mapping sees it.
@@ -127,7 +129,7 @@ fn name_of(oid: pg_sys::Oid) -> Option<String> {
 const COLUMNS: &str = "
     SELECT a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod),
         (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = base.oid),
-        base.oid, format_type(a.atttypid, NULL)
+        base.oid, format_type(a.atttypid, NULL), COALESCE(talkmeter.class_of(a.atttypid), '')
     FROM pg_attribute AS a
     CROSS JOIN LATERAL (
         WITH RECURSIVE domains (oid, inner_type, kind) AS (
@@ -149,8 +151,9 @@ pub fn columns(connection: &Connection, oid: pg_sys::Oid) -> Vec<TableColumn> {
         let labels: Option<Vec<String>> = row.nullable();
         let base_type = row.value();
         let plain_type = row.value();
+        let of_class = row.value();
         let seen = Column { name, class: class(base_type, labels), type_name };
-        TableColumn { number, plain_type, base_type, seen }
+        TableColumn { number, plain_type, class: of_class, base_type, seen }
     });
     columns.collect()
 }

@@ -129,7 +129,7 @@ fn a_table_without_an_index_on_its_conversations_is_named_and_the_hint_ends_the_
 fn a_renamed_a_swapped_and_a_dropped_table_are_told_apart() {
     let (_database, mut session) = metered("agent_red");
     session.run("ALTER TABLE messages RENAME TO old_messages");
-    assert_eq!(problems(&mut session), ["table_renamed|public.messages"]);
+    assert_eq!(problems(&mut session), [""; 0], "a rename is followed");
     session.run("CREATE TABLE messages (LIKE old_messages INCLUDING INDEXES)");
     assert_eq!(problems(&mut session), ["table_swapped|public.messages"]);
     session.run("DROP TABLE old_messages");

@@ -519,7 +519,7 @@ fn a_dropped_id_sends_rows_to_quarantine_without_it() {
 fn a_retyped_column_sends_rows_to_quarantine() {
     for change in [
         "ALTER TABLE messages ALTER tenant_id TYPE bytea USING tenant_id::bytea",
-        "ALTER TABLE messages ALTER conversation_id TYPE varchar(20)",
+        "ALTER TABLE messages ALTER conversation_id TYPE char(20)",
         "ALTER TABLE messages ALTER created_at DROP DEFAULT, ALTER created_at TYPE timestamp",
         "ALTER TABLE messages ALTER excluded DROP DEFAULT, ALTER excluded TYPE text USING excluded::text",
     ] {

@@ -24,6 +24,7 @@ mod journal;
 mod limits;
 mod look_up;
 mod marks;
+mod migrations;
 mod month;
 mod nested;
 mod orders;
