@@ -8,7 +8,7 @@ use crate::fold::{Conversation, Effect};
 use crate::instant::{Instant, SECOND};
 use crate::part::{EndReason, Opener, Opening, Part, Reason, UnknownPolicy, Verdict};
 use crate::policy::{ChargeOn, Policy};
-use crate::refold::Placed;
+use crate::refold::{Placed, lost_rows};
 
 /// One thing that was found on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -359,9 +359,7 @@ pub fn as_metered(
         while let Some((index, placed)) = events.next_if(|(_, placed)| placed.place < part.first_event) {
             story.lines.push(told(placed, index, None, Did::Nothing, BETWEEN));
         }
-        let counted = log.partition_point(|placed| placed.place <= part.last_event)
-            - log.partition_point(|placed| placed.place < part.first_event);
-        let gone = part.event_count - counted as i64;
+        let gone = lost_rows(&part, log);
         let line = |at, did, rule| Line { at, event: None, part: Some(place), did, rule };
         let mut missing =
             (gone > 0).then(|| format!("{gone} of its {} events are gone; what was metered stays", part.event_count));

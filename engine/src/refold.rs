@@ -269,21 +269,16 @@ fn last_ended(effects: &[Effect]) -> Option<&Part> {
     })
 }
 
-/// Whether a part counted rows that are not among the events that are there now, in order.
-pub fn has_lost_rows(part: &Part, log: &[Placed]) -> bool {
-    has_lost(part, log, &Changes::default())
-}
-
-/// Whether a part counted rows that are there no more, unless by a change.
-fn has_lost(part: &Part, log: &[Placed], changes: &Changes) -> bool {
-    found(part, &part.first_event, log, changes) < part.event_count
+/// How many of the rows that a part counted are not among the events that are there now, in order.
+pub fn lost_rows(part: &Part, log: &[Placed]) -> i64 {
+    part.event_count - found(part, &part.first_event, log, &Changes::default())
 }
 
 /// The last part, by index, that has lost rows.
 fn last_sealed(parts: &[Part], log: &[Placed], changes: &Changes, pulse: &impl Fn()) -> Option<usize> {
     parts.iter().rposition(|part| {
         pulse();
-        has_lost(part, log, changes)
+        found(part, &part.first_event, log, changes) < part.event_count
     })
 }
 

@@ -97,8 +97,8 @@ pub fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTree
     let by_tenant = || column(tenants, |tenant| *tenant);
     for mut row in connection.run_over(&READ_ACCOUNTS, tenants.len(), &[by_tenant()]).iter() {
         let books = all.entry(row.value()).or_default();
-        books.last_charge_id = row.tally();
-        books.last_subscription_id = row.tally();
+        books.last_charge_id = row.value();
+        books.last_subscription_id = row.value();
         books.first_day = row.nullable::<Day>().map(|day| day.0);
     }
     for mut row in connection.run_over(&READ_SUBSCRIPTIONS, tenants.len(), &[by_tenant()]).iter() {
@@ -118,9 +118,9 @@ pub fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTree
     for mut row in connection.run_over(&READ_PACKS, tenants.len(), &[by_tenant(), arg(needed.packs.clone())]).iter() {
         let books = all.entry(row.value()).or_default();
         books.account.packs.push(Pack {
-            id: row.tally(),
-            size: row.tally(),
-            remaining: row.tally(),
+            id: row.value(),
+            size: row.value(),
+            remaining: row.value(),
             purchased_at: row.value::<Timestamp>().bound(),
             expires_at: row.value::<Timestamp>().bound(),
         });
@@ -128,7 +128,7 @@ pub fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTree
     let bounds = [by_tenant(), arg(Timestamp::from(needed.first)), arg(Timestamp::from(needed.last))];
     for mut row in connection.run_over(&READ_DAYS, tenants.len(), &bounds).iter() {
         let books = all.entry(row.value()).or_default();
-        books.days.insert(row.value::<Day>().0, row.tally());
+        books.days.insert(row.value::<Day>().0, row.value());
     }
     all
 }
@@ -155,9 +155,9 @@ fn subscription(row: &mut Row) -> Subscription {
 fn usage(row: &mut Row) -> Usage {
     Usage {
         period: Period { start: row.value::<Timestamp>().bound(), end: row.value::<Timestamp>().bound() },
-        included_used: row.tally(),
-        pack_used: row.tally(),
-        overage_units: row.tally(),
+        included_used: row.value(),
+        pack_used: row.value(),
+        overage_units: row.value(),
         overage_amount: decimal(&row.value::<String>()),
         is_finalized: row.value(),
     }

@@ -2,6 +2,7 @@
 //! default plan.
 
 use crate::pg::clock::Timestamp;
+use crate::pg::error::damaged;
 use crate::pg::sql::{Connection, arg};
 use talkmeter_engine::instant::Instant;
 
@@ -39,7 +40,8 @@ const COUNT: &str = "
 
 /// Records a subscription and returns its id. The tenant's lock must be held.
 pub fn write(connection: &Connection, tenant: &str, new: &NewSubscription, last_id: i64) -> i64 {
-    let id = last_id + 1;
+    let id =
+        last_id.checked_add(1).unwrap_or_else(|| damaged("the subscription_id given last is the last that there is"));
     connection.run(COUNT, &[arg(tenant), arg(id)]);
     connection.run(
         WRITE,

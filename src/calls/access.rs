@@ -26,6 +26,14 @@ fn grant_tenant(role: Option<&str>, tenant: Option<&str>) {
     let tenant = tenant_key(tenant);
     as_owner(|| {
         connected(|connection| {
+            if role.starts_with("pg_") {
+                failure(
+                    PgSqlErrorCode::ERRCODE_RESERVED_NAME,
+                    format!("role \"{role}\" is PostgreSQL's own, and all its members would read tenant \"{tenant}\""),
+                )
+                .hint("Grant the tenant to a role that you made for it.")
+                .raise();
+            }
             let oid = known_role(connection, role);
             connection.run(FORGET, &[arg(oid), arg(role)]);
             if connection.run(GRANT, &[arg(oid), arg(role), arg(tenant)]).count() > 0 {

@@ -5,6 +5,7 @@ use crate::billing::post;
 use crate::billing::posting::Postings;
 use crate::calls::{access, attach, partitions, retry, sweep_failures};
 use crate::catalog::args::{not_future, required};
+use crate::catalog::reading;
 use crate::catalog::sources;
 use crate::meter::batch::{BATCH, Batch};
 use crate::meter::commit;
@@ -151,7 +152,8 @@ impl Sweep {
         });
         chore("the names of tables and columns", sources::record_names_anew);
         chore("roles that are gone", access::forget_who_is_gone);
-        Sweep {
+        reading::begin();
+        let sweep = Sweep {
             as_of,
             extent,
             after: Place::Start,
@@ -160,7 +162,10 @@ impl Sweep {
             ended: 0,
             locked: BTreeSet::new(),
             failed: BTreeMap::new(),
-        }
+        };
+        // What reads the application's tables again comes before anything is locked for which others may wait.
+        retry::what_failed(|work| drop(sweep.attempt(work)));
+        sweep
     }
 
     /// Sweeps the next tenants, or conversations, at most so many of these at once; false if nothing is left.
@@ -229,7 +234,7 @@ impl Sweep {
     /// Does a tenant's work, or none of it. A cancel or a shutdown ends the sweep.
     fn attempt<R>(&self, work: impl FnOnce() -> R) -> Result<R, Box<CaughtError>> {
         let patience = if self.locked.len() < PATIENT_WITH { PATIENCE } else { 1 };
-        match attempt(|| as_owner_in_haste(patience, work)) {
+        match attempt(|| reading::in_haste(|| as_owner_in_haste(patience, work))) {
             Err(error) if is_of_server(&error) => error.rethrow(),
             result => result,
         }
@@ -259,7 +264,6 @@ impl Sweep {
     }
 
     fn see_to_rest(&self) {
-        retry::what_failed(|work| drop(self.attempt(work)));
         chore("what could not be swept", |connection| sweep_failures::record(connection, &self.failed, &self.locked));
         chore("alerts", |_| {
             locks::ledger_for_writing();

@@ -16,7 +16,7 @@ use crate::pg::sql::{Arg, Connection, Row, Rows, connected};
 use crate::pg::subtransaction::{attempt, code, is_of_server, message, sqlstate};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::Value;
@@ -24,6 +24,7 @@ use talkmeter_engine::mapping::Value;
 thread_local! {
     /// Tables that could not be read during this work: it does not wait for them again.
     static GIVEN_UP: RefCell<HashSet<pg_sys::Oid>> = RefCell::default();
+    static IN_HASTE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// An attached table whose rows cannot be read. It names the table, and repeats nothing that code of its owner's said.
@@ -67,6 +68,22 @@ pub enum Patience {
 /// A work begins: it gives every table a chance.
 pub fn begin() {
     GIVEN_UP.with_borrow_mut(HashSet::clear);
+}
+
+/// How long a work in haste waits for the rows of a table, in milliseconds: others wait for what it has locked.
+const HASTE: i32 = 1_000;
+
+/// Does `work`, and waits for the rows of no table longer than a second.
+pub fn in_haste<R>(work: impl FnOnce() -> R) -> R {
+    struct Ended;
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            IN_HASTE.set(false);
+        }
+    }
+    IN_HASTE.set(true);
+    let _ended = Ended;
+    work()
 }
 
 /// Runs a statement of the query's and gives `each` its rows: the ordinal, the values of the readers, and the row, of
@@ -178,7 +195,10 @@ fn rows<'c>(
     }
     let (lock_limit, limit) = match patience {
         Patience::OfCaller => (None, 0),
-        Patience::OfCommit => (Some(settings::source_lock_limit()), settings::source_limit()),
+        Patience::OfCommit => {
+            let most = if IN_HASTE.get() { HASTE } else { 0 };
+            (Some(settings::source_lock_limit()), settings::source_limit(most))
+        }
     };
     let opened = || as_table_owner(query.owner, lock_limit, || read(connection, query, statement, args));
     match attempt(|| limit::within(limit, opened)) {

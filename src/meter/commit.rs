@@ -70,7 +70,8 @@ pub fn work() {
     }
 }
 
-/// As [`work`], but an error is raised, and nothing set aside.
+/// As [`work`], but an error is raised, and nothing set aside; a table that could not be read since the caller
+/// [began](reading::begin) is not tried again.
 pub fn work_or_fail() {
     work_once_seen(|_| ());
 }
@@ -80,7 +81,6 @@ pub fn work_once_seen(see: impl FnOnce(&Taken)) {
     if !queue::is_empty() {
         let taken = queue::take();
         see(&taken);
-        reading::begin();
         writing(|| as_owner(|| work::meter(&taken)));
         taken.done();
     }

@@ -31,10 +31,11 @@ pub fn source_lock_limit() -> i32 {
     shortest([SOURCE_LOCK_TIMEOUT.get(), lock, statement])
 }
 
-/// How long a commit waits for rows of an attached table: no longer than a statement of the session's may take.
-pub fn source_limit() -> i32 {
+/// How long a commit waits for rows of an attached table: no longer than a statement of the session's may take, and
+/// no longer than `most` milliseconds if that is not 0.
+pub fn source_limit(most: i32) -> i32 {
     // SAFETY: reads a variable of this session's.
-    shortest([SOURCE_TIMEOUT.get(), unsafe { pg_sys::StatementTimeout }, 0])
+    shortest([SOURCE_TIMEOUT.get(), unsafe { pg_sys::StatementTimeout }, most])
 }
 
 fn shortest(limits: [i32; 3]) -> i32 {

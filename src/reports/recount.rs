@@ -15,7 +15,7 @@ use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order;
 use talkmeter_engine::part::{Opening, Part, UnknownPolicy};
 use talkmeter_engine::period::Period;
-use talkmeter_engine::refold::{Before, Changes, Placed, has_lost_rows, opened_at, refold};
+use talkmeter_engine::refold::{Before, Changes, Placed, lost_rows, opened_at, refold};
 
 /// A conversation as its messages have it.
 pub struct Recounted<'a> {
@@ -98,7 +98,7 @@ fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<
     let stored = parts_from(connection, &batch.catalog, &from);
     let all = keys.iter().zip(logs).zip(stored).enumerate();
     all.map(|(index, ((key, log), stored))| {
-        let proof = log.ok().filter(|log| !stored.iter().any(|part| has_lost_rows(part, &log.events)));
+        let proof = log.ok().filter(|log| !stored.iter().any(|part| lost_rows(part, &log.events) > 0));
         let is_unprovable = proof.is_none();
         let parts = match proof {
             Some(log) => folded(&mut batch, index, log.events, &stored, policy),

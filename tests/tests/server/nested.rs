@@ -90,9 +90,10 @@ fn statement(random: &mut Random, what: usize) -> String {
     }
 }
 
-/// Triggers of the application's, of each kind, that change the very table, no deeper than three statements.
+/// Triggers of the application's, of each kind, that change the very table, no deeper than three statements and no more
+/// often than 200 times in all.
 fn triggers(random: &mut Random) -> String {
-    let mut made = String::new();
+    let mut made = "CREATE SEQUENCE runs;".to_owned();
     for number in 0..2 + random.below(4) {
         let event = ["INSERT", "UPDATE", "DELETE"][random.below(3)];
         // Of one event ours is the third in the order of names.
@@ -102,7 +103,7 @@ fn triggers(random: &mut Random) -> String {
         let statement = statement(random, what);
         made += &format!(
             "CREATE FUNCTION own_{number}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 IF pg_trigger_depth() <= 3 AND random() < 0.5 THEN {statement}; END IF;
+                 IF pg_trigger_depth() <= 3 AND nextval('runs') <= 200 AND random() < 0.5 THEN {statement}; END IF;
                  RETURN NULL;
              END $$;
              CREATE TRIGGER {name} AFTER {event} ON messages FOR EACH {each} EXECUTE FUNCTION own_{number}();"

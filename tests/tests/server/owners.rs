@@ -109,6 +109,28 @@ fn whatever_another_owner_does_an_insert_succeeds_within_its_own_time_and_what_m
 }
 
 #[test]
+fn a_sweep_that_waits_for_another_owners_table_holds_no_other_tenant() {
+    let Neighbours { database, mut session, mut owner, .. } = neighbours();
+    tell(&mut session, "bystander", "b", "10:00 exchange");
+    owner.run("INSERT INTO other.does VALUES ('SELECT pg_sleep(60)')");
+    session.run("SET talkmeter.source_timeout = '300ms'");
+    tell(&mut session, "acme", "shared", "09:50 customer_message");
+    assert_eq!(session.lines("SELECT conversation, reason FROM talkmeter.quarantine"), ["shared|source_unreadable"]);
+    let mut application = database.connect();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let mut sweeping = database.connect();
+        scope.spawn(move || sweeping.run("SELECT talkmeter.sweep()"));
+        thread::sleep(Duration::from_millis(300));
+        let began = Instant::now();
+        tell(&mut application, "bystander", "b", "10:05 customer_message");
+        assert!(began.elapsed() < Duration::from_millis(500), "waited {:?}", began.elapsed());
+    });
+    assert!(started.elapsed() < Duration::from_secs(5), "swept for {:?}", started.elapsed());
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["source_unreadable"]);
+}
+
+#[test]
 fn a_table_that_cannot_be_read_makes_its_own_conversations_unprovable_and_no_others() {
     let Neighbours { database: _database, mut session, mut owner, .. } = neighbours();
     owner.run("REVOKE SELECT ON other.t FROM current_user");

@@ -509,3 +509,14 @@ fn a_function_that_is_fired_by_another_trigger_than_its_own_is_refused() {
     }
     assert_eq!(traces(&mut session), [""; 0]);
 }
+
+#[test]
+fn a_session_that_has_loaded_the_library_can_set_the_switch_for_the_whole_server() {
+    let database = Database::fresh("switch");
+    let switch = "ALTER SYSTEM SET talkmeter.enabled = on";
+    assert_eq!(database.connect().refused(switch), SqlState::UNDEFINED_OBJECT, "the setting is known by itself");
+    let mut session = database.connect();
+    session.run("LOAD 'talkmeter'");
+    session.run(switch);
+    session.run("ALTER SYSTEM RESET talkmeter.enabled");
+}

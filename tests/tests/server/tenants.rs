@@ -439,3 +439,11 @@ fn a_role_that_somebody_can_be_already_is_not_taken_up_unless_that_is_said() {
     let all = adopted.join(", ");
     session.run(&format!("DROP OWNED BY {all}; DROP ROLE {all}"));
 }
+
+#[test]
+fn a_role_of_postgresqls_own_is_granted_no_tenant() {
+    let database = Database::fresh("predefined");
+    let mut session = database.connect();
+    let refused = session.refused("SELECT talkmeter.grant_tenant('pg_read_all_data', 'acme')");
+    assert_eq!(refused, SqlState::RESERVED_NAME);
+}
