@@ -142,6 +142,8 @@ impl<'c, 'a> Batch<'c, 'a> {
             return if self.some_source_opens_on(event.kind) { Err(UnknownPolicy) } else { Ok(None) };
         };
         let policies = self.catalog.policies();
+        // Under another source its policy may have been pinned, or another.
+        let stored = stored.filter(|part| part.source == source);
         let kept = stored.and_then(|part| policies.kept(name, event.at, &part.policy));
         let policy = kept.or_else(|| policies.in_force(name, event.at)).ok_or(UnknownPolicy)?;
         Ok(Some(Opening { policy, source }))

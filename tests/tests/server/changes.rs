@@ -1286,3 +1286,29 @@ fn a_part_that_begins_with_the_same_event_keeps_its_version_when_it_is_folded_ag
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.charges"), "1");
     assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
 }
+
+#[test]
+fn a_mark_whose_part_comes_to_stand_after_one_of_another_source_takes_the_version_of_that() {
+    let (_database, mut session) = metered("agent_red");
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "own", "effective_from": "-infinity", "starts_on": ["note", "system_message"],
+               "ends_on": ["close"], "charge_on": "close", "idle_timeout": "30 minutes"}');
+           SELECT talkmeter.define_policy('{"name": "own", "effective_from": "2026-01-01T00:00:00Z", "starts_on": ["note"],
+               "ends_on": ["close"], "charge_on": "close", "idle_timeout": "30 minutes", "retroactive": true, "note": "a test"}');
+           CREATE TABLE pinned (LIKE messages INCLUDING ALL)"#,
+    );
+    session.run("SELECT talkmeter.detach('messages')");
+    attach(&mut session, "pinned", "own@1", PLAN, &messages_mapping());
+    session.run("CREATE TABLE newest (LIKE messages INCLUDING ALL)");
+    attach(&mut session, "newest", "own", PLAN, &messages_mapping());
+    session.run(
+        "INSERT INTO pinned (tenant_id, conversation_id, created_at, kind) VALUES ('acme', 'c', '2026-03-01 10:00+00', 'note');
+         SELECT talkmeter.mark('acme', 'c', 'system_message', '2026-03-01 12:00+00')",
+    );
+    let parts = "SELECT started_at, policy_version FROM talkmeter.parts ORDER BY 1";
+    assert_eq!(session.lines(parts), ["2026-03-01 10:00:00+00|1", "2026-03-01 12:00:00+00|1"]);
+    session.run(
+        "INSERT INTO newest (tenant_id, conversation_id, created_at, kind) VALUES ('acme', 'c', '2026-03-01 11:00+00', 'note')",
+    );
+    assert_eq!(session.lines(parts), ["2026-03-01 10:00:00+00|1", "2026-03-01 11:00:00+00|2"]);
+}
