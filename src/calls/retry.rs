@@ -31,6 +31,7 @@ use talkmeter_engine::order::OrderKey;
 #[pg_extern(sql = false)]
 fn retry_quarantine() -> i64 {
     commit::work();
+    reading::begin();
     let before = count();
     let mut progress = Progress::begin("retry_quarantine", "rows", before as usize);
     retry(&|connection, after| connection.run(ALL, &[arg(after), arg(BATCH)]), |looked_at| progress.advance(looked_at));
@@ -47,6 +48,7 @@ fn retry_quarantine() -> i64 {
 
 /// Notes again what waits in quarantine of a source, to be folded by the caller.
 pub fn of_source(source: i32) {
+    reading::begin();
     retry(&|connection, after| connection.run(OF_SOURCE, &[arg(after), arg(BATCH), arg(source)]), |_| {});
 }
 
@@ -215,7 +217,6 @@ impl Waiting {
 
 /// Notes the selected entries again; `looked_at` learns how many at a time.
 fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_at: impl FnMut(usize)) {
-    reading::begin();
     // Read first and deleted then.
     Conversations::begin();
     let mut after = Uuid::from_bytes([0; 16]);

@@ -96,6 +96,7 @@ fn prepare() {
     // Read by every work, and written by this one.
     locks::for_writing(&[c"source"]);
     commit::work();
+    reading::begin();
 }
 
 /// What one attempt at a sweep covers.
@@ -152,7 +153,6 @@ impl Sweep {
         });
         chore("the names of tables and columns", sources::record_names_anew);
         chore("roles that are gone", access::forget_who_is_gone);
-        reading::begin();
         let sweep = Sweep {
             as_of,
             extent,
