@@ -55,11 +55,19 @@ pub fn write(taken: &Taken, leaving: Leaving) -> Written {
 /// A row as it was at some moment, and why it could not be metered.
 type Image = (RowName, Cow<'static, str>);
 
+/// How often a row came to be so, less how often it ceased to.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    net: i64,
+    /// Entries that are still to be taken out, or written.
+    due: u64,
+}
+
 /// What came less what left.
 #[derive(Default)]
 struct Balance {
     /// Of rows as they were and are no more, if they could not be metered.
-    images: HashMap<Image, i64>,
+    images: HashMap<Image, Count>,
     /// Of rows of which not all was read, or whose entry is a mark: when they left last, by source and message id.
     left: HashMap<(i32, String), usize>,
     /// When the tables of sources were emptied last.
@@ -75,15 +83,18 @@ impl Balance {
                 && !balance.is_void(now, &entry)
                 && let Some(images) = balance.images.get_mut(&image(&entry))
             {
-                *images += 1;
+                images.net += 1;
             }
         });
+        balance.images.values_mut().for_each(|images| images.due = images.net.unsigned_abs());
         balance
     }
 
     fn note(&mut self, now: usize, aside: Aside) {
         match aside {
-            Aside::Left(Left { row, refused: Some(reason), .. }) => *self.images.entry((row, reason)).or_default() -= 1,
+            Aside::Left(Left { row, refused: Some(reason), .. }) => {
+                self.images.entry((row, reason)).or_default().net -= 1;
+            }
             Aside::Left(Left { row, refused: None, .. }) => {
                 if let Some(left) = name(&row).and_then(|name| self.left.get_mut(&name)) {
                     *left = now;
@@ -125,12 +136,12 @@ impl Balance {
             }
             let image = refused.filter(|_| !self.was_emptied_after(now, &row)).map(|reason| (row.clone(), reason));
             match image.and_then(|image| self.images.get_mut(&image)) {
-                // It was refused by this commit itself.
-                Some(0..) => {}
-                Some(images) => {
-                    *images += 1;
+                Some(Count { net: ..0, due: due @ 1.. }) => {
+                    *due -= 1;
                     rows.push(row);
                 }
+                // It was refused by this commit itself.
+                Some(_) => {}
                 None => rows.push(row),
             }
             if rows.len() == TOGETHER {
@@ -147,7 +158,7 @@ impl Balance {
         for WasHeld { row, held, reason } in quarantine::leave(rows, leaving) {
             match self.images.get_mut(&(held, reason.into())) {
                 // It is again what it was: its entry went by the name that it had meanwhile.
-                Some(images @ 0) => *images = 1,
+                Some(Count { net: 0, due }) => *due = 1,
                 _ => written.held_before.extend(row.message.zip(row.at).map(|(id, at)| (row.source, id, at))),
             }
         }
@@ -186,8 +197,8 @@ impl Balance {
             return true;
         }
         match self.images.get_mut(&image(entry)) {
-            Some(images @ 1..) => {
-                *images -= 1;
+            Some(Count { net: 0.., due: due @ 1.. }) => {
+                *due -= 1;
                 true
             }
             Some(_) => false,

@@ -1312,3 +1312,17 @@ fn a_mark_whose_part_comes_to_stand_after_one_of_another_source_takes_the_versio
     );
     assert_eq!(session.lines(parts), ["2026-03-01 10:00:00+00|1", "2026-03-01 11:00:00+00|2"]);
 }
+
+#[test]
+fn a_row_that_goes_to_and_fro_between_what_counts_and_what_does_not_is_what_it_is_at_the_end() {
+    for count in 1..=5 {
+        let (_database, mut session) = told("agent_red", "10:00 customer_message, 10:01 robot");
+        let changes = (0..count).map(|change| ["ai_reply", "robot"][change % 2]);
+        let changes: Vec<String> =
+            changes.map(|kind| format!("UPDATE messages SET kind = '{kind}' WHERE id = 2")).collect();
+        session.run(&changes.join("; "));
+        let (parts, waits): (_, &[&str]) = if count % 2 == 1 { ("2|t", &[]) } else { ("1|f", &["2|no_kind"]) };
+        assert_eq!(session.lines("SELECT message_count, billable FROM talkmeter.parts"), [parts], "{count} changes");
+        assert_eq!(quarantined(&mut session), waits, "{count} changes");
+    }
+}

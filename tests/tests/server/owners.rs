@@ -67,7 +67,7 @@ const DEEDS: [(&str, &str, &str); 9] = [
         "ALTER TABLE other.t NO FORCE ROW LEVEL SECURITY",
         "source_unreadable",
     ),
-    ("ALTER TABLE other.t ALTER kind TYPE varchar(40)", "ALTER TABLE other.t ALTER kind TYPE text", "mapping_broken"),
+    ("ALTER TABLE other.t ALTER kind TYPE char(40)", "ALTER TABLE other.t ALTER kind TYPE text", "mapping_broken"),
 ];
 
 const RAISE: &str = "INSERT INTO other.does VALUES ('DO $$ BEGIN RAISE ''a secret''; END $$')";
