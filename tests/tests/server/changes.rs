@@ -956,7 +956,7 @@ fn a_change_that_met_an_internal_error_is_metered_once_its_cause_is_gone() {
 
 /// A row of the conversation `c` changed while the mapping is broken is metered as what it is, once that is mended.
 fn is_followed_over_a_broken_mapping((_database, mut session): (Database, Session)) {
-    session.run("ALTER TABLE messages ALTER kind TYPE varchar(40)");
+    session.run("ALTER TABLE messages ALTER kind TYPE char(40)");
     session.run("UPDATE messages SET kind = 'visit' WHERE id = 2");
     assert_eq!(quarantined(&mut session), ["2|mapping_broken"]);
     session.run("ALTER TABLE messages ALTER kind TYPE text");
@@ -980,7 +980,7 @@ fn a_row_that_leaves_its_conversation_while_another_mapping_is_broken_has_left_i
     let (_database, mut session) = told("agent_red", "10:00 exchange, 10:40 exchange");
     session.run("CREATE TABLE mails (LIKE messages INCLUDING ALL)");
     attach(&mut session, "mails", "agent_red", PLAN, &messages_mapping());
-    session.run("ALTER TABLE mails ALTER kind TYPE varchar(40)");
+    session.run("ALTER TABLE mails ALTER kind TYPE char(40)");
     session.run("UPDATE messages SET conversation_id = 'd' WHERE id = 2");
     session.run("ALTER TABLE mails ALTER kind TYPE text");
     session.run("SELECT talkmeter.retry_quarantine()");
@@ -999,7 +999,7 @@ fn a_row_that_leaves_its_conversation_while_another_mapping_is_broken_has_left_i
 #[test]
 fn rows_inserted_while_the_mapping_was_broken_are_metered_once_it_is_mended() {
     let (_database, mut session) = told("agent_red", "10:00 exchange");
-    session.run("ALTER TABLE messages ALTER kind TYPE varchar(40)");
+    session.run("ALTER TABLE messages ALTER kind TYPE char(40)");
     tell(&mut session, "acme", "c", "10:10 customer_message, 09:50 customer_message");
     assert_eq!(quarantined(&mut session), ["2|mapping_broken", "3|mapping_broken"]);
     assert_eq!(retry(&mut session), "0");

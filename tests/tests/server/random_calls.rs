@@ -86,7 +86,7 @@ fn values(of: &str) -> Vec<String> {
         }
         "boolean" => list(&["true", "false"]),
         "regclass" => list(&["messages", "talkmeter.source", "pg_class", "talkmeter.usage", "0", "4294967295"]),
-        "regrole" => list(&["0", "10", "4294967295"]),
+        "regrole" | "oid" => list(&["0", "10", "23", "4294967295"]),
         "bytea" => {
             list(&["\\x", "\\x80", "\\x0000000000000000", "\\x80000000000000000000000000000000000000000000000000"])
         }
