@@ -91,7 +91,7 @@ fn values(of: &str) -> Vec<String> {
             list(&["\\x", "\\x80", "\\x0000000000000000", "\\x80000000000000000000000000000000000000000000000000"])
         }
         "uuid" => list(&["00000000-0000-0000-0000-000000000000"]),
-        "text[]" => list(&["{}", "{acme}", "{NULL}"]),
+        "text[]" | "name[]" => list(&["{}", "{acme}", "{NULL}"]),
         other => panic!("values of the type {other} are wanted"),
     };
     if of == "text" {
