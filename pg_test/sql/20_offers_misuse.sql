@@ -109,6 +109,10 @@ SELECT talkmeter.finalize('acme', '2026-02-01');
 :sqlstate
 SELECT talkmeter.reconcile('infinity');
 :sqlstate
+SELECT talkmeter.reconcile(current_date + 2);
+:sqlstate
+SELECT talkmeter.report_external('acme', '2026-02-01', -1);
+:sqlstate
 SELECT talkmeter.review('acme', '2026-02-01');
 :sqlstate
 SELECT talkmeter.currency_digits(code) FROM unnest('{USD,JPY,KWD}'::text[]) AS code;

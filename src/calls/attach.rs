@@ -130,7 +130,9 @@ fn remap(
 
 fn not_after_now(since: Instant) -> Instant {
     if since > clock::now() {
-        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"since\" is in the future").raise();
+        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"since\" is in the future")
+            .hint("Give an instant that has passed, or none: then it is that of the oldest row that waits.")
+            .raise();
     }
     since
 }

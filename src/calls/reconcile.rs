@@ -117,7 +117,9 @@ fn days(connection: &Connection, day: Day) -> BTreeMap<String, Counts> {
         }
     }
     if days.is_empty() && !is_over {
-        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over").raise();
+        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over")
+            .hint("Give one that is over in the zone of each tenant: until 12:00 UTC, that is not yesterday.")
+            .raise();
     }
     let span = [arg(Timestamp::from(utc.plus(-ZONES))), arg(Timestamp::from(utc.plus(DAY + ZONES)))];
     let rows = connection.run(CHARGED, &span);
@@ -251,7 +253,9 @@ fn report_external(tenant: Option<&str>, day: Option<Date>, units: Option<i64>) 
     let tenant = tenant_key(tenant);
     let (day, units) = (args::day(required(day, "day"), "day"), required(units, "units"));
     if units < 0 {
-        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"units\" is negative").raise();
+        failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"units\" is negative")
+            .hint("Give the units of that day, 0 or more.")
+            .raise();
     }
     as_owner(|| {
         connected(|connection| {

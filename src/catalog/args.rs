@@ -50,6 +50,7 @@ pub fn instant(time: TimestampWithTimeZone, name: &str) -> Instant {
             PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
             format!("\"{name}\" is not an instant of the years 1 to 9999"),
         )
+        .hint("Give one that is, for example '2026-03-01 09:00+00'.")
         .raise(),
     }
 }
@@ -61,6 +62,7 @@ pub fn day(date: Date, name: &str) -> Day {
             PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
             format!("\"{name}\" is not a day of the years 1 to 9999"),
         )
+        .hint("Give one that is, for example '2026-03-01'.")
         .raise()
     })
 }
