@@ -71,6 +71,9 @@ fn attach(
     if !as_owner(|| connected(|connection| is_indexed(connection, source, &checked, &columns))) {
         warn_of_missing_index(&relation, &checked, &columns);
     }
+    if relation.unlogged {
+        warn_of_crashes(&relation);
+    }
     TableIterator::new(Vec::new())
 }
 
@@ -363,6 +366,14 @@ fn warn_of_missing_index(relation: &Relation, mapping: &Mapping, columns: &[Tabl
     )
     .hint(statements.join(" "))
     .warn();
+}
+
+/// An application that sends its rows again after a crash would be billed for none of them.
+fn warn_of_crashes(relation: &Relation) {
+    failure(PgSqlErrorCode::ERRCODE_WARNING, format!("table {} is UNLOGGED: a crash empties it", relation.name))
+        .detail("What was charged for its rows stays, and rows that come late for their parts are not metered.")
+        .hint(format!("If its rows are to outlive a crash: ALTER TABLE {} SET LOGGED.", relation.name))
+        .warn();
 }
 
 /// The facts of a table that the caller may attach, or an error that says why not.

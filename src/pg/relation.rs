@@ -34,6 +34,8 @@ pub struct Relation {
     /// `pg_class.relkind`.
     pub kind: char,
     pub temporary: bool,
+    /// It, or a partition of it, is emptied by a crash.
+    pub unlogged: bool,
     /// Of the system or of this extension.
     pub reserved: bool,
     pub owner: pg_sys::Oid,
@@ -51,6 +53,8 @@ pub struct Relation {
 const RELATION: &str = "
     SELECT format('%I.%I', CASE WHEN c.relpersistence = 't' THEN 'pg_temp' ELSE n.nspname END, c.relname),
         c.relkind::text, c.relpersistence = 't',
+        EXISTS (SELECT FROM pg_class AS m WHERE m.relpersistence = 'u'
+                AND m.oid IN (SELECT c.oid UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) AS t)),
         n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'talkmeter'),
         pg_has_role($2, c.relowner, 'USAGE'),
         (SELECT array_agg(format('%I.%I', mn.nspname, m.relname) ORDER BY t.level, m.oid)
@@ -78,6 +82,7 @@ pub fn facts(connection: &Connection, oid: pg_sys::Oid, caller: pg_sys::Oid) -> 
     Some(Relation {
         kind: row.value::<String>().chars().next().expect("a kind of relation"),
         temporary: row.value(),
+        unlogged: row.value(),
         reserved: row.value(),
         owned: row.value(),
         members: row.nullable().unwrap_or_else(|| vec![name.clone()]),

@@ -254,3 +254,29 @@ fn a_trigger_that_was_dropped_comes_back_without_the_start_being_lost() {
     assert_eq!(counted(&mut session), ["c|3|t"]);
     assert_eq!(quarantined(&mut session), NOTHING);
 }
+
+#[test]
+fn attach_says_of_an_unlogged_table_that_a_crash_empties_it_and_of_no_other() {
+    let database = Database::fresh("migrations");
+    let (mut session, heard) = database.connect_heard();
+    create_messages(&mut session);
+    for (change, is_told) in [
+        ("", false),
+        ("ALTER TABLE messages SET UNLOGGED", true),
+        (
+            "DROP TABLE messages;
+             CREATE TABLE messages (id bigint, tenant_id text, conversation_id text, created_at timestamptz,
+                 kind text, excluded boolean, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at);
+             CREATE INDEX ON messages (tenant_id, conversation_id);
+             CREATE UNLOGGED TABLE rest PARTITION OF messages DEFAULT",
+            true,
+        ),
+    ] {
+        session.run(change);
+        attach(&mut session, "messages", "lutingenie", PLAN, &messages_mapping());
+        let told = std::mem::take(&mut *heard.lock().expect("no other thread"));
+        let expected = "WARNING: table public.messages is UNLOGGED: a crash empties it";
+        assert_eq!(told.iter().any(|line| line == expected), is_told, "{change}: {told:?}");
+        session.run("SELECT talkmeter.detach('messages')");
+    }
+}
