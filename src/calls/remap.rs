@@ -37,6 +37,14 @@ const EARLIER: &str = "
 
 const FORGET_LATER: &str = "DELETE FROM talkmeter.earlier_mapping AS e WHERE e.source_id = $1 AND e.since >= $2";
 
+// An id that another column held names no row by now.
+const FORGET_IDS: &str = "
+    UPDATE talkmeter.quarantined AS q SET message_id = NULL
+    FROM talkmeter.source AS s
+    WHERE s.source_id = $1 AND q.source_id = $1 AND q.reason = 'mapping_broken' AND q.occurred_at IS NULL
+        AND q.removal IS NULL AND q.mark_kind IS NULL AND q.message_id IS NOT NULL
+        AND s.mapping -> 'message_id' IS DISTINCT FROM $2 -> 'message_id'";
+
 // What is the same goes on as it is.
 const MAP: &str = "
     UPDATE talkmeter.source AS s
@@ -57,6 +65,7 @@ pub fn give(connection: &Connection, before: &Source, given: &Given, tally: Opti
     let (id, from) = (before.id, || arg(Timestamp::from(mapped_since)));
     connection.run(FORGET_LATER, &[arg(id), from()]);
     let (JsonB(columns), mapping) = (&given.columns, || arg(JsonB(given.mapping.clone())));
+    connection.run(FORGET_IDS, &[arg(id), mapping()]);
     connection.run(EARLIER, &[arg(id), from(), mapping(), arg(given.policy)]);
     connection.run(
         MAP,

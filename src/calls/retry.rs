@@ -9,7 +9,7 @@ use crate::capture::status_rows;
 use crate::catalog::Catalog;
 use crate::catalog::reading;
 use crate::catalog::sources::{Layout, Role, Source};
-use crate::meter::commit;
+use crate::meter::{commit, reread};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::locks::{self, Conversations};
@@ -220,6 +220,7 @@ fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_a
     // Read first and deleted then.
     Conversations::begin();
     let mut after = Uuid::from_bytes([0; 16]);
+    let mut whole = Whole::new();
     loop {
         let entries: Vec<Waiting> = as_owner(|| {
             connected(|connection| {
@@ -229,7 +230,7 @@ fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_a
         });
         let Some(last) = entries.last() else { return };
         after = last.id;
-        as_owner(|| connected(|connection| note_again(connection, &entries)));
+        as_owner(|| connected(|connection| note_again(connection, &entries, &mut whole)));
         looked_at(entries.len());
         heed_cancel();
     }
@@ -237,7 +238,10 @@ fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_a
 
 const LEAVE: &str = "DELETE FROM talkmeter.quarantined AS q WHERE q.quarantine_id = ANY ($1)";
 
-fn note_again(connection: &Connection, entries: &[Waiting]) {
+/// Sources that were read as a whole, and whether they could be.
+type Whole = BTreeMap<i32, bool>;
+
+fn note_again(connection: &Connection, entries: &[Waiting], whole: &mut Whole) {
     let latest = clock::latest();
     let catalog = Catalog::now();
     let mut left: Vec<Uuid> = Vec::new();
@@ -255,7 +259,9 @@ fn note_again(connection: &Connection, entries: &[Waiting]) {
     let mut refused = Vec::new();
     for (source, entries) in &rows {
         if let Some(source) = catalog.source(*source) {
-            left.extend(rows_again(&source, entries, latest, &mut refused));
+            let (nameless, named) = entries.iter().copied().partition(|waiting| is_nameless(&source, &waiting.entry));
+            left.extend(nameless_again(&source, nameless, whole, &mut refused));
+            left.extend(rows_again(&source, named, latest, &mut refused));
         }
     }
     quarantine::write(connection, &refused);
@@ -293,13 +299,40 @@ fn numbered_mark_again(connection: &Connection, waiting: &Waiting) -> Option<Uui
     (!waiting.waits_for_policy()).then_some(waiting.id)
 }
 
+/// Whether no row is found by an entry of which no more was read than an id: that could not be read, or is none that
+/// the column can hold by now.
+fn is_nameless(source: &Source, entry: &Entry) -> bool {
+    let RowName { message, at, .. } = &entry.row;
+    let Ok(queries) = reading::queries(source) else { return false };
+    let can_be_found = |id: &String| queries.all.iter().any(|query| query.can_hold_message(id));
+    source.role == Role::Messages
+        && entry.reason == Refusal::MappingBroken.name()
+        && at.is_none()
+        && !message.as_ref().is_some_and(can_be_found)
+}
+
+/// Has the whole table read again instead of such rows, and returns their entries.
+fn nameless_again(source: &Source, nameless: Vec<&Waiting>, whole: &mut Whole, refused: &mut Vec<Entry>) -> Vec<Uuid> {
+    if nameless.is_empty() {
+        return Vec::new();
+    }
+    let is_read = *whole.entry(source.id).or_insert_with(|| match reread::whole(source) {
+        Ok(entries) => {
+            refused.extend(entries);
+            true
+        }
+        Err(_) => false,
+    });
+    nameless.iter().filter(|_| is_read).map(|waiting| waiting.id).collect()
+}
+
 /// Notes rows again that can be read, and returns the entries that need not be kept: of those, and of rows that are
 /// gone. A row that cannot be metered for another reason by now gets a new entry.
-fn rows_again(source: &Source, entries: &[&Waiting], latest: Instant, refused: &mut Vec<Entry>) -> Vec<Uuid> {
+fn rows_again(source: &Source, entries: Vec<&Waiting>, latest: Instant, refused: &mut Vec<Entry>) -> Vec<Uuid> {
     let Layout::Whole { mapping, .. } = &source.layout else { return Vec::new() };
     let too_long = Refusal::KeyTooLong.name();
     let can_be_found = |entry: &Entry| entry.row.message.is_some() && !(entry.reason == too_long && entry.may_be_cut());
-    let named: Vec<&Waiting> = entries.iter().copied().filter(|waiting| can_be_found(&waiting.entry)).collect();
+    let named: Vec<&Waiting> = entries.into_iter().filter(|waiting| can_be_found(&waiting.entry)).collect();
     let messages: Vec<&str> = named.iter().filter_map(|waiting| waiting.entry.row.message.as_deref()).collect();
     let mut found = vec![false; named.len()];
     let mut left = Vec::new();

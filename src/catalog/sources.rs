@@ -646,16 +646,21 @@ fn fit(
             Err(because) => because,
         },
     };
-    // Whatever their types are by now, as long as they can be read as text.
-    let message_id = match role {
-        Role::Messages => message_id_alone(&given.mapping, &columns),
-        Role::Status => status::message_id_alone(&given.mapping, &columns),
-    };
-    let message_id = message_id.map(|(origin, slots)| IdReader {
-        origin,
-        readers: slots.into_iter().map(|index| found[index].reader(None, Asked::default())).collect(),
+    Err(Misfit { because, message_id: id_alone(role, &given.mapping, &columns, &found) })
+}
+
+/// How the message id is read whatever the types of its columns are by now, as long as they can be read as text.
+fn id_alone(role: Role, mapping: &Json, columns: &[Column], found: &[&TableColumn]) -> Option<IdReader> {
+    let readable = columns.iter().zip(found).filter_map(|(column, found)| {
+        let (as_text, reader) = found.as_text()?;
+        Some((Column { name: column.name.clone(), ..as_text }, reader))
     });
-    Err(Misfit { because, message_id })
+    let (columns, readers): (Vec<Column>, Vec<Reader>) = readable.unzip();
+    let (origin, slots) = match role {
+        Role::Messages => message_id_alone(mapping, &columns),
+        Role::Status => status::message_id_alone(mapping, &columns),
+    }?;
+    Some(IdReader { origin, readers: slots.into_iter().map(|index| readers[index].clone()).collect() })
 }
 
 fn fit_columns(

@@ -173,6 +173,45 @@ fn changed(
     Ok(changed)
 }
 
+/// Has every conversation of a source folded again, because of some of its rows no more is known than that they are
+/// there, and gives those that cannot be metered as they are.
+pub fn whole(source: &Source) -> Result<Vec<Entry>, Unreadable> {
+    let mut found = Conversations::new();
+    history::conversations_of(source, Instant::EARLIEST, Instant::LATEST, &mut found)?;
+    let queries = reading::queries(source)?;
+    let Layout::Whole { mapping, readers, .. } = &source.layout else { return Ok(Vec::new()) };
+    let latest = clock::latest();
+    let mut refused = Vec::new();
+    let keys: Vec<&(String, String)> = found.keys().collect();
+    for keys in keys.chunks(BATCH) {
+        let mut first: BTreeMap<(String, String), Told> = BTreeMap::new();
+        for (index, query) in queries.all.iter().enumerate() {
+            let wanted = wanted(query, keys, source.id, Instant::EARLIEST);
+            let wanted: Vec<(usize, &WantedEvents)> = wanted.iter().map(|(index, wanted)| (*index, wanted)).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let args = history::args(query, &wanted);
+            reading::for_each_row(query, &query.by_conversation, &args, readers, Patience::OfCaller, |_, row, _| {
+                let (version, reading) = mapping.pick(row, latest);
+                if !queries.gives(index, version) || reading.at.is_some_and(|at| source.ignores(at)) {
+                    return;
+                }
+                refused.extend(ingest::entry(source, mapping, row, latest).filter(|entry| entry.row.message.is_some()));
+                for told in ingest::told(source, mapping, row, latest) {
+                    let key = (told.tenant.clone(), told.conversation.clone());
+                    if first.get(&key).is_none_or(|first| told.place.as_bytes() < first.place.as_bytes()) {
+                        first.insert(key, told);
+                    }
+                }
+            })?;
+        }
+        // What follows the first event is folded again with it.
+        first.values().for_each(|told| told.push(Operation::Touch));
+    }
+    Ok(refused)
+}
+
 /// Whether the rows are found by the same columns before and now.
 fn finds_as_now(before: &Queries, after: &Queries) -> bool {
     before.all.iter().chain(&after.all).all(|query| query.keyed_as(&after.all[0]))

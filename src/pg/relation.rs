@@ -25,6 +25,18 @@ impl TableColumn {
     pub fn reader(&self, timezone: Option<String>, asked: Asked) -> Reader {
         Reader::new(self.number, self.base_type, matches!(self.seen.class, Class::Enum(_)), timezone, asked)
     }
+
+    /// The column as a key, and how it is read as one, whatever its type is; `None` if only code of a user's could.
+    pub fn as_text(&self) -> Option<(Column, Reader)> {
+        let reader = match self.seen.class {
+            Class::Text | Class::PaddedText | Class::Uuid | Class::Integer { .. } | Class::Enum(_) => {
+                self.reader(None, Asked::default())
+            }
+            _ if self.base_type.to_u32() < pg_sys::FirstGenbkiObjectId => Reader::of_text(self.number, self.base_type),
+            _ => return None,
+        };
+        Some((Column { class: Class::Text, ..self.seen.clone() }, reader))
+    }
 }
 
 /// The facts that decide whether a relation can be attached.

@@ -515,6 +515,80 @@ fn a_dropped_id_sends_rows_to_quarantine_without_it() {
     assert_eq!(quarantined(&mut session), ["|mapping_broken"; 2]);
 }
 
+/// What the id becomes, how a number becomes that, how the first is listed, and how it becomes a number again.
+const RETYPED: [(&str, &str, &str, &str); 8] = [
+    ("numeric", "number", "2", "id::bigint"),
+    ("numeric(12, 2)", "number", "2.00", "id::bigint"),
+    ("char(20)", "number::text", "2", "id::bigint"),
+    ("double precision", "number", "2", "id::bigint"),
+    ("text", "number::text", "2", "id::bigint"),
+    ("bigint[]", "ARRAY[number]", "{2}", "id[1]"),
+    ("date", "date '2026-01-01' + number::integer", "2026-01-03", "id - date '2026-01-01'"),
+    // What only code of a user's could read is not read.
+    ("own", "ROW(number)::own", "", "(id).own"),
+];
+
+/// Inserts rows with the numbers from 2 to 6: into a part that there is and into new ones, of no kind, and one that is
+/// deleted again.
+fn insert_numbered(session: &mut Session, columns: &str, number: &str) {
+    session.run(&format!(
+        "INSERT INTO messages ({columns}, tenant_id, conversation_id, created_at, kind)
+         SELECT {number}, 'acme', v.conversation, v.at::timestamptz, v.kind
+         FROM (VALUES (2::bigint, 'first', '2026-03-01 10:01+00', 'exchange'), (3, 'c', '2026-03-01 10:00+00', 'exchange'),
+             (4, 'c', '2026-03-01 10:01+00', 'customer_message'), (5, 'd', '2026-03-01 10:00+00', 'unheard_of'),
+             (6, 'gone', '2026-03-01 10:00+00', 'exchange')) AS v (number, conversation, at, kind);
+         DELETE FROM messages WHERE conversation_id = 'gone'"
+    ));
+}
+
+fn assert_numbered_are_metered(session: &mut Session, what: &str) {
+    assert_eq!(quarantined(session), ["5|no_kind"], "{what}");
+    assert_eq!(counted(session), ["acme|c|3", "acme|first|4"], "{what}");
+    assert_eq!(session.lines("SELECT problem FROM talkmeter.verify()"), [""; 0], "{what}");
+    // It is the same when it is read once more.
+    session.run("SELECT talkmeter.mark('acme', 'first', 'note', '2026-03-01 10:00:30+00')");
+    assert_eq!(counted(session), ["acme|c|3", "acme|first|4"], "{what}, late");
+}
+
+#[test]
+fn an_id_of_another_type_is_listed_as_text_and_its_row_is_metered_when_the_type_is_back() {
+    for (becomes, made, listed, back) in RETYPED {
+        let (_database, mut session) = metered("lutingenie");
+        tell(&mut session, "acme", "first", "10:00 exchange");
+        session.run(&format!(
+            "CREATE TYPE own AS (own bigint); ALTER TABLE messages ALTER id DROP IDENTITY;
+             ALTER TABLE messages ALTER id TYPE {becomes} USING {}",
+            made.replace("number", "id")
+        ));
+        insert_numbered(&mut session, "id", made);
+        let first = "SELECT COALESCE(min(message_id), ''), count(*), max(reason) FROM talkmeter.quarantine";
+        assert_eq!(session.line(first), format!("{listed}|5|mapping_broken"), "{becomes}");
+        session.run(&format!("ALTER TABLE messages ALTER id TYPE bigint USING {back}"));
+        assert_eq!(session.line("SELECT talkmeter.retry_quarantine()"), "4", "{becomes}");
+        assert_numbered_are_metered(&mut session, becomes);
+    }
+}
+
+#[test]
+fn rows_that_came_with_no_id_or_one_of_before_are_metered_once_another_column_is_their_id() {
+    for drop in ["", "ALTER TABLE messages DROP COLUMN id"] {
+        let (_database, mut session) = metered("lutingenie");
+        tell(&mut session, "acme", "first", "10:00 exchange");
+        session.run(
+            "ALTER TABLE messages ADD number bigint UNIQUE; UPDATE messages SET number = id;
+             ALTER TABLE messages ALTER id DROP IDENTITY, ALTER id SET DEFAULT 0, DROP CONSTRAINT messages_pkey;
+             ALTER TABLE messages ALTER id DROP DEFAULT; ALTER TABLE messages ALTER id TYPE numeric USING id + 3",
+        );
+        session.run(drop);
+        let columns = if drop.is_empty() { "id, number" } else { "number" };
+        insert_numbered(&mut session, columns, if drop.is_empty() { "number + 3, number" } else { "number" });
+        assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine WHERE reason = 'mapping_broken'"), "5");
+        let mapping = messages_mapping().replacen('{', r#"{"message_id": "number", "#, 1);
+        session.run(&format!("SELECT FROM talkmeter.remap('messages', {})", quoted(&mapping)));
+        assert_numbered_are_metered(&mut session, drop);
+    }
+}
+
 #[test]
 fn a_retyped_column_sends_rows_to_quarantine() {
     for change in [
