@@ -30,8 +30,8 @@ CREATE FUNCTION talkmeter.evidence_lines(tenant text, period_start timestamptz, 
             SELECT p.tenant, p.period_start, p.period_end, p.finalization, encode(before.digest, 'hex') AS chained_to,
                 p.finalized_at, p.finalized_by, p.last_charge_id, p.last_subscription_id, p.last_pack_id
             FROM frozen AS p
-            LEFT JOIN talkmeter.period AS before ON before.tenant = p.tenant 
-            AND before.finalization = CASE WHEN p.finalization > 1 THEN p.finalization - 1 END
+            LEFT JOIN talkmeter.period AS before ON before.tenant = p.tenant
+                AND before.finalization = CASE WHEN p.finalization > 1 THEN p.finalization - 1 END
         ) AS o
         UNION ALL
         SELECT s.line, row_to_json(o)::text

@@ -117,7 +117,8 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
                     ELSE 'Changes of its rows are not followed.' END,
                 string_agg(w.function, ', ' ORDER BY w.function)),
             CASE WHEN EXISTS (SELECT FROM attached AS a WHERE a.found = w.relid)
-                THEN 'Detach the table and attach it again, in one transaction: it goes on as the same source.'
+                THEN 'Detach the table and attach it again, in one transaction: it goes on as the same source. '
+                    'Rows that came meanwhile are not metered by that.'
                 ELSE 'The next sweep adds it: SELECT talkmeter.sweep();' END
         FROM wanted AS w
         WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = w.relid AND t.tgfoid = w.function_oid)
