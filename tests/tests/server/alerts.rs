@@ -705,3 +705,27 @@ fn the_longest_names_and_channels_keep_nobody_from_being_told() {
     assert_eq!(woken(&mut listener), 1);
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.alerts WHERE notified_at IS NOT NULL"), "4");
 }
+
+/// How full the server says that the queue of NOTIFY is. The planner takes the answer into each statement that it makes.
+fn queue_is(session: &mut Session, share: &str) {
+    session.run(&format!(
+        "CREATE OR REPLACE FUNCTION pg_catalog.pg_notification_queue_usage() RETURNS double precision LANGUAGE sql
+         AS 'SELECT {share}::double precision'"
+    ));
+}
+
+#[test]
+fn while_the_queue_of_notify_is_nearly_full_sweeps_go_on_alerts_wait_and_health_says_so() {
+    let (database, mut session) = on_plan("3 included");
+    let mut listener = listen(&database);
+    answer(&mut session, 3, DAY);
+    queue_is(&mut session, "0.95");
+    let problems = "SELECT problem FROM talkmeter.health() WHERE problem = 'notification_queue_full'";
+    assert_eq!(session.lines(problems), ["notification_queue_full"]);
+    database.connect().sweep("now");
+    assert_eq!((woken(&mut listener), sent(&mut session).len()), (0, 0));
+    queue_is(&mut session, "0.89");
+    assert_eq!(session.lines(problems), [""; 0]);
+    database.connect().sweep("now");
+    assert_eq!((woken(&mut listener), sent(&mut session).len()), (1, 2));
+}

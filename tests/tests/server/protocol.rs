@@ -999,7 +999,7 @@ fn no_statement_waits_for_who_holds_quarantine_as_a_whole() {
 // --- Replication ---
 
 #[test]
-fn a_publication_for_all_tables_breaks_nothing() {
+fn a_publication_for_all_tables_fails_no_work_at_the_publisher() {
     let database = Database::with_messages("published", "ai_resolution", None);
     let mut session = database.connect();
     session.run("CREATE TABLE keyless (n int); INSERT INTO keyless VALUES (1)");

@@ -147,3 +147,38 @@ fn a_table_that_is_swapped_wherever_it_is_waited_for_costs_a_row_in_quarantine_a
         }
     }
 }
+
+#[test]
+fn a_table_whose_name_becomes_that_of_another_while_attach_waits_gets_no_trigger_and_neither_does_the_other() {
+    let database = Database::fresh("swap");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run("CREATE SCHEMA mine; CREATE SCHEMA theirs; ALTER TABLE messages SET SCHEMA theirs");
+    session.run("CREATE TABLE mine.messages (LIKE theirs.messages INCLUDING ALL)");
+    let (mut changer, mut waiter) = (database.connect(), database.connect());
+    for change in [
+        "ALTER SCHEMA mine RENAME TO before; ALTER SCHEMA theirs RENAME TO mine",
+        "ALTER TABLE mine.messages SET SCHEMA public; ALTER TABLE theirs.messages SET SCHEMA mine",
+    ] {
+        changer.run("BEGIN; LOCK TABLE mine.messages");
+        let pid = waiter.pid();
+        let attach = format!(
+            "SELECT talkmeter.attach('mine.messages', 'lutingenie', mapping => {})",
+            quoted(&messages_mapping())
+        );
+        let work = thread::spawn(move || (waiter.client.batch_execute(&attach), waiter));
+        session.wait_until_blocked(pid);
+        changer.run(change);
+        changer.run("COMMIT");
+        let (outcome, again) = work.join().expect("the waiter");
+        waiter = again;
+        let error = outcome.expect_err("the name means another table");
+        assert_eq!(error.code().map(|code| code.code()), Some("40001"), "{change}: {error:?}");
+        assert_eq!(session.line("SELECT count(*) FROM pg_trigger WHERE tgname = 'talkmeter_insert'"), "0", "{change}");
+        assert_eq!(session.line("SELECT count(*) FROM talkmeter.sources"), "0", "{change}");
+        session.run("DROP SCHEMA IF EXISTS theirs, before, mine CASCADE; DROP TABLE IF EXISTS messages");
+        create_messages(&mut session);
+        session.run("CREATE SCHEMA mine; CREATE SCHEMA theirs; ALTER TABLE messages SET SCHEMA theirs");
+        session.run("CREATE TABLE mine.messages (LIKE theirs.messages INCLUDING ALL)");
+    }
+}
