@@ -305,10 +305,12 @@ fn is_nameless(source: &Source, entry: &Entry) -> bool {
     let RowName { message, at, .. } = &entry.row;
     let Ok(queries) = reading::queries(source) else { return false };
     let can_be_found = |id: &String| queries.all.iter().any(|query| query.can_hold_message(id));
-    source.role == Role::Messages
-        && entry.reason == Refusal::MappingBroken.name()
-        && at.is_none()
-        && !message.as_ref().is_some_and(can_be_found)
+    // The id of a row that came while metering was off may have been of another type too.
+    let is_read_in_part = match &*entry.reason {
+        "disabled" => message.is_some(),
+        reason => reason == Refusal::MappingBroken.name(),
+    };
+    source.role == Role::Messages && is_read_in_part && at.is_none() && !message.as_ref().is_some_and(can_be_found)
 }
 
 /// Has the whole table read again instead of such rows, and returns their entries.

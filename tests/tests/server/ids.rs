@@ -570,6 +570,18 @@ fn an_id_of_another_type_is_listed_as_text_and_its_row_is_metered_when_the_type_
 }
 
 #[test]
+fn a_row_that_came_while_metering_was_off_and_its_id_was_of_another_type_is_metered_too() {
+    let (_database, mut session) = metered("lutingenie");
+    tell(&mut session, "acme", "first", "10:00 exchange");
+    session.run("ALTER TABLE messages ALTER id DROP IDENTITY; ALTER TABLE messages ALTER id TYPE numeric(12, 2)");
+    session.run("SET talkmeter.enabled = off");
+    insert_numbered(&mut session, "id", "number");
+    session.run("SET talkmeter.enabled = on; ALTER TABLE messages ALTER id TYPE bigint");
+    assert_eq!(session.line("SELECT talkmeter.retry_quarantine()"), "4");
+    assert_numbered_are_metered(&mut session, "off");
+}
+
+#[test]
 fn rows_that_came_with_no_id_or_one_of_before_are_metered_once_another_column_is_their_id() {
     for drop in ["", "ALTER TABLE messages DROP COLUMN id"] {
         let (_database, mut session) = metered("lutingenie");
