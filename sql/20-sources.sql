@@ -138,6 +138,7 @@ CREATE TABLE talkmeter.quarantined (
     tenant text COLLATE "C",
     conversation text COLLATE "C",
     occurred_at timestamptz,
+    event integer CHECK (event BETWEEN 0 AND 100),
     reason text NOT NULL CHECK (reason IN ('null_key', 'no_kind', 'time_out_of_range', 'future', 'unknown_policy',
         'mapping_broken', 'source_unreadable', 'internal_error', 'key_too_long', 'sealed', 'too_old', 'disabled')),
     detail text,
@@ -161,7 +162,9 @@ COMMENT ON COLUMN talkmeter.quarantined.message_id IS
     'The row''s message id, or the number of the mark; null if it has none or could not be read';
 COMMENT ON COLUMN talkmeter.quarantined.tenant IS 'The row''s tenant, if it could be read';
 COMMENT ON COLUMN talkmeter.quarantined.conversation IS 'The row''s conversation, if it could be read';
-COMMENT ON COLUMN talkmeter.quarantined.occurred_at IS 'The row''s time, if it has one that can be metered';
+COMMENT ON COLUMN talkmeter.quarantined.occurred_at IS 'The row''s time, or that of its event, if it has one that can be metered';
+COMMENT ON COLUMN talkmeter.quarantined.event IS
+    'Which event of the row, from 1 on, if that has a time of its own; 0 are those that have the time of the row; null is the row as a whole';
 COMMENT ON COLUMN talkmeter.quarantined.reason IS 'Why it could not be metered';
 COMMENT ON COLUMN talkmeter.quarantined.detail IS 'What went wrong, where the reason does not say it all';
 COMMENT ON COLUMN talkmeter.quarantined.mark_kind IS 'The kind of a mark that waits here to be made; null for a row';

@@ -365,7 +365,8 @@ CREATE FUNCTION talkmeter.verify()
         FROM talkmeter.pack AS k
         JOIN talkmeter.pack_offer AS o ON o.name = k.pack
         WHERE (k.size, k.price, k.currency) <> (o.size, o.price, o.currency)
-            OR k.expires_at <> k.purchased_at + (extract(epoch FROM o.valid_for) || ' seconds')::interval
+            -- Numbers hold whatever the columns do.
+            OR extract(epoch FROM k.expires_at) - extract(epoch FROM k.purchased_at) <> extract(epoch FROM o.valid_for)
         UNION ALL
         SELECT 'pack_is_billed_elsewhere', k.tenant, format('pack %s', k.pack_id),
             format('It was bought at %s, and is on the statement of %s.', k.purchased_at, k.billed_at)

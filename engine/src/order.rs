@@ -5,7 +5,7 @@
 //!
 //! Layout, big-endian with flipped signs: instant (8), class (1), source (4), the number of the `order` column if there
 //! is one (tag 1, 8), message id (tag 1; an integer in 8 bytes, or the turn of its row in 1 and text ended by a zero
-//! byte), position (2).
+//! byte), position (2): twice the index of the event in its row, and one more if it has a time of its own.
 
 use crate::event::Kind;
 use crate::instant::Instant;
@@ -45,6 +45,21 @@ pub struct Rank<'a> {
     pub first: Kind,
 }
 
+/// Which event of its row one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub index: u16,
+    /// Its time is not that of the row.
+    pub has_own_time: bool,
+}
+
+impl Position {
+    /// Of an event that has the time of its row.
+    pub fn of_row(index: u16) -> Position {
+        Position { index, has_own_time: false }
+    }
+}
+
 /// Whose turn it is at an instant of which the ids say nothing: an answer comes after its question.
 fn turn(kind: Kind) -> u8 {
     match kind {
@@ -60,9 +75,9 @@ fn turn(kind: Kind) -> u8 {
 pub struct OrderKey(Box<[u8]>);
 
 impl OrderKey {
-    /// The key of the event that a message row gives: `source` counts the sources in attach order, `position` the
-    /// events of one row.
-    pub fn row(at: Instant, source: i32, rank: &Rank, position: u16) -> OrderKey {
+    /// The key of the event that a message row gives: `source` counts the sources in attach order.
+    pub fn row(at: Instant, source: i32, rank: &Rank, position: Position) -> OrderKey {
+        let position = position.index * 2 + u16::from(position.has_own_time);
         Self::build(at, ROW, source, rank, position)
     }
 
@@ -124,6 +139,13 @@ impl OrderKey {
         source_of(&self.0)
     }
 
+    /// Of which event of its row it is, if that has a time of its own, from 1 on; 0 if its time is that of the row.
+    pub fn event(&self) -> u16 {
+        let end = self.0.len();
+        let position = u16::from_be_bytes([self.0[end - 2], self.0[end - 1]]);
+        if position % 2 == 1 { position / 2 + 1 } else { 0 }
+    }
+
     /// The id of the message row, or the number of the call for a mark.
     pub fn message(&self) -> Option<MessageId> {
         let ranked = self.0.get(13..)?;
@@ -178,12 +200,12 @@ mod tests {
     const NOON: Instant = Instant(1_000_000);
 
     fn ranked(sequence: Option<i64>, message: MessageId, first: Kind, position: u16) -> OrderKey {
-        OrderKey::row(NOON, 1, &Rank { sequence, message: &message, first }, position)
+        OrderKey::row(NOON, 1, &Rank { sequence, message: &message, first }, Position::of_row(position))
     }
 
     fn row(source: i32, id: i64, position: u16) -> OrderKey {
         let rank = Rank { sequence: None, message: &MessageId::Integer(id), first: Kind::Note };
-        OrderKey::row(NOON, source, &rank, position)
+        OrderKey::row(NOON, source, &rank, Position::of_row(position))
     }
 
     fn text(id: &str, first: Kind) -> OrderKey {
@@ -258,11 +280,13 @@ mod tests {
             sequence: Option<i64>,
             id: i64,
             name in "[^\0]*",
-            position: u16,
+            index in 0..i16::MAX as u16,
+            has_own_time: bool,
         ) {
             for message in [MessageId::Integer(id), MessageId::Text(name.clone())] {
                 let rank = Rank { sequence, message: &message, first: Kind::AiReply };
-                let key = OrderKey::row(Instant(at), source, &rank, position);
+                let key = OrderKey::row(Instant(at), source, &rank, Position { index, has_own_time });
+                prop_assert_eq!(key.event(), if has_own_time { index + 1 } else { 0 });
                 prop_assert_eq!(OrderKey::from_bytes(key.as_bytes()), Some(key.clone()));
                 prop_assert_eq!((key.at(), key.source(), key.message()), (Instant(at), source, Some(message)));
             }
@@ -270,15 +294,15 @@ mod tests {
 
         #[test]
         fn keys_are_ordered_as_their_parts_are(
-            a: (i64, i32, Option<i64>, i64, u16),
-            b: (i64, i32, Option<i64>, i64, u16),
+            a: (i64, i32, Option<i64>, i64, u8),
+            b: (i64, i32, Option<i64>, i64, u8),
         ) {
-            let parts = |(at, source, sequence, id, position): (i64, i32, Option<i64>, i64, u16)| {
-                (at, source, sequence.is_none(), sequence, id, position)
+            let parts = |(at, source, sequence, id, index): (i64, i32, Option<i64>, i64, u8)| {
+                (at, source, sequence.is_none(), sequence, id, index)
             };
-            let key = |(at, source, sequence, id, position)| {
+            let key = |(at, source, sequence, id, index)| {
                 let rank = Rank { sequence, message: &MessageId::Integer(id), first: Kind::Note };
-                OrderKey::row(Instant(at), source, &rank, position)
+                OrderKey::row(Instant(at), source, &rank, Position::of_row(u16::from(index)))
             };
             prop_assert_eq!(key(a).cmp(&key(b)), parts(a).cmp(&parts(b)));
         }

@@ -8,7 +8,7 @@ use crate::event::Kind;
 use crate::flaw::Flaw;
 use crate::instant::Instant;
 use crate::mapping::check::{Checker, wanted_value};
-use crate::mapping::{Audit, Class, Column, KeyOrigin, KindRule, Mapping, Value};
+use crate::mapping::{Audit, Class, Column, Events, KeyOrigin, KindRule, Mapping, Value};
 use crate::near;
 use serde_json::{Map, Value as Json};
 
@@ -28,7 +28,11 @@ pub fn check(mapping: &Json, columns: &[Column]) -> Result<Mapping, Flaw> {
             .hint("Leave \"timezone\" out: the moment of the change is an instant."));
     }
     let (occurred_at, timezone) = match mapping.contains_key("occurred_at") {
-        true => checker.occurred_at(mapping).map(|(time, timezone)| (Some(time), timezone))?,
+        true => {
+            let (time, timezone) = checker.occurred_at(mapping)?;
+            checker.timezone(timezone.as_deref(), std::iter::once(time))?;
+            (Some(time), timezone)
+        }
         false => (None, None),
     };
     let kinds = kinds(&mut checker, mapping)?;
@@ -72,9 +76,9 @@ fn kinds(checker: &mut Checker, mapping: &Map<String, Json>) -> Result<Vec<KindR
         let column = &checker.columns[index];
         let wanted = wanted_value(&scalar(value, &column.class), &column.name, column, "\"status\"")?;
         let when = vec![checker.asking(index, Vec::new(), vec![wanted], false)];
-        rules.push(KindRule { when, kinds: Some(vec![mark(kind)?]) });
+        rules.push(KindRule { when, events: Some(Events::of(vec![mark(kind)?])) });
     }
-    rules.push(KindRule { when: Vec::new(), kinds: None });
+    rules.push(KindRule { when: Vec::new(), events: None });
     Ok(rules)
 }
 

@@ -12,7 +12,7 @@ use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::explain::{Did, Line, Story, as_metered, retell};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::order::{MessageId, OrderKey, Rank};
+use talkmeter_engine::order::{MessageId, OrderKey, Position, Rank};
 use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::Placed;
@@ -25,7 +25,7 @@ const LATER: Instant = Instant(1_000 * HOUR);
 fn log(events: impl IntoIterator<Item = Event>) -> Vec<Placed> {
     let placed = |(event, id): (Event, i64)| {
         let rank = Rank { sequence: None, message: &MessageId::Integer(id), first: event.kind };
-        Placed { place: OrderKey::row(event.at, 1, &rank, 0).as_bytes().to_vec(), event }
+        Placed { place: OrderKey::row(event.at, 1, &rank, Position::of_row(0)).as_bytes().to_vec(), event }
     };
     events.into_iter().zip(1..).map(placed).collect()
 }

@@ -613,6 +613,8 @@ fn a_row_is_read_with_its_keys_time_and_kinds() {
         sequence: None,
         ignored: false,
         kinds: &[Kind::CustomerMessage],
+        event: None,
+        positions: &[],
         excluded: None,
         refusal: None,
     };
@@ -1237,7 +1239,7 @@ fn a_key_that_is_too_long_is_cut_at_a_character_and_its_length_is_told() {
     assert_eq!(reading.tenant.as_deref(), Some(&long[..512]));
     assert_eq!(reading.conversation.as_deref(), Some(&longer[..511]));
     let said = r#""tenant" has 601 bytes. "conversation" has 801 bytes."#;
-    assert_eq!(reading.too_long_in_words().as_deref(), Some(said));
+    assert_eq!(reading.in_detail().as_deref(), Some(said));
 }
 
 #[test]

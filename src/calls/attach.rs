@@ -575,12 +575,13 @@ fn events(mapping: &Mapping, row: &[Value], latest: Instant) -> Vec<PreviewRow> 
             reading.excluded.map(str::to_owned),
         )
     };
-    let reading = mapping.read(row, latest);
-    match reading.refusal {
-        _ if reading.ignored => vec![line(&reading, "ignore".to_owned())],
-        Some(refusal) => vec![line(&reading, format!("quarantine: {}", refusal.name()))],
-        None => reading.kinds.iter().map(|kind| line(&reading, kind.name().to_owned())).collect(),
-    }
+    let readings = mapping.readings(row, latest);
+    let lines = |reading: &Reading| match reading.refusal {
+        _ if reading.ignored => vec![line(reading, "ignore".to_owned())],
+        Some(refusal) => vec![line(reading, format!("quarantine: {}", refusal.name()))],
+        None => reading.kinds.iter().map(|kind| line(reading, kind.name().to_owned())).collect(),
+    };
+    readings.iter().flat_map(lines).collect()
 }
 
 const DETACH: &str = "

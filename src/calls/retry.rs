@@ -2,7 +2,7 @@
 
 use crate::calls::journal;
 use crate::capture::entry::{Entry, RowName, TOO_OLD};
-use crate::capture::ingest::{self, push_row};
+use crate::capture::ingest;
 use crate::capture::quarantine;
 use crate::capture::queue::{self, Message, Operation};
 use crate::capture::status_rows;
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::Refusal;
+use talkmeter_engine::mapping::{Reading, Refusal};
 use talkmeter_engine::order::OrderKey;
 
 /// Meters the rows of quarantine that can now be metered, and returns how many left it.
@@ -128,8 +128,8 @@ const BATCH: i64 = 1_000;
 macro_rules! select_entries {
     ($($condition:literal),+ $(,)?) => {
         concat!(
-            "SELECT q.quarantine_id, q.source_id, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.mark_kind,
-                q.removal, q.counted
+            "SELECT q.quarantine_id, q.source_id, q.message_id, q.tenant, q.conversation, q.occurred_at, q.event,
+                q.reason, q.mark_kind, q.removal, q.counted
             FROM talkmeter.quarantined AS q
             WHERE q.quarantine_id > $1 AND ",
             $($condition,)+
@@ -187,6 +187,7 @@ impl Waiting {
             tenant: row.nullable(),
             conversation: row.nullable(),
             at: row.nullable::<Timestamp>().map(Timestamp::bound),
+            event: row.nullable().map(quarantine::event),
         };
         let entry = Entry {
             row: name,
@@ -206,6 +207,24 @@ impl Waiting {
 
     fn waits_for_policy(&self) -> bool {
         self.entry.reason == "unknown_policy"
+    }
+
+    /// Notes what the row has become, or those of its events that have that time. Returns whether the entry need not be
+    /// kept.
+    fn event_again(&self, source: &Source, reading: &Reading, refused: &mut Vec<Entry>) -> bool {
+        match ingest::entry(source, reading) {
+            Some(now) if (&now.reason, now.row.event) != (&self.entry.reason, self.entry.row.event) => {
+                refused.push(now);
+                false
+            }
+            Some(_) => false,
+            None if self.entry.reason == TOO_OLD && reading.at.is_some_and(clock::is_too_old) => false,
+            None => {
+                let operation = if self.is_event() { Operation::Touch } else { Operation::Add };
+                ingest::push(source, reading, operation);
+                !self.waits_for_policy()
+            }
+        }
     }
 
     /// Tenant and conversation, if both are known.
@@ -340,26 +359,26 @@ fn rows_again(source: &Source, entries: Vec<&Waiting>, latest: Instant, refused:
     let mut left = Vec::new();
     let read = reading::for_each_message(source, &messages, |index, row| {
         let waiting = named[index];
-        let reading = mapping.read(row, latest);
+        let readings = mapping.readings(row, latest);
+        let Some(reading) = readings.of(waiting.entry.row.event) else {
+            found[index] = true;
+            return left.push(waiting.id);
+        };
         // A message id may be that of several rows, in partitions.
         if waiting.entry.row.at.is_some_and(|at| reading.at != Some(at)) {
             return;
         }
         found[index] = true;
-        match ingest::entry(source, mapping, row, latest) {
-            _ if source.role == Role::Status => {
-                status_rows::note(source, mapping.newest(), row, |_| true, queue::mark);
-                left.push(waiting.id);
-            }
-            Some(now) if now.reason != waiting.entry.reason => refused.push(now),
-            Some(_) => {}
-            None if waiting.entry.reason == TOO_OLD && reading.at.is_some_and(clock::is_too_old) => {}
-            None => {
-                let operation = if waiting.is_event() { Operation::Touch } else { Operation::Add };
-                push_row(source, mapping, row, latest, operation);
-                if !waiting.waits_for_policy() {
-                    left.push(waiting.id);
-                }
+        if source.role == Role::Status {
+            status_rows::note(source, mapping.newest(), row, |_| true, queue::mark);
+            return left.push(waiting.id);
+        }
+        if waiting.event_again(source, reading, refused) {
+            left.push(waiting.id);
+        }
+        if waiting.entry.row.event.is_none() {
+            for own in &readings.own {
+                waiting.event_again(source, own, refused);
             }
         }
     });

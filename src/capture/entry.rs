@@ -23,6 +23,16 @@ pub struct RowName {
     pub tenant: Option<String>,
     pub conversation: Option<String>,
     pub at: Option<Instant>,
+    /// Which event of the row, as [`Reading::event`] tells it; `None` is the row as a whole.
+    pub event: Option<u16>,
+}
+
+/// An event's row, by source and message id, and which event of it: those that have no time of their own are one.
+pub type EventName = (i32, String, u16);
+
+/// The name of the event at a place.
+pub fn event_at(place: &OrderKey) -> Option<EventName> {
+    Some((place.source(), place.message()?.text(), place.event()))
 }
 
 impl RowName {
@@ -34,6 +44,7 @@ impl RowName {
             tenant: reading.tenant.as_deref().map(str::to_owned),
             conversation: reading.conversation.as_deref().map(str::to_owned),
             at: reading.at,
+            event: reading.event,
         }
     }
 
@@ -45,7 +56,13 @@ impl RowName {
             tenant: Some(tenant.to_owned()),
             conversation: Some(conversation.to_owned()),
             at: Some(place.at()),
+            event: Some(place.event()),
         }
+    }
+
+    /// By what its events are known, whatever else of it was read.
+    pub fn event(&self) -> Option<EventName> {
+        Some((self.source, self.message.clone()?, self.event.unwrap_or(0)))
     }
 }
 

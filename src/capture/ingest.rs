@@ -15,8 +15,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::Value;
 use talkmeter_engine::mapping::versions::Versions;
+use talkmeter_engine::mapping::{Reading, Value};
 use talkmeter_engine::order::OrderKey;
 
 /// # Safety
@@ -158,7 +158,8 @@ fn note_changed(call: &Call, source: &Source) {
         let name = row_name(source, mapping, row, latest);
         let is_there = name.message.as_ref().is_some_and(|message| still_there.contains(message));
         let operation = if is_there { Operation::Remove } else { Operation::Delete };
-        note_gone(source, mapping, row, latest, operation);
+        let readings = mapping.readings(row, latest);
+        readings.iter().for_each(|was| note_gone(source, was, entry(source, was), operation));
     });
     row::for_each_new_row(call.data, readers, |row| note_row(source, mapping, row, latest));
 }
@@ -183,43 +184,58 @@ fn own_rows(
 }
 
 fn note_change(source: &Source, mapping: &Versions, old: &[Value], new: &[Value], latest: Instant) {
-    let (before, after) = (mapping.read(old, latest), mapping.read(new, latest));
+    let (before, after) = (mapping.readings(old, latest), mapping.readings(new, latest));
+    for was in before.iter() {
+        note_change_of_event(source, was, after.of(was.event), &after.row);
+    }
+    for is in after.own.iter().filter(|is| before.of(is.event).is_none()) {
+        note_event(source, is);
+    }
+}
+
+/// Notes what happened to an event of a row, or to those that have the time of the row. `is` is what they are now, if
+/// the row has them still.
+fn note_change_of_event(source: &Source, was: &Reading, is: Option<&Reading>, row: &Reading) {
     let is_ignored = |at: Option<Instant>| at.is_some_and(|at| source.ignores(at));
-    if before == after || (is_ignored(before.at) && is_ignored(after.at)) {
+    if is == Some(was) || (is_ignored(was.at) && is.is_some_and(|is| is_ignored(is.at))) {
         return;
     }
     // A row without keys or a time of ours counts as deleted: what it was metered as stays (rule 3.5.11).
-    let operation = match after.has_keys() && !is_ignored(after.at) {
+    let now = is.unwrap_or(row);
+    let operation = match now.has_keys() && !is_ignored(now.at) {
         true => Operation::Remove,
         false => Operation::Delete,
     };
-    note_gone(source, mapping, old, latest, operation);
-    note_row(source, mapping, new, latest);
+    note_gone(source, was, entry(source, was), operation);
+    is.into_iter().for_each(|is| note_event(source, is));
 }
 
 /// Notes that a row is no more what it was: it leaves quarantine, or loses its events. A row of a time that is
 /// ignored had none.
-fn note_gone(source: &Source, mapping: &Versions, row: &[Value], latest: Instant, operation: Operation) {
-    leave(source, mapping, row, latest, operation);
-    lose_events(source, mapping, row, latest, operation);
+fn note_gone(source: &Source, was: &Reading, entry: Option<Entry>, operation: Operation) {
+    let is_refused = entry.is_some();
+    leave(source, was, entry, operation);
+    if !is_refused {
+        lose_events(source, was, operation);
+    }
 }
 
 /// Notes that what quarantine holds of a row is out of date.
-fn leave(source: &Source, mapping: &Versions, row: &[Value], latest: Instant, operation: Operation) {
-    let refused = entry(source, mapping, row, latest).map(|entry| entry.reason);
-    let row = row_name(source, mapping, row, latest);
+fn leave(source: &Source, was: &Reading, entry: Option<Entry>, operation: Operation) {
+    let (row, refused) = match entry {
+        Some(entry) => (entry.row, Some(entry.reason)),
+        None => (RowName::of(source.id, was), None),
+    };
     queue::set_aside(&Aside::Left(Left { row, refused, is_deleted: operation == Operation::Delete }));
 }
 
-fn lose_events(source: &Source, mapping: &Versions, row: &[Value], latest: Instant, operation: Operation) {
-    if entry(source, mapping, row, latest).is_some() {
-        return;
-    }
+/// For what could be metered.
+fn lose_events(source: &Source, was: &Reading, operation: Operation) {
     if settings::ENABLED.get() {
-        return push_row(source, mapping, row, latest, operation);
+        return push(source, was, operation);
     }
     if operation == Operation::Remove {
-        for_each_event(source, mapping, row, latest, |message, place, _| {
+        for_each_event(source, was, |message, place, _| {
             queue::set_aside(&Aside::Refused(Entry {
                 row: RowName::at_place(message.tenant, message.conversation, place),
                 reason: "disabled".into(),
@@ -240,47 +256,59 @@ fn note_deleted(data: &pg_sys::TriggerData, source: &Source) {
     let latest = clock::latest();
     let may_be_held = queue::has_asides() || quarantine::may_hold_any(source.id);
     row::for_each_old_row(data, readers, |row| {
-        // What an outer statement inserted, and this one deletes, is noted only when that ends.
-        if may_be_held || entry(source, mapping, row, latest).is_some() {
-            leave(source, mapping, row, latest, Operation::Delete);
+        for was in mapping.readings(row, latest).iter() {
+            // What an outer statement inserted, and this one deletes, is noted only when that ends.
+            match entry(source, was) {
+                None if !may_be_held => lose_events(source, was, Operation::Delete),
+                entry => note_gone(source, was, entry, Operation::Delete),
+            }
         }
-        lose_events(source, mapping, row, latest, Operation::Delete);
     });
 }
 
 /// Notes the events of a row that can be metered.
 fn note_row(source: &Source, mapping: &Versions, row: &[Value], latest: Instant) {
+    if !settings::ENABLED.get() {
+        // As a whole: its events are told apart once it is read again.
+        return note_event(source, &mapping.read(row, latest));
+    }
+    mapping.readings(row, latest).iter().for_each(|is| note_event(source, is));
+}
+
+/// Notes an event of a row, or those that have the time of the row, or why they cannot be metered.
+fn note_event(source: &Source, is: &Reading) {
     let refused = match settings::ENABLED.get() {
-        true => entry(source, mapping, row, latest),
-        false => mapping.apply(row, latest).map(|reading| {
-            let message = reading.message.map(|message| message.text());
-            let row = RowName { source: source.id, message, ..RowName::default() };
+        true => entry(source, is),
+        false => (!is.ignored).then(|| {
+            let message = is.message.as_ref().map(|message| message.text());
+            let event = is.event.filter(|event| *event > 0);
+            let row = RowName { source: source.id, message, event, ..RowName::default() };
             Entry { row, reason: "disabled".into(), ..Entry::default() }
         }),
     };
-    if let Some(entry) = refused {
-        return refuse(source, entry);
+    match refused {
+        Some(entry) => refuse(source, entry),
+        None => push(source, is, Operation::Add),
     }
-    push_row(source, mapping, row, latest, Operation::Add);
 }
 
-/// Why a row cannot be metered, if it cannot.
-pub fn entry(source: &Source, mapping: &Versions, row: &[Value], latest: Instant) -> Option<Entry> {
-    let reading = mapping.apply(row, latest)?;
-    let ignored = reading.at.filter(|at| source.ignores(*at));
+/// Why a row, or an event of it, cannot be metered, if it cannot.
+pub fn entry(source: &Source, reading: &Reading) -> Option<Entry> {
+    if reading.ignored {
+        return None;
+    }
+    let ignored = reading.at.filter(|at| !reading.kinds.is_empty() && source.ignores(*at));
     let (reason, detail) = match (reading.refusal, ignored) {
-        (Some(refusal), _) => (refusal.name(), reading.too_long_in_words()),
+        (Some(refusal), _) => (refusal.name(), reading.in_detail()),
         (None, Some(at)) => ("time_out_of_range", Some(source.ignores_because(at))),
         (None, None) => return None,
     };
-    Some(Entry { row: RowName::of(source.id, &reading), reason: reason.into(), detail, ..Entry::default() })
+    Some(Entry { row: RowName::of(source.id, reading), reason: reason.into(), detail, ..Entry::default() })
 }
 
-/// Notes what happened to each event of a row.
-pub fn push_row(source: &Source, mapping: &Versions, row: &[Value], latest: Instant, operation: Operation) {
-    for_each_event(source, mapping, row, latest, |message, place, kind| {
-        queue::push(message, place.as_bytes(), kind, operation);
-    });
+/// Notes what happened to each event of a reading.
+pub fn push(source: &Source, reading: &Reading, operation: Operation) {
+    for_each_event(source, reading, |message, place, kind| queue::push(message, place.as_bytes(), kind, operation));
 }
 
 /// An event of a row, with what it takes to note what happens to it.
@@ -300,30 +328,26 @@ impl Told {
     }
 }
 
-/// The events of a row that can be metered.
-pub fn told(source: &Source, mapping: &Versions, row: &[Value], latest: Instant) -> Vec<Told> {
+/// The events of a reading that can be metered.
+pub fn told(source: &Source, reading: &Reading) -> Vec<Told> {
     let mut told = Vec::new();
-    for_each_event(source, mapping, row, latest, |message, place, kind| {
+    for_each_event(source, reading, |message, place, kind| {
         let (tenant, conversation) = (message.tenant.to_owned(), message.conversation.to_owned());
         told.push(Told { tenant, conversation, place: place.clone(), kind, excluded: message.excluded });
     });
     told
 }
 
-fn for_each_event(
-    source: &Source,
-    mapping: &Versions,
-    row: &[Value],
-    latest: Instant,
-    mut each: impl FnMut(&Message, &OrderKey, Kind),
-) {
-    let Some(reading) = mapping.apply(row, latest).filter(|reading| reading.refusal.is_none()) else { return };
+fn for_each_event(source: &Source, reading: &Reading, mut each: impl FnMut(&Message, &OrderKey, Kind)) {
+    if reading.ignored || reading.refusal.is_some() {
+        return;
+    }
     let (Some(tenant), Some(conversation)) = (&reading.tenant, &reading.conversation) else {
         unreachable!("a row without a key is refused");
     };
     let shared = Message { tenant, conversation, excluded: reading.excluded.is_some() };
-    for (position, kind) in reading.kinds.iter().enumerate() {
-        each(&shared, &reading.place(source.id, position), *kind);
+    for (index, kind) in reading.kinds.iter().enumerate() {
+        each(&shared, &reading.place(source.id, index), *kind);
     }
 }
 

@@ -19,24 +19,37 @@ const BATCH: usize = 1_000;
 /// Rows that are given as parameters, by their names: see [`names`].
 macro_rules! named_rows {
     () => {
-        "unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[]) WITH ORDINALITY
-            AS row (source_id, message_id, occurred_at, tenant, conversation, ordinal)"
+        "unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::int4[]) WITH ORDINALITY
+            AS row (source_id, message_id, occurred_at, tenant, conversation, event, ordinal)"
     };
 }
 
-/// An entry `q` is that of a named row. The number of a mark names it within its conversation only; a message id may be
-/// that of several rows, in partitions, and longer than an index can hold.
-macro_rules! is_of_row {
+/// An entry `q` goes by the id of a named row. The number of a mark names it within its conversation only; a message id
+/// may be longer than an index can hold.
+macro_rules! has_id_of_row {
     () => {
         "q.source_id = row.source_id AND q.message_id = row.message_id AND q.removal IS NULL
             AND (q.source_id <> 0 OR (q.tenant = row.tenant AND q.conversation = row.conversation))
-            AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)
+            AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)"
+    };
+}
+
+/// An entry `q` is that of the same event of a named row. A message id may be that of several rows, in partitions.
+macro_rules! is_of_event {
+    () => {
+        "COALESCE(q.event, 0) = COALESCE(row.event, 0)
             AND (q.occurred_at IS NULL OR row.occurred_at IS NULL OR q.occurred_at = row.occurred_at)"
     };
 }
 
+macro_rules! is_of_row {
+    () => {
+        concat!(has_id_of_row!(), " AND ", is_of_event!())
+    };
+}
+
 /// The parameters of `named_rows`.
-fn names<'r>(rows: impl Iterator<Item = &'r RowName> + Clone) -> [Arg; 5] {
+fn names<'r>(rows: impl Iterator<Item = &'r RowName> + Clone) -> [Arg; 6] {
     let texts = |field: fn(&RowName) -> Option<&str>| arg(rows.clone().map(field).collect::<Vec<_>>());
     [
         arg(rows.clone().map(|row| row.source).collect::<Vec<_>>()),
@@ -44,6 +57,7 @@ fn names<'r>(rows: impl Iterator<Item = &'r RowName> + Clone) -> [Arg; 5] {
         arg(rows.clone().map(|row| row.at.map(Timestamp::from)).collect::<Vec<_>>()),
         texts(|row| row.tenant.as_deref()),
         texts(|row| row.conversation.as_deref()),
+        arg(rows.map(|row| row.event.map(i32::from)).collect::<Vec<_>>()),
     ]
 }
 
@@ -80,10 +94,10 @@ pub fn release(rows: &[RowName]) {
 }
 
 const WRITE: &str = "
-    INSERT INTO talkmeter.quarantined (source_id, message_id, occurred_at, tenant, conversation, reason, detail,
-        mark_kind, removal, counted)
-    SELECT * FROM unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[],
-        $8::text[], $9::bytea[], $10::bool[])";
+    INSERT INTO talkmeter.quarantined (source_id, message_id, occurred_at, tenant, conversation, event, reason,
+        detail, mark_kind, removal, counted)
+    SELECT * FROM unnest($1::int4[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::int4[], $7::text[],
+        $8::text[], $9::text[], $10::bytea[], $11::bool[])";
 
 /// Writes the entries.
 pub fn write(connection: &Connection, entries: &[Entry]) {
@@ -148,7 +162,8 @@ macro_rules! leave {
             $lock,
             ")
             DELETE FROM talkmeter.quarantined AS gone USING found WHERE gone.quarantine_id = found.quarantine_id
-            RETURNING found.ordinal, found.was_event, gone.reason, gone.tenant, gone.conversation, gone.occurred_at"
+            RETURNING found.ordinal, found.was_event, gone.reason, gone.tenant, gone.conversation, gone.occurred_at,
+                gone.event"
         )
     };
 }
@@ -218,11 +233,17 @@ pub fn leave(rows: &[RowName], leaving: Leaving) -> Vec<WasHeld> {
     left
 }
 
+/// Which event of its row an entry says that it is of.
+pub fn event(stored: i32) -> u16 {
+    stored.try_into().expect("checked by the table")
+}
+
 fn was_held(row: &RowName, mut entry: Row) -> WasHeld {
     let reason = entry.value();
     let (tenant, conversation) = (entry.nullable(), entry.nullable());
     let at = entry.nullable::<Timestamp>().map(Timestamp::bound);
-    WasHeld { row: row.clone(), held: RowName { tenant, conversation, at, ..row.clone() }, reason }
+    let event = entry.nullable().map(event);
+    WasHeld { row: row.clone(), held: RowName { tenant, conversation, at, event, ..row.clone() }, reason }
 }
 
 macro_rules! empty {
@@ -273,6 +294,7 @@ const OUTDATED: &str = "
         WHERE o.source_id = q.source_id AND o.message_id = q.message_id AND o.removal IS NULL AND o.mark_kind IS NULL
             AND (o.source_id <> 0 OR (o.tenant = q.tenant AND o.conversation = q.conversation))
             AND hashtextextended(o.message_id, 0) = hashtextextended(q.message_id, 0)
+            AND COALESCE(o.event, 0) = COALESCE(q.event, 0)
             AND (o.occurred_at IS NULL OR q.occurred_at IS NULL OR o.occurred_at = q.occurred_at)
             AND (o.quarantined_at, o.quarantine_id) > (q.quarantined_at, q.quarantine_id))";
 
@@ -290,12 +312,15 @@ pub enum Held {
     Unjudged,
 }
 
+// A row that is refused as a whole has no events, of whatever time.
 const HELD: &str = concat!(
     "SELECT row.ordinal, bool_or(q.reason <> 'unknown_policy') FROM ",
     named_rows!(),
     " JOIN talkmeter.quarantined AS q ON NOT q.counted AND ",
-    is_of_row!(),
-    " GROUP BY row.ordinal"
+    has_id_of_row!(),
+    " AND (q.event IS NULL AND row.event > 0 OR ",
+    is_of_event!(),
+    ") GROUP BY row.ordinal"
 );
 
 /// Of events that can be read, each with its conversation, those that are in quarantine, by their index.

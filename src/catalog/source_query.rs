@@ -176,19 +176,20 @@ impl<'a> Columns<'a> {
         KeyColumns::of(key, self.mapping, |index| self.now(index))
     }
 
-    /// The rows of a status table may have no time; those are only read by their ids.
-    fn time(&self) -> Option<&'a TableColumn> {
-        self.mapping.occurred_at_column().and_then(|index| self.now(index))
-    }
-
-    fn scale(&self) -> Scale {
-        match (self.mapping.epoch(), &self.mapping.timezone, self.time().map(|column| &column.seen.class)) {
-            (Some(epoch), _, Some(Class::Integer { .. })) => Scale::Whole(epoch),
-            (Some(epoch), _, Some(Class::Float)) => Scale::Float(epoch),
-            (Some(epoch), ..) => Scale::Numeric(epoch),
-            (None, Some(zone), _) => Scale::Local(zone.clone()),
-            (None, None, _) => Scale::Instant,
-        }
+    /// The times of a row and of its events. The rows of a status table may have none; those are only read by their ids.
+    fn times(&self) -> Option<Vec<Time>> {
+        let time = |(index, epoch)| {
+            let column = self.now(index)?;
+            let scale = match (epoch, &self.mapping.timezone, &column.seen.class) {
+                (Some(epoch), _, Class::Integer { .. }) => Scale::Whole(epoch),
+                (Some(epoch), _, Class::Float) => Scale::Float(epoch),
+                (Some(epoch), ..) => Scale::Numeric(epoch),
+                (None, Some(zone), Class::Timestamp) => Scale::Local(zone.clone()),
+                (None, ..) => Scale::Instant,
+            };
+            Some(Time { column: name(column), scale })
+        };
+        self.mapping.time_columns().into_iter().map(time).collect()
     }
 
     fn of_slots(&self) -> Option<String> {
@@ -202,8 +203,7 @@ impl<'a> Columns<'a> {
 struct Words {
     table: String,
     selected: String,
-    time: String,
-    scale: Scale,
+    times: Vec<Time>,
     tenant: KeyColumns,
     conversation: KeyColumns,
     message: KeyColumns,
@@ -215,63 +215,46 @@ impl Words {
         Some(Words {
             table: format!("{only}{} AS message", relation.name),
             selected: selected.slots.clone(),
-            time: columns.time().map_or("NULL::timestamptz".to_owned(), name),
-            scale: columns.scale(),
+            times: columns.times()?,
             tenant: columns.key(&columns.mapping.tenant)?,
             conversation: columns.key(&columns.mapping.conversation)?,
             message: columns.key(&columns.mapping.message_id)?,
         })
     }
 
-    /// An instant as the time column would hold it, made a little earlier or later: what is read too much is sorted out
-    /// again.
-    fn bound(&self, instant: &str, side: Side) -> String {
-        let wider = side.operator();
-        let count = |epoch: Epoch| {
-            let per_second = epoch.per_second();
-            let since_1970 = format!("pg_catalog.extract('epoch', {instant}) OPERATOR(pg_catalog.*) {per_second}");
-            format!("(pg_catalog.floor({since_1970}) OPERATOR(pg_catalog.{wider}) 2)")
-        };
-        match &self.scale {
-            Scale::Instant => instant.to_owned(),
-            // A local time may stand for two instants.
-            Scale::Local(zone) => {
-                let zone = pgrx::spi::quote_literal(zone);
-                format!("(pg_catalog.timezone({zone}, {instant}) OPERATOR(pg_catalog.{wider}) interval '1 day')")
-            }
-            Scale::Numeric(epoch) => count(*epoch),
-            Scale::Float(epoch) => format!("CAST({} AS pg_catalog.float8)", count(*epoch)),
-            Scale::Whole(epoch) => format!(
-                "CASE WHEN pg_catalog.isfinite({instant}) THEN CAST({} AS pg_catalog.int8) ELSE '{}'::pg_catalog.int8 END",
-                count(*epoch),
-                side.farthest()
-            ),
+    /// The condition that a row, or an event of it, is of a span of time; of a little more, if need be.
+    fn within(&self, since: &str, until: Option<&str>) -> String {
+        let each: Vec<String> = self.times.iter().map(|time| time.within(since, until)).collect();
+        match each.len() {
+            0 => "false".to_owned(),
+            1 => each.concat(),
+            _ => format!("({})", each.join(" OR ")),
         }
     }
 
     fn by_conversation(&self, and_shown: &str) -> String {
-        let Words { table, selected, time, .. } = self;
+        let Words { table, selected, .. } = self;
         let (wanted, keys) = self.wanted();
-        let since = self.bound("wanted.since", Side::From);
+        let is_since = self.within("wanted.since", None);
         format!(
             "SELECT wanted.ordinal, own.*
             FROM {wanted}
             CROSS JOIN LATERAL (
                 SELECT message.tableoid, {selected}{and_shown} FROM {table}
-                WHERE {keys} AND {time} OPERATOR(pg_catalog.>=) {since}
+                WHERE {keys} AND {is_since}
                 OFFSET 0
             ) AS own"
         )
     }
 
     fn of_many(&self) -> String {
-        let Words { table, selected, time, .. } = self;
+        let Words { table, selected, .. } = self;
         let (wanted, keys) = self.wanted();
-        let since = self.bound("wanted.since", Side::From);
+        let is_since = self.within("wanted.since", None);
         format!(
             "SELECT wanted.ordinal, message.tableoid, {selected}
             FROM {wanted}
-            JOIN {table} ON {keys} AND {time} OPERATOR(pg_catalog.>=) {since}"
+            JOIN {table} ON {keys} AND {is_since}"
         )
     }
 
@@ -301,19 +284,63 @@ impl Words {
     }
 
     fn conversations(&self) -> String {
-        let Words { table, time, tenant, conversation, .. } = self;
-        let (since, until) = (self.bound("$1", Side::From), self.bound("$2", Side::Until));
+        let Words { table, tenant, conversation, .. } = self;
+        let is_within = self.within("$1", Some("$2"));
         let (tenant, conversation) = (tenant.text(), conversation.text());
         format!(
             "SELECT DISTINCT 0::int8, message.tableoid, CAST({tenant} AS pg_catalog.text), {conversation} FROM {table}
-            WHERE {time} OPERATOR(pg_catalog.>=) {since} AND {time} OPERATOR(pg_catalog.<) {until}"
+            WHERE {is_within}"
         )
     }
 
     fn first(&self) -> String {
-        let Words { table, selected, time, message, .. } = self;
+        let Words { table, selected, times, message, .. } = self;
+        let time = times.first().map_or("NULL::timestamptz", |time| &time.column);
         let id = message.order();
         format!("SELECT 0::int8, message.tableoid, {selected} FROM {table} ORDER BY {time}, {id} LIMIT {SHOWN}")
+    }
+}
+
+/// A column that holds the time of rows, or of an event of theirs.
+struct Time {
+    column: String,
+    scale: Scale,
+}
+
+impl Time {
+    fn within(&self, since: &str, until: Option<&str>) -> String {
+        let column = &self.column;
+        let from = format!("{column} OPERATOR(pg_catalog.>=) {}", self.bound(since, Side::From));
+        match until {
+            None => from,
+            Some(until) => format!("{from} AND {column} OPERATOR(pg_catalog.<) {}", self.bound(until, Side::Until)),
+        }
+    }
+
+    /// An instant as the column would hold it, made a little earlier or later: what is read too much is sorted out
+    /// again.
+    fn bound(&self, instant: &str, side: Side) -> String {
+        let wider = side.operator();
+        let count = |epoch: Epoch| {
+            let per_second = epoch.per_second();
+            let since_1970 = format!("pg_catalog.extract('epoch', {instant}) OPERATOR(pg_catalog.*) {per_second}");
+            format!("(pg_catalog.floor({since_1970}) OPERATOR(pg_catalog.{wider}) 2)")
+        };
+        match &self.scale {
+            Scale::Instant => instant.to_owned(),
+            // A local time may stand for two instants.
+            Scale::Local(zone) => {
+                let zone = pgrx::spi::quote_literal(zone);
+                format!("(pg_catalog.timezone({zone}, {instant}) OPERATOR(pg_catalog.{wider}) interval '1 day')")
+            }
+            Scale::Numeric(epoch) => count(*epoch),
+            Scale::Float(epoch) => format!("CAST({} AS pg_catalog.float8)", count(*epoch)),
+            Scale::Whole(epoch) => format!(
+                "CASE WHEN pg_catalog.isfinite({instant}) THEN CAST({} AS pg_catalog.int8) ELSE '{}'::pg_catalog.int8 END",
+                count(*epoch),
+                side.farthest()
+            ),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Statements may be nested, and the inner one is noted first, so the order of what was noted says nothing of a row
 //! that was read: what it was, and what it is no more, are counted against each other.
 
-use crate::capture::entry::{Aside, Entry, Left, RowName};
+use crate::capture::entry::{self, Aside, Entry, EventName, Left, RowName};
 use crate::capture::quarantine::{self, Leaving, WasHeld};
 use crate::capture::queue::Taken;
 use crate::pg::sql::connected;
@@ -12,16 +12,13 @@ use std::collections::{HashMap, HashSet};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
 
-/// Rows by source, message id and time.
-pub type Rows = HashSet<(i32, String, Instant)>;
-
 /// What was written.
 #[derive(Default)]
 pub struct Written {
-    /// Rows that were in quarantine before they were changed: what they were before was no event.
-    pub held_before: Rows,
-    /// Rows that could not be metered as they had become, and were then deleted.
-    pub deleted: HashSet<(i32, String)>,
+    /// Events that were in quarantine before their rows were changed, by name and time: they were none.
+    pub held_before: HashSet<(EventName, Instant)>,
+    /// Events that could not be metered as they had become, and whose rows were then deleted.
+    pub deleted: HashSet<EventName>,
     /// How many entries were put there.
     pub refused: usize,
 }
@@ -33,7 +30,7 @@ impl Written {
             return false;
         }
         let place: OrderKey = order::key(place);
-        place.message().is_some_and(|message| self.held_before.contains(&(place.source(), message.text(), place.at())))
+        entry::event_at(&place).is_some_and(|event| self.held_before.contains(&(event, place.at())))
     }
 }
 
@@ -68,8 +65,8 @@ struct Count {
 struct Balance {
     /// Of rows as they were and are no more, if they could not be metered.
     images: HashMap<Image, Count>,
-    /// Of rows of which not all was read, or whose entry is a mark: when they left last, by source and message id.
-    left: HashMap<(i32, String), usize>,
+    /// Of rows of which not all was read, or whose entry is a mark: when they left last.
+    left: HashMap<EventName, usize>,
     /// When the tables of sources were emptied last.
     emptied: HashMap<i32, usize>,
 }
@@ -96,12 +93,12 @@ impl Balance {
                 self.images.entry((row, reason)).or_default().net -= 1;
             }
             Aside::Left(Left { row, refused: None, .. }) => {
-                if let Some(left) = name(&row).and_then(|name| self.left.get_mut(&name)) {
+                if let Some(left) = row.event().and_then(|event| self.left.get_mut(&event)) {
                     *left = now;
                 }
             }
             Aside::Refused(entry) if !entry.is_of_image() => {
-                self.left.extend(name(&entry.row).map(|name| (name, now)));
+                self.left.extend(entry.row.event().map(|event| (event, now)));
             }
             Aside::Refused(_) => {}
             Aside::Emptied(source) => {
@@ -117,7 +114,7 @@ impl Balance {
             _ if entry.removal.is_some() => false,
             _ if entry.mark.is_none() && self.was_emptied_after(then, &entry.row) => true,
             _ if entry.is_of_image() => false,
-            _ => name(&entry.row).and_then(|name| self.left.get(&name)).is_some_and(|left| *left > then),
+            _ => entry.row.event().and_then(|event| self.left.get(&event)).is_some_and(|left| *left > then),
         }
     }
 
@@ -132,7 +129,7 @@ impl Balance {
             let Aside::Left(Left { row, refused, is_deleted }) = aside else { return };
             let was_refused = refused.is_some();
             if was_refused && is_deleted {
-                written.deleted.extend(name(&row));
+                written.deleted.extend(row.event());
             }
             let image = refused.filter(|_| !self.was_emptied_after(now, &row)).map(|reason| (row.clone(), reason));
             match image.and_then(|image| self.images.get_mut(&image)) {
@@ -159,7 +156,7 @@ impl Balance {
             match self.images.get_mut(&(held, reason.into())) {
                 // It is again what it was: its entry went by the name that it had meanwhile.
                 Some(Count { net: 0, due }) => *due = 1,
-                _ => written.held_before.extend(row.message.zip(row.at).map(|(id, at)| (row.source, id, at))),
+                _ => written.held_before.extend(row.event().zip(row.at)),
             }
         }
         rows.clear();
@@ -191,7 +188,7 @@ impl Balance {
         }
         if !entry.is_of_image() {
             // Another that names the same row says no more.
-            if let Some(left) = name(&entry.row).and_then(|name| self.left.get_mut(&name)) {
+            if let Some(left) = entry.row.event().and_then(|event| self.left.get_mut(&event)) {
                 *left = usize::MAX;
             }
             return true;
@@ -209,9 +206,4 @@ impl Balance {
 
 fn image(entry: &Entry) -> Image {
     (entry.row.clone(), entry.reason.clone())
-}
-
-/// By what a row is known, whatever else of it was read.
-fn name(row: &RowName) -> Option<(i32, String)> {
-    row.message.clone().map(|message| (row.source, message))
 }

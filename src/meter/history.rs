@@ -169,9 +169,9 @@ fn rows(
             return;
         }
         memory::room(&mut found, reading.kinds.len());
-        found.extend(reading.kinds.iter().enumerate().map(|(position, kind)| Found {
+        found.extend(reading.kinds.iter().enumerate().map(|(index, kind)| Found {
             conversation,
-            place: reading.place(source.id, position),
+            place: reading.place(source.id, index),
             event: Event { at, kind: *kind, excluded: reading.excluded.is_some() },
             because: reading.excluded.map(str::to_owned),
         }));
@@ -179,8 +179,8 @@ fn rows(
     Ok(found)
 }
 
-/// A row that was metered: the index of its conversation, what it is to the meter, its time, and which version of the
-/// mapping says so. It is refused if that version cannot be read any more.
+/// Events of a row that were metered at one time: the index of their conversation, what they are to the meter, their
+/// time, and which version of the mapping says so. They are refused if that version cannot be read any more.
 struct Metered<'r> {
     conversation: usize,
     reading: &'r Reading<'r>,
@@ -191,8 +191,8 @@ struct Metered<'r> {
 /// Which of the statements of a source, if it has it.
 type Statement = fn(&SourceQuery) -> Option<&String>;
 
-/// Gives `each` the rows of a source that can be metered, with what the statement selects after the slots. Nothing is
-/// read if the source had no events in any of the conversations, or if there is no such statement.
+/// Gives `each` the rows of a source that can be metered, with what the statement selects after the slots; a row whose
+/// events have times of their own once for each. Nothing is read if the source had no events in any of the conversations, or if there is no such statement.
 fn for_each_row(
     source: &Source,
     statement: Statement,
@@ -214,13 +214,19 @@ fn for_each_row(
         let Some(statement) = statement(query).filter(|_| !possible.is_empty()) else { continue };
         reading::for_each_row(query, statement, &args(query, &possible), readers, patience, |ordinal, values, row| {
             let (conversation, wanted) = possible[ordinal as usize - 1];
-            let (version, reading) = mapping.pick(values, Instant::LATEST);
+            let (version, readings) = mapping.pick_all(values, Instant::LATEST);
+            let shared = &readings.row;
+            let same = shared.tenant.as_deref() == Some(wanted.tenant)
+                && shared.conversation.as_deref() == Some(wanted.conversation);
             // The server may compare more loosely than we do, and what cannot be metered is in quarantine.
-            let (Some(at), None | Some(Refusal::MappingBroken)) = (reading.at, reading.refusal) else { return };
-            let same = reading.tenant.as_deref() == Some(wanted.tenant)
-                && reading.conversation.as_deref() == Some(wanted.conversation);
-            if same && !reading.ignored && !source.ignores(at) && queries.gives(index, version) {
-                each(row, Metered { conversation, reading: &reading, at, version });
+            if !same || shared.ignored || !queries.gives(index, version) {
+                return;
+            }
+            for reading in readings.iter().filter(|reading| !reading.kinds.is_empty() || reading.refusal.is_some()) {
+                let (Some(at), None | Some(Refusal::MappingBroken)) = (reading.at, reading.refusal) else { continue };
+                if at >= wanted.since && !source.ignores(at) {
+                    each(&mut row.clone(), Metered { conversation, reading, at, version });
+                }
             }
         })?;
     }
@@ -235,7 +241,7 @@ pub fn args(query: &SourceQuery, wanted: &[(usize, &WantedEvents)]) -> Vec<Arg> 
 
 /// What the audit trail shows of a row.
 pub struct AuditedRow {
-    /// The place of its first event.
+    /// The place of its first event, or of one that has a time of its own.
     pub place: OrderKey,
     /// If the row is the customer's.
     pub customer: Option<String>,

@@ -1,6 +1,7 @@
 //! What must be known of a whole commit before any of its events is folded? Which rows it took away, and which of them
 //! quarantine held.
 
+use crate::capture::entry::{self, EventName};
 use crate::capture::quarantine::Leaving;
 use crate::capture::queue::{NotedEvent, Operation, Taken};
 use crate::meter::asides::{self, Written};
@@ -14,8 +15,8 @@ pub struct Known {
     has_changes: bool,
     /// Sources all of whose rows were taken away.
     truncated: HashSet<i32>,
-    /// Rows that were deleted after they were changed.
-    deleted: HashSet<(i32, String)>,
+    /// Events whose rows were deleted after they were changed.
+    deleted: HashSet<EventName>,
     /// What it took out of quarantine and put there.
     quarantined: Written,
 }
@@ -58,9 +59,8 @@ impl Known {
 
     /// Whether a row that was changed was then deleted.
     pub fn is_gone(&self, place: &OrderKey) -> bool {
-        let name = || place.message().map(|message| (place.source(), message.text()));
         self.truncated.contains(&place.source())
-            || !self.deleted.is_empty() && name().is_some_and(|name| self.deleted.contains(&name))
+            || !self.deleted.is_empty() && entry::event_at(place).is_some_and(|event| self.deleted.contains(&event))
     }
 
     /// Whether the row of an event was in quarantine before this commit changed it.
@@ -69,18 +69,15 @@ impl Known {
     }
 }
 
-/// Tenant, conversation and place.
-type EventName = (String, String, Vec<u8>);
-
-/// The rows that were deleted after they were changed: what they were before, in whichever conversation, stays as it
-/// was metered.
-fn deleted(taken: &Taken) -> HashSet<(i32, String)> {
-    let mut rows = HashSet::new();
+/// The events whose rows were deleted after they were changed: what they were before, in whichever conversation, stays
+/// as it was metered.
+fn deleted(taken: &Taken) -> HashSet<EventName> {
+    let mut events = HashSet::new();
     if !taken.has_deletes() {
-        return rows;
+        return events;
     }
-    // An event is added before it is removed, and that before it is deleted.
-    let (mut of, mut added) = (EventName::default(), 0);
+    // An event is added before it is removed, and that before it is deleted. Tenant, conversation, place:
+    let (mut of, mut added) = (<(String, String, Vec<u8>)>::default(), 0);
     taken.events().all(|event| {
         if (of.0.as_str(), of.1.as_str(), of.2.as_slice()) != (event.tenant, event.conversation, event.place) {
             of = (event.tenant.to_owned(), event.conversation.to_owned(), event.place.to_vec());
@@ -89,13 +86,10 @@ fn deleted(taken: &Taken) -> HashSet<(i32, String)> {
         match event.operation {
             Operation::Add => added += 1,
             Operation::Remove => added -= 1,
-            Operation::Delete if added > 0 => {
-                let place = order::key(event.place);
-                rows.extend(place.message().map(|message| (place.source(), message.text())));
-            }
+            Operation::Delete if added > 0 => events.extend(entry::event_at(&order::key(event.place))),
             _ => {}
         }
         true
     });
-    rows
+    events
 }

@@ -15,8 +15,8 @@ use crate::pg::progress::Progress;
 use crate::pg::sql::Connection;
 use std::collections::{BTreeMap, HashSet};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::Reading;
 use talkmeter_engine::mapping::versions::Versions;
+use talkmeter_engine::mapping::{Reading, Readings};
 
 /// A source as it was mapped before, and as it is mapped now for rows of an instant or later.
 pub struct Remapped<'a> {
@@ -59,7 +59,7 @@ impl Tally {
     }
 }
 
-/// A row that is another one by the mapping of now: its events before, and what it is now.
+/// A row, or an event of it, that is another one by the mapping of now: its events before, and what it is now.
 struct Changed {
     before: Vec<Told>,
     after: After,
@@ -69,8 +69,8 @@ enum After {
     Events(Vec<Told>),
     /// It cannot be metered, and is an event no more.
     Lost(Entry),
-    /// It cannot be metered and counts as deleted: what it was metered as stays (rule 3.5.11).
-    Kept(Entry),
+    /// It counts as deleted: what it was metered as stays (rule 3.5.11). Why it cannot be metered, if it is there.
+    Kept(Option<Entry>),
 }
 
 /// Notes the differences, some conversations at a time; rows in quarantine are left as they are. `tally` counts all
@@ -108,7 +108,8 @@ fn note_changed(connection: &Connection, source: &Source, changed: Vec<Changed>)
             After::Events(after) => after.iter().for_each(|told| told.push(Operation::Add)),
             After::Lost(entry) => ingest::refuse(source, entry),
             // Until another mapping reads it.
-            After::Kept(entry) => ingest::refuse(source, Entry { counted: !before.is_empty(), ..entry }),
+            After::Kept(Some(entry)) => ingest::refuse(source, Entry { counted: !before.is_empty(), ..entry }),
+            After::Kept(None) => {}
         }
     }
 }
@@ -145,29 +146,22 @@ fn changed(
         reading::for_each_row(query, &statement, &args, &both, Patience::OfCaller, |ordinal, values, _| {
             let (conversation, wanted) = wanted[ordinal as usize - 1];
             let (old, new) = values.split_at(own.len());
-            let now = reads.read(new, latest);
+            let now = reads.readings(new, latest);
             let Some(mapped) = mapped else {
                 // What it was is not known: its conversation is folded again.
-                ingest::told(after, reads, new, latest).iter().for_each(|told| told.push(Operation::Touch));
+                now.iter().for_each(|now| ingest::push(after, now, Operation::Touch));
                 return tell(&mut tally, remapped, None, &now, first + conversation);
             };
-            let (version, was) = mapped.pick(old, latest);
-            let same = was.tenant.as_deref() == Some(wanted.tenant)
-                && was.conversation.as_deref() == Some(wanted.conversation);
+            let (version, was) = mapped.pick_all(old, latest);
+            let same = was.row.tenant.as_deref() == Some(wanted.tenant)
+                && was.row.conversation.as_deref() == Some(wanted.conversation);
             if !same || !queries.gives(index, version) {
                 return;
             }
             tell(&mut tally, remapped, Some(&was), &now, first + conversation);
-            if was == now || ingest::entry(before, mapped, old, latest).is_some() {
-                return;
+            if was != now && ingest::entry(before, &was.row).is_none() {
+                changed.extend(changed_events(remapped, &was, &now));
             }
-            let is_kept = !now.has_keys() || now.at.is_some_and(|at| after.ignores(at));
-            let after = match ingest::entry(after, reads, new, latest) {
-                Some(entry) if is_kept => After::Kept(entry),
-                Some(entry) => After::Lost(entry),
-                None => After::Events(ingest::told(after, reads, new, latest)),
-            };
-            changed.push(Changed { before: ingest::told(before, mapped, old, latest), after });
         })?;
     }
     Ok(changed)
@@ -193,15 +187,17 @@ pub fn whole(source: &Source) -> Result<Vec<Entry>, Unreadable> {
             }
             let args = history::args(query, &wanted);
             reading::for_each_row(query, &query.by_conversation, &args, readers, Patience::OfCaller, |_, row, _| {
-                let (version, reading) = mapping.pick(row, latest);
-                if !queries.gives(index, version) || reading.at.is_some_and(|at| source.ignores(at)) {
+                let (version, readings) = mapping.pick_all(row, latest);
+                if !queries.gives(index, version) {
                     return;
                 }
-                refused.extend(ingest::entry(source, mapping, row, latest).filter(|entry| entry.row.message.is_some()));
-                for told in ingest::told(source, mapping, row, latest) {
-                    let key = (told.tenant.clone(), told.conversation.clone());
-                    if first.get(&key).is_none_or(|first| told.place.as_bytes() < first.place.as_bytes()) {
-                        first.insert(key, told);
+                for reading in readings.iter().filter(|reading| !reading.at.is_some_and(|at| source.ignores(at))) {
+                    refused.extend(ingest::entry(source, reading).filter(|entry| entry.row.message.is_some()));
+                    for told in ingest::told(source, reading) {
+                        let key = (told.tenant.clone(), told.conversation.clone());
+                        if first.get(&key).is_none_or(|first| told.place.as_bytes() < first.place.as_bytes()) {
+                            first.insert(key, told);
+                        }
                     }
                 }
             })?;
@@ -210,6 +206,29 @@ pub fn whole(source: &Source) -> Result<Vec<Entry>, Unreadable> {
         first.values().for_each(|told| told.push(Operation::Touch));
     }
     Ok(refused)
+}
+
+/// What becomes of the events of a row that was no entry as a whole, those in quarantine left out.
+fn changed_events<'a>(
+    remapped: &'a Remapped,
+    was: &'a Readings,
+    now: &'a Readings,
+) -> impl Iterator<Item = Changed> + 'a {
+    let Remapped { before, after, .. } = *remapped;
+    let new = now.own.iter().filter(|now| was.of(now.event).is_none());
+    let others = was.iter().filter(|was| ingest::entry(before, was).is_none());
+    let pairs = others.map(|was| (Some(was), now.of(was.event))).chain(new.map(|now| (None, Some(now))));
+    pairs.filter(|(was, is)| was != is).map(move |(was, is)| {
+        let read = is.unwrap_or(&now.row);
+        let is_kept = !read.has_keys() || read.at.is_some_and(|at| after.ignores(at));
+        let then = match is.and_then(|is| ingest::entry(after, is)) {
+            Some(entry) if is_kept => After::Kept(Some(entry)),
+            Some(entry) => After::Lost(entry),
+            None if is_kept => After::Kept(None),
+            None => After::Events(is.map_or_else(Vec::new, |is| ingest::told(after, is))),
+        };
+        Changed { before: was.map_or_else(Vec::new, |was| ingest::told(before, was)), after: then }
+    })
 }
 
 /// Whether the rows are found by the same columns before and now.
@@ -234,25 +253,26 @@ fn wanted<'a>(
 fn tell(
     tally: &mut Option<&mut Tally>,
     remapped: &Remapped,
-    was: Option<&Reading>,
-    now: &Reading,
+    was: Option<&Readings>,
+    now: &Readings,
     conversation: usize,
 ) {
     let Some(tally) = tally else { return };
-    let at = now.at.or(was.and_then(|was| was.at));
+    let at = now.row.at.or(was.and_then(|was| was.row.at));
     if at.is_some_and(|at| at >= remapped.since && !remapped.after.ignores(at)) {
         let before = was.map_or("mapping_broken".to_owned(), in_words);
         tally.add(before, in_words(now), conversation);
     }
 }
 
-/// The kinds of a row, or why it has none.
-fn in_words(reading: &Reading) -> String {
-    match reading.refusal {
-        _ if reading.ignored => "ignore".to_owned(),
-        Some(refusal) => refusal.name().to_owned(),
-        None => reading.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "),
-    }
+/// The kinds of a row, or why it has none; of an event that has a time of its own, its kind or why it is none.
+fn in_words(readings: &Readings) -> String {
+    let of = |reading: &Reading| match reading.refusal {
+        _ if reading.ignored => vec!["ignore"],
+        Some(refusal) => vec![refusal.name()],
+        None => reading.kinds.iter().map(|kind| kind.name()).collect(),
+    };
+    readings.iter().flat_map(of).collect::<Vec<_>>().join(", ")
 }
 
 /// The times of rows with these message ids, as far as the source can read them.

@@ -298,6 +298,7 @@ impl Rows<'_> {
 }
 
 /// A row that is read column by column, in the order of its SELECT.
+#[derive(Clone)]
 pub struct Row<'r> {
     rows: &'r Rows<'r>,
     index: usize,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::order::{self, MessageId, OrderKey, Rank};
+use talkmeter_engine::order::{self, MessageId, OrderKey, Position, Rank};
 use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy, Verdict};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{Before, Changes, Placed, refold, restart};
@@ -19,6 +19,8 @@ use talkmeter_engine::refold::{Before, Changes, Placed, refold, restart};
 pub type Key = (String, String);
 /// Source and message id.
 pub type Name = (i32, String);
+/// A row, and which of its events has a time of its own; 0 are those that have the time of the row.
+type EventName = (Name, u16);
 
 /// From here on every time is in the future.
 pub const FUTURE: Instant = Instant(4_000_000_000_000_000);
@@ -38,17 +40,28 @@ pub struct Row {
     pub tenant: Option<String>,
     pub conversation: Option<String>,
     pub at: Time,
+    /// The time of an answer that came with its question.
+    pub heard: Time,
     /// What the column holds that orders the rows of one instant, if there is one.
     pub sequence: Option<i64>,
     pub kind: Option<&'static str>,
     pub excluded: bool,
 }
 
-/// What a row is to the meter.
+/// What an event of a row is to the meter, or those that have the time of the row.
+#[derive(Clone, Debug, PartialEq)]
 enum Reading {
     Nothing,
     Refused(&'static str),
     Events(Key, Vec<Placed>),
+}
+
+/// A reading, with which event it is of, as the key of an order tells it, and its time.
+#[derive(Clone, Debug, PartialEq)]
+struct Read {
+    event: u16,
+    at: Time,
+    reading: Reading,
 }
 
 impl Row {
@@ -56,26 +69,48 @@ impl Row {
         (self.source, self.id.text())
     }
 
+    /// Whether all that it says can be metered.
     pub fn is_valid(&self) -> bool {
-        !matches!(self.read(), Reading::Refused(_))
+        self.readings().iter().all(|read| !matches!(read.reading, Reading::Refused(_)))
     }
 
-    /// Whether its keys and its time are such as an event has.
-    fn has_keys(&self) -> bool {
-        self.tenant.is_some() && self.conversation.is_some() && matches!(self.at, Time::At(_))
+    /// Whether any event that can be metered would be none as the row is to become.
+    pub fn loses(&self, to: &Row) -> bool {
+        let is_refused = |read: &Read| matches!(read.reading, Reading::Refused(_));
+        let of = to.readings();
+        self.readings().iter().filter(|was| !is_refused(was)).any(|was| is_refused(counterpart(&of, was.event).1))
     }
 
-    fn read(&self) -> Reading {
-        let kinds: Option<Vec<Kind>> = match self.kind {
-            Some("noise") if self.source == 2 => return Reading::Nothing,
-            Some("exchange") => Some(vec![Kind::CustomerMessage, Kind::AiReply]),
-            Some("visit") => Some(vec![Kind::CustomerMessage, Kind::AiReply, Kind::Close]),
-            name => name.and_then(Kind::named).map(|kind| vec![kind]),
-        };
+    fn has_keys(&self, at: Time) -> bool {
+        self.tenant.is_some() && self.conversation.is_some() && matches!(at, Time::At(_))
+    }
+
+    /// An answer has a time of its own, a question with it that of the row.
+    fn readings(&self) -> Vec<Read> {
+        let of_row = |kinds| Read { event: 0, at: self.at, reading: self.read(self.at, kinds, 0) };
+        let named = |name| Kind::named(name).map(|kind| vec![kind]);
+        match self.kind {
+            Some("noise") if self.source == 2 => vec![Read { reading: Reading::Nothing, ..of_row(None) }],
+            Some("exchange") => vec![of_row(Some(vec![Kind::CustomerMessage, Kind::AiReply]))],
+            Some("visit") => vec![of_row(Some(vec![Kind::CustomerMessage, Kind::AiReply, Kind::Close]))],
+            Some("answered") if self.source == 2 => {
+                let question = of_row(Some(vec![Kind::CustomerMessage]));
+                if self.tenant.is_none() || self.conversation.is_none() {
+                    return vec![question];
+                }
+                let answer = self.read(self.heard, Some(vec![Kind::AiReply]), 3);
+                vec![question, Read { event: 2, at: self.heard, reading: answer }]
+            }
+            name => vec![of_row(name.and_then(named))],
+        }
+    }
+
+    /// Events at a time. `own` is the position of one that has that time for itself, as the key of an order holds it.
+    fn read(&self, at: Time, kinds: Option<Vec<Kind>>, own: u16) -> Reading {
         let (Some(tenant), Some(conversation)) = (&self.tenant, &self.conversation) else {
             return Reading::Refused("null_key");
         };
-        let at = match (self.at, kinds.is_some()) {
+        let at = match (at, kinds.is_some()) {
             (Time::Null, _) => return Reading::Refused("null_key"),
             (_, false) => return Reading::Refused("no_kind"),
             (Time::Infinite, _) => return Reading::Refused("time_out_of_range"),
@@ -84,23 +119,32 @@ impl Row {
         };
         let kinds = kinds.unwrap_or_default();
         let rank = Rank { sequence: self.sequence, message: &self.id, first: kinds[0] };
-        let event = |(position, kind)| Placed {
-            place: OrderKey::row(at, self.source, &rank, position).as_bytes().to_vec(),
-            event: Event { at, kind, excluded: self.excluded },
+        let event = |(index, kind)| {
+            let position = Position { index: own / 2 + index, has_own_time: own % 2 == 1 };
+            Placed {
+                place: OrderKey::row(at, self.source, &rank, position).as_bytes().to_vec(),
+                event: Event { at, kind, excluded: self.excluded },
+            }
         };
         let events = (0..).zip(kinds.iter().copied()).map(event).collect();
         Reading::Events((tenant.clone(), conversation.clone()), events)
     }
 
-    /// Its line in quarantine, as the test reads it.
-    fn held(&self, reason: &str) -> String {
-        let at = match self.at {
+    /// A line in quarantine, as the test reads it.
+    fn held(&self, at: Time, reason: &str) -> String {
+        let at = match at {
             Time::At(at) => at.0.to_string(),
             _ => String::new(),
         };
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         format!("{}|{}|{}|{}|{at}|{reason}", self.source, self.id.text(), text(&self.tenant), text(&self.conversation))
     }
+}
+
+/// What an event is in other readings of its row, and what the row itself is if it is none.
+fn counterpart(of: &[Read], event: u16) -> (Option<&Read>, &Read) {
+    let own = of.iter().find(|read| read.event == event);
+    (own, own.unwrap_or(&of[0]))
 }
 
 /// Which policy is in force.
@@ -197,26 +241,26 @@ pub struct Meter {
     /// Marks that have no number yet, in the order of their calls.
     called: Vec<(Key, Kind, Instant)>,
     talks: BTreeMap<Key, Talk>,
-    /// Rows that came too late for a part that had lost others.
-    sealed: BTreeSet<Name>,
+    /// Events that came too late for a part that had lost others.
+    sealed: BTreeSet<EventName>,
     /// Lines of quarantine whose rows are gone: they may stay until somebody retries.
     stale: BTreeSet<String>,
     /// Sources that lost all their rows.
     truncated: BTreeSet<i32>,
-    /// Rows that were deleted, but were no events by then.
-    deleted: BTreeSet<Name>,
+    /// Events that were none by when their rows were deleted.
+    deleted: BTreeSet<EventName>,
 }
 
-/// Rows that are there no more.
+/// Events whose rows are there no more.
 struct Gone {
-    rows: BTreeSet<Name>,
+    events: BTreeSet<EventName>,
     /// All that was in the tables of these sources.
     sources: BTreeSet<i32>,
 }
 
 impl Gone {
-    fn holds(&self, row: &Name) -> bool {
-        self.sources.contains(&row.0) || self.rows.contains(row)
+    fn holds(&self, event: &EventName) -> bool {
+        self.sources.contains(&event.0.0) || self.events.contains(event)
     }
 }
 
@@ -238,48 +282,59 @@ impl Meter {
     // What a transaction does
 
     pub fn insert(&mut self, row: Row) {
-        if let Reading::Events(key, events) = row.read() {
-            self.note(&key, events, How::Add);
-        }
+        row.readings().iter().for_each(|read| self.come(read));
         self.rows.insert(row.name(), row);
     }
 
-    /// A change is a removal and an addition; a row that has no keys or time of ours any more counts as deleted.
-    pub fn update(&mut self, name: &Name, to: Row) {
-        let Some(row) = self.rows.remove(name) else { return };
-        if row != to {
-            self.leave(&row, if to.has_keys() { How::Remove } else { How::Delete });
-            self.insert(to);
-        } else {
-            self.rows.insert(name.clone(), to);
+    fn come(&mut self, read: &Read) {
+        if let Reading::Events(key, events) = &read.reading {
+            self.note(key, events.clone(), How::Add);
         }
     }
 
-    pub fn delete(&mut self, name: &Name) {
+    /// A change is a removal and an addition; what has no keys or time of ours any more counts as deleted.
+    pub fn update(&mut self, name: &Name, to: Row) {
         let Some(row) = self.rows.remove(name) else { return };
-        self.stale.extend(self.held(&row));
-        self.leave(&row, How::Delete);
+        let (before, after) = (row.readings(), to.readings());
+        for was in &before {
+            let (is, now) = counterpart(&after, was.event);
+            if is != Some(was) || row.name() != to.name() {
+                self.leave(&row, was, if to.has_keys(now.at) { How::Remove } else { How::Delete });
+                is.into_iter().for_each(|is| self.come(is));
+            }
+        }
+        let new = after.iter().filter(|is| counterpart(&before, is.event).0.is_none());
+        new.for_each(|is| self.come(is));
+        self.rows.insert(to.name(), to);
+    }
+
+    pub fn delete(&mut self, name: &Name) {
+        self.lose(name, How::Delete);
     }
 
     pub fn truncate(&mut self, source: i32) {
         let names: Vec<Name> = self.rows.keys().filter(|name| name.0 == source).cloned().collect();
-        for row in names.iter().filter_map(|name| self.rows.remove(name)).collect::<Vec<_>>() {
-            self.stale.extend(self.held(&row));
-            self.leave(&row, How::Lose);
-        }
+        names.iter().for_each(|name| self.lose(name, How::Lose));
         self.truncated.insert(source);
+    }
+
+    fn lose(&mut self, name: &Name, how: How) {
+        let Some(row) = self.rows.remove(name) else { return };
+        self.stale.extend(self.held(&row));
+        row.readings().iter().for_each(|read| self.leave(&row, read, how));
     }
 
     pub fn mark(&mut self, key: Key, kind: Kind, at: Instant) {
         self.called.push((key, kind, at));
     }
 
-    fn leave(&mut self, row: &Row, how: How) {
-        let was_sealed = self.sealed.remove(&row.name());
-        match row.read() {
+    fn leave(&mut self, row: &Row, was: &Read, how: How) {
+        let name = (row.name(), was.event);
+        let was_sealed = self.sealed.remove(&name);
+        match &was.reading {
             // What was refused was no event, so nothing goes.
-            Reading::Events(key, events) => self.note(&key, events, if was_sealed { How::Touch } else { how }),
-            Reading::Refused(_) if how == How::Delete => drop(self.deleted.insert(row.name())),
+            Reading::Events(key, events) => self.note(key, events.clone(), if was_sealed { How::Touch } else { how }),
+            Reading::Refused(_) if how == How::Delete => drop(self.deleted.insert(name)),
             _ => {}
         }
     }
@@ -307,24 +362,24 @@ impl Meter {
             let there: Vec<Placed> = log.into_iter().filter(|placed| !sealed.contains(&placed.place)).collect();
             talk.unjudged = talk.waiting(&self.terms, &key.0, &there);
             let (marks, rows): (Vec<_>, Vec<_>) = sealed.into_iter().partition(|place| order::is_mark(place));
-            self.sealed.extend(rows.iter().map(|place| name(place)));
+            self.sealed.extend(rows.iter().map(|place| event_name(place)));
             talk.sealed.extend(marks);
             self.talks.insert(key, talk);
         }
     }
 
-    /// The rows that were deleted after they were changed: what they were before stays as it was metered.
+    /// The events whose rows were deleted after they were changed: what they were before stays as it was metered.
     fn gone(&mut self, noted: &BTreeMap<Key, Vec<Noted>>) -> Gone {
-        let mut rows = take(&mut self.deleted);
+        let mut events = take(&mut self.deleted);
         for noted in noted.values() {
             let mut changes = changes(noted);
             for Noted { event, .. } in noted.iter().filter(|noted| noted.how == How::Delete) {
                 if changes.delete(&event.place) {
-                    rows.insert(name(&event.place));
+                    events.insert(event_name(&event.place));
                 }
             }
         }
-        Gone { rows, sources: take(&mut self.truncated) }
+        Gone { events, sources: take(&mut self.truncated) }
     }
 
     /// The events of a conversation that are there, in order.
@@ -332,9 +387,13 @@ impl Meter {
         let mut log = talk.marks.clone();
         log.retain(|mark| !talk.sealed.contains(&mark.place));
         for (name, row) in &self.rows {
-            match row.read() {
-                Reading::Events(of, events) if of == *key && !self.sealed.contains(name) => log.extend(events),
-                _ => {}
+            for read in row.readings() {
+                match read.reading {
+                    Reading::Events(of, events) if of == *key && !self.sealed.contains(&(name.clone(), read.event)) => {
+                        log.extend(events);
+                    }
+                    _ => {}
+                }
             }
         }
         log.sort_unstable_by(|a, b| a.place.cmp(&b.place));
@@ -351,10 +410,9 @@ impl Meter {
     pub fn retry(&mut self) {
         self.settle();
         self.stale.clear();
-        for name in take(&mut self.sealed) {
-            if let Reading::Events(key, events) = self.rows[&name].read() {
-                self.note(&key, events, How::Add);
-            }
+        for (name, event) in take(&mut self.sealed) {
+            let readings = self.rows[&name].readings();
+            counterpart(&readings, event).0.into_iter().for_each(|read| self.come(read));
         }
         for (key, talk) in &mut self.talks {
             // Of these only the place matters.
@@ -409,7 +467,7 @@ impl Meter {
 
     /// The lines that quarantine must hold, and those that it may hold besides.
     pub fn quarantine(&self) -> (Vec<String>, &BTreeSet<String>) {
-        let mut lines: Vec<String> = self.rows.values().filter_map(|row| self.held(row)).collect();
+        let mut lines: Vec<String> = self.rows.values().flat_map(|row| self.held(row)).collect();
         for ((tenant, id), talk) in &self.talks {
             let unjudged = talk.unjudged.iter().filter(|place| order::is_mark(place));
             for (place, reason) in
@@ -423,16 +481,17 @@ impl Meter {
         (lines, &self.stale)
     }
 
-    fn held(&self, row: &Row) -> Option<String> {
-        match row.read() {
+    fn held(&self, row: &Row) -> Vec<String> {
+        let reason = |read: &Read| match &read.reading {
             Reading::Nothing => None,
-            Reading::Refused(reason) => Some(row.held(reason)),
-            Reading::Events(..) if self.sealed.contains(&row.name()) => Some(row.held("sealed")),
+            Reading::Refused(reason) => Some(*reason),
+            Reading::Events(..) if self.sealed.contains(&(row.name(), read.event)) => Some("sealed"),
             Reading::Events(key, events) => {
-                let unjudged = &self.talks.get(&key)?.unjudged;
-                events.iter().any(|placed| unjudged.contains(&placed.place)).then(|| row.held("unknown_policy"))
+                let unjudged = &self.talks.get(key)?.unjudged;
+                events.iter().any(|placed| unjudged.contains(&placed.place)).then_some("unknown_policy")
             }
-        }
+        };
+        row.readings().iter().filter_map(|read| Some(row.held(read.at, reason(read)?))).collect()
     }
 }
 
@@ -443,12 +502,12 @@ impl Talk {
         let is_there = |place: &Vec<u8>| log.binary_search_by(|placed| placed.place.cmp(place)).is_ok();
         let counted =
             |place: &Vec<u8>| self.parts.iter().any(|part| part.first_event <= *place && *place <= part.last_event);
-        let deleted: BTreeSet<Name> =
-            noted.iter().filter(|noted| noted.how == How::Delete).map(|noted| name(&noted.event.place)).collect();
+        let deleted: BTreeSet<EventName> =
+            noted.iter().filter(|noted| noted.how == How::Delete).map(|noted| event_name(&noted.event.place)).collect();
         // A row that was changed before it was deleted was deleted.
         let lost = |Noted { how, event: Placed { place, .. } }: &Noted| match how {
             How::Delete | How::Remove => {
-                let name = name(place);
+                let name = event_name(place);
                 (deleted.contains(&name) || gone.holds(&name)) && !is_there(place) && counted(place)
             }
             How::Lose => counted(place),
@@ -465,7 +524,7 @@ impl Talk {
         for noted in noted.iter().filter(|noted| noted.how == How::Delete) {
             changes.delete(&noted.event.place);
         }
-        changes.keep(|key| key.message().is_some_and(|id| gone.holds(&(key.source(), id.text()))));
+        changes.keep(|key| gone.holds(&event_name(key.as_bytes())));
         self.fold_again(terms, key, log, &changes)
     }
 
@@ -580,6 +639,10 @@ fn again(place: Vec<u8>) -> Placed {
 fn name(place: &[u8]) -> Name {
     let place = OrderKey::from_bytes(place).expect("a key");
     (place.source(), place.message().expect("an id").text())
+}
+
+fn event_name(place: &[u8]) -> EventName {
+    (name(place), OrderKey::from_bytes(place).expect("a key").event())
 }
 
 fn opening_of(part: &Part) -> Opening {

@@ -156,7 +156,7 @@ impl Setup {
             "ALTER TABLE messages ADD body text".to_owned(),
             "CREATE INDEX ON messages (tenant_id, conversation_id, created_at)".to_owned(),
             format!(
-                "CREATE TABLE utterances (body text, gone int, what text, thread {thread}, said_at {time}, shop text,
+                "CREATE TABLE utterances (body text, gone int, what text, thread {thread}, said_at {time}, heard_at {time}, shop text,
                      channel text NOT NULL DEFAULT 'web', seq int, ref {id} PRIMARY KEY)"
             ),
             "ALTER TABLE utterances DROP gone".to_owned(),
@@ -184,7 +184,8 @@ impl Setup {
         let kinds = messages_mapping().replace("\"kind\": \"", "\"what\": \"");
         // Of each rule only the column has another name; the kind is named as before.
         let kinds = kinds.replace("}, \"what\":", "}, \"kind\":");
-        let kinds = kinds.replacen("\"kinds\": [", r#""kinds": [{"when": {"what": "noise"}, "kind": "ignore"}, "#, 1);
+        let kinds = kinds.replacen("\"kinds\": [", r#""kinds": [{"when": {"what": "noise"}, "kind": "ignore"},
+             {"when": {"what": "answered"}, "kind": ["customer_message", {"ai_reply": {"occurred_at": "heard_at"}}]}, "#, 1);
         let rest = kinds.replace(r#""excluded": true"#, r#""channel": ["preview", "test"]"#);
         let order = if self.sequenced { r#""order": "seq", "# } else { "" };
         let names = r#""message_id": "ref", "tenant": "shop", "conversation": "thread", "occurred_at": "said_at""#;
@@ -215,7 +216,7 @@ impl Setup {
     fn columns(&self, row: &Row) -> Vec<(&'static str, String)> {
         let text = |text: &Option<String>| text.as_deref().map_or("NULL".to_owned(), quoted);
         let kind = row.kind.map_or("NULL".to_owned(), quoted);
-        let at = match row.at {
+        let time = |at| match at {
             Time::Null => "NULL".to_owned(),
             Time::Infinite => "'infinity'".to_owned(),
             Time::At(at) if row.source == 2 && self.local_times => {
@@ -223,6 +224,7 @@ impl Setup {
             }
             Time::At(at) => instant(at),
         };
+        let at = time(row.at);
         let (tenant, conversation) = (text(&row.tenant), text(&row.conversation));
         match &row.id {
             MessageId::Integer(id) => vec![
@@ -240,6 +242,7 @@ impl Setup {
                 ("said_at", at),
                 ("what", kind),
                 ("channel", if row.excluded { "'preview'" } else { "'web'" }.to_owned()),
+                ("heard_at", time(row.heard)),
                 ("seq", row.sequence.map_or("NULL".to_owned(), |sequence| sequence.to_string())),
             ],
         }
@@ -526,7 +529,8 @@ impl<'a> OpenTransaction<'a> {
 
 // --- What happens by chance ---
 
-const KINDS: [(&str, usize); 17] = [
+const KINDS: [(&str, usize); 18] = [
+    ("answered", 14),
     ("customer_message", 25),
     ("ai_reply", 24),
     ("exchange", 14),
@@ -631,8 +635,9 @@ impl<'a> Generator<'a> {
             tenant: Some(tenant),
             conversation: Some(conversation),
             at: Time::At(self.at()),
+            heard: Time::At(self.at()),
             sequence: self.sequence(source),
-            kind: Some(weighted(self.random, &KINDS)),
+            kind: Some(self.kind(source)),
             excluded: self.percent(4),
         };
         if self.percent(4) {
@@ -641,9 +646,22 @@ impl<'a> Generator<'a> {
         row
     }
 
+    fn kind(&mut self, source: i32) -> &'static str {
+        match weighted(self.random, &KINDS) {
+            "answered" if source == 1 => "exchange",
+            kind => kind,
+        }
+    }
+
+    /// A time that is none for the meter.
+    fn no_time(&mut self) -> Time {
+        *self.one_of(&[Time::Null, Time::Infinite, Time::At(FUTURE.plus(DAY))])
+    }
+
     /// Makes a row one that cannot be metered.
     fn spoil(&mut self, row: &mut Row) {
         match self.random.below(6) {
+            2 | 3 if row.kind == Some("answered") => row.heard = self.no_time(),
             0 => row.tenant = None,
             1 => row.conversation = None,
             2 => row.at = Time::Null,
@@ -661,6 +679,9 @@ impl<'a> Generator<'a> {
         if !matches!(row.at, Time::At(at) if at < FUTURE) {
             row.at = Time::At(self.at());
         }
+        if !matches!(row.heard, Time::At(at) if at < FUTURE) {
+            row.heard = Time::At(self.at());
+        }
         if row.kind.is_none_or(|kind| kind == "unheard_of" || kind == "noise") {
             row.kind = Some("exchange");
         }
@@ -673,8 +694,9 @@ impl<'a> Generator<'a> {
             return to;
         }
         match self.random.below(20) {
+            0..4 if row.kind == Some("answered") => to.heard = Time::At(self.at()),
             0..7 => to.at = Time::At(self.at()),
-            7..11 => to.kind = Some(weighted(self.random, &KINDS)),
+            7..11 => to.kind = Some(self.kind(row.source)),
             11 => to.tenant = Some(self.key().0),
             12..14 => to.conversation = Some(self.key().1),
             14..16 => to.excluded = !row.excluded,
@@ -683,8 +705,7 @@ impl<'a> Generator<'a> {
             19 => to.sequence = self.sequence(row.source),
             _ => {}
         }
-        let loses = row.is_valid() && !to.is_valid();
-        if loses && !self.setup.losses { row.clone() } else { to }
+        if row.loses(&to) && !self.setup.losses { row.clone() } else { to }
     }
 
     fn known(&mut self, meter: &Meter) -> Option<Row> {
@@ -712,7 +733,7 @@ impl<'a> Generator<'a> {
             row.sequence = self.sequence(row.source);
         }
         let known = meter.rows.get(&row.name());
-        let would_lose = known.is_some_and(Row::is_valid) && !row.is_valid() && !self.setup.losses;
+        let would_lose = known.is_some_and(|known| known.loses(&row)) && !self.setup.losses;
         let update = self.percent(50) && !would_lose;
         Step::Upsert(row, update)
     }

@@ -3,8 +3,8 @@
 use super::epoch::Epoch;
 use super::key::MOST_COLUMNS;
 use super::{
-    Asked, Audit, Class, Column, Condition, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, TimeOrigin,
-    Wanted, canonical_uuid, exact_number,
+    Asked, Audit, Class, Column, Condition, Events, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, OwnTime,
+    TimeOrigin, Wanted, canonical_uuid, exact_number,
 };
 use crate::definition::{object_of, only_known_keys};
 use crate::event::Kind;
@@ -28,6 +28,9 @@ pub const KEYS: [&str; 12] = [
     "excluded",
 ];
 
+/// Events that one row can give.
+const MOST_EVENTS: usize = 100;
+
 /// The message id alone, of a mapping that its table can serve no more: where it comes from, and the columns of its
 /// slots.
 pub fn message_id_alone(mapping: &Json, columns: &[Column]) -> Option<(KeyOrigin, Vec<usize>)> {
@@ -47,7 +50,9 @@ impl Mapping {
         let message_id = checker.message_id(mapping)?;
         let (occurred_at, timezone) = checker.occurred_at(mapping)?;
         let order = checker.order(mapping)?;
-        let kinds = checker.kinds(mapping)?;
+        let kinds = checker.kinds(mapping, timezone.as_deref())?;
+        let own = kinds.iter().filter_map(|rule| rule.events.as_ref()).flat_map(|events| &events.own);
+        checker.timezone(timezone.as_deref(), std::iter::once(occurred_at).chain(own.map(|own| own.time)))?;
         let excluded = checker.excluded(mapping)?;
         let audit = checker.audit(mapping)?;
         Ok(Mapping {
@@ -219,64 +224,83 @@ impl<'a> Checker<'a> {
         Ok(self.slot(index))
     }
 
+    /// The time of a row, and the zone of times that have none.
     pub(crate) fn occurred_at(&mut self, mapping: &Map<String, Json>) -> Result<(TimeOrigin, Option<String>), Flaw> {
-        let (index, epoch) = self.time_column(mapping)?;
-        let column = &self.columns[index];
         let timezone = match mapping.get("timezone") {
             None => None,
             Some(Json::String(zone)) => Some(zone.clone()),
             Some(_) => return Err(Flaw::invalid("\"timezone\" of the mapping is not a string")),
         };
+        let time = match mapping.get("occurred_at") {
+            None => (self.named_or(mapping, "occurred_at", "created_at")?, None),
+            Some(named) => self.time_column(named, "\"occurred_at\"")?,
+        };
+        Ok((self.time(time, "\"occurred_at\"", timezone.as_deref())?, timezone))
+    }
+
+    /// A time that such a column holds.
+    fn time(
+        &mut self,
+        (index, epoch): (usize, Option<Epoch>),
+        wanted_by: &str,
+        timezone: Option<&str>,
+    ) -> Result<TimeOrigin, Flaw> {
+        let column = &self.columns[index];
         let detail = format!("Column \"{}\" is of type {}.", column.name, column.type_name);
         let is_number = matches!(column.class, Class::Integer { .. } | Class::Numeric | Class::Float);
-        match (&column.class, &timezone, epoch) {
-            (Class::Timestamptz, None, None) | (Class::Timestamp, Some(_), None) => {}
-            (_, None, Some(_)) if is_number => {}
+        match (&column.class, timezone, epoch) {
+            (Class::Timestamptz, _, None) | (Class::Timestamp, Some(_), None) => {}
+            (_, _, Some(_)) if is_number => {}
             (Class::Timestamp, None, None) => {
-                return Err(Flaw::wrong_type("\"occurred_at\" needs a \"timezone\"")
+                return Err(Flaw::wrong_type(format!("{wanted_by} needs a \"timezone\""))
                     .detail(detail)
                     .hint("Add \"timezone\": \"<zone in which the application writes it>\" to the mapping."));
-            }
-            (Class::Timestamptz, Some(_), None) => {
-                return Err(Flaw::wrong_type("\"timezone\" does not apply")
-                    .detail(detail)
-                    .hint("Leave \"timezone\" out: a timestamp with time zone is an instant already."));
-            }
-            (_, Some(_), Some(_)) if is_number => {
-                return Err(Flaw::wrong_type("\"timezone\" does not apply")
-                    .detail(detail)
-                    .hint("Leave \"timezone\" out: a number that counts from 1970 is an instant already."));
             }
             (_, _, Some(_)) => {
                 return Err(Flaw::wrong_type("\"epoch\" does not apply")
                     .detail(detail)
                     .hint("Only a number counts from 1970: name the column alone."));
             }
-            _ => return Err(self.no_time(column, is_number).detail(detail)),
+            _ => return Err(self.no_time(column, is_number, wanted_by).detail(detail)),
         }
-        Ok((TimeOrigin { slot: self.slot(index), epoch }, timezone))
+        Ok(TimeOrigin { slot: self.slot(index), epoch })
     }
 
-    /// The column of the time, and what it counts if it is a number.
-    fn time_column(&self, mapping: &Map<String, Json>) -> Result<(usize, Option<Epoch>), Flaw> {
-        let Some(Json::Object(object)) = mapping.get("occurred_at") else {
-            return Ok((self.named_or(mapping, "occurred_at", "created_at")?, None));
+    /// Refuses a zone that none of the times needs.
+    pub(crate) fn timezone(&self, timezone: Option<&str>, times: impl Iterator<Item = TimeOrigin>) -> Result<(), Flaw> {
+        let columns: Vec<&Column> = times.map(|time| &self.columns[self.slots[time.slot]]).collect();
+        let Some(first) = columns.first().filter(|_| timezone.is_some()) else { return Ok(()) };
+        if columns.iter().any(|column| column.class == Class::Timestamp) {
+            return Ok(());
+        }
+        let what = match first.class {
+            Class::Timestamptz => "a timestamp with time zone",
+            _ => "a number that counts from 1970",
         };
-        only_known_keys(object, "\"occurred_at\"", &["column", "epoch"])?;
+        Err(Flaw::wrong_type("\"timezone\" does not apply")
+            .detail(format!("Column \"{}\" is of type {}.", first.name, first.type_name))
+            .hint(format!("Leave \"timezone\" out: {what} is an instant already.")))
+    }
+
+    /// The column of a time, and what it counts if it is a number.
+    fn time_column(&self, named: &Json, wanted_by: &str) -> Result<(usize, Option<Epoch>), Flaw> {
+        let object = match named {
+            Json::String(name) => return Ok((self.column(name, wanted_by)?, None)),
+            Json::Object(object) => object,
+            _ => return Err(no_column_of_time(wanted_by)),
+        };
+        only_known_keys(object, wanted_by, &["column", "epoch"])?;
         let (Some(Json::String(name)), Some(Json::String(unit))) = (object.get("column"), object.get("epoch")) else {
-            return Err(Flaw::invalid(
-                "\"occurred_at\" is not the name of a column, nor an object of \"column\" and \"epoch\"",
-            )
-            .hint("For example: \"occurred_at\": {\"column\": \"created\", \"epoch\": \"seconds\"}."));
+            return Err(no_column_of_time(wanted_by));
         };
         let Some(epoch) = Epoch::ALL.into_iter().find(|epoch| epoch.name() == unit) else {
-            return Err(Flaw::invalid(format!("unknown \"epoch\" \"{unit}\" of \"occurred_at\""))
+            return Err(Flaw::invalid(format!("unknown \"epoch\" \"{unit}\" of {wanted_by}"))
                 .hint(near::hint(unit, Epoch::ALL.map(Epoch::name))));
         };
-        Ok((self.column(name, "\"occurred_at\"")?, Some(epoch)))
+        Ok((self.column(name, wanted_by)?, Some(epoch)))
     }
 
-    fn no_time(&self, column: &Column, is_number: bool) -> Flaw {
+    fn no_time(&self, column: &Column, is_number: bool, wanted_by: &str) -> Flaw {
         let hint = match (&column.class, is_number) {
             (_, true) => format!(
                 "A number that counts from 1970 is written as \"occurred_at\": {{\"column\": \"{}\", \"epoch\": \
@@ -291,7 +315,7 @@ impl<'a> Checker<'a> {
             _ => "A time is timestamptz, timestamp with a \"timezone\" in the mapping, or a number with an \"epoch\"."
                 .to_owned(),
         };
-        Flaw::wrong_type(format!("column \"{}\" cannot be \"occurred_at\"", column.name)).hint(hint)
+        Flaw::wrong_type(format!("column \"{}\" cannot be {wanted_by}", column.name)).hint(hint)
     }
 
     fn order(&mut self, mapping: &Map<String, Json>) -> Result<Option<usize>, Flaw> {
@@ -308,7 +332,7 @@ impl<'a> Checker<'a> {
         Ok(Some(self.slot(index)))
     }
 
-    fn kinds(&mut self, mapping: &Map<String, Json>) -> Result<Vec<KindRule>, Flaw> {
+    fn kinds(&mut self, mapping: &Map<String, Json>, timezone: Option<&str>) -> Result<Vec<KindRule>, Flaw> {
         let Some(Json::Array(rules)) =
             mapping.get("kinds").filter(|rules| rules.as_array().is_some_and(|r| !r.is_empty()))
         else {
@@ -330,9 +354,75 @@ impl<'a> Checker<'a> {
                 Some(when) => self.when(when, &place)?,
                 None => Vec::new(),
             };
-            checked.push(KindRule { when, kinds: kinds_of(rule.get("kind"), &place)? });
+            checked.push(KindRule { when, events: self.events(rule.get("kind"), &place, timezone)? });
         }
         Ok(checked)
+    }
+
+    /// The events of a rule of `kinds`; `None` is `ignore`.
+    fn events(&mut self, kind: Option<&Json>, place: &str, timezone: Option<&str>) -> Result<Option<Events>, Flaw> {
+        let listed = match kind {
+            Some(Json::Array(list)) if !list.is_empty() => list.as_slice(),
+            Some(one @ (Json::String(_) | Json::Object(_))) => std::slice::from_ref(one),
+            _ => return Err(Flaw::invalid(format!("{place} has no \"kind\": the name of a kind, or a list of names"))),
+        };
+        if listed.len() > MOST_EVENTS {
+            return Err(Flaw::invalid(format!("\"kind\" of {place} lists more than {MOST_EVENTS} events")));
+        }
+        let mut events = Events::default();
+        for (position, listed_kind) in (0..).zip(listed) {
+            let name = match listed_kind {
+                Json::String(name) => name,
+                Json::Object(object) => {
+                    events.own.push(self.own_time(object, position, place, timezone)?);
+                    continue;
+                }
+                _ => {
+                    return Err(Flaw::invalid(format!(
+                        "\"kind\" of {place} holds something that is neither a string nor an object"
+                    )));
+                }
+            };
+            match kind_of(name, place)? {
+                Some(kind) => {
+                    events.kinds.push(kind);
+                    events.positions.push(position);
+                }
+                None if listed.len() == 1 => return Ok(None),
+                None => return Err(Flaw::invalid(format!("\"kind\" of {place} mixes \"ignore\" with other kinds"))),
+            }
+        }
+        if events.own.is_empty() {
+            events.positions.clear();
+        }
+        Ok(Some(events))
+    }
+
+    /// An event that has a time of its own: its kind, with where that time is.
+    fn own_time(
+        &mut self,
+        object: &Map<String, Json>,
+        position: u16,
+        place: &str,
+        timezone: Option<&str>,
+    ) -> Result<OwnTime, Flaw> {
+        let mut entries = object.iter();
+        let (Some((name, Json::Object(of))), None) = (entries.next(), entries.next()) else {
+            return Err(Flaw::invalid(format!("\"kind\" of {place} holds an object that is not a kind with its time"))
+                .hint("For example: {\"ai_reply\": {\"occurred_at\": \"answered_at\"}}."));
+        };
+        let Some(kind) = kind_of(name, place)? else {
+            return Err(Flaw::invalid(format!("\"ignore\" in {place} has a time"))
+                .hint("What is ignored needs none: name it alone."));
+        };
+        let wanted_by = format!("\"occurred_at\" of \"{name}\" in {place}");
+        only_known_keys(of, &format!("\"{name}\" in {place}"), &["occurred_at"])?;
+        let Some(named) = of.get("occurred_at") else {
+            return Err(Flaw::invalid(format!("\"{name}\" in {place} has no \"occurred_at\""))
+                .hint("A kind that has the time of the row is named alone."));
+        };
+        let column = self.time_column(named, &wanted_by)?;
+        Ok(OwnTime { kind, position, time: self.time(column, &wanted_by, timezone)? })
     }
 
     fn excluded(&mut self, mapping: &Map<String, Json>) -> Result<Vec<ExclusionRule>, Flaw> {
@@ -448,31 +538,20 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn kinds_of(kind: Option<&Json>, place: &str) -> Result<Option<Vec<Kind>>, Flaw> {
-    let names = match kind {
-        Some(Json::Array(list)) if !list.is_empty() => list.as_slice(),
-        Some(name @ Json::String(_)) => std::slice::from_ref(name),
-        _ => return Err(Flaw::invalid(format!("{place} has no \"kind\": the name of a kind, or a list of names"))),
-    };
+/// The kind of that name; `None` is `ignore`.
+fn kind_of(name: &str, place: &str) -> Result<Option<Kind>, Flaw> {
     let known = || Kind::ALL.into_iter().map(Kind::name).chain(["ignore"]);
-    let mut kinds = Vec::new();
-    for name in names {
-        let Json::String(name) = name else {
-            return Err(Flaw::invalid(format!("\"kind\" of {place} holds something that is not a string")));
-        };
-        match Kind::named(name) {
-            Some(kind) => kinds.push(kind),
-            None if name == "ignore" && names.len() == 1 => return Ok(None),
-            None if name == "ignore" => {
-                return Err(Flaw::invalid(format!("\"kind\" of {place} mixes \"ignore\" with other kinds")));
-            }
-            None => {
-                let hint = near::hint(name, known().collect::<Vec<_>>());
-                return Err(Flaw::invalid(format!("unknown kind \"{name}\" in {place}")).hint(hint));
-            }
-        }
+    match Kind::named(name) {
+        Some(kind) => Ok(Some(kind)),
+        None if name == "ignore" => Ok(None),
+        None => Err(Flaw::invalid(format!("unknown kind \"{name}\" in {place}"))
+            .hint(near::hint(name, known().collect::<Vec<_>>()))),
     }
-    Ok(Some(kinds))
+}
+
+fn no_column_of_time(wanted_by: &str) -> Flaw {
+    Flaw::invalid(format!("{wanted_by} is not the name of a column, nor an object of \"column\" and \"epoch\""))
+        .hint("For example: \"occurred_at\": {\"column\": \"created\", \"epoch\": \"seconds\"}.")
 }
 
 pub(crate) fn wanted_value(scalar: &Json, name: &str, column: &Column, place: &str) -> Result<Wanted, Flaw> {

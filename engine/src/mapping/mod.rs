@@ -14,7 +14,7 @@ use crate::instant::Instant;
 use crate::mapping::epoch::Epoch;
 use crate::mapping::key::Key;
 pub use crate::mapping::key::KeyOrigin;
-use crate::order::{MessageId, OrderKey, Rank};
+use crate::order::{MessageId, OrderKey, Position, Rank};
 use rust_decimal::Decimal;
 use std::borrow::Cow;
 
@@ -155,8 +155,14 @@ pub struct Reading<'a> {
     pub sequence: Option<i64>,
     /// A rule says `ignore`: the row is nothing to the meter.
     pub ignored: bool,
-    /// The events of the row in order; empty if no rule matched, or if it is ignored.
+    /// The events of that time, in order; empty if no rule matched, if the row is ignored, or if each of its events has
+    /// a time of its own.
     pub kinds: &'a [Kind],
+    /// Of which event of the row this is: that one alone has this time. 0 are those that have the time of the row, if
+    /// others have their own; `None` is the row as a whole.
+    pub event: Option<u16>,
+    /// The positions of the events in their row, if others of it have times of their own.
+    pub positions: &'a [u16],
     /// The `because` of the first `excluded` rule that matched.
     pub excluded: Option<&'a str>,
     /// Why the row cannot be metered, if it cannot.
@@ -177,11 +183,35 @@ impl Reading<'_> {
     /// Whether its keys and its time are such as an event has (rule 3.5.11).
     pub fn has_keys(&self) -> bool {
         let refused_for_other = matches!(self.refusal, None | Some(Refusal::NoKind | Refusal::Future));
-        refused_for_other && self.at.is_some() && self.too_long == [None; 3]
+        let needs_time = self.event.is_none() || !self.kinds.is_empty();
+        refused_for_other && (self.at.is_some() || !needs_time) && self.too_long == [None; 3]
+    }
+
+    /// Events of the row have times of their own: those are refused each for itself, unless the row is as a whole.
+    fn leave_own_times(&mut self) {
+        let has_keys = self.tenant.is_some() && self.conversation.is_some() && self.message.is_some();
+        let is_too_long = self.too_long != [None; 3];
+        self.event = (has_keys && !is_too_long).then_some(0);
+        self.refusal = match self.refusal {
+            _ if !has_keys => Some(Refusal::NullKey),
+            _ if is_too_long => Some(Refusal::KeyTooLong),
+            _ if self.kinds.is_empty() => None,
+            refusal => refusal,
+        };
+    }
+
+    /// What is wrong with it, where the refusal does not say it all.
+    pub fn in_detail(&self) -> Option<String> {
+        match self.event {
+            None | Some(0) => self.too_long_in_words(),
+            Some(_) => {
+                Some(format!("It is the event \"{}\", which has a time of its own.", self.kinds.first()?.name()))
+            }
+        }
     }
 
     /// Which of its keys are too long, and how long they are.
-    pub fn too_long_in_words(&self) -> Option<String> {
+    fn too_long_in_words(&self) -> Option<String> {
         let names = ["tenant", "conversation", "message_id"];
         let long = names.into_iter().zip(self.too_long);
         let words: Vec<String> =
@@ -189,17 +219,43 @@ impl Reading<'_> {
         (!words.is_empty()).then(|| words.join(" "))
     }
 
-    /// The place of an event of the row, by its position among them. Panics for a row that is refused: it gives none.
-    pub fn place(&self, source: i32, position: usize) -> OrderKey {
+    /// The place of one of these events, by its index. Panics for what is refused: it gives none.
+    pub fn place(&self, source: i32, index: usize) -> OrderKey {
         let (Some(at), Some(message), Some(first)) = (self.at, &self.message, self.kinds.first()) else {
             panic!("a row without a time, an id or a kind is refused");
         };
         let rank = Rank { sequence: self.sequence, message, first: *first };
-        OrderKey::row(at, source, &rank, position as u16)
+        let position = Position {
+            index: self.positions.get(index).copied().unwrap_or(index as u16),
+            has_own_time: self.event.is_some_and(|event| event > 0),
+        };
+        OrderKey::row(at, source, &rank, position)
     }
 }
 
-/// Where the time comes from.
+/// What a row is to the meter: its events that have the time of the row, and those that have times of their own, each
+/// for itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Readings<'a> {
+    pub row: Reading<'a>,
+    pub own: Vec<Reading<'a>>,
+}
+
+impl<'a> Readings<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = &Reading<'a>> {
+        std::iter::once(&self.row).chain(&self.own)
+    }
+
+    /// That of an event as [`Reading::event`] tells it, if the row has it.
+    pub fn of(&self, event: Option<u16>) -> Option<&Reading<'a>> {
+        match event {
+            None | Some(0) => Some(&self.row),
+            event => self.own.iter().find(|own| own.event == event),
+        }
+    }
+}
+
+/// Where a time comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeOrigin {
     pub(crate) slot: usize,
@@ -208,7 +264,7 @@ pub(crate) struct TimeOrigin {
 }
 
 impl TimeOrigin {
-    /// The time of a row: `None` if there is none, `Some(None)` if it cannot be metered.
+    /// The time in a row: `None` if there is none, `Some(None)` if it cannot be metered.
     fn read(self, row: &[Value]) -> Option<Option<Instant>> {
         let time = match (&row[self.slot], self.epoch) {
             (Value::Time(time), _) => *time,
@@ -243,7 +299,33 @@ pub(crate) struct Condition {
 pub(crate) struct KindRule {
     pub(crate) when: Vec<Condition>,
     /// `None` is `ignore`.
-    pub(crate) kinds: Option<Vec<Kind>>,
+    pub(crate) events: Option<Events>,
+}
+
+/// The events of a row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Events {
+    /// Those that have the time of the row.
+    pub(crate) kinds: Vec<Kind>,
+    /// Their positions in the list of all; empty if that is theirs.
+    pub(crate) positions: Vec<u16>,
+    /// Those that have a time of their own (rule 2.4.11).
+    pub(crate) own: Vec<OwnTime>,
+}
+
+impl Events {
+    /// Events that all have the time of the row.
+    pub(crate) fn of(kinds: Vec<Kind>) -> Events {
+        Events { kinds, ..Events::default() }
+    }
+}
+
+/// An event that has a time of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct OwnTime {
+    pub(crate) kind: Kind,
+    pub(crate) position: u16,
+    pub(crate) time: TimeOrigin,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -311,9 +393,22 @@ impl Mapping {
         self.occurred_at.map(|time| self.columns[time.slot])
     }
 
-    /// What the column of the time counts from 1970, if it is a number.
-    pub fn epoch(&self) -> Option<Epoch> {
-        self.occurred_at.and_then(|time| time.epoch)
+    /// The columns that hold a time, first that of the row, each with what it counts from 1970 if it is a number.
+    pub fn time_columns(&self) -> Vec<(usize, Option<Epoch>)> {
+        let own = self.kinds.iter().filter_map(|rule| rule.events.as_ref()).flat_map(|events| &events.own);
+        let mut found = Vec::new();
+        for time in self.occurred_at.into_iter().chain(own.map(|own| own.time)) {
+            let column = (self.columns[time.slot], time.epoch);
+            if !found.contains(&column) {
+                found.push(column);
+            }
+        }
+        found
+    }
+
+    /// Whether events of a row may have times of their own.
+    pub fn has_own_times(&self) -> bool {
+        self.kinds.iter().filter_map(|rule| rule.events.as_ref()).any(|events| !events.own.is_empty())
     }
 
     /// What a row is to the meter, or `None` if it is nothing. Arguments as of [`Mapping::read`].
@@ -321,12 +416,13 @@ impl Mapping {
         Some(self.read(row, latest)).filter(|reading| !reading.ignored)
     }
 
-    /// All that can be read of a row. `row` holds the value of each slot, `latest` is the last instant that is not yet
-    /// future.
+    /// All that can be read of a row, but for events that have times of their own. `row` holds the value of each slot,
+    /// `latest` is the last instant that is not yet future.
     pub fn read<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Reading<'a> {
-        let rule = self.kinds.iter().find(|rule| holds(&rule.when, row));
-        let ignored = rule.is_some_and(|rule| rule.kinds.is_none());
-        let kinds = rule.and_then(|rule| rule.kinds.as_deref()).unwrap_or_default();
+        let rule = self.rule(row);
+        let ignored = rule.is_some_and(|rule| rule.events.is_none());
+        let events = rule.and_then(|rule| rule.events.as_ref());
+        let kinds = events.map_or(&[][..], |events| &events.kinds);
         let Key { text: tenant, too_long: tenant_bytes } = self.tenant.read(row);
         let Key { text: conversation, too_long: conversation_bytes } = self.conversation.read(row);
         let (message, message_bytes) = self.message_id.message_and_length(row);
@@ -343,18 +439,71 @@ impl Mapping {
             Some(Refusal::NullKey)
         } else if kinds.is_empty() {
             Some(Refusal::NoKind)
-        } else if time == Some(None) {
-            Some(Refusal::TimeOutOfRange)
-        } else if time > Some(Some(latest)) {
-            Some(Refusal::Future)
-        } else if too_long.iter().any(Option::is_some) {
-            Some(Refusal::KeyTooLong)
         } else {
-            None
+            refused_time(time, latest).or_else(|| too_long.iter().any(Option::is_some).then_some(Refusal::KeyTooLong))
         };
         let excluded = self.excluded.iter().find(|rule| holds(&rule.when, row)).map(|rule| rule.because.as_str());
         let at = time.flatten();
-        Reading { tenant, conversation, message, too_long, at, sequence, ignored, kinds, excluded, refusal }
+        let positions = events.map_or(&[][..], |events| &events.positions);
+        let event = None;
+        let mut reading = Reading {
+            tenant,
+            conversation,
+            message,
+            too_long,
+            at,
+            sequence,
+            ignored,
+            kinds,
+            event,
+            positions,
+            excluded,
+            refusal,
+        };
+        if events.is_some_and(|events| !events.own.is_empty()) {
+            reading.leave_own_times();
+        }
+        reading
+    }
+
+    /// All that can be read of a row. Arguments as of [`Mapping::read`].
+    pub fn readings<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Readings<'a> {
+        let read = self.read(row, latest);
+        let own = if read.event.is_some() { self.own_times(row, &read, latest) } else { Vec::new() };
+        Readings { row: read, own }
+    }
+
+    /// The events of a row that have times of their own, each for itself; `of` is what [`Mapping::read`] says of it.
+    fn own_times<'a>(&'a self, row: &'a [Value<'a>], of: &Reading<'a>, latest: Instant) -> Vec<Reading<'a>> {
+        let events = self.rule(row).and_then(|rule| rule.events.as_ref()).filter(|_| of.event.is_some());
+        let read = |own: &'a OwnTime| {
+            let time = own.time.read(row);
+            Reading {
+                at: time.flatten(),
+                kinds: std::slice::from_ref(&own.kind),
+                event: Some(own.position + 1),
+                positions: std::slice::from_ref(&own.position),
+                refusal: match time {
+                    None => Some(Refusal::NullKey),
+                    time => refused_time(time, latest),
+                },
+                ..of.clone()
+            }
+        };
+        events.map_or_else(Vec::new, |events| events.own.iter().map(read).collect())
+    }
+
+    fn rule(&self, row: &[Value]) -> Option<&KindRule> {
+        self.kinds.iter().find(|rule| holds(&rule.when, row))
+    }
+}
+
+/// Why an event cannot be metered at its time.
+fn refused_time(time: Option<Option<Instant>>, latest: Instant) -> Option<Refusal> {
+    match time {
+        Some(None) => Some(Refusal::TimeOutOfRange),
+        Some(Some(at)) if at > latest => Some(Refusal::Future),
+        _ => None,
     }
 }
 

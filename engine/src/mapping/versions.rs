@@ -1,7 +1,7 @@
 //! By which version of a mapping is a row read? By the one that is in force at the row's own time (rule 2.11).
 
 use crate::instant::Instant;
-use crate::mapping::{Mapping, Reading, Refusal, Value};
+use crate::mapping::{Mapping, Reading, Readings, Refusal, Value};
 use std::ops::Range;
 
 /// A mapping that is in force for rows of its `since` or later.
@@ -40,14 +40,38 @@ impl Versions {
         &self.newest
     }
 
-    /// What a row is to the meter, or `None` if it is nothing. Arguments as of [`Mapping::read`].
-    pub fn apply<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Option<Reading<'a>> {
-        Some(self.read(row, latest)).filter(|reading| !reading.ignored)
+    /// All that can be read of a row by the version that is in force at its time, but for events that have times of
+    /// their own. Arguments as of [`Mapping::read`].
+    pub fn read<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Reading<'a> {
+        self.pick(row, latest).1
     }
 
     /// All that can be read of a row, by the version that is in force at its time.
-    pub fn read<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Reading<'a> {
-        self.pick(row, latest).1
+    pub fn readings<'a>(&'a self, row: &'a [Value<'a>], latest: Instant) -> Readings<'a> {
+        self.pick_all(row, latest).1
+    }
+
+    /// As [`Versions::readings`], with the place of the version as [`Versions::pick`] tells it.
+    pub fn pick_all<'a>(&'a self, values: &'a [Value<'a>], latest: Instant) -> (usize, Readings<'a>) {
+        let (place, row) = self.pick(values, latest);
+        let own = if row.event.is_some() { self.own_times(place, values, &row, latest) } else { Vec::new() };
+        (place, Readings { row, own })
+    }
+
+    fn own_times<'a>(
+        &'a self,
+        place: usize,
+        values: &'a [Value<'a>],
+        row: &Reading<'a>,
+        latest: Instant,
+    ) -> Vec<Reading<'a>> {
+        let mut earlier = self.earlier.iter().filter_map(|version| Some((version.mapping.as_ref()?, &version.slots)));
+        match place.checked_sub(1) {
+            None => self.newest.own_times(values, row, latest),
+            Some(place) => earlier
+                .nth(place)
+                .map_or_else(Vec::new, |(mapping, slots)| mapping.own_times(&values[slots.clone()], row, latest)),
+        }
     }
 
     /// As [`Versions::read`], with the place of the version that reads the row, of those that can be read: 0 is the
@@ -70,6 +94,7 @@ impl Versions {
                 // What it would have read is not known.
                 if in_force(found.1.at) {
                     found.1.ignored = false;
+                    found.1.event = None;
                     found.1.refusal = Some(Refusal::MappingBroken);
                     return found;
                 }

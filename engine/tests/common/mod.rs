@@ -10,7 +10,7 @@ use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::{Instant, SECOND};
-use talkmeter_engine::order::{MessageId, OrderKey, Rank};
+use talkmeter_engine::order::{MessageId, OrderKey, Position, Rank};
 use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::Policy;
 pub use talkmeter_engine::presets::{agent_red, ai_resolution, all, lutingenie};
@@ -60,7 +60,7 @@ pub fn opening(policy: &Arc<Policy>) -> Opening {
 /// A place for an event among others, of which the rules of parts only want that it is there.
 pub fn place(event: &Event) -> Vec<u8> {
     let rank = Rank { sequence: None, message: &MessageId::Integer(event.kind as i64), first: event.kind };
-    OrderKey::row(event.at, 1, &rank, 0).as_bytes().to_vec()
+    OrderKey::row(event.at, 1, &rank, Position::of_row(0)).as_bytes().to_vec()
 }
 
 /// A conversation being folded, with all that folding it gave.

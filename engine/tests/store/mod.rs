@@ -340,7 +340,7 @@ fn check_numbers(stored: &[Part], after: &After, highest: i32, standing: &BTreeM
 /// An event at a place that nobody needs to know.
 pub fn row(source: i32, id: i64, position: u16, event: Event) -> Placed {
     let rank = order::Rank { sequence: None, message: &order::MessageId::Integer(id), first: event.kind };
-    let key = OrderKey::row(event.at, source, &rank, position);
+    let key = OrderKey::row(event.at, source, &rank, order::Position::of_row(position));
     Placed { place: key.as_bytes().to_vec(), event }
 }
 

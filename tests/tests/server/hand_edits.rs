@@ -201,4 +201,5 @@ fn numbers_at_the_end_of_their_type_are_named_errors() {
     }
     every_call_answers("UPDATE talkmeter.period SET alerted = '{{a,b},{c,d}}'");
     every_call_answers("UPDATE talkmeter.source SET relation_name = ''");
+    every_call_answers("UPDATE talkmeter.pack_offer SET valid_for = '178000000 years'");
 }

@@ -28,6 +28,7 @@ mod migrations;
 mod month;
 mod nested;
 mod orders;
+mod own_times;
 mod owners;
 mod periods;
 mod progress;
