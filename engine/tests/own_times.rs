@@ -128,8 +128,9 @@ fn at_one_instant_the_events_of_a_row_come_in_the_order_of_its_rule() {
 
 #[test]
 fn the_time_columns_are_those_of_the_row_and_of_its_events_each_once() {
+    let ticks = json!({"column": "ticks", "epoch": "seconds"});
     let kinds = json!([
-        {"when": {"sender": "a"}, "kind": ["note", {"ai_reply": {"occurred_at": {"column": "ticks", "epoch": "seconds"}}}]},
+        {"when": {"sender": "a"}, "kind": ["note", {"ai_reply": {"occurred_at": ticks}}]},
         {"kind": ["note", {"ai_reply": {"occurred_at": "created_at"}}, {"error": {"occurred_at": "updated_at"}}]},
     ]);
     let times = check(kinds).expect("a mapping").time_columns();

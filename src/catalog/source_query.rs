@@ -176,7 +176,7 @@ impl<'a> Columns<'a> {
         KeyColumns::of(key, self.mapping, |index| self.now(index))
     }
 
-    /// The times of a row and of its events. The rows of a status table may have none; those are only read by their ids.
+    /// The times of a row and of its events. The rows of a status table may have none; they are only read by their ids.
     fn times(&self) -> Option<Vec<Time>> {
         let time = |(index, epoch)| {
             let column = self.now(index)?;

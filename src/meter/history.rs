@@ -192,7 +192,8 @@ struct Metered<'r> {
 type Statement = fn(&SourceQuery) -> Option<&String>;
 
 /// Gives `each` the rows of a source that can be metered, with what the statement selects after the slots; a row whose
-/// events have times of their own once for each. Nothing is read if the source had no events in any of the conversations, or if there is no such statement.
+/// events have times of their own once for each. Nothing is read if the source had no events in any of the
+/// conversations, or if there is no such statement.
 fn for_each_row(
     source: &Source,
     statement: Statement,
