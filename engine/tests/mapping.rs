@@ -890,7 +890,11 @@ fn a_rule_has_a_kind_or_a_list_of_kinds() {
         assert_invalid(flaw_of_kinds(json!([rule])), message, None);
     }
     let mixed = flaw_of_kinds(json!([{"kind": ["note", 3]}]));
-    assert_invalid(mixed, "\"kind\" of rule 1 of \"kinds\" holds something that is not a string", None);
+    assert_invalid(
+        mixed,
+        "\"kind\" of rule 1 of \"kinds\" holds something that is neither a string nor an object",
+        None,
+    );
 }
 
 #[test]
@@ -968,20 +972,33 @@ fn an_unknown_column_of_a_key_is_named_with_the_one_that_was_meant() {
 
 #[test]
 fn a_key_is_the_name_of_a_column() {
-    for key in ["tenant", "conversation", "message_id", "occurred_at", "customer"] {
+    for key in ["tenant", "conversation", "message_id", "customer"] {
         let message = format!("\"{key}\" of the mapping is not the name of a column");
         assert_invalid(flaw(json!({key: 3})), &message, None);
     }
+    let message = "\"occurred_at\" is not the name of a column, nor an object of \"column\" and \"epoch\"";
+    let hint = "For example: \"occurred_at\": {\"column\": \"created\", \"epoch\": \"seconds\"}.";
+    assert_invalid(flaw(json!({"occurred_at": 3})), message, Some(hint));
+}
+
+#[test]
+fn a_table_without_created_at_is_told_where_else_its_time_may_be() {
+    let flaw_of = |columns: Vec<Column>| {
+        let flaw = Mapping::check(&json!({"kinds": [{"kind": "note"}]}), &columns).expect_err("a flaw");
+        assert_eq!(flaw.message, "the mapping does not name \"occurred_at\", and there is no column \"created_at\"");
+        flaw.hint.expect("a hint")
+    };
+    let mut columns: Vec<Column> = table().into_iter().filter(|column| column.name != "created_at").collect();
+    let named = "Add \"occurred_at\": \"local_time\" to the mapping, if that is the time.";
+    assert_eq!(flaw_of(columns.clone()), named);
+    columns.retain(|column| column.class != Class::Timestamp);
+    let none = flaw_of(columns);
+    assert!(none.contains("\"epoch\"") && none.contains("ADD COLUMN created_at"), "{none}");
 }
 
 #[test]
 fn a_key_left_out_needs_the_column_of_its_usual_name() {
-    let keys = [
-        ("tenant", "tenant_id"),
-        ("conversation", "conversation_id"),
-        ("message_id", "id"),
-        ("occurred_at", "created_at"),
-    ];
+    let keys = [("tenant", "tenant_id"), ("conversation", "conversation_id"), ("message_id", "id")];
     for (key, default) in keys {
         let columns: Vec<Column> = table().into_iter().filter(|column| column.name != default).collect();
         let flaw = Mapping::check(&json!({"kinds": [{"kind": "note"}]}), &columns).expect_err("a flaw");

@@ -23,15 +23,17 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use pgrx::{AnyElement, JsonB};
 use serde_json::{Value as Json, json};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::mapping::{Column, KeyOrigin, Mapping, Reading, Value};
+use talkmeter_engine::mapping::{Column, KeyOrigin, Mapping, Reading, Readings, Refusal};
 use talkmeter_engine::status;
 
 type PreviewRow =
     (Option<String>, Option<String>, Option<String>, Option<TimestampWithTimeZone>, Option<String>, Option<String>);
 
-/// Meters a message table from now on, or with `dry_run` shows what its first rows would give.
+/// Meters a message table from now on, or with `dry_run` shows what its newest rows would give.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]
 fn attach(
@@ -423,18 +425,30 @@ fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, 
     }
     let id = names_of(&checked.message_id, &checked, columns);
     if !as_owner(|| connected(|connection| relation::is_unique(connection, source, &id))) {
-        let partition_key = relation.partition_key.iter().map(String::as_str).filter(|column| !id.contains(column));
-        let indexed: Vec<_> = id.iter().copied().chain(partition_key).map(relation::quoted).collect();
-        let columns = if id.len() == 1 { "column" } else { "columns" };
-        failure(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("no unique index covers the message id, {columns} \"{}\" of {}", id.join("\", \""), relation.name),
-        )
-        .detail("Without one a message could be metered twice.")
-        .hint(format!("CREATE UNIQUE INDEX ON {} ({});", relation.name, indexed.join(", ")))
-        .raise();
+        no_unique_index(source, relation, &id);
     }
     checked
+}
+
+fn no_unique_index(source: pg_sys::Oid, relation: &Relation, id: &[&str]) -> ! {
+    let partition_key = relation.partition_key.iter().map(String::as_str).filter(|column| !id.contains(column));
+    let indexed: Vec<_> = id.iter().copied().chain(partition_key).map(relation::quoted).collect();
+    let columns = if id.len() == 1 { "column" } else { "columns" };
+    let create = format!("CREATE UNIQUE INDEX ON {} ({});", relation.name, indexed.join(", "));
+    let (more, hint) = match as_owner(|| connected(|connection| relation::partial_unique(connection, source, id))) {
+        Some(partial) => (
+            format!(" Index {partial} is partial: it covers some rows only."),
+            format!("{create} or name another column, or several, that a whole index makes unique."),
+        ),
+        None => (String::new(), create),
+    };
+    failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("no unique index covers the message id, {columns} \"{}\" of {}", id.join("\", \""), relation.name),
+    )
+    .detail(format!("Without one a message could be metered twice.{more}"))
+    .hint(hint)
+    .raise()
 }
 
 fn must_be_utf8() {
@@ -537,9 +551,12 @@ fn record(
     );
 }
 
-/// The first rows of the table with the events that each would give. They are read as every other read of it: with
-/// the rights of its owner, whose code may run, and not with those of the caller, who may be a superuser. The caller
-/// owns the table or is a member of its owner.
+/// Rows that a dry run shows.
+const SHOWN: usize = 20;
+
+/// How many of the newest rows would be what, and the last of them with the events that each would give. They are read
+/// as every other read of the table: with the rights of its owner, whose code may run, and not with those of the caller,
+/// who may be a superuser. The caller owns the table or is a member of its owner.
 fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
     let readers: Vec<Reader> =
         mapping.slots().map(|(index, asked)| columns[index].reader(mapping.timezone.clone(), asked.clone())).collect();
@@ -547,11 +564,34 @@ fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns:
         .and_then(|selected| SourceQuery::of(source, relation, mapping, &readers, &selected, columns))
         .expect("checked columns");
     let latest = clock::latest();
-    let mut shown = Vec::new();
-    if !reading::first_rows(&query, &readers, |values| shown.extend(events(mapping, values, latest))) {
+    let (mut shown, mut counts) = (Vec::new(), BTreeMap::new());
+    let read = reading::newest_rows(&query, &readers, |values| {
+        let readings = mapping.readings(values, latest);
+        *counts.entry((is_kind(&readings), readings.in_words())).or_default() += 1;
+        if shown.len() < SHOWN {
+            shown.push(events(&readings));
+        }
+    });
+    if !read {
         changed_meanwhile(relation);
     }
-    shown
+    counted(counts).into_iter().chain(shown.into_iter().rev().flatten()).collect()
+}
+
+/// Whether a row is of a kind; of those that are not, whether another rule would help is seen first.
+fn is_kind(readings: &Readings) -> (bool, bool) {
+    let refusal = readings.row.refusal;
+    (refusal.is_none(), refusal != Some(Refusal::NoKind))
+}
+
+/// A line for each of what rows are, the most frequent first of those that can be metered.
+fn counted(counts: BTreeMap<((bool, bool), String), i64>) -> impl IntoIterator<Item = PreviewRow> {
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|((order, _), rows)| (*order, Reverse(*rows)));
+    counts.into_iter().map(|((_, words), rows)| {
+        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+        (None, None, None, None, Some(format!("{words}: {rows}")), None)
+    })
 }
 
 fn changed_meanwhile(relation: &Relation) -> ! {
@@ -564,7 +604,7 @@ fn changed_meanwhile(relation: &Relation) -> ! {
 }
 
 /// A line per event; one line for a row that gives none, with `ignore` or the reason why it would be quarantined.
-fn events(mapping: &Mapping, row: &[Value], latest: Instant) -> Vec<PreviewRow> {
+fn events(readings: &Readings) -> Vec<PreviewRow> {
     let line = |reading: &Reading, kind: String| -> PreviewRow {
         (
             reading.message.as_ref().map(|message| message.text()),
@@ -575,7 +615,6 @@ fn events(mapping: &Mapping, row: &[Value], latest: Instant) -> Vec<PreviewRow> 
             reading.excluded.map(str::to_owned),
         )
     };
-    let readings = mapping.readings(row, latest);
     let lines = |reading: &Reading| match reading.refusal {
         _ if reading.ignored => vec![line(reading, "ignore".to_owned())],
         Some(refusal) => vec![line(reading, format!("quarantine: {}", refusal.name()))],

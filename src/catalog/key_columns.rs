@@ -122,9 +122,9 @@ impl KeyColumns {
         }
     }
 
-    /// The columns, one after the other.
-    pub fn order(&self) -> String {
-        self.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+    /// The columns, one after the other, the greatest first.
+    pub fn descending(&self) -> String {
+        self.columns.iter().map(|column| format!("{} DESC", column.name)).collect::<Vec<_>>().join(", ")
     }
 }
 

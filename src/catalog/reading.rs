@@ -232,11 +232,11 @@ fn read<'c>(connection: &'c Connection, query: &SourceQuery, statement: &str, ar
     query.open().then(|| connection.run_composed(statement, args))
 }
 
-/// Gives `each` the first rows of a table that is not attached yet; false if the table is not what it was when the
+/// Gives `each` the newest rows of a table that is not attached yet; false if the table is not what it was when the
 /// query was made. Errors are the caller's to see, who owns the table.
-pub fn first_rows(query: &SourceQuery, readers: &[Reader], mut each: impl FnMut(&[Value])) -> bool {
+pub fn newest_rows(query: &SourceQuery, readers: &[Reader], mut each: impl FnMut(&[Value])) -> bool {
     connected(|connection| {
-        let found = as_table_owner(query.owner, None, || read(connection, query, &query.first, &[]));
+        let found = as_table_owner(query.owner, None, || read(connection, query, &query.newest, &[]));
         found.is_some_and(|rows| give(query, &rows, readers, &mut |_, values, _| each(values)))
     })
 }

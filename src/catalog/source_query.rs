@@ -34,12 +34,12 @@ pub struct SourceQuery {
     selected: String,
     /// Names the conversations that have rows within a span of time: 0, the table, tenant and id.
     pub conversations: String,
-    /// Reads the first rows: 0, the table, then the columns of the mapping's slots.
-    pub first: String,
+    /// Reads the newest rows, the last of them first: 0, the table, then the columns of the mapping's slots.
+    pub newest: String,
 }
 
-/// Rows that a dry run of `attach` shows.
-const SHOWN: u32 = 20;
+/// Rows that a dry run of `attach` counts.
+const NEWEST: u32 = 100_000;
 
 impl SourceQuery {
     /// For a table that was attached with this mapping; `None` if a column is not among those of the table. `readers`
@@ -65,7 +65,7 @@ impl SourceQuery {
             selected: selected.slots.clone(),
             by_message: words.by_message(),
             conversations: words.conversations(),
-            first: words.first(),
+            newest: words.newest(),
             tenant: words.tenant,
             conversation: words.conversation,
             message: words.message,
@@ -293,11 +293,11 @@ impl Words {
         )
     }
 
-    fn first(&self) -> String {
+    fn newest(&self) -> String {
         let Words { table, selected, times, message, .. } = self;
         let time = times.first().map_or("NULL::timestamptz", |time| &time.column);
-        let id = message.order();
-        format!("SELECT 0::int8, message.tableoid, {selected} FROM {table} ORDER BY {time}, {id} LIMIT {SHOWN}")
+        let id = message.descending();
+        format!("SELECT 0::int8, message.tableoid, {selected} FROM {table} ORDER BY {time} DESC, {id} LIMIT {NEWEST}")
     }
 }
 

@@ -15,8 +15,8 @@ use crate::pg::progress::Progress;
 use crate::pg::sql::Connection;
 use std::collections::{BTreeMap, HashSet};
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::mapping::Readings;
 use talkmeter_engine::mapping::versions::Versions;
-use talkmeter_engine::mapping::{Reading, Readings};
 
 /// A source as it was mapped before, and as it is mapped now for rows of an instant or later.
 pub struct Remapped<'a> {
@@ -260,19 +260,9 @@ fn tell(
     let Some(tally) = tally else { return };
     let at = now.row.at.or(was.and_then(|was| was.row.at));
     if at.is_some_and(|at| at >= remapped.since && !remapped.after.ignores(at)) {
-        let before = was.map_or("mapping_broken".to_owned(), in_words);
-        tally.add(before, in_words(now), conversation);
+        let before = was.map_or("mapping_broken".to_owned(), Readings::in_words);
+        tally.add(before, now.in_words(), conversation);
     }
-}
-
-/// The kinds of a row, or why it has none; of an event that has a time of its own, its kind or why it is none.
-fn in_words(readings: &Readings) -> String {
-    let of = |reading: &Reading| match reading.refusal {
-        _ if reading.ignored => vec!["ignore"],
-        Some(refusal) => vec![refusal.name()],
-        None => reading.kinds.iter().map(|kind| kind.name()).collect(),
-    };
-    readings.iter().flat_map(of).collect::<Vec<_>>().join(", ")
 }
 
 /// The times of rows with these message ids, as far as the source can read them.

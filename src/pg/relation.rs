@@ -202,6 +202,19 @@ pub fn is_unique(connection: &Connection, oid: pg_sys::Oid, columns: &[&str]) ->
     connection.run(UNIQUE, &[arg(oid), arg(columns.to_vec())]).only().value()
 }
 
+const PARTIAL: &str = "
+    SELECT i.indexrelid::regclass::text
+    FROM pg_index AS i
+    WHERE i.indrelid = $1 AND i.indisunique AND i.indpred IS NOT NULL AND i.indexprs IS NULL AND (
+        SELECT bool_and(a.attname::text = ANY ($2)) FROM pg_attribute AS a
+        WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey))
+    LIMIT 1";
+
+/// A unique index of nothing but these columns that covers some rows only, if there is one.
+pub fn partial_unique(connection: &Connection, oid: pg_sys::Oid, columns: &[&str]) -> Option<String> {
+    connection.run(PARTIAL, &[arg(oid), arg(columns.to_vec())]).first().map(|mut row| row.value())
+}
+
 const INDEXED: &str = "SELECT talkmeter.is_indexed($1::oid::regclass, $2::text[]::name[], $3::name)";
 
 /// Whether an index finds the rows of one conversation, which these columns hold: they are its first, in any order, the

@@ -232,10 +232,24 @@ impl<'a> Checker<'a> {
             Some(_) => return Err(Flaw::invalid("\"timezone\" of the mapping is not a string")),
         };
         let time = match mapping.get("occurred_at") {
-            None => (self.named_or(mapping, "occurred_at", "created_at")?, None),
+            None => (self.find("created_at").ok_or_else(|| self.no_time_column())?, None),
             Some(named) => self.time_column(named, "\"occurred_at\"")?,
         };
         Ok((self.time(time, "\"occurred_at\"", timezone.as_deref())?, timezone))
+    }
+
+    fn no_time_column(&self) -> Flaw {
+        let is_time = |column: &&Column| matches!(column.class, Class::Timestamptz | Class::Timestamp);
+        let hint = match self.columns.iter().find(is_time) {
+            Some(column) => format!("Add \"occurred_at\": \"{}\" to the mapping, if that is the time.", column.name),
+            None => {
+                "If a number holds the time: \"occurred_at\": {\"column\": \"<column>\", \"epoch\": \"seconds\"}. If \
+                     nothing does: ALTER TABLE <table> ADD COLUMN created_at timestamptz NOT NULL DEFAULT now()."
+                    .to_owned()
+            }
+        };
+        let missing = "the mapping does not name \"occurred_at\", and there is no column \"created_at\"";
+        Flaw::new(FlawKind::UnknownColumn, missing.to_owned()).hint(hint)
     }
 
     /// A time that such a column holds.

@@ -246,6 +246,16 @@ impl<'a> Readings<'a> {
         std::iter::once(&self.row).chain(&self.own)
     }
 
+    /// The kinds of the row, or why it has none; of an event that has a time of its own, its kind or why it is none.
+    pub fn in_words(&self) -> String {
+        let of = |reading: &Reading| match reading.refusal {
+            _ if reading.ignored => vec!["ignore"],
+            Some(refusal) => vec![refusal.name()],
+            None => reading.kinds.iter().map(|kind| kind.name()).collect(),
+        };
+        self.iter().flat_map(of).collect::<Vec<_>>().join(", ")
+    }
+
     /// That of an event as [`Reading::event`] tells it, if the row has it.
     pub fn of(&self, event: Option<u16>) -> Option<&Reading<'a>> {
         match event {

@@ -427,7 +427,7 @@ fn meter_under_names(session: &mut Session, schema: &str, table: &str, partition
         )
     };
     session.run(&insert(1, &table));
-    assert_eq!(session.lines(&attach(true)), ["1|acme|customer_message"]);
+    assert_eq!(session.lines(&attach(true)), ["||customer_message: 1 row", "1|acme|customer_message"]);
     session.run(&attach(false));
     session.run(&insert(2, &table));
     session.run(&insert(3, &partition));

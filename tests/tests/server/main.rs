@@ -13,6 +13,7 @@ mod demo;
 mod disputes;
 mod docs;
 mod draw_down;
+mod dry_run;
 mod dump;
 mod evidence;
 mod explain;
