@@ -555,8 +555,8 @@ fn record(
 const SHOWN: usize = 20;
 
 /// How many of the newest rows would be what, and the last of them with the events that each would give. They are read
-/// as every other read of the table: with the rights of its owner, whose code may run, and not with those of the caller,
-/// who may be a superuser. The caller owns the table or is a member of its owner.
+/// as every other read of the table: with the rights of its owner, whose code may run, and not with those of the
+/// caller, who may be a superuser. The caller owns the table or is a member of its owner.
 fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns: &[TableColumn]) -> Vec<PreviewRow> {
     let readers: Vec<Reader> =
         mapping.slots().map(|(index, asked)| columns[index].reader(mapping.timezone.clone(), asked.clone())).collect();
