@@ -48,6 +48,37 @@ pub struct Row {
     pub excluded: bool,
 }
 
+/// How utterances are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mapping {
+    First,
+    /// Noise is a note, what is unheard of a system message, and an answer has the time of its question.
+    Second,
+}
+
+/// The versions of the mapping of utterances, each with its since, the newest last (rule 2.11).
+#[derive(Clone, Debug)]
+pub struct Versions(Vec<(Instant, Mapping)>);
+
+impl Default for Versions {
+    fn default() -> Versions {
+        Versions(vec![(Instant::BEGINNING, Mapping::First)])
+    }
+}
+
+impl Versions {
+    pub fn with(&self, since: Instant, mapping: Mapping) -> Versions {
+        let earlier = self.0.iter().filter(|(from, _)| *from < since).copied();
+        Versions(earlier.chain([(since, mapping)]).collect())
+    }
+
+    /// By the time of the row; a row that has none is read by the newest.
+    fn of(&self, row: &Row) -> Mapping {
+        let in_force = |(since, _): &&(Instant, Mapping)| !matches!(row.at, Time::At(at) if at < *since);
+        self.0.iter().rfind(in_force).map_or(Mapping::First, |(_, mapping)| *mapping)
+    }
+}
+
 /// What an event of a row is to the meter, or those that have the time of the row.
 #[derive(Clone, Debug, PartialEq)]
 enum Reading {
@@ -70,15 +101,13 @@ impl Row {
     }
 
     /// Whether all that it says can be metered.
-    pub fn is_valid(&self) -> bool {
-        self.readings().iter().all(|read| !matches!(read.reading, Reading::Refused(_)))
+    pub fn is_valid(&self, versions: &Versions) -> bool {
+        self.readings(versions).iter().all(|read| !matches!(read.reading, Reading::Refused(_)))
     }
 
     /// Whether any event that can be metered would be none as the row is to become.
-    pub fn loses(&self, to: &Row) -> bool {
-        let is_refused = |read: &Read| matches!(read.reading, Reading::Refused(_));
-        let of = to.readings();
-        self.readings().iter().filter(|was| !is_refused(was)).any(|was| is_refused(counterpart(&of, was.event).1))
+    pub fn loses(&self, to: &Row, versions: &Versions) -> bool {
+        loses(&self.readings(versions), &to.readings(versions))
     }
 
     fn has_keys(&self, at: Time) -> bool {
@@ -86,11 +115,19 @@ impl Row {
     }
 
     /// An answer has a time of its own, a question with it that of the row.
-    fn readings(&self) -> Vec<Read> {
+    fn readings(&self, versions: &Versions) -> Vec<Read> {
+        let is_first = versions.of(self) == Mapping::First;
         let of_row = |kinds| Read { event: 0, at: self.at, reading: self.read(self.at, kinds, 0) };
         let named = |name| Kind::named(name).map(|kind| vec![kind]);
         match self.kind {
-            Some("noise") if self.source == 2 => vec![Read { reading: Reading::Nothing, ..of_row(None) }],
+            Some("noise") if self.source == 2 && is_first => {
+                vec![Read { reading: Reading::Nothing, ..of_row(None) }]
+            }
+            Some("noise") if self.source == 2 => vec![of_row(Some(vec![Kind::Note]))],
+            Some("unheard_of") if self.source == 2 && !is_first => vec![of_row(Some(vec![Kind::SystemMessage]))],
+            Some("answered") if self.source == 2 && !is_first => {
+                vec![of_row(Some(vec![Kind::CustomerMessage, Kind::AiReply]))]
+            }
             Some("exchange") => vec![of_row(Some(vec![Kind::CustomerMessage, Kind::AiReply]))],
             Some("visit") => vec![of_row(Some(vec![Kind::CustomerMessage, Kind::AiReply, Kind::Close]))],
             Some("answered") if self.source == 2 => {
@@ -139,6 +176,11 @@ impl Row {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         format!("{}|{}|{}|{}|{at}|{reason}", self.source, self.id.text(), text(&self.tenant), text(&self.conversation))
     }
+}
+
+fn loses(before: &[Read], after: &[Read]) -> bool {
+    let is_refused = |read: &Read| matches!(read.reading, Reading::Refused(_));
+    before.iter().filter(|was| !is_refused(was)).any(|was| is_refused(counterpart(after, was.event).1))
 }
 
 /// What an event is in other readings of its row, and what the row itself is if it is none.
@@ -198,6 +240,16 @@ impl Terms {
     }
 }
 
+/// A call that makes a mark.
+#[derive(Clone, Debug)]
+struct Called {
+    key: Key,
+    kind: Kind,
+    at: Instant,
+    /// Between which instants it was called, if it is to be of the moment.
+    moment: Option<(Instant, Instant)>,
+}
+
 /// What happened to an event that may not be folded yet.
 #[derive(Clone, Debug)]
 struct Noted {
@@ -237,9 +289,10 @@ struct Talk {
 pub struct Meter {
     pub terms: Terms,
     pub rows: BTreeMap<Name, Row>,
+    pub versions: Versions,
     noted: BTreeMap<Key, Vec<Noted>>,
     /// Marks that have no number yet, in the order of their calls.
-    called: Vec<(Key, Kind, Instant)>,
+    called: Vec<Called>,
     talks: BTreeMap<Key, Talk>,
     /// Events that came too late for a part that had lost others.
     sealed: BTreeSet<EventName>,
@@ -269,6 +322,7 @@ impl Meter {
         Meter {
             terms,
             rows: BTreeMap::new(),
+            versions: Versions::default(),
             noted: BTreeMap::new(),
             called: Vec::new(),
             talks: BTreeMap::new(),
@@ -282,7 +336,7 @@ impl Meter {
     // What a transaction does
 
     pub fn insert(&mut self, row: Row) {
-        row.readings().iter().for_each(|read| self.come(read));
+        row.readings(&self.versions).iter().for_each(|read| self.come(read));
         self.rows.insert(row.name(), row);
     }
 
@@ -295,17 +349,42 @@ impl Meter {
     /// A change is a removal and an addition; what has no keys or time of ours any more counts as deleted.
     pub fn update(&mut self, name: &Name, to: Row) {
         let Some(row) = self.rows.remove(name) else { return };
-        let (before, after) = (row.readings(), to.readings());
-        for was in &before {
-            let (is, now) = counterpart(&after, was.event);
+        let (before, after) = (row.readings(&self.versions), to.readings(&self.versions));
+        self.turn(&row, &to, &before, &after);
+        self.rows.insert(to.name(), to);
+    }
+
+    fn turn(&mut self, row: &Row, to: &Row, before: &[Read], after: &[Read]) {
+        for was in before {
+            let (is, now) = counterpart(after, was.event);
             if is != Some(was) || row.name() != to.name() {
-                self.leave(&row, was, if to.has_keys(now.at) { How::Remove } else { How::Delete });
+                self.leave(row, was, if to.has_keys(now.at) { How::Remove } else { How::Delete });
                 is.into_iter().for_each(|is| self.come(is));
             }
         }
-        let new = after.iter().filter(|is| counterpart(&before, is.event).0.is_none());
+        let new = after.iter().filter(|is| counterpart(before, is.event).0.is_none());
         new.for_each(|is| self.come(is));
-        self.rows.insert(to.name(), to);
+    }
+
+    /// Whether any event would be lost if utterances were read so.
+    pub fn remap_loses(&self, versions: &Versions) -> bool {
+        self.rows.values().any(|row| loses(&row.readings(&self.versions), &row.readings(versions)))
+    }
+
+    /// Rows that are read otherwise now count as changed; what waits of the table is tried again.
+    pub fn remap(&mut self, since: Instant, mapping: Mapping) {
+        self.settle();
+        let versions = self.versions.with(since, mapping);
+        for row in self.rows.values().cloned().collect::<Vec<_>>() {
+            let (before, after) = (row.readings(&self.versions), row.readings(&versions));
+            // No row was deleted, so none is known to be gone.
+            let deleted = self.deleted.clone();
+            self.turn(&row, &row, &before, &after);
+            self.deleted = deleted;
+        }
+        self.versions = versions;
+        self.note_waiting(|source| source == 2);
+        self.settle();
     }
 
     pub fn delete(&mut self, name: &Name) {
@@ -321,11 +400,21 @@ impl Meter {
     fn lose(&mut self, name: &Name, how: How) {
         let Some(row) = self.rows.remove(name) else { return };
         self.stale.extend(self.held(&row));
-        row.readings().iter().for_each(|read| self.leave(&row, read, how));
+        let readings = row.readings(&self.versions);
+        readings.iter().for_each(|read| self.leave(&row, read, how));
     }
 
-    pub fn mark(&mut self, key: Key, kind: Kind, at: Instant) {
-        self.called.push((key, kind, at));
+    /// `moment` tells between which instants a mark of the moment was made that was stored with this time.
+    pub fn mark(&mut self, key: Key, kind: Kind, at: Instant, moment: Option<(Instant, Instant)>) {
+        self.called.push(Called { key, kind, at, moment });
+    }
+
+    /// Marks from an instant on, each with its number.
+    pub fn marks_from(&self, from: Instant) -> impl Iterator<Item = (&Key, usize, Instant)> {
+        self.talks.iter().flat_map(move |(key, talk)| {
+            let marks = talk.marks.iter().enumerate().filter(move |(_, mark)| mark.event.at >= from);
+            marks.map(move |(index, mark)| (key, index + 1, mark.event.at))
+        })
     }
 
     fn leave(&mut self, row: &Row, was: &Read, how: How) {
@@ -346,7 +435,8 @@ impl Meter {
 
     /// Folds what was noted, as a commit does.
     pub fn settle(&mut self) {
-        for (key, kind, at) in take(&mut self.called) {
+        for Called { key, kind, at, moment } in take(&mut self.called) {
+            self.is_of_its_moment(&key, at, moment);
             let talk = self.talks.entry(key.clone()).or_default();
             let place = OrderKey::mark(at, kind, talk.marks.len() as i64 + 1).as_bytes().to_vec();
             let mark = Placed { place, event: Event { at, kind, excluded: false } };
@@ -368,6 +458,25 @@ impl Meter {
         }
     }
 
+    /// A mark of the moment counts at the latest time of the rows that its transaction wrote into its conversation and
+    /// left there, if that is later (rule 2.3.7).
+    fn is_of_its_moment(&self, key: &Key, at: Instant, moment: Option<(Instant, Instant)>) {
+        let Some((from, until)) = moment else { return };
+        let mut left: BTreeMap<&[u8], i64> = BTreeMap::new();
+        for Noted { how, event } in
+            self.noted.get(key).into_iter().flatten().filter(|n| !order::is_mark(&n.event.place))
+        {
+            *left.entry(&event.place).or_default() += match how {
+                How::Add => 1,
+                How::Remove | How::Delete => -1,
+                How::Lose | How::Touch => 0,
+            };
+        }
+        let written = left.iter().filter(|(_, count)| **count > 0).map(|(place, _)| order::time_of(place)).max();
+        let latest = written.unwrap_or(Instant::BEGINNING);
+        assert!(from.max(latest) <= at && at <= until.max(latest), "{at:?} is not {latest:?}, {from:?} to {until:?}");
+    }
+
     /// The events whose rows were deleted after they were changed: what they were before stays as it was metered.
     fn gone(&mut self, noted: &BTreeMap<Key, Vec<Noted>>) -> Gone {
         let mut events = take(&mut self.deleted);
@@ -387,7 +496,7 @@ impl Meter {
         let mut log = talk.marks.clone();
         log.retain(|mark| !talk.sealed.contains(&mark.place));
         for (name, row) in &self.rows {
-            for read in row.readings() {
+            for read in row.readings(&self.versions) {
                 match read.reading {
                     Reading::Events(of, events) if of == *key && !self.sealed.contains(&(name.clone(), read.event)) => {
                         log.extend(events);
@@ -410,18 +519,27 @@ impl Meter {
     pub fn retry(&mut self) {
         self.settle();
         self.stale.clear();
-        for (name, event) in take(&mut self.sealed) {
-            let readings = self.rows[&name].readings();
+        self.note_waiting(|_| true);
+        self.settle();
+    }
+
+    /// What waits in quarantine of some sources is tried again; 0 is that of marks.
+    fn note_waiting(&mut self, of: impl Fn(i32) -> bool) {
+        let (again_now, rest) = take(&mut self.sealed).into_iter().partition(|((source, _), _)| of(*source));
+        self.sealed = rest;
+        let again_now: BTreeSet<EventName> = again_now;
+        for (name, event) in again_now {
+            let readings = self.rows[&name].readings(&self.versions);
             counterpart(&readings, event).0.into_iter().for_each(|read| self.come(read));
         }
         for (key, talk) in &mut self.talks {
             // Of these only the place matters.
             let noted = |how| move |place: Vec<u8>| Noted { how, event: again(place) };
-            let unjudged = talk.unjudged.iter().cloned().map(noted(How::Touch));
-            let sealed = take(&mut talk.sealed).into_iter().map(noted(How::Add));
+            let unjudged = talk.unjudged.iter().filter(|place| of(name(place).0)).cloned().map(noted(How::Touch));
+            let marks = if of(0) { take(&mut talk.sealed) } else { BTreeSet::new() };
+            let sealed = marks.into_iter().map(noted(How::Add));
             self.noted.entry(key.clone()).or_default().extend(unjudged.chain(sealed));
         }
-        self.settle();
     }
 
     // What is there after it
@@ -491,7 +609,7 @@ impl Meter {
                 events.iter().any(|placed| unjudged.contains(&placed.place)).then_some("unknown_policy")
             }
         };
-        row.readings().iter().filter_map(|read| Some(row.held(read.at, reason(read)?))).collect()
+        row.readings(&self.versions).iter().filter_map(|read| Some(row.held(read.at, reason(read)?))).collect()
     }
 }
 

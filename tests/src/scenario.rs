@@ -1,6 +1,6 @@
 //! What may an application do to its messages, in SQL, and how is the model told of it?
 
-use crate::model::{FUTURE, Key, Meter, Name, Row, Terms, Time};
+use crate::model::{FUTURE, Key, Mapping, Meter, Name, Row, Terms, Time, Versions};
 use crate::{Random, Session, attach, create_messages, messages_mapping, quoted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -179,13 +179,22 @@ impl Setup {
         sql
     }
 
-    fn mapping_of_utterances(&self) -> String {
+    fn mapping_of_utterances(&self, mapping: Mapping) -> String {
         let zone = if self.local_times { format!(r#""timezone": "{ZONE}", "#) } else { String::new() };
         let kinds = messages_mapping().replace("\"kind\": \"", "\"what\": \"");
         // Of each rule only the column has another name; the kind is named as before.
         let kinds = kinds.replace("}, \"what\":", "}, \"kind\":");
-        let kinds = kinds.replacen("\"kinds\": [", r#""kinds": [{"when": {"what": "noise"}, "kind": "ignore"},
-             {"when": {"what": "answered"}, "kind": ["customer_message", {"ai_reply": {"occurred_at": "heard_at"}}]}, "#, 1);
+        let first = match mapping {
+            Mapping::First => {
+                r#"{"when": {"what": "noise"}, "kind": "ignore"},
+             {"when": {"what": "answered"}, "kind": ["customer_message", {"ai_reply": {"occurred_at": "heard_at"}}]}"#
+            }
+            Mapping::Second => {
+                r#"{"when": {"what": "noise"}, "kind": "note"}, {"when": {"what": "unheard_of"}, "kind": "system_message"},
+             {"when": {"what": "answered"}, "kind": ["customer_message", "ai_reply"]}"#
+            }
+        };
+        let kinds = kinds.replacen("\"kinds\": [", &format!("\"kinds\": [{first}, "), 1);
         let rest = kinds.replace(r#""excluded": true"#, r#""channel": ["preview", "test"]"#);
         let order = if self.sequenced { r#""order": "seq", "# } else { "" };
         let names = r#""message_id": "ref", "tenant": "shop", "conversation": "thread", "occurred_at": "said_at""#;
@@ -197,7 +206,7 @@ impl Setup {
         create_messages(session);
         self.sql().iter().for_each(|sql| session.run(sql));
         attach(session, "messages", &self.terms.sources[0], self.default_plans[0], &messages_mapping());
-        let mapping = self.mapping_of_utterances();
+        let mapping = self.mapping_of_utterances(Mapping::First);
         attach(session, "utterances", &self.terms.sources[1], self.default_plans[1], &mapping);
     }
 
@@ -284,6 +293,9 @@ pub enum Step {
     Delete(Vec<Name>),
     Truncate(i32),
     Mark(Key, Kind, Instant),
+    /// Of the moment.
+    MarkNow(Key, Kind),
+    Remap(Instant, Mapping),
     Flush,
     Sweep(Instant),
     Retry,
@@ -307,12 +319,27 @@ pub struct OpenTransaction<'a> {
     setup: &'a Setup,
     pub meter: Meter,
     savepoints: Vec<Meter>,
+    moments: &'a Moments,
+    /// Marks of the moment that were called.
+    calls: i64,
     pub sql: Vec<String>,
 }
 
+/// From here on are the times of marks of which it is not known when they were made.
+pub const UNKNOWN: Instant = Instant(FUTURE.0 * 2);
+
+/// When the marks of the moment of a transaction were made.
+#[derive(Default)]
+pub struct Moments {
+    /// What was stored, by the time that stood for it.
+    pub stored: BTreeMap<Instant, Instant>,
+    /// Between which instants the transaction ran.
+    pub span: Option<(Instant, Instant)>,
+}
+
 impl<'a> OpenTransaction<'a> {
-    pub fn begin(setup: &'a Setup, meter: &Meter) -> OpenTransaction<'a> {
-        OpenTransaction { setup, meter: meter.clone(), savepoints: Vec::new(), sql: Vec::new() }
+    pub fn begin(setup: &'a Setup, meter: &Meter, moments: &'a Moments) -> OpenTransaction<'a> {
+        OpenTransaction { setup, meter: meter.clone(), savepoints: Vec::new(), moments, calls: 0, sql: Vec::new() }
     }
 
     /// Does a step to the model, and says how the database is told of it.
@@ -326,6 +353,8 @@ impl<'a> OpenTransaction<'a> {
             Step::Delete(names) => self.delete(names),
             Step::Truncate(source) => self.truncate(*source),
             Step::Mark(key, kind, at) => self.mark(key, *kind, *at),
+            Step::MarkNow(key, kind) => self.mark_now(key, *kind),
+            Step::Remap(since, mapping) => self.remap(*since, *mapping),
             Step::Flush => self.flush(),
             Step::Sweep(as_of) => self.sweep(*as_of),
             Step::Retry => self.retry(),
@@ -462,9 +491,28 @@ impl<'a> OpenTransaction<'a> {
     }
 
     fn mark(&mut self, key: &Key, kind: Kind, at: Instant) -> Option<String> {
-        self.meter.mark(key.clone(), kind, at);
+        self.meter.mark(key.clone(), kind, at, None);
         let (tenant, conversation) = (quoted(&key.0), quoted(&key.1));
         Some(format!("SELECT talkmeter.mark({tenant}, {conversation}, '{}', {})", kind.name(), instant(at)))
+    }
+
+    /// When it was made is known only afterwards. Until then it has a time that tells which call it is.
+    fn mark_now(&mut self, key: &Key, kind: Kind) -> Option<String> {
+        let call = UNKNOWN.plus(self.calls);
+        self.calls += 1;
+        let stored = self.moments.stored.get(&call);
+        self.meter.mark(key.clone(), kind, *stored.unwrap_or(&call), stored.and(self.moments.span));
+        let (tenant, conversation) = (quoted(&key.0), quoted(&key.1));
+        Some(format!("SELECT talkmeter.mark({tenant}, {conversation}, '{}')", kind.name()))
+    }
+
+    fn remap(&mut self, since: Instant, mapping: Mapping) -> Option<String> {
+        if !self.setup.losses && self.meter.remap_loses(&self.meter.versions.with(since, mapping)) {
+            return None;
+        }
+        self.meter.remap(since, mapping);
+        let mapping = quoted(&self.setup.mapping_of_utterances(mapping));
+        Some(format!("SELECT talkmeter.remap('utterances', {mapping}, since => {})", instant(since)))
     }
 
     fn flush(&mut self) -> Option<String> {
@@ -570,13 +618,15 @@ pub struct Generator<'a> {
     /// Rows that are gone, and may come back.
     gone: Vec<Row>,
     defined: bool,
+    /// How utterances are read by now.
+    versions: Versions,
     /// Instants that were chosen.
     ticks: i64,
 }
 
 impl<'a> Generator<'a> {
     pub fn new(random: &'a mut Random, setup: &'a Setup) -> Generator<'a> {
-        Generator { random, setup, front: 0, gone: Vec::new(), defined: false, ticks: 0 }
+        Generator { random, setup, front: 0, gone: Vec::new(), defined: false, versions: Versions::default(), ticks: 0 }
     }
 
     fn percent(&mut self, chance: usize) -> bool {
@@ -689,7 +739,7 @@ impl<'a> Generator<'a> {
 
     fn changed(&mut self, row: &Row) -> Row {
         let mut to = row.clone();
-        if !row.is_valid() && self.percent(70) {
+        if !row.is_valid(&self.versions) && self.percent(70) {
             self.mend(&mut to);
             return to;
         }
@@ -705,7 +755,7 @@ impl<'a> Generator<'a> {
             19 => to.sequence = self.sequence(row.source),
             _ => {}
         }
-        if row.loses(&to) && !self.setup.losses { row.clone() } else { to }
+        if row.loses(&to, &self.versions) && !self.setup.losses { row.clone() } else { to }
     }
 
     fn known(&mut self, meter: &Meter) -> Option<Row> {
@@ -718,7 +768,7 @@ impl<'a> Generator<'a> {
         if self.percent(50) {
             // Of one conversation, as an import would.
             let (tenant, conversation) = self.key();
-            for row in rows.iter_mut().filter(|row| row.is_valid()) {
+            for row in rows.iter_mut().filter(|row| row.is_valid(&self.versions)) {
                 (row.tenant, row.conversation) = (Some(tenant.clone()), Some(conversation.clone()));
             }
         }
@@ -733,7 +783,7 @@ impl<'a> Generator<'a> {
             row.sequence = self.sequence(row.source);
         }
         let known = meter.rows.get(&row.name());
-        let would_lose = known.is_some_and(|known| known.loses(&row)) && !self.setup.losses;
+        let would_lose = known.is_some_and(|known| known.loses(&row, &self.versions)) && !self.setup.losses;
         let update = self.percent(50) && !would_lose;
         Step::Upsert(row, update)
     }
@@ -777,6 +827,30 @@ impl<'a> Generator<'a> {
         Step::Mark(self.key(), kind, self.at())
     }
 
+    /// Something ends now, with or without a last word whose time is ahead of the server's clock.
+    fn mark_now(&mut self) -> Vec<Step> {
+        let mark = Step::MarkNow(self.key(), *self.one_of(&[Kind::Close, Kind::Resolve, Kind::Escalate]));
+        if !self.setup.near_now {
+            // All else is long past.
+            return if self.percent(10) { vec![mark] } else { vec![] };
+        }
+        if self.percent(30) {
+            return vec![mark];
+        }
+        let mut row = self.row();
+        let soon =
+            self.setup.base.plus(self.setup.step * (POINTS as i64 - 1) + (62 + self.random.below(120) as i64) * SECOND);
+        self.ticks += 1;
+        row.at = Time::At(soon.plus(self.ticks));
+        if let (Step::MarkNow(key, _), true) = (&mark, self.percent(80)) {
+            (row.tenant, row.conversation) = (Some(key.0.clone()), Some(key.1.clone()));
+        }
+        match self.percent(50) {
+            true => vec![mark, Step::Insert(vec![row])],
+            false => vec![Step::Insert(vec![row]), mark],
+        }
+    }
+
     /// Statements that are thought of together.
     fn steps(&mut self, meter: &Meter) -> Vec<Step> {
         let losses = if self.setup.losses { 1 } else { 0 };
@@ -789,6 +863,7 @@ impl<'a> Generator<'a> {
             ("comment", 2),
             ("bulk", 3),
             ("mark", 9),
+            ("mark now", 4),
             ("flush", 4),
             ("sweep", 4),
             ("retry", 3),
@@ -809,6 +884,7 @@ impl<'a> Generator<'a> {
             "comment" => vec![Step::Comment(1 + self.random.below(2) as i32)],
             "bulk" => vec![self.bulk()],
             "mark" => vec![self.mark()],
+            "mark now" => self.mark_now(),
             "flush" => vec![Step::Flush],
             "sweep" => vec![Step::Sweep(self.at())],
             "retry" => vec![Step::Retry],
@@ -865,11 +941,17 @@ impl<'a> Generator<'a> {
 
     /// A transaction, with what it is to the model.
     pub fn transaction(&mut self, meter: &Meter) -> Transaction {
+        if self.percent(3) {
+            let (since, mapping) = (self.at(), *self.one_of(&[Mapping::First, Mapping::Second]));
+            return Transaction { steps: vec![Step::Remap(since, mapping)], commits: !self.percent(10) };
+        }
         if self.percent(7) {
             return Transaction { steps: vec![self.business(meter)], commits: true };
         }
         let length = weighted(self.random, &[(1, 50), (2, 15), (4, 20), (8, 15)]);
-        let mut open = OpenTransaction::begin(self.setup, meter);
+        self.versions = meter.versions.clone();
+        let unknown = Moments::default();
+        let mut open = OpenTransaction::begin(self.setup, meter, &unknown);
         let mut steps = Vec::new();
         while steps.len() < length {
             let some = self.steps(&open.meter);

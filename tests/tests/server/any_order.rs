@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Instant as Clock, SystemTime};
 use talkmeter_engine::instant::Instant;
-use talkmeter_tests::model::Meter;
-use talkmeter_tests::scenario::{self, Generator, OpenTransaction, Setup, Step, Transaction, plans};
-use talkmeter_tests::{Database, Random, Session, assert_same_rows, at_length, micros};
+use talkmeter_tests::model::{Key, Meter};
+use talkmeter_tests::scenario::{self, Generator, Moments, OpenTransaction, Setup, Step, Transaction, UNKNOWN, plans};
+use talkmeter_tests::{Database, Random, Session, assert_same_rows, at_length, micros, quoted};
 
 const THREADS: u64 = 4;
 
@@ -103,15 +103,37 @@ impl<'a> Run<'a> {
     }
 
     fn play(&mut self, transaction: &Transaction) {
-        let mut open = OpenTransaction::begin(self.setup, &self.meter);
-        transaction.steps.iter().for_each(|step| open.take(step));
-        let (sql, after) = open.end(transaction.commits, &self.meter);
-        if !sql.is_empty() {
-            self.told.push(sql.clone());
-            self.session.run(&sql);
-            self.meter = after;
-            self.check(transaction);
+        let (sql, mut after) = self.told_of(transaction, &Moments::default());
+        if sql.is_empty() {
+            return;
         }
+        self.told.push(sql.clone());
+        let begun = now();
+        self.session.run(&sql);
+        let unknown: Vec<_> = after.marks_from(UNKNOWN).map(|(key, number, at)| (key.clone(), number, at)).collect();
+        if !unknown.is_empty() {
+            let stored = unknown.into_iter().map(|(key, number, call)| (call, self.stored(&key, number))).collect();
+            after = self.told_of(transaction, &Moments { stored, span: Some((begun, now())) }).1;
+        }
+        self.meter = after;
+        self.check(transaction);
+    }
+
+    /// A transaction in SQL, and the model after it.
+    fn told_of(&self, transaction: &Transaction, moments: &Moments) -> (String, Meter) {
+        let mut open = OpenTransaction::begin(self.setup, &self.meter, moments);
+        transaction.steps.iter().for_each(|step| open.take(step));
+        open.end(transaction.commits, &self.meter)
+    }
+
+    /// When a mark was made, as it is stored.
+    fn stored(&mut self, (tenant, conversation): &Key, number: usize) -> Instant {
+        instant(&self.session.line(&format!(
+            "SELECT {} FROM talkmeter.marked WHERE tenant = {} AND conversation = {} AND mark = {number}",
+            micros("occurred_at"),
+            quoted(tenant),
+            quoted(conversation)
+        )))
     }
 
     fn check(&mut self, transaction: &Transaction) {
@@ -119,7 +141,9 @@ impl<'a> Run<'a> {
         self.parts_are_kept_as_folding_from_the_start_leaves_them();
         self.quarantine_holds_what_cannot_be_metered();
         self.charges_follow_parts();
-        let flushes = |step: &Step| matches!(step, Step::Flush | Step::Sweep(_) | Step::Retry | Step::Define(_));
+        let flushes = |step: &Step| {
+            matches!(step, Step::Flush | Step::Sweep(_) | Step::Retry | Step::Define(_) | Step::Remap(..))
+        };
         self.the_ledger_can_be_replayed(!transaction.steps.iter().any(flushes));
         self.no_number_comes_back();
     }
