@@ -32,6 +32,7 @@ mod orders;
 mod own_times;
 mod owners;
 mod periods;
+mod products;
 mod progress;
 mod protocol;
 mod random_calls;
