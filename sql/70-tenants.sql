@@ -1,16 +1,17 @@
 -- What may tenants read? Their own rows, and no others.
 
 CREATE TABLE talkmeter.tenant_reader (
-    role regrole NOT NULL,
+    role oid NOT NULL,
     role_name name NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     granted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     granted_by name NOT NULL DEFAULT SESSION_USER,
-    PRIMARY KEY (tenant, role)
+    PRIMARY KEY (tenant, role_name)
 );
 REVOKE ALL ON talkmeter.tenant_reader FROM PUBLIC;
 COMMENT ON TABLE talkmeter.tenant_reader IS 'Which role reads the rows of which tenant; written by grant_tenant';
-COMMENT ON COLUMN talkmeter.tenant_reader.role IS 'The role; those that inherit from it read too';
+COMMENT ON COLUMN talkmeter.tenant_reader.role IS
+    'The number of the role, whose heirs read too; 0 if no role had the name when the row was restored';
 COMMENT ON COLUMN talkmeter.tenant_reader.role_name IS
     'The role''s name when it was granted: tells another role that has its number, as after a restore elsewhere';
 COMMENT ON COLUMN talkmeter.tenant_reader.tenant IS 'The merchant whose rows it reads';
@@ -18,7 +19,21 @@ COMMENT ON COLUMN talkmeter.tenant_reader.granted_at IS 'When it was granted';
 COMMENT ON COLUMN talkmeter.tenant_reader.granted_by IS 'Who granted it';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.tenant_reader', '');
 
-CREATE FUNCTION talkmeter.is_reader(role regrole, role_name name) RETURNS boolean
+CREATE FUNCTION talkmeter.number_reader() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+        BEGIN
+            NEW.role := COALESCE((SELECT r.oid FROM pg_roles AS r WHERE r.rolname = NEW.role_name), 0);
+            RETURN NEW;
+        END
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.number_reader() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.number_reader() IS
+    'Trigger of talkmeter.tenant_reader: a server into which it is restored has other numbers, and may not have the role';
+CREATE TRIGGER number_reader BEFORE INSERT ON talkmeter.tenant_reader
+    FOR EACH ROW EXECUTE FUNCTION talkmeter.number_reader();
+
+CREATE FUNCTION talkmeter.is_reader(role oid, role_name name) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     AS $$
         SELECT EXISTS (SELECT FROM pg_roles AS a WHERE a.oid = is_reader.role AND a.rolname = is_reader.role_name)
@@ -27,8 +42,8 @@ CREATE FUNCTION talkmeter.is_reader(role regrole, role_name name) RETURNS boolea
                 SELECT FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(p.proacl) AS granted
                 WHERE p.oid = 'talkmeter.own_tenants()'::regprocedure AND granted.grantee = is_reader.role)
     $$;
-REVOKE ALL ON FUNCTION talkmeter.is_reader(regrole, name) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.is_reader(regrole, name) IS
+REVOKE ALL ON FUNCTION talkmeter.is_reader(oid, name) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.is_reader(oid, name) IS
     'Whether a role that grant_tenant named is there, by number and name, and still has what was granted';
 
 CREATE FUNCTION talkmeter.create_roles(prefix text DEFAULT 'talkmeter', adopt boolean DEFAULT false) RETURNS SETOF text

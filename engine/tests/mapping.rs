@@ -167,6 +167,14 @@ fn an_ignored_row_is_nothing_to_the_meter_whatever_else_is_wrong_with_it() {
 }
 
 #[test]
+fn an_ignored_row_needs_no_keys_to_be_an_event_no_more() {
+    let mapping = mapping(json!({"kinds": [{"kind": "ignore"}]}));
+    for key in ["tenant_id", "conversation_id", "id", "created_at"] {
+        assert!(mapping.read(&row(&mapping, &[(key, Value::Null)]), NOW).has_keys(), "{key}");
+    }
+}
+
+#[test]
 fn an_ignored_row_is_read_with_its_keys_and_without_kinds_or_refusal() {
     let mapping = mapping(json!({"kinds": [{"kind": "ignore"}]}));
     let row = row(&mapping, &[("tenant_id", Value::Null)]);

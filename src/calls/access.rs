@@ -13,10 +13,10 @@ use serde_json::json;
 /// What was noted of a role that is gone, or from which all was taken back.
 const FORGET: &str = "
     DELETE FROM talkmeter.tenant_reader AS r
-    WHERE (r.role = $1::oid::regrole OR r.role_name = $2) AND NOT talkmeter.is_reader(r.role, r.role_name)";
+    WHERE (r.role = $1 OR r.role_name = $2) AND NOT talkmeter.is_reader(r.role, r.role_name)";
 
 const GRANT: &str = "
-    INSERT INTO talkmeter.tenant_reader (role, role_name, tenant) VALUES ($1::oid::regrole, $2, $3)
+    INSERT INTO talkmeter.tenant_reader (role, role_name, tenant) VALUES ($1, $2, $3)
     ON CONFLICT DO NOTHING";
 
 /// Lets a role read the rows of a tenant, and of no other, through the views `my_…`. A role may have several tenants.
@@ -52,7 +52,7 @@ pub fn forget_who_is_gone(connection: &Connection) {
     connection.run(FORGET_ALL, &[]);
 }
 
-const REVOKE: &str = "DELETE FROM talkmeter.tenant_reader AS r WHERE r.role = $1::oid::regrole AND r.tenant = $2";
+const REVOKE: &str = "DELETE FROM talkmeter.tenant_reader AS r WHERE r.role = $1 AND r.tenant = $2";
 
 /// Takes that back, and says whether there was anything to take back.
 #[pg_extern(sql = false)]

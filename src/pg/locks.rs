@@ -60,22 +60,28 @@ pub fn for_writing(tables: &[&CStr]) {
 }
 
 fn lock_tables(tables: &[&CStr], mode: u32) {
+    let schema = own_schema();
     for table in tables {
         // SAFETY: any oid may be locked.
-        unsafe { pg_sys::LockRelationOid(own_table(table), mode as i32) };
+        unsafe { pg_sys::LockRelationOid(own_table(table, schema), mode as i32) };
     }
 }
 
+fn own_schema() -> pg_sys::Oid {
+    // SAFETY: a look-up in the server's cache of the catalog by a name that lives for ever.
+    unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false) }
+}
+
 /// The oid of a table of ours.
-fn own_table(name: &CStr) -> pg_sys::Oid {
-    // SAFETY: look-ups in the server's cache of the catalog by names that live as long as the calls.
-    unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false)) }
+fn own_table(name: &CStr, schema: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a look-up in the server's cache of the catalog by a name that lives as long as the call.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) }
 }
 
 /// Locks a table of ours for writing, if that needs no waiting, and says whether it did.
 pub fn for_writing_at_once(table: &CStr) -> bool {
     // SAFETY: any oid may be locked.
-    unsafe { pg_sys::ConditionalLockRelationOid(own_table(table), pg_sys::RowExclusiveLock as i32) }
+    unsafe { pg_sys::ConditionalLockRelationOid(own_table(table, own_schema()), pg_sys::RowExclusiveLock as i32) }
 }
 
 /// Locks the tables that a ledger is in: before they are read by a work that may write them.

@@ -110,8 +110,10 @@ impl Row {
         loses(&self.readings(versions), &to.readings(versions))
     }
 
-    fn has_keys(&self, at: Time) -> bool {
-        self.tenant.is_some() && self.conversation.is_some() && matches!(at, Time::At(_))
+    /// Whether it has keys and a time, or needs none.
+    fn has_keys(&self, read: &Read) -> bool {
+        let has_all = self.tenant.is_some() && self.conversation.is_some() && matches!(read.at, Time::At(_));
+        has_all || read.reading == Reading::Nothing
     }
 
     /// An answer has a time of its own, a question with it that of the row.
@@ -298,6 +300,8 @@ pub struct Meter {
     sealed: BTreeSet<EventName>,
     /// Lines of quarantine whose rows are gone: they may stay until somebody retries.
     stale: BTreeSet<String>,
+    /// Rows without a time that another mapping refuses: nothing has read them again, so they may not be listed.
+    unread: BTreeSet<Name>,
     /// Sources that lost all their rows.
     truncated: BTreeSet<i32>,
     /// Events that were none by when their rows were deleted.
@@ -328,6 +332,7 @@ impl Meter {
             talks: BTreeMap::new(),
             sealed: BTreeSet::new(),
             stale: BTreeSet::new(),
+            unread: BTreeSet::new(),
             truncated: BTreeSet::new(),
             deleted: BTreeSet::new(),
         }
@@ -350,6 +355,9 @@ impl Meter {
     pub fn update(&mut self, name: &Name, to: Row) {
         let Some(row) = self.rows.remove(name) else { return };
         let (before, after) = (row.readings(&self.versions), to.readings(&self.versions));
+        if before != after || row.name() != to.name() {
+            self.unread.remove(name);
+        }
         self.turn(&row, &to, &before, &after);
         self.rows.insert(to.name(), to);
     }
@@ -358,7 +366,7 @@ impl Meter {
         for was in before {
             let (is, now) = counterpart(after, was.event);
             if is != Some(was) || row.name() != to.name() {
-                self.leave(row, was, if to.has_keys(now.at) { How::Remove } else { How::Delete });
+                self.leave(row, was, if to.has_keys(now) { How::Remove } else { How::Delete });
                 is.into_iter().for_each(|is| self.come(is));
             }
         }
@@ -377,6 +385,9 @@ impl Meter {
         let versions = self.versions.with(since, mapping);
         for row in self.rows.values().cloned().collect::<Vec<_>>() {
             let (before, after) = (row.readings(&self.versions), row.readings(&versions));
+            if !matches!(row.at, Time::At(_)) && before != after {
+                self.unread.insert(row.name());
+            }
             // No row was deleted, so none is known to be gone.
             let deleted = self.deleted.clone();
             self.turn(&row, &row, &before, &after);
@@ -399,6 +410,7 @@ impl Meter {
 
     fn lose(&mut self, name: &Name, how: How) {
         let Some(row) = self.rows.remove(name) else { return };
+        self.unread.remove(name);
         self.stale.extend(self.held(&row));
         let readings = row.readings(&self.versions);
         readings.iter().for_each(|read| self.leave(&row, read, how));
@@ -584,8 +596,11 @@ impl Meter {
     }
 
     /// The lines that quarantine must hold, and those that it may hold besides.
-    pub fn quarantine(&self) -> (Vec<String>, &BTreeSet<String>) {
-        let mut lines: Vec<String> = self.rows.values().flat_map(|row| self.held(row)).collect();
+    pub fn quarantine(&self) -> (Vec<String>, BTreeSet<String>) {
+        let (unread, read): (Vec<&Row>, Vec<&Row>) =
+            self.rows.values().partition(|row| self.unread.contains(&row.name()));
+        let mut lines: Vec<String> = read.into_iter().flat_map(|row| self.held(row)).collect();
+        let may_be: Vec<String> = unread.into_iter().flat_map(|row| self.held(row)).collect();
         for ((tenant, id), talk) in &self.talks {
             let unjudged = talk.unjudged.iter().filter(|place| order::is_mark(place));
             for (place, reason) in
@@ -596,7 +611,7 @@ impl Meter {
             }
         }
         lines.sort_unstable();
-        (lines, &self.stale)
+        (lines, self.stale.iter().cloned().chain(may_be).collect())
     }
 
     fn held(&self, row: &Row) -> Vec<String> {

@@ -180,8 +180,11 @@ impl Reading<'_> {
         self.kinds.contains(&Kind::AiReply)
     }
 
-    /// Whether its keys and its time are such as an event has (rule 3.5.11).
+    /// Whether its keys and its time are such as an event has, or do not matter (rules 2.4.8, 3.5.11).
     pub fn has_keys(&self) -> bool {
+        if self.ignored {
+            return true;
+        }
         let refused_for_other = matches!(self.refusal, None | Some(Refusal::NoKind | Refusal::Future));
         let needs_time = self.event.is_none() || !self.kinds.is_empty();
         refused_for_other && (self.at.is_some() || !needs_time) && self.too_long == [None; 3]

@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
             micros("occurred_at")
         ));
         let (mut wanted, stale) = self.meter.quarantine();
-        let mut stale: Vec<String> = stale.iter().cloned().collect();
+        let mut stale: Vec<String> = stale.into_iter().collect();
         // Before a part that has lost rows an event that waits for a policy waits for ever: both reasons are true.
         for ((tenant, id), _) in self.meter.keys().filter(|(_, lossy)| *lossy) {
             let key = format!("|{tenant}|{id}|");

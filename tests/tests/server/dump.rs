@@ -72,6 +72,7 @@ fn original() -> Database {
            SELECT talkmeter.detach('former');
            SELECT talkmeter.sweep()"#,
     );
+    attach_turns(&mut session);
     let tiers = "SELECT string_agg(DISTINCT tier, ' ' ORDER BY tier) FROM talkmeter.charges";
     assert_eq!(session.line(tiers), "included overage pack");
     assert_eq!(
@@ -87,10 +88,33 @@ fn original() -> Database {
         "charges WHERE reverses IS NOT NULL",
         "marked WHERE kind = 'close'",
         "marked WHERE kind = 'note'",
+        "mappings WHERE mapping::text ~ 'staff_reply'",
+        "source_gaps",
+        "parts WHERE conversation = '1/a%2Fb'",
     ] {
         assert!(!session.lines(&format!("SELECT 1 FROM talkmeter.{relation}")).is_empty(), "{relation}");
     }
     database
+}
+
+/// A table whose conversations and messages have two columns each as their keys, whose answers have times of their own,
+/// and that was detached for a while and mapped anew.
+fn attach_turns(session: &mut Session) {
+    let mapping = r#"{"tenant": "shop", "conversation": ["room", "topic"], "message_id": ["room", "n"],
+        "occurred_at": "asked_at", "kinds": [{"kind": ["customer_message", {"ai_reply": {"occurred_at": "heard_at"}}]}]}"#;
+    session.run(
+        "CREATE TABLE turns (room int, n int, shop text DEFAULT 'small', topic text, asked_at timestamptz DEFAULT now(),
+             heard_at timestamptz, PRIMARY KEY (room, n));
+         CREATE INDEX ON turns (room, topic)",
+    );
+    attach(session, "turns", "lutingenie", None, mapping);
+    session
+        .run("INSERT INTO turns VALUES (1, 1, DEFAULT, 'a/b', DEFAULT, now()), (1, 2, DEFAULT, 'a/b', DEFAULT, NULL)");
+    session.run("SELECT talkmeter.detach('turns'); INSERT INTO turns VALUES (2, 1)");
+    attach(session, "turns", "lutingenie", None, mapping);
+    let named = mapping.replace("\"ai_reply\"", "\"staff_reply\"");
+    session.run(&format!("SELECT talkmeter.remap('turns', '{named}', since => now()), pg_sleep(0.001)"));
+    session.run("INSERT INTO turns VALUES (1, 3, DEFAULT, 'a/b', DEFAULT, now())");
 }
 
 /// The time now, as a story may name it.
@@ -166,6 +190,12 @@ fn assert_brought_back(original: &Database, restored: &Database) {
     session.run("UPDATE tickets SET status = 'done' WHERE id = 'open in messages'");
     let end = "SELECT end_reason FROM talkmeter.parts WHERE conversation = 'open in messages'";
     assert_eq!(session.lines(end), ["close"]);
+    let turns = "SELECT concat_ws(' ', message_count, ai_replies, staff_replies) FROM talkmeter.parts
+         WHERE conversation = '1/a%2Fb'";
+    assert_eq!(session.lines(turns), ["5 1 1"]);
+    session.run("INSERT INTO turns VALUES (1, 4, DEFAULT, 'a/b', DEFAULT, now())");
+    session.run("UPDATE turns SET heard_at = asked_at WHERE n = 2");
+    assert_eq!(session.lines(turns), ["8 2 2"]);
     // What was detached stays so.
     let before = traces(&mut session);
     say(&mut session, "former", "small", "after", "now exchange");
@@ -465,6 +495,78 @@ fn a_dump_that_several_jobs_restore_brings_everything_back() {
         pg_restore(&restored, &["-j", jobs, from], &[]).expect("a restore without error");
         assert_brought_back(&original, &restored);
     }
+}
+
+// --- In pieces ---
+
+/// The problems that are told of tables, and not of what waits.
+const OF_TABLES: &str =
+    "SELECT problem, object FROM talkmeter.health() WHERE problem NOT IN ('posted_late', 'quarantine') ORDER BY 1, 2";
+
+#[test]
+fn a_table_or_a_schema_alone_lets_the_application_go_on_and_health_says_what_is_missing() {
+    let original = original();
+    let messages = ("messages", vec!["not_attached|public.messages"]);
+    let zebra = ("zebra.messages", vec!["not_attached|zebra.messages"]);
+    for (part, (table, problems)) in [(["-t", "messages"], messages), (["-n", "zebra"], zebra)] {
+        let restored = Database::fresh("restored");
+        let mut session = restored.connect();
+        session.run("CREATE SEQUENCE ids START 1000000");
+        psql(&restored, "", &dump(&original, &part)).expect("a restore without error");
+        say(&mut session, table, "small", "c", "now exchange");
+        session.run(&format!("UPDATE {table} SET kind = 'note'; DELETE FROM {table}"));
+        let told = session.lines(OF_TABLES);
+        problems.iter().for_each(|problem| assert!(told.iter().any(|told| told == problem), "{told:?}"));
+        assert_eq!(traces(&mut session), [""; 0]);
+        // It is attached by the same call as ever, and then is in order.
+        attach(&mut session, table, "lutingenie", None, &messages_mapping());
+        assert_eq!(session.lines(OF_TABLES), [""; 0]);
+        say(&mut session, table, "small", "c", "now exchange");
+        assert_eq!(session.lines("SELECT message_count FROM talkmeter.parts"), ["2"]);
+    }
+}
+
+#[test]
+fn a_schema_without_data_lets_the_application_go_on_and_health_says_what_is_missing() {
+    let original = original();
+    let restored = with_schema_of(&original);
+    let mut session = restored.connect();
+    for table in ["messages", "zebra.messages", "former"] {
+        say(&mut session, table, "small", "c", "now exchange");
+        session.run(&format!("UPDATE {table} SET kind = 'note'; DELETE FROM {table}"));
+    }
+    session.run("INSERT INTO turns (room, n) VALUES (1, 1); INSERT INTO tickets (id, status) VALUES ('c', 'done')");
+    let told = session.lines(OF_TABLES);
+    for table in ["public.messages", "public.tickets", "public.turns", "zebra.messages"] {
+        assert!(told.contains(&format!("not_attached|{table}")), "{table}: {told:?}");
+    }
+    assert!(!told.iter().any(|told| told.contains("former")), "{told:?}");
+    assert_eq!(traces(&mut session), [""; 0]);
+}
+
+#[test]
+fn a_server_that_has_none_of_the_roles_brings_back_the_same_bill() {
+    let original = original();
+    let mut session = original.connect();
+    let (owner, tenant) = (original.role("owner"), original.role("tenant"));
+    session.run(&format!(
+        "GRANT ALL ON SCHEMA public TO {owner}; ALTER TABLE messages OWNER TO {owner};
+         SELECT talkmeter.grant_tenant('{tenant}', 'small')"
+    ));
+    let all = dump(&original, &["-Fc"]);
+    let bill = "SELECT tenant, charge_id, conversation, part, amount FROM talkmeter.charges ORDER BY 1, 2";
+    let wanted = session.lines(bill);
+    drop((session, original));
+    let restored = Database::empty("restored");
+    let mut session = restored.connect();
+    assert_eq!(session.lines(&format!("SELECT FROM pg_roles WHERE rolname IN ('{owner}', '{tenant}')")), [""; 0]);
+    pg_restore(&restored, &["--no-owner", "--no-privileges"], &all).expect("a restore without error");
+    assert_same_rows(&session.lines(bill), &wanted);
+    assert_goes_on(&mut session, "messages", "open in messages");
+    // Who has no role here has no right here, and the sweep forgets it.
+    session.run("SELECT talkmeter.sweep()");
+    assert_eq!(session.lines(OF_TABLES), [""; 0]);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.tenant_reader"), [""; 0]);
 }
 
 // --- DROP EXTENSION ---
