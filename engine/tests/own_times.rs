@@ -1,5 +1,6 @@
 //! What does a row give whose events have times of their own (rule 2.4.11)?
 
+use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
 use talkmeter_engine::event::Kind;
@@ -113,6 +114,30 @@ fn a_row_all_of_whose_events_have_times_of_their_own_needs_none_itself() {
     assert_eq!(readings[0], (Some(0), vec![], None, None));
     assert_eq!(readings[1..2], own);
     assert_eq!(readings[2], (Some(2), vec![Kind::AiReply], Some(20), None));
+}
+
+/// What is in a column of a time.
+fn any_time() -> impl Strategy<Value = Value<'static>> {
+    prop_oneof![Just(Value::Null), Just(Value::Time(None)), (0..2 * NOW.0).prop_map(at),]
+}
+
+proptest! {
+    /// Each event is what it would be if its column were that of the row, whatever the others are.
+    #[test]
+    fn an_event_is_refused_and_placed_by_its_own_time_alone(created in any_time(), updated in any_time()) {
+        let cells = [("created_at", created), ("updated_at", updated)];
+        let readings = told(question_and_answer(), &cells);
+        let wanted = [("customer_message", "created_at"), ("ai_reply", "updated_at")];
+        for (reading, (kind, column)) in readings.iter().zip(wanted) {
+            let alone = json!({"occurred_at": column, "kinds": [{"kind": kind}]});
+            let alone = Mapping::check(&alone, &columns()).expect("a mapping");
+            let alone = Versions::of(alone, Instant::BEGINNING, Vec::new());
+            let row = row(&alone, &cells);
+            let wanted = alone.read(&row, NOW);
+            prop_assert_eq!(&reading.1, &wanted.kinds.to_vec());
+            prop_assert_eq!((reading.2, reading.3), (wanted.at.map(|at| at.0), wanted.refusal));
+        }
+    }
 }
 
 #[test]

@@ -119,6 +119,7 @@ mod tests {
     use super::*;
     use crate::event::Kind;
     use crate::mapping::{Class, Column};
+    use proptest::prelude::*;
     use serde_json::json;
     use std::borrow::Cow;
 
@@ -162,6 +163,25 @@ mod tests {
         assert_eq!(at(Some(20)), (1, None, vec![Kind::AiReply]));
         assert_eq!(at(Some(19)), (2, None, vec![Kind::Note]));
         assert_eq!(at(None), (0, Some(Refusal::NullKey), vec![Kind::CustomerMessage]));
+    }
+
+    proptest! {
+        /// Of any versions the one is in force whose since is the latest that is not after the row.
+        #[test]
+        fn the_latest_version_that_is_not_later_than_the_row_reads_it(
+            mut sinces in proptest::collection::btree_set(1..40_i64, 0..5),
+            newest in 40..50_i64,
+            at in 0..60_i64,
+        ) {
+            sinces.insert(0);
+            let note = || Some(mapping("created_at", "note"));
+            let earlier: Vec<_> = sinces.iter().rev().map(|since| (Instant(*since), note())).collect();
+            let slots = vec![Some(at); earlier.len() + 1];
+            let versions = Versions::of(mapping("created_at", "ai_reply"), Instant(newest), earlier);
+            let later = sinces.iter().filter(|since| **since > at).count();
+            let wanted = if at >= newest { 0 } else { 1 + later };
+            prop_assert_eq!(read(&versions, &slots).0, wanted);
+        }
     }
 
     #[test]
