@@ -578,10 +578,10 @@ fn preview(source: pg_sys::Oid, relation: &Relation, mapping: &Mapping, columns:
     counted(counts).into_iter().chain(shown.into_iter().rev().flatten()).collect()
 }
 
-/// Whether a row is of a kind; of those that are not, whether another rule would help is seen first.
+/// Whether all of a row can be metered; of those of which it cannot, whether another rule would help is seen first.
 fn is_kind(readings: &Readings) -> (bool, bool) {
-    let refusal = readings.row.refusal;
-    (refusal.is_none(), refusal != Some(Refusal::NoKind))
+    let refused = readings.iter().any(|reading| reading.refusal.is_some());
+    (!refused, readings.row.refusal != Some(Refusal::NoKind))
 }
 
 /// A line for each of what rows are, the most frequent first of those that can be metered.

@@ -362,7 +362,11 @@ fn rows_again(source: &Source, entries: Vec<&Waiting>, latest: Instant, refused:
         let readings = mapping.readings(row, latest);
         let Some(reading) = readings.of(waiting.entry.row.event) else {
             found[index] = true;
-            return left.push(waiting.id);
+            // What else it would be is not known while the version of its time cannot be read.
+            if readings.row.refusal != Some(Refusal::MappingBroken) {
+                left.push(waiting.id);
+            }
+            return;
         };
         // A message id may be that of several rows, in partitions.
         if waiting.entry.row.at.is_some_and(|at| reading.at != Some(at)) {

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::versions::Versions;
-use talkmeter_engine::mapping::{Reading, Value};
+use talkmeter_engine::mapping::{Reading, Readings, Value};
 use talkmeter_engine::order::OrderKey;
 
 /// # Safety
@@ -188,8 +188,20 @@ fn note_change(source: &Source, mapping: &Versions, old: &[Value], new: &[Value]
     for was in before.iter() {
         note_change_of_event(source, was, after.of(was.event), &after.row);
     }
+    if before.row != after.row {
+        note_unchanged(source, &before, &after);
+    }
     for is in after.own.iter().filter(|is| before.of(is.event).is_none()) {
         note_event(source, is);
+    }
+}
+
+/// Notes that the events that have times of their own, and are what they were, are looked at again: the row may have
+/// been held as a whole, and is no more.
+fn note_unchanged(source: &Source, before: &Readings, after: &Readings) {
+    let same = after.own.iter().filter(|is| before.of(is.event) == Some(is) && entry(source, is).is_none());
+    if settings::ENABLED.get() {
+        same.for_each(|is| push(source, is, Operation::Touch));
     }
 }
 

@@ -159,7 +159,8 @@ fn changed(
                 return;
             }
             tell(&mut tally, remapped, Some(&was), &now, first + conversation);
-            if was != now && ingest::entry(before, &was.row).is_none() {
+            let was_held_whole = was.row.event.is_none() && ingest::entry(before, &was.row).is_some();
+            if was != now && !was_held_whole {
                 changed.extend(changed_events(remapped, &was, &now));
             }
         })?;
@@ -208,7 +209,7 @@ pub fn whole(source: &Source) -> Result<Vec<Entry>, Unreadable> {
     Ok(refused)
 }
 
-/// What becomes of the events of a row that was no entry as a whole, those in quarantine left out.
+/// What becomes of the events of a row that was not held as a whole, those in quarantine left out.
 fn changed_events<'a>(
     remapped: &'a Remapped,
     was: &'a Readings,

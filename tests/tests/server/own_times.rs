@@ -8,21 +8,21 @@ const MAPPING: &str = r#"{"kinds": [
     {"when": {"what": "question"}, "kind": "customer_message"},
     {"when": {"what": "both"}, "kind": ["customer_message", {"ai_reply": {"occurred_at": "updated_at"}}]}]}"#;
 
-/// A table whose rows hold a question and its answer, attached by this mapping.
-fn attached_by(mapping: &str) -> (Database, Session) {
+/// A table whose rows hold a question and its answer, with one column more, attached by this mapping.
+fn attached_by(more: &str, mapping: &str) -> (Database, Session) {
     let database = Database::fresh("own_times");
     let mut session = database.connect();
-    session.run(
+    session.run(&format!(
         "CREATE TABLE m (id bigint PRIMARY KEY, tenant_id text DEFAULT 'acme', conversation_id text DEFAULT 'c',
-             what text DEFAULT 'both', created_at timestamptz, updated_at timestamptz);
-         CREATE INDEX ON m (tenant_id, conversation_id)",
-    );
+             what text DEFAULT 'both', created_at timestamptz, updated_at timestamptz, {more});
+         CREATE INDEX ON m (tenant_id, conversation_id)"
+    ));
     attach(&mut session, "m", "lutingenie", PLAN, mapping);
     (database, session)
 }
 
 fn attached() -> (Database, Session) {
-    attached_by(MAPPING)
+    attached_by("note text", MAPPING)
 }
 
 /// A row of a question and an answer; their times as SQL writes them.
@@ -167,7 +167,7 @@ fn rows_that_came_while_disabled_give_both_events_when_they_are_retried() {
 #[test]
 fn a_table_that_took_both_for_one_moment_is_mapped_anew() {
     let one = MAPPING.replace(r#"{"ai_reply": {"occurred_at": "updated_at"}}"#, r#""ai_reply""#);
-    let (_database, mut session) = attached_by(&one);
+    let (_database, mut session) = attached_by("note text", &one);
     insert(&mut session, 1, "10:00", "10:02");
     insert(&mut session, 2, "10:10", "");
     assert_eq!(parts(&mut session), ["10:00 10:10 10:00 4 2"]);
@@ -216,4 +216,50 @@ fn explain_tells_each_event_at_its_time_and_what_waits() {
         "2 in quarantine",
     ];
     assert_eq!(told, wanted);
+}
+
+#[test]
+fn a_row_that_waits_as_a_whole_gives_all_its_events_when_only_its_own_time_changes() {
+    let mapping = r#"{"kinds": [{"kind": [{"customer_message": {"occurred_at": "created_at"}}, {"ai_reply": {"occurred_at":
+        "updated_at"}}]}], "occurred_at": "seen_at"}"#;
+    let (_database, mut session) = attached_by("seen_at timestamptz", mapping);
+    session.run("SET talkmeter.enabled = off");
+    insert(&mut session, 1, "10:00", "10:02");
+    session.run(&format!("UPDATE m SET seen_at = {}; RESET talkmeter.enabled", at("10:00")));
+    assert_eq!(held(&mut session), ["1 disabled"]);
+    session.run(&format!("UPDATE m SET seen_at = {}", at("10:03")));
+    assert_eq!(held(&mut session), NOTHING);
+    assert_eq!(parts(&mut session), ["10:00 10:02 10:02 2 1"]);
+    is_sound(&mut session);
+}
+
+#[test]
+fn a_mapping_that_is_replaced_reads_a_row_without_a_time_whose_answer_was_metered() {
+    let (_database, mut session) = attached();
+    session.run(&format!("INSERT INTO m (id, what, created_at) VALUES (1, 'question', {})", at("10:00")));
+    insert(&mut session, 2, "", "10:02");
+    assert_eq!(parts(&mut session), ["10:00 10:02 10:02 2 1"]);
+    let asks = MAPPING.replace(
+        r#"["customer_message", {"ai_reply": {"occurred_at": "updated_at"}}]"#,
+        r#"{"customer_message": {"occurred_at": "updated_at"}}"#,
+    );
+    session.run(&format!("SELECT talkmeter.remap('m', $${asks}$$, since => '2026-01-01')"));
+    assert_eq!(held(&mut session), NOTHING);
+    assert_eq!(parts(&mut session), ["10:00 10:02 - 2 0"]);
+    is_sound(&mut session);
+}
+
+#[test]
+fn an_event_that_waits_stays_while_the_version_of_its_time_cannot_be_read() {
+    let (_database, mut session) = attached();
+    insert(&mut session, 1, "10:00", "");
+    let one = MAPPING.replace(r#"{"ai_reply": {"occurred_at": "updated_at"}}"#, r#""ai_reply""#);
+    session.run(&format!("SELECT talkmeter.remap('m', $${one}$$, since => '2026-03-02')"));
+    session.run("ALTER TABLE m ALTER updated_at TYPE text; SELECT talkmeter.retry_quarantine()");
+    assert_eq!(held(&mut session), ["1 null_key"]);
+    session.run("ALTER TABLE m ALTER updated_at TYPE timestamptz USING updated_at::timestamptz");
+    session.run(&format!("UPDATE m SET updated_at = {}", at("10:02")));
+    assert_eq!(held(&mut session), NOTHING);
+    assert_eq!(parts(&mut session), ["10:00 10:02 10:02 2 1"]);
+    is_sound(&mut session);
 }
