@@ -99,10 +99,10 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
         || standing(connection, tenant, id),
         heed_cancel,
     );
-    // A row leaves quarantine when none of its events waits any more.
-    let still: HashSet<RowId> = after.unjudged.iter().map(|place| row(place)).collect();
+    // The events that have the time of their row leave quarantine together, when none of them waits any more.
+    let still: HashSet<EventId> = after.unjudged.iter().map(|place| event(place)).collect();
     let mut waited: Vec<&Vec<u8>> =
-        log.unjudged.iter().filter(|place| **place >= start.place && !still.contains(&row(place))).collect();
+        log.unjudged.iter().filter(|place| **place >= start.place && !still.contains(&event(place))).collect();
     waited.sort_unstable();
     let (judged, waiting): (Vec<_>, Vec<_>) =
         waited.into_iter().partition(|place| Some(order::time_of(place)) > after.sealed_until);
@@ -128,12 +128,12 @@ pub fn unjudged(tenant: &str, conversation: &str, place: &[u8]) -> Entry {
     Entry::of(tenant, conversation, &order::key(place), "unknown_policy", detail.to_owned())
 }
 
-/// The source and the id of a row, or of a mark.
-type RowId = (i32, Option<MessageId>);
+/// The source and the id of a row, or of a mark, and which event of it.
+type EventId = (i32, Option<MessageId>, u16);
 
-fn row(place: &[u8]) -> RowId {
+fn event(place: &[u8]) -> EventId {
     let place = order::key(place);
-    (place.source(), place.message())
+    (place.source(), place.message(), place.event())
 }
 
 fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Option<Vec<u8>>) {

@@ -698,8 +698,7 @@ impl<'a> Generator<'a> {
 
     fn kind(&mut self, source: i32) -> &'static str {
         match weighted(self.random, &KINDS) {
-            // Where a policy comes late, which of the two events still waits for it is not told right yet.
-            "answered" if source == 1 || self.setup.custom[0].0 > Instant::BEGINNING => "exchange",
+            "answered" if source == 1 => "exchange",
             kind => kind,
         }
     }
