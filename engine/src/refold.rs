@@ -196,16 +196,21 @@ pub fn refold(
         after.sealed_until = Some(part.last_activity_at);
         let sealed = |placed: &&Placed| changes.is_other(&placed.place) && placed.event.at <= part.last_activity_at;
         after.sealed = log.iter().filter(sealed).map(|placed| placed.place.clone()).collect();
-        after.unjudged = still_unjudged(before, last, &log, changes, |placed, previous| {
+        let next = before.parts.get(last + 1).map(|next| &next.first_event);
+        // At that very instant only what the next part counted comes after: another place may be that of a row which
+        // this part counted, and whose id is another since.
+        let is_after = |placed: &Placed| {
+            placed.event.at > part.last_activity_at
+                || (!changes.is_other(&placed.place) && next.is_some_and(|next| placed.place >= *next))
+        };
+        let kept_out = log.iter().filter(|placed| !is_after(placed) && !changes.is_other(&placed.place));
+        after.unjudged = still_unjudged(before, last, kept_out, |placed, previous| {
             pulse();
             opener(placed, previous)
         });
         state.open = reopened(part, &mut log, changes);
         kept = if state.open.is_some() { last } else { last + 1 };
-        log.retain(|placed| {
-            placed.event.at > part.last_activity_at
-                || (placed.place > part.last_event && !changes.is_other(&placed.place))
-        });
+        log.retain(is_after);
     }
     let mut effects = Vec::new();
     let previous = before.parts[..kept].last().or(before.previous).map(Part::opening);
@@ -237,18 +242,15 @@ pub fn refold(
 
 /// Of the events before a sealed part's last activity, which are not folded again, those that no part counted because
 /// no policy is known for them.
-fn still_unjudged(
+fn still_unjudged<'a>(
     before: &Before,
     last: usize,
-    log: &[Placed],
-    changes: &Changes,
+    kept_out: impl Iterator<Item = &'a Placed>,
     mut opener: impl FnMut(&Placed, Option<&Opening>) -> Opener,
 ) -> Vec<Vec<u8>> {
     let parts = &before.parts[..=last];
-    let until = &parts[last].last_event;
-    let kept = log.iter().filter(|placed| placed.place <= *until && !changes.is_other(&placed.place));
     let mut unjudged = Vec::new();
-    for placed in kept {
+    for placed in kept_out {
         let begun = parts.partition_point(|part| part.first_event <= placed.place);
         let latest = parts[..begun].last();
         if latest.is_some_and(|part| placed.place <= part.last_event) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use store::{Change, Outcome, Store, Terms, mark};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::order::OrderKey;
+use talkmeter_engine::order::{MessageId, OrderKey, Position, Rank};
 use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::{Before, Changes, Placed, Restart, refold, restart};
@@ -404,6 +404,34 @@ fn a_part_closed_at_its_last_activity_takes_nothing_more_when_its_rows_are_lost(
     let before = store.parts.clone();
     let outcome = come(&mut store, [staff(10), note(11)]);
     assert_eq!((outcome.sealed, &store.parts), (places([staff(10)]), &before));
+}
+
+/// Gives every row another id, as a rewrite of the table does that nobody notes.
+fn rewrite(store: &mut Store, id: fn(Kind) -> MessageId) {
+    for placed in &mut store.log {
+        let rank = Rank { sequence: None, message: &id(placed.event.kind), first: placed.event.kind };
+        placed.place = OrderKey::row(placed.event.at, 1, &rank, Position::of_row(0)).as_bytes().to_vec();
+    }
+    store.log.sort_by(|a, b| a.place.cmp(&b.place));
+}
+
+#[test]
+fn rows_that_have_other_ids_now_are_no_second_part() {
+    let ids: [fn(Kind) -> MessageId; 3] = [
+        |kind| MessageId::Text(format!("row {}", kind as i64)),
+        |kind| MessageId::Integer(kind as i64 - 100),
+        |kind| MessageId::Integer(kind as i64 + 100),
+    ];
+    for (id, ends_at) in ids.iter().flat_map(|id| [(id, 0), (id, MINUTE)]) {
+        let mut store = talked(&lutingenie(), [customer(0), ai(0), close(ends_at), customer(9 * HOUR), ai(9 * HOUR)]);
+        let before = store.clone();
+        rewrite(&mut store, *id);
+        let touched: Vec<Change> = store.log.iter().map(|placed| Change::Touch(placed.place.clone())).collect();
+        store.commit(&touched);
+        assert_eq!((&store.parts, &store.ledger), (&before.parts, &before.ledger), "closed at {ends_at}");
+        let outcome = come(&mut store, [note(-1)]);
+        assert_eq!((outcome.sealed, &store.parts), (places([note(-1)]), &before.parts), "closed at {ends_at}");
+    }
 }
 
 #[test]

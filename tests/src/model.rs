@@ -647,7 +647,12 @@ impl Talk {
             How::Add | How::Touch => false,
         };
         self.lossy |= noted.iter().any(lost);
-        let later = |noted: &Noted| noted.how == How::Add && noted.event.place > self.last_event;
+        // What a truncated table held before is not looked at while the rest comes in order.
+        let later = |Noted { how, event: Placed { place, .. } }: &Noted| match how {
+            How::Add => *place > self.last_event && !gone.sources.contains(&order::source_of(place)),
+            How::Lose => true,
+            How::Remove | How::Delete | How::Touch => false,
+        };
         if noted.iter().all(later) {
             let first = log.partition_point(|placed| placed.place <= self.last_event);
             self.go_on(terms, key, &log[first..]);

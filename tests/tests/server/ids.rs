@@ -570,6 +570,38 @@ fn an_id_of_another_type_is_listed_as_text_and_its_row_is_metered_when_the_type_
 }
 
 #[test]
+fn rows_that_were_given_ids_of_another_kind_are_not_charged_again_when_another_mapping_reads_them() {
+    let (_database, mut session) = attached(
+        "id bigint PRIMARY KEY, tenant_id text, conversation_id text, created_at timestamptz",
+        r#"{"kinds": [{"kind": ["customer_message", "ai_reply", "close"]}]}"#,
+    );
+    session.run(
+        "INSERT INTO messages
+         SELECT number, 'acme', 'c' || number % 3, '2026-03-01 10:00+00'::timestamptz + number * interval '1 hour'
+         FROM generate_series(1, 9) AS number",
+    );
+    let bill = "SELECT count(*), count(DISTINCT (conversation, part)), sum(amount) FROM talkmeter.charges";
+    let before = session.line(bill);
+    assert!(before.starts_with("9|9|"), "{before}");
+    session.run(
+        "ALTER TABLE messages ALTER id TYPE uuid USING lpad(id::text, 32, '0')::uuid;
+         SELECT FROM talkmeter.remap('messages', '{\"kinds\": [{\"kind\": [\"customer_message\", \"ai_reply\", \"close\"]}]}',
+             since => '2026-03-01')",
+    );
+    assert_eq!((session.line(bill), quarantined(&mut session)), (before, vec![]));
+    // One that comes late finds parts whose rows are gone.
+    let come = "INSERT INTO messages VALUES (gen_random_uuid(), 'acme', 'c1', '2026-03-01 12:30+00'),
+                    (gen_random_uuid(), 'acme', 'c1', '2026-03-01 23:30+00')";
+    session.run(come);
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.charges"), "10");
+    assert_eq!(
+        session.lines("SELECT occurred_at, reason FROM talkmeter.quarantine"),
+        ["2026-03-01 12:30:00+00|sealed"]
+    );
+    assert_eq!(session.lines("SELECT problem FROM talkmeter.verify()"), [""; 0]);
+}
+
+#[test]
 fn a_row_that_came_while_metering_was_off_and_its_id_was_of_another_type_is_metered_too() {
     let (_database, mut session) = metered("lutingenie");
     tell(&mut session, "acme", "first", "10:00 exchange");
