@@ -80,7 +80,10 @@ CREATE FUNCTION talkmeter.verify()
                     OR p.last_activity_at < p.started_at OR p.ended_at < p.last_activity_at
                     OR p.first_event > p.last_event OR p.event_count < p.message_count
                     OR p.message_count < p.ai_replies::float8 + p.staff_replies OR p.turn_count > p.ai_replies
-                    OR (p.ai_replies = 0) <> (p.first_ai_reply_at IS NULL) AS is_impossible
+                    OR (p.ai_replies = 0) <> (p.first_ai_reply_at IS NULL)
+                    OR p.part < 1 OR (p.ended_at IS NULL) <> (p.end_reason IS NULL)
+                    OR (p.charged_at IS NOT NULL AND p.not_billable_because IS NOT NULL)
+                    OR p.timed <> (p.due_at IS NOT NULL) AS is_impossible
             FROM talkmeter.part AS p
             LEFT JOIN talkmeter.policy AS v ON v.name = p.policy AND v.version = p.policy_version
         ), doubtful AS MATERIALIZED (
@@ -149,7 +152,7 @@ CREATE FUNCTION talkmeter.verify()
         ) AS a ON a.tenant = n.tenant AND a.what = n.what
         WHERE n.rows IS NULL OR n.first <> 1 OR n.last <> n.rows OR a.last IS DISTINCT FROM n.last
         UNION ALL
-        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 0, 22, 'checks') AS shown WHERE NOT shown
+        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 0, 26, 'checks') AS shown WHERE NOT shown
         UNION ALL
         SELECT 'reversal_is_no_mirror', r.tenant, format('charge %s', r.charge_id),
             CASE WHEN r.is_missing THEN format('It takes back charge %s, which is not there.', r.reverses)
@@ -165,6 +168,9 @@ CREATE FUNCTION talkmeter.verify()
                 b.reverses IS NULL AND (b.currency <> p.currency
                     OR b.amount <> CASE WHEN b.tier = 'overage' THEN p.overage_rate ELSE 0 END) AS is_of_other_rate,
                 b.charged_at < b.period_start OR b.charged_at >= b.period_end AS is_outside,
+                b.tier NOT IN ('included', 'pack', 'overage') OR (b.tier = 'pack') <> (b.pack_id IS NOT NULL)
+                    OR (b.reverses IS NULL) <> (b.reason IS NULL) OR b.reason NOT IN ('refold', 'credit')
+                    OR (b.cause_at IS NOT NULL AND b.reason IS DISTINCT FROM 'refold') AS is_impossible,
                 o.last_charge_id < b.charge_id AS is_frozen,
                 (b.posted_period_start, b.posted_period_end) <> (b.period_start, b.period_end)
                     AND (own.last_charge_id < b.charge_id) IS NOT TRUE AS is_elsewhere
@@ -195,6 +201,8 @@ CREATE FUNCTION talkmeter.verify()
                     c.amount, c.currency, c.plan, c.overage_rate, c.plan_currency)),
                 (c.is_outside, 'charge_outside_its_period', format('Its instant %s is not in the period from %s to %s.',
                     c.charged_at, c.period_start, c.period_end)),
+                (c.is_impossible, 'charge_is_impossible',
+                    'Its tier, its pack, what it takes back or why: they are not of one charge.'),
                 (c.is_frozen, 'posted_after_finalization',
                     format('It is on the statement of the period from %s, which was finalized before.', c.posted_period_start)),
                 (c.is_elsewhere, 'posted_elsewhere', format(
@@ -202,7 +210,7 @@ CREATE FUNCTION talkmeter.verify()
                     c.posted_period_start, c.period_start))
         ) AS w (is_so, problem, detail)
         WHERE w.is_so AND (c.is_of_no_plan OR c.is_of_no_policy OR c.is_of_other_plan OR c.is_of_other_rate OR c.is_outside
-            OR c.is_frozen OR c.is_elsewhere)
+            OR c.is_impossible OR c.is_frozen OR c.is_elsewhere)
         UNION ALL
         SELECT 'posted_in_no_period', c.tenant, format('charge %s', c.charge_id),
             format('No statement lists the period from %s to %s.', c.posted_period_start, c.posted_period_end)
@@ -306,6 +314,17 @@ CREATE FUNCTION talkmeter.verify()
         ) AS w (is_so, problem, detail)
         WHERE w.is_so AND (p.overlaps OR p.is_unknown)
         UNION ALL
+        SELECT 'conversation_is_impossible', c.tenant, format('conversation %s', c.conversation),
+            format('It has counted %s parts and %s marks.', c.highest_part, c.last_mark)
+        FROM talkmeter.conversation AS c
+        WHERE c.highest_part < 0 OR c.last_mark < 0
+        UNION ALL
+        SELECT 'mark_is_impossible', m.tenant, format('mark %s of %s', m.mark, m.conversation),
+            format('Its kind is %s.', m.kind)
+        FROM talkmeter.marked AS m
+        WHERE m.mark < 1 OR m.kind NOT IN ('note', 'system_message', 'error', 'close', 'resolve', 'escalate', 'new_topic',
+            'reopen')
+        UNION ALL
         SELECT 'mark_number_is_unknown', m.tenant, format('mark %s of %s', max(m.mark), m.conversation),
             'Its conversation has not counted so far.'
         FROM talkmeter.marked AS m
@@ -339,7 +358,13 @@ CREATE FUNCTION talkmeter.verify()
         -- Two subscriptions with other anchor days make months of their own.
         WHERE (SELECT count(DISTINCT s.anchor_day) FROM talkmeter.subscription AS s WHERE s.tenant = p.tenant) = 1
         UNION ALL
-        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 8, 22, 'checks') AS shown WHERE NOT shown
+        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 10, 26, 'checks') AS shown WHERE NOT shown
+        UNION ALL
+        SELECT 'period_is_impossible', p.tenant, format('period from %s to %s', p.period_start, p.period_end),
+            'It ends before it begins, or is finalized in part.'
+        FROM talkmeter.period AS p
+        WHERE p.period_start >= p.period_end OR num_nonnulls(p.finalized_at, p.finalized_by, p.finalization,
+            p.last_charge_id, p.last_subscription_id, p.last_pack_id, p.digest) NOT IN (0, 7)
         UNION ALL
         SELECT 'finalized_before_its_end', p.tenant, format('period from %s to %s', p.period_start, p.period_end),
             format('It was finalized at %s.', p.finalized_at)
@@ -408,7 +433,7 @@ CREATE FUNCTION talkmeter.verify()
         WHERE (SELECT COALESCE(array_agg(k ORDER BY k COLLATE "C"), '{}') FROM unnest(p.alerted) AS k)
             <> COALESCE(a.kinds, '{}')
         UNION ALL
-        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 16, 22, 'checks') AS shown WHERE NOT shown
+        SELECT NULL, NULL, NULL, NULL FROM talkmeter.show_progress('verify', 20, 26, 'checks') AS shown WHERE NOT shown
         UNION ALL
         SELECT 'alert_of_nothing', a.tenant, format('alert %s of the period from %s', a.kind, a.period_start),
             CASE WHEN a.day = '-infinity' THEN 'There is no such period.'

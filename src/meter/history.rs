@@ -6,7 +6,7 @@ use crate::catalog::reading::{self, Patience, Unreadable};
 use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Layout, Source};
 use crate::pg::clock::Timestamp;
-use crate::pg::error::failure;
+use crate::pg::error::{damaged, failure};
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, over_rows};
@@ -312,7 +312,8 @@ fn marks(connection: &Connection, wanted: &[(usize, &WantedEvents)]) -> Vec<Foun
         heed_cancel();
         let conversation = wanted[row.ordinal()].0;
         let number = row.value();
-        let kind = Kind::named(&row.value::<String>()).expect("checked by the table");
+        let kind =
+            Kind::named(&row.value::<String>()).unwrap_or_else(|| damaged("a mark is of no known kind".to_owned()));
         let at = row.value::<Timestamp>().bound();
         let event = Event { at, kind, excluded: false };
         Found { conversation, place: OrderKey::mark(at, kind, number), event, because: None }

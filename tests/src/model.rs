@@ -434,6 +434,7 @@ impl Meter {
         let was_sealed = self.sealed.remove(&name);
         match &was.reading {
             // What was refused was no event, so nothing goes.
+            Reading::Events(..) if was_sealed && how == How::Lose => {}
             Reading::Events(key, events) => self.note(key, events.clone(), if was_sealed { How::Touch } else { how }),
             Reading::Refused(_) if how == How::Delete => drop(self.deleted.insert(name)),
             _ => {}

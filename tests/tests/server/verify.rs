@@ -298,6 +298,7 @@ fn damage_to_what_was_taken_back_is_named() {
             "a reversal is a charge",
             "UPDATE talkmeter.charge SET reverses = NULL, reason = NULL WHERE tenant = 'acme' AND charge_id = 17",
             &[
+                "charge_is_impossible|acme|charge 17",
                 "charge_without_part|acme|charge 11",
                 "charge_without_part|acme|charge 17",
                 "days_differ_from_charges|acme|day 2026-03-10",
@@ -381,6 +382,44 @@ fn damage_to_parts_is_named() {
             "a part has more replies than messages",
             "UPDATE talkmeter.part SET ai_replies = 7 WHERE tenant = 'acme' AND conversation = 'm1'",
             &["part_is_impossible|acme|part 1 of m1"],
+        ),
+        (
+            "a part is billable and is not",
+            "UPDATE talkmeter.part SET not_billable_because = 'excluded' WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["part_is_impossible|acme|part 1 of m1"],
+        ),
+        (
+            "a part has ended for no reason",
+            "UPDATE talkmeter.part SET end_reason = NULL WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["part_is_impossible|acme|part 1 of m1"],
+        ),
+        (
+            "time will end a part, and nobody knows when",
+            "UPDATE talkmeter.part SET timed = true, due_at = NULL WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["part_is_impossible|acme|part 1 of m1"],
+        ),
+        (
+            "a conversation has counted fewer than no marks",
+            "UPDATE talkmeter.conversation SET last_mark = -1 WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["conversation_is_impossible|acme|conversation m1"],
+        ),
+        (
+            "a mark is of no kind",
+            "UPDATE talkmeter.marked SET kind = 'sigh' WHERE tenant = 'acme' AND conversation = 'parts'",
+            &["mark_is_impossible|acme|mark 1 of parts"],
+        ),
+        (
+            "a charge is for a reason although it takes nothing back",
+            "UPDATE talkmeter.charge SET reason = 'credit' WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["charge_is_impossible|acme|charge 10"],
+        ),
+        (
+            "a period is finalized by nobody",
+            "UPDATE talkmeter.period SET finalized_by = NULL WHERE tenant = 'acme' AND finalized_at IS NOT NULL",
+            &[
+                "evidence_differs|acme|period from 2026-02-01 00:00:00+00 to 2026-03-01 00:00:00+00",
+                "period_is_impossible|acme|period from 2026-02-01 00:00:00+00 to 2026-03-01 00:00:00+00",
+            ],
         ),
         (
             "a part that has ended was never judged",
