@@ -358,15 +358,16 @@ impl Meter {
         if before != after || row.name() != to.name() {
             self.unread.remove(name);
         }
-        self.turn(&row, &to, &before, &after);
+        self.turn(&row, &to, &before, &after, How::Touch);
         self.rows.insert(to.name(), to);
     }
 
-    fn turn(&mut self, row: &Row, to: &Row, before: &[Read], after: &[Read]) {
+    /// `sealed` is what happens where an event was that came too late.
+    fn turn(&mut self, row: &Row, to: &Row, before: &[Read], after: &[Read], sealed: How) {
         for was in before {
             let (is, now) = counterpart(after, was.event);
             if is != Some(was) || row.name() != to.name() {
-                self.leave(row, was, if to.has_keys(now) { How::Remove } else { How::Delete });
+                self.leave(row, was, if to.has_keys(now) { How::Remove } else { How::Delete }, sealed);
                 is.into_iter().for_each(|is| self.come(is));
             }
         }
@@ -390,7 +391,7 @@ impl Meter {
             }
             // No row was deleted, so none is known to be gone.
             let deleted = self.deleted.clone();
-            self.turn(&row, &row, &before, &after);
+            self.turn(&row, &row, &before, &after, How::Lose);
             self.deleted = deleted;
         }
         self.versions = versions;
@@ -413,7 +414,8 @@ impl Meter {
         self.unread.remove(name);
         self.stale.extend(self.held(&row));
         let readings = row.readings(&self.versions);
-        readings.iter().for_each(|read| self.leave(&row, read, how));
+        let sealed = if how == How::Lose { How::Lose } else { How::Touch };
+        readings.iter().for_each(|read| self.leave(&row, read, how, sealed));
     }
 
     /// `moment` tells between which instants a mark of the moment was made that was stored with this time.
@@ -429,13 +431,13 @@ impl Meter {
         })
     }
 
-    fn leave(&mut self, row: &Row, was: &Read, how: How) {
+    fn leave(&mut self, row: &Row, was: &Read, how: How, sealed: How) {
         let name = (row.name(), was.event);
         let was_sealed = self.sealed.remove(&name);
         match &was.reading {
             // What was refused was no event, so nothing goes.
-            Reading::Events(..) if was_sealed && how == How::Lose => {}
-            Reading::Events(key, events) => self.note(key, events.clone(), if was_sealed { How::Touch } else { how }),
+            Reading::Events(..) if was_sealed && sealed == How::Lose => {}
+            Reading::Events(key, events) => self.note(key, events.clone(), if was_sealed { sealed } else { how }),
             Reading::Refused(_) if how == How::Delete => drop(self.deleted.insert(name)),
             _ => {}
         }
