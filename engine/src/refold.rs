@@ -122,25 +122,30 @@ impl Restart {
     }
 }
 
-/// Where to begin again after a change at `earliest`: at the start of the part that it may concern, or at the change
-/// itself if no part was open there. `parts` are in the order of time; older ones may be left out if at least one of
-/// them begins before `earliest`.
+/// Where to begin again after a change at `earliest`: at the start of the first part that it may concern, or at the
+/// change itself if no part was open there. A part that was active at that very instant is concerned even if it was over:
+/// if it has lost rows, the change may come too late for it (rule 3.5.15). `parts` are in the order of time; older ones
+/// may be left out if at least one of them begins before the instant of `earliest`.
 pub fn restart(parts: &[Part], earliest: &[u8]) -> Restart {
-    let after = parts.partition_point(|part| part.first_event.as_slice() < earliest);
-    match parts[..after].last() {
-        Some(part) if !is_over(part, earliest) => Restart { part: after - 1, place: part.first_event.clone() },
-        _ => Restart { part: after, place: earliest.to_vec() },
-    }
+    let instant = OrderKey::floor(order::time_of(earliest));
+    let after = parts.partition_point(|part| part.first_event.as_slice() < instant.as_slice());
+    let is_concerned = parts[..after].last().is_some_and(|part| !is_over(part, earliest));
+    let part = if is_concerned { after - 1 } else { after };
+    let first = parts.get(part).map(|part| part.first_event.as_slice()).filter(|first| *first < earliest);
+    Restart { part, place: first.unwrap_or(earliest).to_vec() }
 }
 
 /// Whether a part has ended before that place, and would have whatever is there.
 fn is_over(part: &Part, place: &[u8]) -> bool {
-    let Some(end) = part.end.filter(|_| part.last_event.as_slice() < place) else { return false };
+    let at = order::time_of(place);
+    let Some(end) = part.end.filter(|_| part.last_activity_at < at && part.last_event.as_slice() < place) else {
+        return false;
+    };
     match end.reason {
         EndReason::TurnLimit | EndReason::Event(_) => true,
         // Of equal timeouts an event at that very instant finds another than time alone.
         EndReason::Idle | EndReason::QuietReview => {
-            [order::time_of(place), Instant::LATEST].into_iter().all(|at| part.ended_by(at) == Some(end))
+            [at, Instant::LATEST].into_iter().all(|at| part.ended_by(at) == Some(end))
         }
     }
 }

@@ -370,6 +370,17 @@ fn what_continues_a_part_that_lost_rows_can_not_be_barred_by_what_is_refused_wit
 }
 
 #[test]
+fn an_event_at_the_last_instant_of_a_part_that_lost_rows_is_refused_whatever_else_came_late() {
+    let one_turn = with(&lutingenie(), |policy| policy.turn_limit = Some(1));
+    for others in [vec![], vec![note(-1)]] {
+        let mut store = talked(&one_turn, [customer(0), ai(1), customer(HOUR)]);
+        delete(&mut store, [customer(0)]);
+        let outcome = come(&mut store, others.into_iter().chain([staff(1)]));
+        assert!(outcome.sealed.contains(&place(&staff(1))), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_part_bridged_with_one_that_lost_rows_gives_up_its_number() {
     let mut store = talked(&lutingenie(), [customer(0), ai(MINUTE), customer(50 * MINUTE), ai(51 * MINUTE)]);
     delete(&mut store, [customer(0)]);
@@ -725,8 +736,10 @@ fn older_parts_may_be_left_out_when_it_is_asked_where_to_begin() {
 fn a_part_ended_by_its_turns_is_over_after_the_last_of_them() {
     let one_turn = with(&lutingenie(), |policy| policy.turn_limit = Some(1));
     let store = talked(&one_turn, [customer(0), ai(1)]);
-    assert_eq!(restart(&store.parts, &place(&staff(1))), Restart { part: 1, place: place(&staff(1)) });
-    assert_eq!(restart(&store.parts, &place(&customer(1))).part, 0);
+    assert_eq!(restart(&store.parts, &place(&staff(2))), Restart { part: 1, place: place(&staff(2)) });
+    for at_its_instant in [staff(1), customer(1)] {
+        assert_eq!(restart(&store.parts, &place(&at_its_instant)).part, 0);
+    }
 }
 
 #[test]

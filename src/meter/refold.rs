@@ -12,7 +12,7 @@ use crate::pg::limit::heed_cancel;
 use crate::pg::locks;
 use crate::pg::sql::{Connection, arg};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use talkmeter_engine::order::{self, MessageId};
+use talkmeter_engine::order::{self, MessageId, OrderKey};
 use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::refold::{After, Before, Changes, Restart, opened_at, refold, restart};
 
@@ -38,11 +38,15 @@ pub struct Findings {
 /// Folds conversations again.
 pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
     let late: Vec<Late> = late.into_iter().filter(|late| late.changes.earliest().is_some()).collect();
+    let earliest: Vec<&[u8]> = late.iter().filter_map(|late| late.changes.earliest()).collect();
+    // At that very instant parts may have been active that were over.
+    let instants: Vec<[u8; 8]> = earliest.iter().map(|place| OrderKey::floor(order::time_of(place))).collect();
     let from: Vec<FromPlace> = late
         .iter()
-        .map(|late| {
+        .zip(&instants)
+        .map(|(late, instant)| {
             let folding = &batch.conversations[late.conversation];
-            FromPlace { key: (folding.tenant, folding.id), place: late.changes.earliest().unwrap_or_default() }
+            FromPlace { key: (folding.tenant, folding.id), place: instant }
         })
         .collect();
     if from.is_empty() {
@@ -51,7 +55,7 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
     // Which charges stand is read before tenants are locked.
     locks::ledger_for_writing();
     let stored = part_table::parts_from(batch.connection, &batch.catalog, &from);
-    let starts: Vec<Restart> = stored.iter().zip(&from).map(|(parts, from)| restart(parts, from.place)).collect();
+    let starts: Vec<Restart> = stored.iter().zip(earliest).map(|(parts, earliest)| restart(parts, earliest)).collect();
     let wanted = late.iter().zip(&starts).map(|(late, start)| {
         let folding = &batch.conversations[late.conversation];
         let (tenant, conversation, sources) = (folding.tenant, folding.id, folding.sources.clone());
