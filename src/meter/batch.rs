@@ -4,7 +4,7 @@ use crate::billing::posting::{Posting, Unit};
 use crate::capture::entry::Key;
 use crate::catalog::Catalog;
 use crate::meter::folding::Folding;
-use crate::meter::part_table;
+use crate::meter::part_table::{self, Tables};
 use crate::pg::clock::Timestamp;
 use crate::pg::locks::Conversations;
 use crate::pg::sql::{Connection, OverRows, column, over_rows};
@@ -27,6 +27,8 @@ pub struct Batch<'c, 'a> {
     pub catalog: Catalog,
     pub conversations: Vec<Folding<'a>>,
     pub postings: Vec<Posting>,
+    /// Of a batch that may be written.
+    tables: Option<Tables>,
     /// The policies that subscriptions name, read when the first part may open.
     subscribed: Option<HashMap<String, Vec<Pin>>>,
 }
@@ -45,15 +47,17 @@ impl<'c, 'a> Batch<'c, 'a> {
     }
 
     fn of_locked(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
-        let (catalog, conversations) = part_table::read(connection, keys);
-        Batch { connection, catalog, conversations, subscribed: None, postings: Vec::new() }
+        let catalog = Catalog::now();
+        let tables = Tables::open();
+        let conversations = tables.read(&catalog, keys);
+        Batch { connection, catalog, conversations, tables: Some(tables), subscribed: None, postings: Vec::new() }
     }
 
     /// Conversations to be folded from their start and never written, so that nothing is locked.
     pub fn dry(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
         let conversations = keys.iter().map(|key| Folding::new(*key)).collect();
         let catalog = Catalog::now();
-        Batch { connection, catalog, conversations, postings: Vec::new(), subscribed: None }
+        Batch { connection, catalog, conversations, tables: None, postings: Vec::new(), subscribed: None }
     }
 
     /// Folds an event that comes after all that were folded into the conversation of that index. An event that no known
@@ -167,10 +171,10 @@ impl<'c, 'a> Batch<'c, 'a> {
     }
 
     /// Writes what has changed and hands over what is to be posted.
-    pub fn write(self) -> Vec<Posting> {
+    pub fn write(mut self) -> Vec<Posting> {
         let changed: Vec<&Folding> = self.conversations.iter().filter(|folding| folding.changed).collect();
-        if !changed.is_empty() {
-            part_table::write(self.connection, &changed);
+        if let Some(tables) = self.tables.as_mut().filter(|_| !changed.is_empty()) {
+            tables.write(self.connection, &changed);
         }
         self.postings
     }

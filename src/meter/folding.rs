@@ -1,6 +1,7 @@
 //! What is a conversation on its way from one state to the next?
 
 use crate::capture::entry::Key;
+use crate::pg::own_table::Place;
 use talkmeter_engine::fold::Conversation;
 use talkmeter_engine::order;
 use talkmeter_engine::part::Part;
@@ -15,11 +16,23 @@ pub struct Folding<'a> {
     pub last_mark: i64,
     /// The attached tables that have had events in it.
     pub sources: Vec<i32>,
+    /// What there is of it in the tables.
+    pub stored: Stored,
     /// Parts to be written besides the open one.
     pub written: Vec<Part>,
     /// Part numbers that were retired.
     pub retired: Vec<i32>,
     pub changed: bool,
+}
+
+/// Where the rows of a conversation are; nowhere if there are none.
+#[derive(Clone, Copy, Default)]
+pub struct Stored {
+    pub place: Option<Place>,
+    /// That of the open part, by its number.
+    pub open: Option<(i32, Place)>,
+    /// The highest part number ever used.
+    pub highest: i32,
 }
 
 impl<'a> Folding<'a> {
@@ -41,6 +54,7 @@ impl<'a> Folding<'a> {
             last_event: Vec::new(),
             last_mark: 0,
             sources: Vec::new(),
+            stored: Stored::default(),
             written: Vec::new(),
             retired: Vec::new(),
             changed: false,

@@ -2,87 +2,172 @@
 
 use crate::capture::entry::Key;
 use crate::catalog::Catalog;
-use crate::meter::folding::Folding;
+use crate::meter::folding::{Folding, Stored};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
-use crate::pg::sql::{Connection, OverRows, Row, arg, column, insert_rows, over_rows};
+use crate::pg::memory;
+use crate::pg::own_table::{Index, Newest, OwnTable, Shape, with_newest};
+use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, insert_rows, over_rows};
+use pgrx::pg_sys;
 use std::collections::{BTreeSet, HashMap};
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::fold::Conversation;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::part::{End, EndReason, Opening, Part, Reason, Verdict};
 
-// Each look-up is a subquery with a limit, which the planner must run per conversation: left to itself it would,
-// while the tables are empty, choose to read them whole, and the plan is kept.
+const TEXT: pg_sys::Oid = pg_sys::TEXTOID;
+const INT4: pg_sys::Oid = pg_sys::INT4OID;
+const INT8: pg_sys::Oid = pg_sys::INT8OID;
+const BOOL: pg_sys::Oid = pg_sys::BOOLOID;
+const BYTEA: pg_sys::Oid = pg_sys::BYTEAOID;
+const TIME: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
+
+const CONVERSATION: Shape =
+    Shape { name: c"conversation", types: &[TEXT, TEXT, INT4, INT8, pg_sys::INT4ARRAYOID, BYTEA] };
+
+const CONVERSATION_KEY: Index =
+    Index { name: c"conversation_pkey", columns: &[(1, pg_sys::F_TEXTEQ), (2, pg_sys::F_TEXTEQ)] };
+
+const PART: Shape = Shape {
+    name: c"part",
+    types: &[
+        TEXT, TEXT, INT4, INT4, TEXT, INT4, BYTEA, TIME, TIME, BOOL, BOOL, TIME, TEXT, TIME, TEXT, BOOL, TEXT, TEXT,
+        TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTEA,
+    ],
+};
+
+const PART_KEY: Index =
+    Index { name: c"part_pkey", columns: &[(1, pg_sys::F_TEXTEQ), (2, pg_sys::F_TEXTEQ), (3, pg_sys::F_INT4EQ)] };
+
+const OPEN_PART: Index = Index { name: c"part_open", columns: &[(1, pg_sys::F_TEXTEQ), (2, pg_sys::F_TEXTEQ)] };
+
+/// The columns of a part from its number on, in the order of the table.
 macro_rules! part_columns {
     () => {
-        "p.part, p.source_id, p.policy, p.policy_version, p.started_at, p.first_ai_reply_at, p.last_activity_at,
-        p.event_count, p.message_count, p.turn_count, p.ai_replies, p.staff_replies, p.customer_waits, p.excluded,
-        p.error_before_reply, p.charged_at, p.not_billable_because, p.first_event, p.last_event, p.ended_at,
-        p.end_reason"
+        "p.part, p.source_id, p.policy, p.policy_version, p.first_event, p.started_at, p.first_ai_reply_at, p.excluded,
+        p.error_before_reply, p.charged_at, p.not_billable_because, p.ended_at, p.end_reason, p.timed, p.due_reason,
+        p.due_because, p.due_at, p.due_end, p.customer_waits, p.turn_count, p.ai_replies, p.staff_replies,
+        p.event_count, p.message_count, p.last_activity_at, p.last_event"
     };
 }
 
-const READ: OverRows = over_rows!(
-    concat!("SELECT c.highest_part, c.last_event, COALESCE(c.last_mark, 0), c.sources, ", part_columns!(), " FROM"),
-    [1 tenant text, 2 conversation text],
-    "LEFT JOIN LATERAL (
-        SELECT * FROM talkmeter.conversation AS own
-        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation LIMIT 1
-    ) AS c ON true
-    LEFT JOIN LATERAL (
-        SELECT * FROM talkmeter.part AS own
-        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND own.ended_at IS NULL LIMIT 1
-    ) AS p ON true
-    ORDER BY wanted.ordinal"
-);
-
-/// The state of conversations, which must be locked, in their order; with the catalog as it is after the lock.
-pub fn read<'a>(connection: &Connection, keys: &[Key<'a>]) -> (Catalog, Vec<Folding<'a>>) {
-    let rows = connection.run_over(&READ, keys.len(), &[column(keys, |key| key.0), column(keys, |key| key.1)]);
-    assert_eq!(rows.count(), keys.len(), "every conversation has one state");
-    let catalog = Catalog::now();
-    let folding = |(mut row, key): (Row, &Key<'a>)| {
-        let highest = row.nullable().unwrap_or(0);
-        let last_event = row.nullable().unwrap_or_default();
-        let last_mark = row.tally();
-        let sources = row.list();
-        let open = row.nullable().map(|number| read_part(&catalog, &mut row, number));
-        Folding { state: Conversation { highest, open }, last_event, last_mark, sources, ..Folding::new(*key) }
-    };
-    let conversations = rows.iter().zip(keys).map(folding).collect();
-    (catalog, conversations)
+/// The tables of conversations and parts, open for a work that has locked them and writes what it has read.
+pub struct Tables {
+    conversations: OwnTable,
+    parts: OwnTable,
 }
 
-/// A part whose number was read, the first of `part_columns`; the others follow.
-fn read_part(catalog: &Catalog, row: &mut Row, number: i32) -> Part {
-    let source = row.nullable();
+impl Tables {
+    pub fn open() -> Tables {
+        Tables { conversations: OwnTable::open(&CONVERSATION), parts: OwnTable::open(&PART) }
+    }
+
+    /// The state of conversations, which must be locked, in their order. The catalog must be as it is after the lock.
+    pub fn read<'a>(&self, catalog: &Catalog, keys: &[Key<'a>]) -> Vec<Folding<'a>> {
+        let folding = |newest: &Newest, key: &Key<'a>| {
+            heed_cancel();
+            self.folding(newest, catalog, *key)
+        };
+        with_newest(|newest| memory::collected(keys.iter().map(|key| folding(newest, key))))
+    }
+
+    fn folding<'a>(&self, newest: &Newest, catalog: &Catalog, key: Key<'a>) -> Folding<'a> {
+        let wanted = [arg(key.0), arg(key.1)];
+        let state = self.conversations.find(newest, &CONVERSATION_KEY, &wanted, |row| {
+            row.skip(2);
+            (row.value(), row.tally(), row.list(), row.value())
+        });
+        let Some((place, (highest, last_mark, sources, last_event))) = state else { return Folding::new(key) };
+        let open = self.parts.find(newest, &OPEN_PART, &wanted, |row| {
+            row.skip(2);
+            read_part(catalog, row)
+        });
+        let stored =
+            Stored { place: Some(place), open: open.as_ref().map(|(place, part)| (part.number, *place)), highest };
+        let state = Conversation { highest, open: open.map(|(_, part)| part) };
+        Folding { state, last_event, last_mark, sources, stored, ..Folding::new(key) }
+    }
+
+    /// Writes the state of conversations, and their parts that have changed.
+    pub fn write(&mut self, connection: &Connection, changed: &[&Folding]) {
+        with_newest(|newest| changed.iter().for_each(|folding| self.write_conversation(newest, folding)));
+        retire(connection, changed);
+        with_newest(|newest| {
+            for folding in changed {
+                heed_cancel();
+                // What has ended comes before what is open: a conversation has one open part at a time, by an index.
+                let parts = folding.written.iter().chain(&folding.state.open);
+                parts.for_each(|part| self.write_part(newest, folding, part));
+            }
+        });
+    }
+
+    fn write_conversation(&mut self, newest: &Newest, folding: &Folding) {
+        let values = [
+            arg(folding.tenant),
+            arg(folding.id),
+            arg(folding.state.highest),
+            arg(folding.last_mark),
+            arg(folding.sources.clone()),
+            arg(folding.last_event.as_slice()),
+        ];
+        match folding.stored.place {
+            Some(place) => self.conversations.update(newest, place, &values),
+            None => self.conversations.insert(newest, &values),
+        }
+    }
+
+    fn write_part(&mut self, newest: &Newest, folding: &Folding, part: &Part) {
+        let values = part_values(folding, part);
+        let stored = &folding.stored;
+        let known = match stored.open.filter(|(number, _)| *number == part.number) {
+            Some((_, place)) => Some(place),
+            // No part of a number above the highest is there.
+            None if part.number > stored.highest => None,
+            None => self.parts.find(newest, &PART_KEY, &values[..3], |_| ()).map(|(place, ())| place),
+        };
+        match known {
+            Some(place) => self.parts.update(newest, place, &values),
+            None => self.parts.insert(newest, &values),
+        }
+    }
+}
+
+/// A part, of which the next column is the first of `part_columns`.
+fn read_part(catalog: &Catalog, row: &mut Row) -> Part {
+    let (number, source) = (row.value(), row.nullable());
     let (policy, version): (String, i32) = (row.value(), row.value());
     let known = catalog.policies().version(&policy, version);
-    let part = Part {
+    let first_event = row.value();
+    let started_at = row.value::<Timestamp>().bound();
+    let first_ai_reply_at = time(row);
+    let (excluded, error_before_reply) = (row.value(), row.value());
+    let verdict = verdict(row);
+    let end = time(row);
+    let end = end.zip(row.nullable::<String>()).map(|(at, reason)| End { at, reason: end_reason(&reason) });
+    const DUE: i32 = 5;
+    row.skip(DUE);
+    Part {
         number,
         source,
         policy: known.unwrap_or_else(|| damaged(format!("a part is of policy {policy}@{version}, which is not there"))),
-        started_at: row.value::<Timestamp>().bound(),
-        first_ai_reply_at: time(row),
-        last_activity_at: row.value::<Timestamp>().bound(),
-        event_count: row.tally(),
-        message_count: row.tally(),
+        first_event,
+        started_at,
+        first_ai_reply_at,
+        excluded,
+        error_before_reply,
+        verdict,
+        end,
+        customer_waits: row.value(),
         turn_count: row.value(),
         ai_replies: row.tally(),
         staff_replies: row.tally(),
-        customer_waits: row.value(),
-        excluded: row.value(),
-        error_before_reply: row.value(),
-        verdict: verdict(row),
-        first_event: row.value(),
+        event_count: row.tally(),
+        message_count: row.tally(),
+        last_activity_at: row.value::<Timestamp>().bound(),
         last_event: row.value(),
-        end: None,
-    };
-    let end = time(row).zip(row.nullable::<String>());
-    let end = end.map(|(at, reason)| End { at, reason: end_reason(&reason) });
-    Part { end, ..part }
+    }
 }
 
 fn end_reason(name: &str) -> EndReason {
@@ -137,8 +222,7 @@ pub fn parts_from(connection: &Connection, catalog: &Catalog, from: &[FromPlace]
     for mut row in rows.iter() {
         heed_cancel();
         let of_conversation = &mut parts[row.ordinal()];
-        let number = row.value();
-        of_conversation.push(read_part(catalog, &mut row, number));
+        of_conversation.push(read_part(catalog, &mut row));
     }
     parts
 }
@@ -178,110 +262,24 @@ pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<Vec<i32>> {
     sources
 }
 
-// The sources come as a text, because an array of arrays is none.
-const WRITE_CONVERSATIONS: OverRows = over_rows!(
-    "INSERT INTO talkmeter.conversation (tenant, conversation, highest_part, last_event, last_mark, sources)
-    SELECT tenant, conversation, highest_part, last_event, last_mark, sources::int4[] FROM",
-    [1 tenant text, 2 conversation text, 3 highest_part int4, 4 last_event bytea, 5 last_mark int8, 6 sources text],
-    "ON CONFLICT (tenant, conversation) DO UPDATE
-    SET highest_part = excluded.highest_part, last_event = excluded.last_event, last_mark = excluded.last_mark,
-        sources = excluded.sources"
-);
-
-fn as_array(sources: &[i32]) -> String {
-    let numbers: Vec<String> = sources.iter().map(i32::to_string).collect();
-    format!("{{{}}}", numbers.join(","))
-}
-
 const RETIRE: OverRows = over_rows!(
     "DELETE FROM talkmeter.part AS p USING",
     [1 tenant text, 2 conversation text, 3 part int4],
     "WHERE p.tenant = wanted.tenant AND p.conversation = wanted.conversation AND p.part = wanted.part"
 );
 
-const WRITE_PARTS: OverRows = insert_rows!(
-    "talkmeter.part",
-    [
-        1 tenant text, 2 conversation text, 3 part int4, 4 source_id int4, 5 policy text, 6 policy_version int4,
-        7 started_at timestamptz, 8 first_ai_reply_at timestamptz, 9 last_activity_at timestamptz,
-        10 ended_at timestamptz, 11 end_reason text, 12 event_count int8, 13 message_count int8, 14 turn_count int4,
-        15 ai_replies int8, 16 staff_replies int8, 17 customer_waits bool, 18 excluded bool,
-        19 error_before_reply bool, 20 charged_at timestamptz, 21 not_billable_because text, 22 timed bool,
-        23 due_at timestamptz, 24 due_end timestamptz, 25 due_reason text, 26 due_because text, 27 first_event bytea,
-        28 last_event bytea
-    ],
-    "ON CONFLICT (tenant, conversation, part) DO UPDATE
-    SET source_id = excluded.source_id, policy = excluded.policy, policy_version = excluded.policy_version,
-        started_at = excluded.started_at, first_event = excluded.first_event, last_event = excluded.last_event,
-        first_ai_reply_at = excluded.first_ai_reply_at, last_activity_at = excluded.last_activity_at,
-        ended_at = excluded.ended_at, end_reason = excluded.end_reason, event_count = excluded.event_count,
-        message_count = excluded.message_count, turn_count = excluded.turn_count, ai_replies = excluded.ai_replies,
-        staff_replies = excluded.staff_replies, customer_waits = excluded.customer_waits,
-        excluded = excluded.excluded, error_before_reply = excluded.error_before_reply,
-        charged_at = excluded.charged_at, not_billable_because = excluded.not_billable_because,
-        timed = excluded.timed, due_at = excluded.due_at, due_end = excluded.due_end,
-        due_reason = excluded.due_reason, due_because = excluded.due_because"
-);
-
-/// Writes the state of conversations, and their parts that have changed.
-pub fn write<'a>(connection: &Connection, changed: &[&'a Folding<'a>]) {
-    connection.run_over(
-        &WRITE_CONVERSATIONS,
-        changed.len(),
-        &[
-            column(changed, |folding| folding.tenant),
-            column(changed, |folding| folding.id),
-            column(changed, |folding| folding.state.highest),
-            column(changed, |folding| folding.last_event.as_slice()),
-            column(changed, |folding| folding.last_mark),
-            column(changed, |folding| as_array(&folding.sources)),
-        ],
-    );
-    let retired = |folding: &&'a Folding<'a>| {
-        let folding = *folding;
-        folding.retired.iter().map(move |part| (folding, *part))
-    };
-    let retired: Vec<(&Folding, i32)> = changed.iter().flat_map(retired).collect();
-    if !retired.is_empty() {
-        let args = [
-            column(&retired, |(folding, _)| folding.tenant),
-            column(&retired, |(folding, _)| folding.id),
-            column(&retired, |(_, part)| *part),
-        ];
-        connection.run_over(&RETIRE, retired.len(), &args);
+fn retire(connection: &Connection, changed: &[&Folding]) {
+    let retired: Vec<(&Folding, i32)> =
+        changed.iter().flat_map(|folding| folding.retired.iter().map(|part| (*folding, *part))).collect();
+    if retired.is_empty() {
+        return;
     }
-    // What has ended comes before what is open: a conversation has one open part at a time, by a unique index.
-    let rows: Vec<PartRow> = changed
-        .iter()
-        .flat_map(|folding| folding.written.iter().chain(&folding.state.open).map(|part| PartRow::new(folding, part)))
-        .collect();
-    if !rows.is_empty() {
-        write_parts(connection, &rows);
-    }
-}
-
-/// A part as its row holds it, with what the row does not get from the part alone.
-struct PartRow<'a> {
-    folding: &'a Folding<'a>,
-    part: &'a Part,
-    due: Option<Due>,
-}
-
-struct Due {
-    at: Instant,
-    end: End,
-    because: Option<Reason>,
-}
-
-impl<'a> PartRow<'a> {
-    fn new(folding: &'a Folding<'a>, part: &'a Part) -> PartRow<'a> {
-        let due = part.timeout().map(|timeout| Due {
-            at: timeout.due,
-            end: timeout.end,
-            because: against(part.verdict_if_ended(folding.id, timeout.end.at)),
-        });
-        PartRow { folding, part, due }
-    }
+    let args = [
+        column(&retired, |(folding, _)| folding.tenant),
+        column(&retired, |(folding, _)| folding.id),
+        column(&retired, |(_, part)| *part),
+    ];
+    connection.run_over(&RETIRE, retired.len(), &args);
 }
 
 fn against(verdict: Verdict) -> Option<Reason> {
@@ -291,42 +289,41 @@ fn against(verdict: Verdict) -> Option<Reason> {
     }
 }
 
-fn write_parts(connection: &Connection, rows: &[PartRow]) {
-    let time = |time: Option<Instant>| time.map(Timestamp::from);
-    connection.run_over(
-        &WRITE_PARTS,
-        rows.len(),
-        &[
-            column(rows, |row| row.folding.tenant),
-            column(rows, |row| row.folding.id),
-            column(rows, |row| row.part.number),
-            column(rows, |row| row.part.source),
-            column(rows, |row| row.part.policy.name.as_str()),
-            column(rows, |row| row.part.policy.version),
-            column(rows, |row| Timestamp::from(row.part.started_at)),
-            column(rows, |row| time(row.part.first_ai_reply_at)),
-            column(rows, |row| Timestamp::from(row.part.last_activity_at)),
-            column(rows, |row| time(row.part.end.map(|end| end.at))),
-            column(rows, |row| row.part.end.map(|end| end.reason.name())),
-            column(rows, |row| row.part.event_count),
-            column(rows, |row| row.part.message_count),
-            column(rows, |row| row.part.turn_count),
-            column(rows, |row| row.part.ai_replies),
-            column(rows, |row| row.part.staff_replies),
-            column(rows, |row| row.part.customer_waits),
-            column(rows, |row| row.part.excluded),
-            column(rows, |row| row.part.error_before_reply),
-            column(rows, |row| time(row.part.charge_instant())),
-            column(rows, |row| row.part.verdict.and_then(against).map(Reason::name)),
-            column(rows, |row| row.due.is_some()),
-            column(rows, |row| time(row.due.as_ref().map(|due| due.at))),
-            column(rows, |row| time(row.due.as_ref().map(|due| due.end.at))),
-            column(rows, |row| row.due.as_ref().map(|due| due.end.reason.name())),
-            column(rows, |row| row.due.as_ref().and_then(|due| due.because).map(Reason::name)),
-            column(rows, |row| row.part.first_event.as_slice()),
-            column(rows, |row| row.part.last_event.as_slice()),
-        ],
-    );
+/// The row of a part.
+fn part_values(folding: &Folding, part: &Part) -> [Arg; 28] {
+    let time = |time: Option<Instant>| arg(time.map(Timestamp::from));
+    let due = part.timeout();
+    let due_because = due.and_then(|due| against(part.verdict_if_ended(folding.id, due.end.at)));
+    [
+        arg(folding.tenant),
+        arg(folding.id),
+        arg(part.number),
+        arg(part.source),
+        arg(part.policy.name.as_str()),
+        arg(part.policy.version),
+        arg(part.first_event.as_slice()),
+        time(Some(part.started_at)),
+        time(part.first_ai_reply_at),
+        arg(part.excluded),
+        arg(part.error_before_reply),
+        time(part.charge_instant()),
+        arg(part.verdict.and_then(against).map(Reason::name)),
+        time(part.end.map(|end| end.at)),
+        arg(part.end.map(|end| end.reason.name())),
+        arg(due.is_some()),
+        arg(due.map(|due| due.end.reason.name())),
+        arg(due_because.map(Reason::name)),
+        time(due.map(|due| due.due)),
+        time(due.map(|due| due.end.at)),
+        arg(part.customer_waits),
+        arg(part.turn_count),
+        arg(part.ai_replies),
+        arg(part.staff_replies),
+        arg(part.event_count),
+        arg(part.message_count),
+        time(Some(part.last_activity_at)),
+        arg(part.last_event.as_slice()),
+    ]
 }
 
 const WRITE_MARKS: OverRows = insert_rows!(

@@ -72,7 +72,11 @@ fn own_schema() -> pg_sys::Oid {
     unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false) }
 }
 
-/// The oid of a table of ours.
+/// The oid of a table or an index of ours; of nothing if there is none of that name.
+pub fn table(name: &CStr) -> pg_sys::Oid {
+    own_table(name, own_schema())
+}
+
 fn own_table(name: &CStr, schema: pg_sys::Oid) -> pg_sys::Oid {
     // SAFETY: a look-up in the server's cache of the catalog by a name that lives as long as the call.
     unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) }
@@ -81,7 +85,7 @@ fn own_table(name: &CStr, schema: pg_sys::Oid) -> pg_sys::Oid {
 /// Locks a table of ours for writing, if that needs no waiting, and says whether it did.
 pub fn for_writing_at_once(table: &CStr) -> bool {
     // SAFETY: any oid may be locked.
-    unsafe { pg_sys::ConditionalLockRelationOid(own_table(table, own_schema()), pg_sys::RowExclusiveLock as i32) }
+    unsafe { pg_sys::ConditionalLockRelationOid(self::table(table), pg_sys::RowExclusiveLock as i32) }
 }
 
 /// Locks the tables that a ledger is in: before they are read by a work that may write them.

@@ -8,6 +8,7 @@ pub mod jsonb;
 pub mod limit;
 pub mod locks;
 pub mod memory;
+pub mod own_table;
 pub mod procedure;
 pub mod progress;
 pub mod relation;

@@ -61,6 +61,15 @@ impl Arg {
         Arg { oid, datum }
     }
 
+    pub fn type_oid(&self) -> pg_sys::Oid {
+        self.oid
+    }
+
+    /// As the server holds it; `None` is null.
+    pub fn datum(&self) -> Option<pg_sys::Datum> {
+        self.datum
+    }
+
     /// The types, the values and what is null, as the server wants them.
     pub fn parts(args: &[Arg]) -> (Vec<pg_sys::Oid>, Vec<pg_sys::Datum>, Vec<u8>) {
         let types = args.iter().map(|arg| arg.oid).collect();
@@ -282,7 +291,8 @@ impl Rows<'_> {
     /// The rows in the order in which they were returned.
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         let returned = if self.table.is_null() { 0 } else { self.count };
-        (0..returned).map(|index| Row { rows: self, index, column: 0 })
+        // SAFETY: the table lives as long as the connection, and has that many rows.
+        (0..returned).map(|index| unsafe { Row::of(*(*self.table).vals.add(index), (*self.table).tupdesc) })
     }
 
     /// The first row, if there is any.
@@ -297,16 +307,27 @@ impl Rows<'_> {
     }
 }
 
-/// A row that is read column by column, in the order of its SELECT.
+/// A row that is read column by column, in their order.
 #[derive(Clone)]
 pub struct Row<'r> {
-    rows: &'r Rows<'r>,
-    index: usize,
+    tuple: pg_sys::HeapTuple,
+    columns: pg_sys::TupleDesc,
     /// How many columns were read.
     column: i32,
+    lives: PhantomData<&'r ()>,
 }
 
-impl Row<'_> {
+impl<'r> Row<'r> {
+    /// SAFETY: the tuple must be of these columns, and both live as long as the row.
+    pub unsafe fn of(tuple: pg_sys::HeapTuple, columns: pg_sys::TupleDesc) -> Row<'r> {
+        Row { tuple, columns, column: 0, lives: PhantomData }
+    }
+
+    /// Passes over columns.
+    pub fn skip(&mut self, count: i32) {
+        self.column += count;
+    }
+
     /// The next column; `None` if it is null. Panics if the column is of another type: a datum read as what it is not
     /// may be any memory of the process.
     pub fn nullable<T: FromDatum + IntoDatum>(&mut self) -> Option<T> {
@@ -349,22 +370,17 @@ impl Row<'_> {
 
     /// The next column as the server holds it, with whether it is null.
     pub fn datum(&mut self) -> (pg_sys::Datum, bool) {
-        let Rows { table, count, .. } = *self.rows;
-        assert!(!table.is_null() && self.index < count, "row {} of {count}", self.index);
         let mut is_null = false;
         self.column += 1;
-        // SAFETY: the row is within the table, which lives as long as the connection; a column beyond the last is null.
-        let datum = unsafe {
-            let tuple = *(*table).vals.add(self.index);
-            pg_sys::SPI_getbinval(tuple, (*table).tupdesc, self.column, &mut is_null)
-        };
+        // SAFETY: tuple and columns live as long as the row; a column beyond the last is null.
+        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.columns, self.column, &mut is_null) };
         (datum, is_null)
     }
 
     /// The type of the column that was read last.
     fn type_of_last(&self) -> pg_sys::Oid {
-        // SAFETY: the row was read, so its table is there; a column beyond the last has no type.
-        unsafe { pg_sys::SPI_gettypeid((*self.rows.table).tupdesc, self.column) }
+        // SAFETY: the columns live as long as the row; one beyond the last has no type.
+        unsafe { pg_sys::SPI_gettypeid(self.columns, self.column) }
     }
 }
 
