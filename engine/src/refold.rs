@@ -161,8 +161,9 @@ pub struct Before<'a> {
     pub parts: &'a [Part],
     /// The highest part number ever used.
     pub highest: i32,
-    /// The instant up to which time has ended parts: that of the last sweep, or of the last event.
-    pub passed: Option<Instant>,
+    /// The highest place ever folded, or the floor of the instant up to which time has ended a part; empty before the
+    /// first event. What is after it is not late.
+    pub last_event: &'a [u8],
 }
 
 /// A conversation as it is folded now.
@@ -199,15 +200,17 @@ pub fn refold(
     if let Some(last) = last_sealed(before.parts, &log, changes, &pulse) {
         let part = &before.parts[last];
         after.sealed_until = Some(part.last_activity_at);
-        let sealed = |placed: &&Placed| changes.is_other(&placed.place) && placed.event.at <= part.last_activity_at;
-        after.sealed = log.iter().filter(sealed).map(|placed| placed.place.clone()).collect();
         let next = before.parts.get(last + 1).map(|next| &next.first_event);
-        // At that very instant only what the next part counted comes after: another place may be that of a row which
-        // this part counted, and whose id is another since.
+        // At that very instant only what the next part counted comes after, and what is not late: another place may be
+        // that of a row which this part counted, and whose id is another since.
         let is_after = |placed: &Placed| {
+            let (place, is_other) = (placed.place.as_slice(), changes.is_other(&placed.place));
             placed.event.at > part.last_activity_at
-                || (!changes.is_other(&placed.place) && next.is_some_and(|next| placed.place >= *next))
+                || (is_other && place > before.last_event)
+                || (!is_other && next.is_some_and(|next| place >= next.as_slice()))
         };
+        let sealed = log.iter().filter(|placed| !is_after(placed) && changes.is_other(&placed.place));
+        after.sealed = sealed.map(|placed| placed.place.clone()).collect();
         let kept_out = log.iter().filter(|placed| !is_after(placed) && !changes.is_other(&placed.place));
         after.unjudged = still_unjudged(before, last, kept_out, |placed, previous| {
             pulse();
@@ -232,8 +235,8 @@ pub fn refold(
             after.unjudged.push(placed.place.clone());
         }
     }
-    if let Some(passed) = before.passed {
-        state.pass_time(before.id, passed, &mut effects);
+    if !before.last_event.is_empty() {
+        state.pass_time(before.id, order::time_of(before.last_event), &mut effects);
     }
     let ended = effects.into_iter().filter_map(|effect| match effect {
         Effect::Ended(part) => Some(part),

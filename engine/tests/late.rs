@@ -381,6 +381,17 @@ fn an_event_at_the_last_instant_of_a_part_that_lost_rows_is_refused_whatever_els
 }
 
 #[test]
+fn an_event_that_is_not_late_is_never_refused_whatever_came_late_with_it() {
+    let one_turn = with(&lutingenie(), |policy| policy.turn_limit = Some(1));
+    for (others, refused) in [(vec![], vec![]), (vec![note(-1)], places([note(-1)]))] {
+        let mut store = talked(&one_turn, [customer(0), ai(1)]);
+        delete(&mut store, [customer(0)]);
+        let outcome = come(&mut store, others.into_iter().chain([staff(1), customer(2)]));
+        assert_eq!((outcome.sealed, named(&store)), (refused, vec![(1, 0), (2, 2)]));
+    }
+}
+
+#[test]
 fn a_part_bridged_with_one_that_lost_rows_gives_up_its_number() {
     let mut store = talked(&lutingenie(), [customer(0), ai(MINUTE), customer(50 * MINUTE), ai(51 * MINUTE)]);
     delete(&mut store, [customer(0)]);
@@ -759,7 +770,7 @@ fn the_earliest_of_all_changes_counts_even_if_it_came_to_nothing() {
 #[test]
 fn nobody_asks_for_charges_while_the_parts_begin_where_they_began() {
     let store = talked(&lutingenie(), [customer(0), ai(1), customer(HOUR)]);
-    let before = Before { id: "c1", previous: None, parts: &store.parts, highest: 2, passed: None };
+    let before = Before { id: "c1", previous: None, parts: &store.parts, highest: 2, last_event: &[] };
     let last = Placed { place: place(&customer(9 * HOUR)), event: customer(9 * HOUR) };
     let mut changes = Changes::default();
     changes.touch(&place(&ai(1)));

@@ -84,13 +84,14 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
     log.events.retain(|placed| placed.place >= start.place);
     let last = log.events.last().map(|placed| placed.place.clone());
     let folding = &batch.conversations[late.conversation];
-    let (connection, tenant, id) = (batch.connection, folding.tenant, folding.id);
+    let (connection, tenant, id, last_event) =
+        (batch.connection, folding.tenant, folding.id, folding.last_event.clone());
     let before = Before {
         id,
         previous: start.part.checked_sub(1).map(|index| &stored[index]),
         parts: &stored[start.part..],
         highest: folding.state.highest,
-        passed: (!folding.last_event.is_empty()).then(|| order::time_of(&folding.last_event)),
+        last_event: &last_event,
     };
     let after = refold(
         &before,

@@ -68,7 +68,7 @@ impl OwnTable {
             let relation = &*self.relation;
             let class = &*relation.rd_rel;
             (
-                class.relkind == pg_sys::RELKIND_RELATION as i8 && class.relam == pg_sys::HEAP_TABLE_AM_OID.into(),
+                class.relkind == pg_sys::RELKIND_RELATION as i8 && class.relam == pg_sys::HEAP_TABLE_AM_OID,
                 !relation.rd_rules.is_null(),
                 (*relation.rd_att).attrs.as_slice((*relation.rd_att).natts as usize),
             )

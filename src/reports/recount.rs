@@ -12,7 +12,7 @@ use crate::pg::progress::Progress;
 use crate::pg::sql::{Connection, arg, connected};
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::order;
+use talkmeter_engine::order::{self, OrderKey};
 use talkmeter_engine::part::{Opening, Part, UnknownPolicy};
 use talkmeter_engine::period::Period;
 use talkmeter_engine::refold::{Before, Changes, Placed, lost_rows, opened_at, refold};
@@ -113,7 +113,9 @@ fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<
 /// force.
 fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], policy: Option<&str>) -> Vec<Part> {
     let id = batch.conversations[index].id;
-    let before = Before { id, previous: None, parts: &[], highest: 0, passed: Some(clock::now()) };
+    // Time has passed until now.
+    let now = OrderKey::floor(clock::now());
+    let before = Before { id, previous: None, parts: &[], highest: 0, last_event: &now };
     let opener = |placed: &Placed, previous: Option<&Opening>| {
         let really = batch.opening(index, (&placed.place, &placed.event), previous, None);
         let Some(policy) = policy else {

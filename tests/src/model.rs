@@ -358,16 +358,15 @@ impl Meter {
         if before != after || row.name() != to.name() {
             self.unread.remove(name);
         }
-        self.turn(&row, &to, &before, &after, How::Touch);
+        self.turn(&row, &to, &before, &after);
         self.rows.insert(to.name(), to);
     }
 
-    /// `sealed` is what happens where an event was that came too late.
-    fn turn(&mut self, row: &Row, to: &Row, before: &[Read], after: &[Read], sealed: How) {
+    fn turn(&mut self, row: &Row, to: &Row, before: &[Read], after: &[Read]) {
         for was in before {
             let (is, now) = counterpart(after, was.event);
             if is != Some(was) || row.name() != to.name() {
-                self.leave(row, was, if to.has_keys(now) { How::Remove } else { How::Delete }, sealed);
+                self.leave(row, was, if to.has_keys(now) { How::Remove } else { How::Delete });
                 is.into_iter().for_each(|is| self.come(is));
             }
         }
@@ -391,7 +390,7 @@ impl Meter {
             }
             // No row was deleted, so none is known to be gone.
             let deleted = self.deleted.clone();
-            self.turn(&row, &row, &before, &after, How::Lose);
+            self.turn(&row, &row, &before, &after);
             self.deleted = deleted;
         }
         self.versions = versions;
@@ -414,8 +413,7 @@ impl Meter {
         self.unread.remove(name);
         self.stale.extend(self.held(&row));
         let readings = row.readings(&self.versions);
-        let sealed = if how == How::Lose { How::Lose } else { How::Touch };
-        readings.iter().for_each(|read| self.leave(&row, read, how, sealed));
+        readings.iter().for_each(|read| self.leave(&row, read, how));
     }
 
     /// `moment` tells between which instants a mark of the moment was made that was stored with this time.
@@ -431,13 +429,12 @@ impl Meter {
         })
     }
 
-    fn leave(&mut self, row: &Row, was: &Read, how: How, sealed: How) {
+    fn leave(&mut self, row: &Row, was: &Read, how: How) {
         let name = (row.name(), was.event);
         let was_sealed = self.sealed.remove(&name);
         match &was.reading {
             // What was refused was no event, so nothing goes.
-            Reading::Events(..) if was_sealed && sealed == How::Lose => {}
-            Reading::Events(key, events) => self.note(key, events.clone(), if was_sealed { sealed } else { how }),
+            Reading::Events(key, events) => self.note(key, events.clone(), if was_sealed { How::Touch } else { how }),
             Reading::Refused(_) if how == How::Delete => drop(self.deleted.insert(name)),
             _ => {}
         }
@@ -650,12 +647,7 @@ impl Talk {
             How::Add | How::Touch => false,
         };
         self.lossy |= noted.iter().any(lost);
-        // What a truncated table held before is not looked at while the rest comes in order.
-        let later = |Noted { how, event: Placed { place, .. } }: &Noted| match how {
-            How::Add => *place > self.last_event && !gone.sources.contains(&order::source_of(place)),
-            How::Lose => true,
-            How::Remove | How::Delete | How::Touch => false,
-        };
+        let later = |noted: &Noted| noted.how == How::Add && noted.event.place > self.last_event;
         if noted.iter().all(later) {
             let first = log.partition_point(|placed| placed.place <= self.last_event);
             self.go_on(terms, key, &log[first..]);
@@ -694,7 +686,7 @@ impl Talk {
             previous: from.part.checked_sub(1).map(|previous| &self.parts[previous]),
             parts: &self.parts[from.part..],
             highest: self.highest,
-            passed: (!self.last_event.is_empty()).then(|| order::time_of(&self.last_event)),
+            last_event: &self.last_event,
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| terms.opening(tenant, placed, previous);
         // Which number a part takes is not compared, so neither is which charge is the older one.

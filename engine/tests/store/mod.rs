@@ -196,7 +196,7 @@ impl Store {
             previous: from.part.checked_sub(1).map(|previous| &self.parts[previous]),
             parts: &self.parts[from.part..],
             highest: self.highest,
-            passed: (!self.last_event.is_empty()).then(|| order::time_of(&self.last_event)),
+            last_event: &self.last_event,
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| self.terms.opening(placed, previous);
         let standing = || self.ledger.standing.clone();
