@@ -1,7 +1,12 @@
 //! What does a tenant's account hold, as the tables have it?
 
 use crate::pg::clock::{self, Day, Timestamp};
-use crate::pg::sql::{Connection, OverRows, Row, arg, column, decimal, over_rows};
+use crate::pg::limit::heed_cancel;
+use crate::pg::own_table::{Access, Index, Newest, OwnTable, Place, Shape, Wanted, with_newest};
+use crate::pg::sql::{Arg, Connection, Row, arg, decimal, numeric};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Usage};
 use talkmeter_engine::instant::{DAY, Instant};
@@ -22,6 +27,9 @@ pub struct Books {
     pub first_day: Option<i32>,
     /// Net units of each local day, of those that are needed.
     pub days: BTreeMap<i32, i64>,
+    /// Where the rows are that were read.
+    periods: BTreeMap<Period, Place>,
+    day_places: BTreeMap<i32, Place>,
 }
 
 /// What the books are to hold.
@@ -40,193 +48,255 @@ impl Needed {
     }
 }
 
-// OFFSET 0 makes each look-up a subquery that is run per tenant, by the key: see `meter::part_table` for why.
-const READ_ACCOUNTS: OverRows = over_rows!(
-    "SELECT a.tenant, a.last_charge_id, a.last_subscription_id, a.first_day FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.account AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS a"
-);
+const TEXT: pg_sys::Oid = pg_sys::TEXTOID;
+const INT4: pg_sys::Oid = pg_sys::INT4OID;
+const INT8: pg_sys::Oid = pg_sys::INT8OID;
+const NUMERIC: pg_sys::Oid = pg_sys::NUMERICOID;
+const TIME: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
+const DATE: pg_sys::Oid = pg_sys::DATEOID;
+const NAME: pg_sys::Oid = pg_sys::NAMEOID;
 
-const READ_SUBSCRIPTIONS: OverRows = over_rows!(
-    "SELECT s.tenant, s.since, s.anchor_day, s.timezone, p.name, p.included, p.overage_rate::text, p.currency FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
-    LEFT JOIN talkmeter.plan AS p ON p.name = s.plan
-    ORDER BY s.tenant, s.subscription_id"
-);
+const ACCOUNT: Shape = Shape { name: c"account", types: &[TEXT, INT8, INT8, INT8, INT8, INT8, DATE, TEXT] };
+const SUBSCRIPTION: Shape =
+    Shape { name: c"subscription", types: &[TEXT, INT8, TIME, TEXT, TEXT, INT4, TEXT, TIME, NAME, INT8] };
+const PLAN: Shape = Shape { name: c"plan", types: &[TEXT, INT8, NUMERIC, NUMERIC, TEXT, pg_sys::BOOLOID] };
+const PERIOD: Shape = Shape {
+    name: c"period",
+    types: &[
+        TEXT,
+        TIME,
+        TIME,
+        INT8,
+        INT8,
+        INT8,
+        NUMERIC,
+        pg_sys::TEXTARRAYOID,
+        TIME,
+        NAME,
+        INT8,
+        INT8,
+        INT8,
+        INT8,
+        pg_sys::BYTEAOID,
+    ],
+};
+const PACK: Shape =
+    Shape { name: c"pack", types: &[TEXT, INT8, TEXT, INT8, INT8, NUMERIC, TEXT, TIME, TIME, TEXT, TIME, TIME, NAME] };
+const DAY_UNITS: Shape = Shape { name: c"day_units", types: &[TEXT, DATE, INT8] };
 
-const READ_PERIODS: OverRows = over_rows!(
-    "SELECT p.tenant, p.period_start, p.period_end, p.included_used, p.pack_used, p.overage_units,
-        p.overage_amount::text, p.finalized_at IS NOT NULL,
-        CASE WHEN array_ndims(p.alerted) = 1 THEN array_remove(p.alerted, NULL) ELSE '{}' END
-    FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (
-        SELECT * FROM talkmeter.period AS own
-        WHERE own.tenant = wanted.tenant AND own.period_start <= $3 AND own.period_end > $2 OFFSET 0
-    ) AS p"
-);
+const ACCOUNT_KEY: Index = Index { name: c"account_pkey", columns: &[1] };
+const SUBSCRIPTION_KEY: Index = Index { name: c"subscription_pkey", columns: &[1, 2] };
+const PLAN_KEY: Index = Index { name: c"plan_pkey", columns: &[1] };
+const PERIOD_KEY: Index = Index { name: c"period_pkey", columns: &[1, 2, 3] };
+const PACK_KEY: Index = Index { name: c"pack_pkey", columns: &[1, 2] };
+const DAY_KEY: Index = Index { name: c"day_units_pkey", columns: &[1, 2] };
 
-const READ_PACKS: OverRows = over_rows!(
-    "SELECT p.tenant, p.pack_id, p.size, p.remaining, p.purchased_at, p.expires_at FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (
-        SELECT * FROM talkmeter.pack AS own
-        WHERE own.tenant = wanted.tenant AND own.refunded_at IS NULL
-            AND (own.remaining > 0 OR own.pack_id = ANY ($2))
-        OFFSET 0
-    ) AS p
-    ORDER BY p.tenant, p.purchased_at, p.pack_id"
-);
+/// The tables of which the books are read.
+struct Tables {
+    accounts: OwnTable,
+    subscriptions: OwnTable,
+    plans: OwnTable,
+    periods: OwnTable,
+    packs: OwnTable,
+    days: OwnTable,
+}
 
-// The eight days before the first may be those before which a spike is judged, in any zone.
-const READ_DAYS: OverRows = over_rows!(
-    "SELECT d.tenant, d.day, d.units FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (
-        SELECT * FROM talkmeter.day_units AS own
-        WHERE own.tenant = wanted.tenant AND own.day >= ($2::timestamptz AT TIME ZONE 'UTC')::date - 9
-            AND own.day <= ($3::timestamptz AT TIME ZONE 'UTC')::date + 1
-        OFFSET 0
-    ) AS d"
-);
-
-/// The books of tenants. Their rows must be locked if they are to be written.
-pub fn read(connection: &Connection, tenants: &[&str], needed: &Needed) -> BTreeMap<String, Books> {
-    let mut all: BTreeMap<String, Books> = BTreeMap::new();
-    let by_tenant = || column(tenants, |tenant| *tenant);
-    for mut row in connection.run_over(&READ_ACCOUNTS, tenants.len(), &[by_tenant()]).iter() {
-        let books = all.entry(row.value()).or_default();
-        books.last_charge_id = row.value();
-        books.last_subscription_id = row.value();
-        books.first_day = row.nullable::<Day>().map(|day| day.0);
+impl Tables {
+    fn open() -> Tables {
+        let open = |shape| OwnTable::open(shape, Access::Reading);
+        Tables {
+            accounts: open(&ACCOUNT),
+            subscriptions: open(&SUBSCRIPTION),
+            plans: open(&PLAN),
+            periods: open(&PERIOD),
+            packs: open(&PACK),
+            days: open(&DAY_UNITS),
+        }
     }
-    for mut row in connection.run_over(&READ_SUBSCRIPTIONS, tenants.len(), &[by_tenant()]).iter() {
-        let books = all.entry(row.value()).or_default();
-        books.account.subscriptions.push(subscription(&mut row));
-    }
-    // With the neighbours of the periods: where those end, these begin. What is late may be listed by the current one.
-    let now = clock::now();
-    let (first, last) = (needed.first.min(now).plus(-MONTH), needed.last.max(now).plus(MONTH));
-    let bounds = [by_tenant(), arg(Timestamp::from(first)), arg(Timestamp::from(last))];
-    for mut row in connection.run_over(&READ_PERIODS, tenants.len(), &bounds).iter() {
-        let books = all.entry(row.value()).or_default();
-        let usage = usage(&mut row);
-        books.alerted.insert(usage.period, row.value::<Vec<String>>().into_iter().collect());
-        books.account.used.insert(usage.period, usage);
-    }
-    for mut row in connection.run_over(&READ_PACKS, tenants.len(), &[by_tenant(), arg(needed.packs.clone())]).iter() {
-        let books = all.entry(row.value()).or_default();
-        books.account.packs.push(Pack {
-            id: row.value(),
-            size: row.value(),
-            remaining: row.value(),
-            purchased_at: row.value::<Timestamp>().bound(),
-            expires_at: row.value::<Timestamp>().bound(),
+
+    fn books(&self, newest: &Newest, tenant: &str, needed: &Needed, now: Instant) -> Books {
+        let mut books = Books::default();
+        let key = arg(tenant);
+        self.accounts.find(newest, &ACCOUNT_KEY, &[key], |row| {
+            row.skip(1);
+            books.last_charge_id = row.value();
+            row.skip(1);
+            books.last_subscription_id = row.value();
+            row.skip(2);
+            books.first_day = row.nullable::<Day>().map(|day| day.0);
         });
+        self.subscriptions.scan(newest, &SUBSCRIPTION_KEY, &[(0, Wanted::Same(key))], |_, row| {
+            books.account.subscriptions.push(self.subscription(newest, row));
+        });
+        // With the neighbours of the periods: where those end, these begin. What is late may be listed by the current
+        // one.
+        let first = needed.first.min(now).plus(-MONTH);
+        let last = arg(Timestamp::from(needed.last.max(now).plus(MONTH)));
+        self.periods.scan(newest, &PERIOD_KEY, &[(0, Wanted::Same(key)), (1, Wanted::AtMost(last))], |place, row| {
+            let (usage, alerted) = usage(row);
+            if usage.period.end > first {
+                books.alerted.insert(usage.period, alerted);
+                books.periods.insert(usage.period, place);
+                books.account.used.insert(usage.period, usage);
+            }
+        });
+        self.packs.scan(newest, &PACK_KEY, &[(0, Wanted::Same(key))], |_, row| {
+            books.account.packs.extend(pack(row, &needed.packs));
+        });
+        books.account.packs.sort_by_key(|pack| (pack.purchased_at, pack.id));
+        // The eight days before the first may be those before which a spike is judged, in any zone.
+        let from = Wanted::AtLeast(arg(Day(utc_day(needed.first).saturating_sub(9))));
+        let to = Wanted::AtMost(arg(Day(utc_day(needed.last).saturating_add(1))));
+        self.days.scan(newest, &DAY_KEY, &[(0, Wanted::Same(key)), (1, from), (1, to)], |place, row| {
+            row.skip(1);
+            let day = row.value::<Day>().0;
+            books.days.insert(day, row.value());
+            books.day_places.insert(day, place);
+        });
+        books
     }
-    let bounds = [by_tenant(), arg(Timestamp::from(needed.first)), arg(Timestamp::from(needed.last))];
-    for mut row in connection.run_over(&READ_DAYS, tenants.len(), &bounds).iter() {
-        let books = all.entry(row.value()).or_default();
-        books.days.insert(row.value::<Day>().0, row.value());
+
+    fn subscription(&self, newest: &Newest, row: &mut Row) -> Subscription {
+        row.skip(2);
+        let since = row.value::<Timestamp>().bound();
+        let name = row.nullable::<String>();
+        // It was known when it was recorded; one that the zone database has dropped since is read as UTC.
+        let zone = period::zone_named(&row.value::<String>()).unwrap_or_default();
+        let anchor_day = row.value::<i32>() as u32;
+        let plan = name.and_then(|name| {
+            self.plans.find(newest, &PLAN_KEY, &[arg(name.as_str())], |row| {
+                row.skip(1);
+                let (included, overage_rate) = (row.value(), amount(row));
+                row.skip(1);
+                Plan { name: name.clone(), included, overage_rate, currency: row.value() }
+            })
+        });
+        Subscription { since, plan: plan.map(|(_, plan)| plan), calendar: Calendar { zone, anchor_day } }
     }
-    all
+}
+
+/// The next column, an amount of money.
+fn amount(row: &mut Row) -> Decimal {
+    decimal(&row.value::<AnyNumeric>().to_string())
+}
+
+/// The row of a period, and the alerts that were raised for it.
+fn usage(row: &mut Row) -> (Usage, BTreeSet<String>) {
+    row.skip(1);
+    let period = Period { start: row.value::<Timestamp>().bound(), end: row.value::<Timestamp>().bound() };
+    let (included_used, pack_used, overage_units) = (row.value(), row.value(), row.value());
+    let overage_amount = amount(row);
+    let alerted: Vec<Option<String>> = row.value();
+    let is_finalized = row.nullable::<Timestamp>().is_some();
+    let usage = Usage { period, included_used, pack_used, overage_units, overage_amount, is_finalized };
+    (usage, alerted.into_iter().flatten().collect())
+}
+
+/// A pack that can pay for anything, or is among those `wanted`.
+fn pack(row: &mut Row, wanted: &[i64]) -> Option<Pack> {
+    row.skip(1);
+    let id = row.value();
+    row.skip(1);
+    let (size, remaining) = (row.value(), row.value());
+    row.skip(2);
+    let (purchased_at, expires_at) = (row.value::<Timestamp>().bound(), row.value::<Timestamp>().bound());
+    row.skip(2);
+    let is_refunded = row.nullable::<Timestamp>().is_some();
+    let is_wanted = !is_refunded && (remaining > 0 || wanted.contains(&id));
+    is_wanted.then_some(Pack { id, size, remaining, purchased_at, expires_at })
+}
+
+/// The day of an instant in UTC, counted from 1970-01-01, within those that the server has.
+fn utc_day(at: Instant) -> i32 {
+    at.0.clamp(Instant::EARLIEST.0, Instant::LATEST.0).div_euclid(DAY) as i32
+}
+
+/// The books of tenants. They must be locked if they are to be written.
+pub fn read(tenants: &[&str], needed: &Needed) -> BTreeMap<String, Books> {
+    let tables = Tables::open();
+    let now = clock::now();
+    let books = |newest: &Newest, tenant: &str| {
+        heed_cancel();
+        (tenant.to_owned(), tables.books(newest, tenant, needed, now))
+    };
+    with_newest(|newest| tenants.iter().map(|tenant| books(newest, tenant)).collect())
 }
 
 /// The books of one tenant, as [`read`] reads them.
-pub fn read_one(connection: &Connection, tenant: &str, needed: &Needed) -> Books {
-    read(connection, &[tenant], needed).remove(tenant).unwrap_or_default()
+pub fn read_one(tenant: &str, needed: &Needed) -> Books {
+    read(&[tenant], needed).remove(tenant).unwrap_or_default()
 }
-
-fn subscription(row: &mut Row) -> Subscription {
-    let since = row.value::<Timestamp>().bound();
-    let anchor_day = row.value::<i32>() as u32;
-    // It was known when it was recorded; one that the zone database has dropped since is read as UTC.
-    let zone = period::zone_named(&row.value::<String>()).unwrap_or_default();
-    let plan = row.nullable().map(|name| Plan {
-        name,
-        included: row.value(),
-        overage_rate: decimal(&row.value::<String>()),
-        currency: row.value(),
-    });
-    Subscription { since, plan, calendar: Calendar { zone, anchor_day } }
-}
-
-fn usage(row: &mut Row) -> Usage {
-    Usage {
-        period: Period { start: row.value::<Timestamp>().bound(), end: row.value::<Timestamp>().bound() },
-        included_used: row.value(),
-        pack_used: row.value(),
-        overage_units: row.value(),
-        overage_amount: decimal(&row.value::<String>()),
-        is_finalized: row.value(),
-    }
-}
-
-const WRITE_ACCOUNT: &str = "
-    INSERT INTO talkmeter.account AS a (tenant, last_charge_id, first_day) VALUES ($1, $2, $3)
-    ON CONFLICT (tenant) DO UPDATE SET last_charge_id = excluded.last_charge_id, first_day = excluded.first_day";
-
-const WRITE_PERIODS: &str = "
-    INSERT INTO talkmeter.period AS p
-        (tenant, period_start, period_end, included_used, pack_used, overage_units, overage_amount, alerted)
-    SELECT $1, u.period_start, u.period_end, u.included_used, u.pack_used, u.overage_units, u.overage_amount::numeric,
-        string_to_array(u.alerted, ' ')
-    FROM unnest($2::timestamptz[], $3::timestamptz[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::text[])
-        AS u (period_start, period_end, included_used, pack_used, overage_units, overage_amount, alerted)
-    ON CONFLICT (tenant, period_start, period_end) DO UPDATE
-    SET included_used = excluded.included_used, pack_used = excluded.pack_used,
-        overage_units = excluded.overage_units, overage_amount = excluded.overage_amount, alerted = excluded.alerted";
 
 const WRITE_PACKS: &str = "
     UPDATE talkmeter.pack AS p SET remaining = u.remaining
     FROM unnest($2::int8[], $3::int8[]) AS u (pack_id, remaining)
     WHERE p.tenant = $1 AND p.pack_id = u.pack_id";
 
-const WRITE_DAYS: &str = "
-    INSERT INTO talkmeter.day_units AS d (tenant, day, units)
-    SELECT $1, u.day, u.units
-    FROM unnest($2::date[], $3::int8[]) AS u (day, units)
-    ON CONFLICT (tenant, day) DO UPDATE SET units = excluded.units";
-
-/// Writes what has changed in a tenant's books.
+/// Writes what has changed in a tenant's books since they were read.
 pub fn write(connection: &Connection, tenant: &str, before: &Books, books: &Books) {
-    connection.run(WRITE_ACCOUNT, &[arg(tenant), arg(books.last_charge_id), arg(books.first_day.map(Day))]);
-    let has_changed = |period: &Period| {
-        before.account.used.get(period) != books.account.used.get(period)
-            || before.alerted.get(period) != books.alerted.get(period)
-    };
-    let used: Vec<&Usage> =
-        books.account.used.iter().filter(|(period, _)| has_changed(period)).map(|(_, usage)| usage).collect();
-    let times =
-        |time: fn(&Usage) -> Instant| arg(used.iter().map(|usage| Timestamp::from(time(usage))).collect::<Vec<_>>());
-    let counts = |count: fn(&Usage) -> i64| arg(used.iter().map(|usage| count(usage)).collect::<Vec<_>>());
-    let alerted = |usage: &&Usage| {
-        let kinds = books.alerted.get(&usage.period).into_iter().flatten();
-        kinds.map(String::as_str).collect::<Vec<_>>().join(" ")
-    };
-    connection.run(
-        WRITE_PERIODS,
-        &[
-            arg(tenant),
-            times(|usage| usage.period.start),
-            times(|usage| usage.period.end),
-            counts(|usage| usage.included_used),
-            counts(|usage| usage.pack_used),
-            counts(|usage| usage.overage_units),
-            arg(used.iter().map(|usage| usage.overage_amount.to_string()).collect::<Vec<_>>()),
-            arg(used.iter().map(alerted).collect::<Vec<_>>()),
-        ],
-    );
     let drawn = books.account.packs.iter().zip(&before.account.packs);
     let drawn = drawn.filter(|(now, then)| now.remaining != then.remaining);
     let (ids, remaining): (Vec<i64>, Vec<i64>) = drawn.map(|(pack, _)| (pack.id, pack.remaining)).unzip();
     if !ids.is_empty() {
         connection.run(WRITE_PACKS, &[arg(tenant), arg(ids), arg(remaining)]);
     }
-    let changed = books.days.iter().filter(|(day, units)| before.days.get(day) != Some(units));
-    let (days, units): (Vec<Day>, Vec<i64>) = changed.map(|(day, units)| (Day(*day), *units)).unzip();
-    if !days.is_empty() {
-        connection.run(WRITE_DAYS, &[arg(tenant), arg(days), arg(units)]);
+    with_newest(|newest| {
+        write_account(newest, tenant, books);
+        write_periods(newest, tenant, before, books);
+        write_days(newest, tenant, before, books);
+    });
+}
+
+fn write_account(newest: &Newest, tenant: &str, books: &Books) {
+    let mut accounts = OwnTable::open(&ACCOUNT, Access::Writing);
+    let (last_charge_id, first_day) = (arg(books.last_charge_id), arg(books.first_day.map(Day)));
+    match accounts.find(newest, &ACCOUNT_KEY, &[arg(tenant)], |_| ()) {
+        Some((place, ())) => accounts.change(newest, place, &[(2, last_charge_id), (7, first_day)]),
+        None => {
+            let none = arg(0_i64);
+            let alert_channel = arg(None::<String>);
+            accounts.insert(newest, &[arg(tenant), last_charge_id, none, none, none, none, first_day, alert_channel]);
+        }
+    }
+}
+
+fn write_periods(newest: &Newest, tenant: &str, before: &Books, books: &Books) {
+    let mut periods = OwnTable::open(&PERIOD, Access::Writing);
+    let has_changed = |period: &Period| {
+        before.account.used.get(period) != books.account.used.get(period)
+            || before.alerted.get(period) != books.alerted.get(period)
+    };
+    for usage in books.account.used.values().filter(|usage| has_changed(&usage.period)) {
+        let alerted: Vec<String> = books.alerted.get(&usage.period).into_iter().flatten().cloned().collect();
+        let used = [
+            arg(usage.included_used),
+            arg(usage.pack_used),
+            arg(usage.overage_units),
+            arg(numeric(usage.overage_amount)),
+            arg(alerted),
+        ];
+        match books.periods.get(&usage.period) {
+            Some(place) => {
+                let changed: Vec<(i16, Arg)> = (4..).zip(used).collect();
+                periods.change(newest, *place, &changed);
+            }
+            None => {
+                let span = [usage.period.start, usage.period.end].map(|at| arg(Timestamp::from(at)));
+                let not_finalized = PERIOD.types[8..].iter().map(|oid| Arg::of(*oid, None));
+                let values: Vec<Arg> = [arg(tenant)].into_iter().chain(span).chain(used).chain(not_finalized).collect();
+                periods.insert(newest, &values);
+            }
+        }
+    }
+}
+
+fn write_days(newest: &Newest, tenant: &str, before: &Books, books: &Books) {
+    let mut days = OwnTable::open(&DAY_UNITS, Access::Writing);
+    for (day, units) in books.days.iter().filter(|(day, units)| before.days.get(day) != Some(units)) {
+        let values = [arg(tenant), arg(Day(*day)), arg(*units)];
+        match books.day_places.get(day) {
+            Some(place) => days.update(newest, *place, &values),
+            None => days.insert(newest, &values),
+        }
     }
 }

@@ -3,8 +3,10 @@
 use crate::billing::account::Books;
 use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
+use crate::pg::own_table::{Access, OwnTable, Shape, with_newest};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, OverRows, column, connected, insert_rows};
+use pgrx::pg_sys;
 use talkmeter_engine::alert::{is_low, is_reached, is_spike};
 use talkmeter_engine::draw_down::Tier;
 use talkmeter_engine::instant::Instant;
@@ -18,12 +20,17 @@ pub struct Threshold {
     pub percent: i64,
 }
 
-const THRESHOLDS: &str = "SELECT t.kind, t.percent FROM talkmeter.threshold AS t ORDER BY t.percent, t.kind";
+const THRESHOLD: Shape = Shape { name: c"threshold", types: &[pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::BOOLOID] };
 
-/// Every share at which tenants are told.
-pub fn thresholds(connection: &Connection) -> Vec<Threshold> {
-    let rows = connection.run(THRESHOLDS, &[]);
-    rows.iter().map(|mut row| Threshold { kind: row.value(), percent: row.value() }).collect()
+/// Every share at which tenants are told, the lowest first.
+pub fn thresholds() -> Vec<Threshold> {
+    let table = OwnTable::open(&THRESHOLD, Access::Reading);
+    let mut all = Vec::new();
+    with_newest(|newest| {
+        table.all(newest, |row| all.push(Threshold { kind: row.value(), percent: row.value() }));
+    });
+    all.sort_by(|a, b| (a.percent, &a.kind).cmp(&(b.percent, &b.kind)));
+    all
 }
 
 /// An alert that is to be written.

@@ -1,9 +1,11 @@
 //! How is the ledger read and written?
 
 use crate::billing::posting::{Cause, PartKey, Posting, Unit};
-use crate::pg::clock::Timestamp;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::failure;
-use crate::pg::sql::{Connection, OverRows, Row, arg, column, decimal, insert_rows, over_rows};
+use crate::pg::limit::heed_cancel;
+use crate::pg::own_table::{Access, OwnTable, Shape, with_newest};
+use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, decimal, insert_rows, numeric, over_rows};
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, HashSet};
@@ -179,13 +181,94 @@ fn read_standing(row: &mut Row) -> StandingCharge {
     }
 }
 
-const WRITE_CHARGES: OverRows = over_rows!(
+const TEXT: pg_sys::Oid = pg_sys::TEXTOID;
+const INT4: pg_sys::Oid = pg_sys::INT4OID;
+const INT8: pg_sys::Oid = pg_sys::INT8OID;
+const NUMERIC: pg_sys::Oid = pg_sys::NUMERICOID;
+const TIME: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
+
+const CHARGES: Shape = Shape {
+    name: c"charge",
+    types: &[
+        TEXT,
+        INT8,
+        TEXT,
+        INT4,
+        TIME,
+        TIME,
+        TIME,
+        TIME,
+        TIME,
+        TEXT,
+        INT8,
+        NUMERIC,
+        TEXT,
+        TEXT,
+        TEXT,
+        INT4,
+        INT8,
+        TEXT,
+        TEXT,
+        pg_sys::NAMEOID,
+        TEXT,
+        TEXT,
+        TIME,
+        TIME,
+    ],
+};
+
+/// The row of a charge that takes nothing back.
+fn values(charge: &Charge) -> Vec<Arg> {
+    let pack = match charge.tier {
+        Tier::Pack(id) => Some(id),
+        _ => None,
+    };
+    let times = [charge.unit.at, charge.period.start, charge.period.end, charge.posted_in.start, charge.posted_in.end];
+    let of_unit = [
+        arg(charge.unit.tenant.as_str()),
+        arg(charge.charge_id),
+        arg(charge.unit.conversation.as_str()),
+        arg(charge.unit.part),
+    ];
+    let paid = [
+        arg(charge.tier.name()),
+        arg(pack),
+        arg(numeric(charge.amount)),
+        arg(charge.currency.as_str()),
+        arg(charge.plan.as_str()),
+        arg(charge.unit.policy.as_str()),
+        arg(charge.unit.policy_version),
+    ];
+    let written = of_unit.into_iter().chain(times.map(|at| arg(Timestamp::from(at)))).chain(paid);
+    let known: Vec<Arg> = written.collect();
+    let of_reversals = CHARGES.types[known.len()..CHARGES.types.len() - 1].iter().map(|oid| Arg::of(*oid, None));
+    let posted_at = arg(Timestamp::from(clock::now()));
+    known.iter().copied().chain(of_reversals).chain([posted_at]).collect()
+}
+
+/// Appends charges to the ledger.
+pub fn write_charges(connection: &Connection, charges: &[Charge]) {
+    let (reversals, new): (Vec<&Charge>, Vec<&Charge>) = charges.iter().partition(|charge| charge.reverses.is_some());
+    write_reversals(connection, &reversals);
+    if new.is_empty() {
+        return;
+    }
+    let mut table = OwnTable::open(&CHARGES, Access::Writing);
+    with_newest(|newest| {
+        for charge in new {
+            heed_cancel();
+            table.insert(newest, &values(charge));
+        }
+    });
+}
+
+const WRITE_REVERSALS: OverRows = over_rows!(
     "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
         posted_period_start, posted_period_end, tier, pack_id, amount, currency, plan, policy, policy_version, reverses,
         reason, note, posted_by, cause_source, cause_message_id, cause_at)
     SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, posted_period_start,
         posted_period_end, tier, pack_id, amount::numeric, currency, plan, policy, policy_version, reverses, reason,
-        note, CASE WHEN reverses IS NOT NULL THEN session_user END,
+        note, session_user,
         (SELECT s.relation_name FROM talkmeter.source AS s WHERE s.source_id = cause_source), cause_message_id, cause_at
     FROM",
     [
@@ -198,15 +281,15 @@ const WRITE_CHARGES: OverRows = over_rows!(
     ""
 );
 
-/// Appends charges to the ledger.
-pub fn write_charges(connection: &Connection, charges: &[Charge]) {
+/// Appends charges that take others back, with who did it and the names of the tables of their causes.
+fn write_reversals(connection: &Connection, charges: &[&Charge]) {
     for batch in charges.chunks(BATCH) {
-        let pack = |charge: &Charge| match charge.tier {
+        let pack = |charge: &&Charge| match charge.tier {
             Tier::Pack(id) => Some(id),
             _ => None,
         };
         connection.run_over(
-            &WRITE_CHARGES,
+            &WRITE_REVERSALS,
             batch.len(),
             &[
                 column(batch, |charge| charge.unit.tenant.as_str()),

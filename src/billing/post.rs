@@ -39,8 +39,8 @@ fn post_tenants(connection: &Connection, locks: &mut Tenants, groups: &[&[Postin
     locks.lock(connection, &tenants);
     let mut standing = charge_rows::standing(connection, groups);
     let credited = charge_rows::credited(connection, groups);
-    let mut all = account::read(connection, &tenants, &needed(groups, &standing));
-    let mut posted = Posted::nothing(connection);
+    let mut all = account::read(&tenants, &needed(groups, &standing));
+    let mut posted = Posted::nothing();
     for postings in groups {
         let tenant = postings[0].tenant();
         let mut books = all.remove(tenant).unwrap_or_default();
@@ -72,8 +72,8 @@ struct Posted {
 }
 
 impl Posted {
-    fn nothing(connection: &Connection) -> Posted {
-        Posted { charges: Vec::new(), alerts: Vec::new(), thresholds: alerts::thresholds(connection) }
+    fn nothing() -> Posted {
+        Posted { charges: Vec::new(), alerts: Vec::new(), thresholds: alerts::thresholds() }
     }
 
     fn write(self, connection: &Connection) {
@@ -131,7 +131,7 @@ pub fn credit(connection: &Connection, tenant: &str, charge_id: i64, note: &str)
     let posting = Settle::of((tenant, &conversation, part), None, None);
     let groups = [posting.as_slice()];
     let mut standing = charge_rows::standing(connection, &groups);
-    let mut books = account::read_one(connection, tenant, &needed(&groups, &standing));
+    let mut books = account::read_one(tenant, &needed(&groups, &standing));
     let before = books.clone();
     let key = posting[0].part();
     let charge = standing.remove(&key).filter(|charge| charge.charge_id == charge_id && charge.at == at);
@@ -194,7 +194,7 @@ fn draw_anew(connection: &Connection, tenant: &str, units: Vec<Unit>, posted: &m
     let instants = || units.iter().map(|unit| unit.at);
     let (Some(first), Some(last)) = (instants().min(), instants().max()) else { return };
     let needed = Needed { first, last, packs: Vec::new() };
-    let books = account::read_one(connection, tenant, &needed);
+    let books = account::read_one(tenant, &needed);
     draw_and_write(connection, tenant, &books.clone(), books, units, false, posted);
 }
 
@@ -251,7 +251,7 @@ fn draw(books: &mut Books, mut units: Vec<Unit>, posted: &mut Posted) -> Vec<Uni
 /// Posts the units of a tenant that waited for a plan, those at or after `since`. Its lock must be held.
 pub fn post_waiting(connection: &Connection, tenant: &str, since: Instant) {
     let units = take_waiting(connection, tenant, since);
-    let mut posted = Posted::nothing(connection);
+    let mut posted = Posted::nothing();
     draw_anew(connection, tenant, units, &mut posted);
     posted.write(connection);
 }

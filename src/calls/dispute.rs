@@ -100,7 +100,7 @@ fn file(connection: &Connection, tenant: &str, charge_id: i64, reason: &str) -> 
     known_standing(connection, tenant, charge_id);
     not_disputed(connection, tenant, charge_id);
     let now = clock::now();
-    let books = account::read_one(connection, tenant, &Needed::at(now));
+    let books = account::read_one(tenant, &Needed::at(now));
     let rows = connection.run(HOLIDAYS, &[]);
     let holidays: HashSet<i32> = rows.iter().map(|mut row| row.value::<Day>().0).collect();
     let due = period::end_of_business_day(now, books.account.zone_at(now), BUSINESS_DAYS, |day| {

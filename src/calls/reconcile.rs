@@ -104,7 +104,7 @@ fn days(connection: &Connection, day: Day) -> BTreeMap<String, Counts> {
     let mut is_over = utc.plus(DAY) <= now;
     let tenants: Vec<&str> = external.keys().map(String::as_str).collect();
     for some in tenants.chunks(BATCH) {
-        let mut all = account::read(connection, some, &Needed::at(utc));
+        let mut all = account::read(some, &Needed::at(utc));
         for tenant in some {
             let account = all.remove(*tenant).unwrap_or_default().account;
             let external = external[*tenant];

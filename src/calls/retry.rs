@@ -222,7 +222,8 @@ impl Waiting {
             None => {
                 let operation = if self.is_event() { Operation::Touch } else { Operation::Add };
                 ingest::push(source, reading, operation);
-                !self.waits_for_policy()
+                // Whoever folds its events says whether a policy is known by now.
+                !self.waits_for_policy() || reading.ignored || reading.kinds.is_empty()
             }
         }
     }

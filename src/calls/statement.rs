@@ -20,14 +20,14 @@ fn finalize(tenant: Option<&str>, period_start: Option<TimestampWithTimeZone>) {
     let start = instant(required(period_start, "period_start"), "period_start");
     sweep::end_of_tenant(tenant, clock::now());
     locked(tenant, |connection| {
-        let digest = freeze(connection, tenant, known_period(connection, tenant, start));
+        let digest = freeze(connection, tenant, known_period(tenant, start));
         let arguments = json!({"period_start": journal::time(start), "digest": digest});
         journal::note(connection, "finalize", Some(tenant), arguments, None);
     });
 }
 
-fn known_period(connection: &Connection, tenant: &str, start: Instant) -> Period {
-    let books = account::read_one(connection, tenant, &Needed::at(start));
+fn known_period(tenant: &str, start: Instant) -> Period {
+    let books = account::read_one(tenant, &Needed::at(start));
     let period = books.account.period_starting(start).or_else(|| books.account.period_at(start));
     let shown = |at: Instant| at.calendar().map(|time| time.to_rfc3339()).unwrap_or_default();
     let Some(period) = period else {

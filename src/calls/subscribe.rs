@@ -138,7 +138,7 @@ fn change(connection: &Connection, tenant: &str, books: &Books, at: Instant, sin
 
 /// Does `work` on a tenant's books, locked, with the owner's rights.
 fn locked<R>(tenant: &str, at: Instant, work: impl FnOnce(&Connection, &Books) -> R) -> R {
-    calls::locked(tenant, |connection| work(connection, &account::read_one(connection, tenant, &Needed::at(at))))
+    calls::locked(tenant, |connection| work(connection, &account::read_one(tenant, &Needed::at(at))))
 }
 
 fn known_zone(name: &str) -> chrono_tz::Tz {

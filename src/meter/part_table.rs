@@ -7,7 +7,7 @@ use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
-use crate::pg::own_table::{Index, Newest, OwnTable, Shape, with_newest};
+use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, insert_rows, over_rows};
 use pgrx::pg_sys;
 use std::collections::{BTreeSet, HashMap};
@@ -26,8 +26,7 @@ const TIME: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
 const CONVERSATION: Shape =
     Shape { name: c"conversation", types: &[TEXT, TEXT, INT4, INT8, pg_sys::INT4ARRAYOID, BYTEA] };
 
-const CONVERSATION_KEY: Index =
-    Index { name: c"conversation_pkey", columns: &[(1, pg_sys::F_TEXTEQ), (2, pg_sys::F_TEXTEQ)] };
+const CONVERSATION_KEY: Index = Index { name: c"conversation_pkey", columns: &[1, 2] };
 
 const PART: Shape = Shape {
     name: c"part",
@@ -37,10 +36,9 @@ const PART: Shape = Shape {
     ],
 };
 
-const PART_KEY: Index =
-    Index { name: c"part_pkey", columns: &[(1, pg_sys::F_TEXTEQ), (2, pg_sys::F_TEXTEQ), (3, pg_sys::F_INT4EQ)] };
+const PART_KEY: Index = Index { name: c"part_pkey", columns: &[1, 2, 3] };
 
-const OPEN_PART: Index = Index { name: c"part_open", columns: &[(1, pg_sys::F_TEXTEQ), (2, pg_sys::F_TEXTEQ)] };
+const OPEN_PART: Index = Index { name: c"part_open", columns: &[1, 2] };
 
 /// The columns of a part from its number on, in the order of the table.
 macro_rules! part_columns {
@@ -60,7 +58,10 @@ pub struct Tables {
 
 impl Tables {
     pub fn open() -> Tables {
-        Tables { conversations: OwnTable::open(&CONVERSATION), parts: OwnTable::open(&PART) }
+        Tables {
+            conversations: OwnTable::open(&CONVERSATION, Access::Writing),
+            parts: OwnTable::open(&PART, Access::Writing),
+        }
     }
 
     /// The state of conversations, which must be locked, in their order. The catalog must be as it is after the lock.

@@ -1,9 +1,9 @@
 //! How is a row of a table of our own found and written without SQL? By the functions with which a subscriber applies
 //! what a publisher sends: they keep indexes, constraints and the log as a statement does, and plan nothing.
 
-use crate::pg::error::failure;
+use crate::pg::error::{damaged, failure};
 use crate::pg::locks;
-use crate::pg::sql::{Arg, Row};
+use crate::pg::sql::{self, Arg, Row};
 use pgrx::prelude::*;
 use std::ffi::CStr;
 use std::ptr::null_mut;
@@ -15,11 +15,51 @@ pub struct Shape {
     pub types: &'static [pg_sys::Oid],
 }
 
-/// An index of such a table, of which all columns are compared.
+/// An index of such a table.
 pub struct Index {
     pub name: &'static CStr,
-    /// The numbers of its columns, each with the function that says whether two values are the same.
-    pub columns: &'static [(i16, u32)],
+    /// The numbers of its columns in the table.
+    pub columns: &'static [i16],
+}
+
+/// What a column of an index is to be.
+#[derive(Clone, Copy)]
+pub enum Wanted {
+    Same(Arg),
+    AtLeast(Arg),
+    AtMost(Arg),
+}
+
+impl Wanted {
+    /// The value, how it is compared, and by which function of the server's.
+    fn comparison(self) -> (pg_sys::Datum, u32, u32) {
+        let (value, strategy) = match self {
+            Wanted::Same(value) => (value, pg_sys::BTEqualStrategyNumber),
+            Wanted::AtLeast(value) => (value, pg_sys::BTGreaterEqualStrategyNumber),
+            Wanted::AtMost(value) => (value, pg_sys::BTLessEqualStrategyNumber),
+        };
+        let function = match (value.type_oid(), self) {
+            (pg_sys::TEXTOID, Wanted::Same(_)) => pg_sys::F_TEXTEQ,
+            (pg_sys::INT4OID, Wanted::Same(_)) => pg_sys::F_INT4EQ,
+            (pg_sys::TIMESTAMPTZOID, Wanted::Same(_)) => pg_sys::F_TIMESTAMPTZ_EQ,
+            (pg_sys::TIMESTAMPTZOID, Wanted::AtMost(_)) => pg_sys::F_TIMESTAMPTZ_LE,
+            (pg_sys::DATEOID, Wanted::AtLeast(_)) => pg_sys::F_DATE_GE,
+            (pg_sys::DATEOID, Wanted::AtMost(_)) => pg_sys::F_DATE_LE,
+            (oid, _) => unreachable!("no index of ours compares type {oid:?} like that"),
+        };
+        (value.datum().expect("no index of ours looks for null"), strategy, function)
+    }
+}
+
+/// No more is wanted at once.
+const MOST_WANTED: usize = 4;
+
+/// What a table is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Reading,
+    /// The work has locked it for writing.
+    Writing,
 }
 
 /// Where a row is. It stays there while the row is locked, by whatever that is agreed to mean, and its table too.
@@ -51,17 +91,21 @@ pub struct OwnTable {
 }
 
 impl OwnTable {
-    /// Opens a table that the work has locked for writing. It is an error if rows of it cannot be written in this way,
-    /// because somebody has made another table of it.
-    pub fn open(shape: &'static Shape) -> OwnTable {
+    /// Opens a table. It is an error if its rows cannot be read or written in this way, because somebody has made
+    /// another table of it.
+    pub fn open(shape: &'static Shape, access: Access) -> OwnTable {
+        let lock = match access {
+            Access::Reading => pg_sys::AccessShareLock,
+            Access::Writing => pg_sys::RowExclusiveLock,
+        };
         // SAFETY: the server raises an error if there is no such table.
-        let relation = unsafe { pg_sys::table_open(locks::table(shape.name), pg_sys::RowExclusiveLock as i32) };
+        let relation = unsafe { pg_sys::table_open(locks::table(shape.name), lock as i32) };
         let table = OwnTable { shape, relation, writer: None };
-        table.check();
+        table.check(access);
         table
     }
 
-    fn check(&self) {
+    fn check(&self, access: Access) {
         let known = self.shape.types.len();
         // SAFETY: an open relation has all of these, and its attributes are as many as its descriptor says.
         let (is_plain, has_rules, columns) = unsafe {
@@ -76,7 +120,7 @@ impl OwnTable {
         if !is_plain {
             self.refuse("It is no ordinary table any more.");
         }
-        if has_rules {
+        if has_rules && access == Access::Writing {
             self.refuse("It has a rule.");
         }
         let is_known = |(column, oid): (&pg_sys::FormData_pg_attribute, &pg_sys::Oid)| {
@@ -84,7 +128,8 @@ impl OwnTable {
         };
         let has_all = columns.len() >= known && columns.iter().zip(self.shape.types).all(is_known);
         // What was added and dropped again is there for ever, as null.
-        if !has_all || columns[known..].iter().any(|column| !column.attisdropped) {
+        let has_more = || columns[known..].iter().any(|column| !column.attisdropped);
+        if !has_all || (access == Access::Writing && has_more()) {
             self.refuse("Its columns are others.");
         }
     }
@@ -108,29 +153,69 @@ impl OwnTable {
         key: &[Arg],
         read: impl FnOnce(&mut Row) -> R,
     ) -> Option<(Place, R)> {
-        assert_eq!(key.len(), index.columns.len(), "a value for each column of the index");
+        let wanted: Vec<(usize, Wanted)> = key.iter().copied().map(Wanted::Same).enumerate().collect();
+        let (mut read, mut found) = (Some(read), None);
+        self.scan(newest, index, &wanted, |place, row| {
+            found = read.take().map(|read| (place, read(row)));
+        });
+        found
+    }
+
+    /// Gives `each` the rows of which columns of an index, by their positions in it and in their order, are as wanted, in
+    /// the order of the index.
+    pub fn scan(
+        &self,
+        newest: &Newest,
+        index: &Index,
+        wanted: &[(usize, Wanted)],
+        mut each: impl FnMut(Place, &mut Row),
+    ) {
         let oid = locks::table(index.name);
         // SAFETY: any oid may be asked for.
         if !unsafe { pg_sys::get_index_isvalid(oid) } {
             self.refuse("An index of it is missing or not valid.");
         }
-        let mut keys = [pg_sys::ScanKeyData::default(); 4];
-        for ((scan_key, (column, same)), value) in keys.iter_mut().zip(index.columns).zip(key) {
-            let value = value.datum().expect("a key is not null");
-            let equal = pg_sys::BTEqualStrategyNumber as u16;
+        let mut keys = [pg_sys::ScanKeyData::default(); MOST_WANTED];
+        for (key, (position, wanted)) in keys.iter_mut().zip(wanted) {
+            let (value, strategy, function) = wanted.comparison();
             // SAFETY: fills in what it is given.
-            unsafe { pg_sys::ScanKeyInit(scan_key, *column, equal, (*same).into(), value) };
+            unsafe { pg_sys::ScanKeyInit(key, index.columns[*position], strategy as u16, function.into(), value) };
         }
-        // SAFETY: the index is one of this open table, the keys are as many as said and of its columns' types, and the
-        // row is read before the scan ends.
+        // SAFETY: the index is one of this open table, the keys are as many as said and of its columns' types, and a row
+        // is read before the next one is.
         unsafe {
-            let count = index.columns.len() as i32;
+            let count = wanted.len() as i32;
             let scan = pg_sys::systable_beginscan(self.relation, oid, true, newest.0, count, keys.as_mut_ptr());
-            let tuple = pg_sys::systable_getnext(scan);
-            let found = (!tuple.is_null())
-                .then(|| (Place((*tuple).t_self), read(&mut Row::of(tuple, (*self.relation).rd_att))));
+            self.read(scan, &mut each);
             pg_sys::systable_endscan(scan);
-            found
+        }
+    }
+
+    /// Gives `each` all rows, in no order.
+    pub fn all(&self, newest: &Newest, mut each: impl FnMut(&mut Row)) {
+        // SAFETY: as of a scan by an index.
+        unsafe {
+            let none = pg_sys::InvalidOid;
+            let scan = pg_sys::systable_beginscan(self.relation, none, false, newest.0, 0, null_mut());
+            self.read(scan, &mut |_, row| each(row));
+            pg_sys::systable_endscan(scan);
+        }
+    }
+
+    /// SAFETY: the scan must be of this table, and not have ended.
+    unsafe fn read(&self, scan: pg_sys::SysScanDesc, each: &mut dyn FnMut(Place, &mut Row)) {
+        // SAFETY: a tuple is there until the next one is asked for, and of the table's columns.
+        unsafe {
+            let columns = (*self.relation).rd_att;
+            let mut cells = vec![(pg_sys::Datum::from(0usize), true); (*columns).natts as usize];
+            loop {
+                let tuple = pg_sys::systable_getnext(scan);
+                if tuple.is_null() {
+                    return;
+                }
+                sql::cells_of(tuple, columns, &mut cells);
+                each(Place((*tuple).t_self), &mut Row::of_cells(&cells, columns));
+            }
         }
     }
 
@@ -155,6 +240,28 @@ impl OwnTable {
                 pg_sys::ExecSimpleRelationUpdate(writer.target, writer.state, &mut none, writer.place, writer.row);
             });
             writer.forget();
+        }
+    }
+
+    /// Writes some columns, by their numbers, of the row at a place, as [`OwnTable::update`] does; the others stay.
+    pub fn change(&mut self, newest: &Newest, place: Place, columns: &[(i16, Arg)]) {
+        let mut values = Vec::new();
+        let relation = self.relation;
+        // SAFETY: the slot is of this table; its values are there until it is dropped, after the row is written.
+        unsafe {
+            let old = pg_sys::table_slot_create(relation, null_mut());
+            let mut at = place.0;
+            if !pg_sys::table_tuple_fetch_row_version(relation, &mut at, newest.0, old) {
+                damaged(format!("a row of {} is gone", self.shape.name.to_string_lossy()));
+            }
+            pg_sys::slot_getallattrs(old);
+            for (index, oid) in self.shape.types.iter().enumerate() {
+                let datum = (!*(*old).tts_isnull.add(index)).then(|| *(*old).tts_values.add(index));
+                let changed = columns.iter().find(|(number, _)| *number as usize == index + 1).map(|(_, value)| *value);
+                values.push(changed.unwrap_or_else(|| Arg::of(*oid, datum)));
+            }
+            self.update(newest, place, &values);
+            pg_sys::ExecDropSingleTupleTableSlot(old);
         }
     }
 

@@ -310,17 +310,39 @@ impl Rows<'_> {
 /// A row that is read column by column, in their order.
 #[derive(Clone)]
 pub struct Row<'r> {
-    tuple: pg_sys::HeapTuple,
+    source: Cells<'r>,
     columns: pg_sys::TupleDesc,
     /// How many columns were read.
     column: i32,
-    lives: PhantomData<&'r ()>,
+}
+
+/// What a row holds, in the server's form, or taken apart.
+#[derive(Clone, Copy)]
+enum Cells<'r> {
+    Tuple(pg_sys::HeapTuple),
+    Apart(&'r [(pg_sys::Datum, bool)]),
+}
+
+/// Takes a row apart: each column with whether it is null.
+///
+/// SAFETY: the tuple must be of these columns; the cells live as long as it.
+pub unsafe fn cells_of(tuple: pg_sys::HeapTuple, columns: pg_sys::TupleDesc, cells: &mut [(pg_sys::Datum, bool)]) {
+    let mut values = vec![pg_sys::Datum::from(0usize); cells.len()];
+    let mut nulls = vec![true; cells.len()];
+    // SAFETY: there is room for all columns.
+    unsafe { pg_sys::heap_deform_tuple(tuple, columns, values.as_mut_ptr(), nulls.as_mut_ptr()) };
+    cells.iter_mut().zip(values.into_iter().zip(nulls)).for_each(|(cell, found)| *cell = found);
 }
 
 impl<'r> Row<'r> {
     /// SAFETY: the tuple must be of these columns, and both live as long as the row.
-    pub unsafe fn of(tuple: pg_sys::HeapTuple, columns: pg_sys::TupleDesc) -> Row<'r> {
-        Row { tuple, columns, column: 0, lives: PhantomData }
+    unsafe fn of(tuple: pg_sys::HeapTuple, columns: pg_sys::TupleDesc) -> Row<'r> {
+        Row { source: Cells::Tuple(tuple), columns, column: 0 }
+    }
+
+    /// SAFETY: the cells must be of these columns, which live as long as the row.
+    pub unsafe fn of_cells(cells: &'r [(pg_sys::Datum, bool)], columns: pg_sys::TupleDesc) -> Row<'r> {
+        Row { source: Cells::Apart(cells), columns, column: 0 }
     }
 
     /// Passes over columns.
@@ -370,10 +392,14 @@ impl<'r> Row<'r> {
 
     /// The next column as the server holds it, with whether it is null.
     pub fn datum(&mut self) -> (pg_sys::Datum, bool) {
-        let mut is_null = false;
         self.column += 1;
+        let tuple = match self.source {
+            Cells::Tuple(tuple) => tuple,
+            Cells::Apart(cells) => return cells[self.column as usize - 1],
+        };
+        let mut is_null = false;
         // SAFETY: tuple and columns live as long as the row; a column beyond the last is null.
-        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.columns, self.column, &mut is_null) };
+        let datum = unsafe { pg_sys::SPI_getbinval(tuple, self.columns, self.column, &mut is_null) };
         (datum, is_null)
     }
 
@@ -388,4 +414,9 @@ impl<'r> Row<'r> {
 /// it.
 pub fn decimal(text: &str) -> Decimal {
     text.parse().unwrap_or_else(|error| damaged(format!("amount {text}: {error}")))
+}
+
+/// An amount of the engine's as the server holds it.
+pub fn numeric(amount: Decimal) -> AnyNumeric {
+    AnyNumeric::try_from(amount.to_string().as_str()).expect("the engine's amounts are numbers")
 }

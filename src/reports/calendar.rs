@@ -3,8 +3,6 @@
 use crate::billing::account::{self, Needed};
 use crate::catalog::args::instant;
 use crate::pg::clock::Timestamp;
-use crate::pg::rights::as_owner;
-use crate::pg::sql::connected;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
@@ -18,7 +16,7 @@ fn period_at(
     at: TimestampWithTimeZone,
 ) -> TableIterator<'static, (name!(period_start, TimestampWithTimeZone), name!(period_end, TimestampWithTimeZone))> {
     let at = instant(at, "at");
-    let books = as_owner(|| connected(|connection| account::read_one(connection, tenant, &Needed::at(at))));
+    let books = account::read_one(tenant, &Needed::at(at));
     let shown = |at: Instant| Timestamp::from(at).shown();
     let period = books.account.period_at(at);
     TableIterator::new(period.map(|period| (shown(period.start), shown(period.end))))

@@ -354,7 +354,7 @@ const INCLUDED_USED: &str = "
 /// The account as it was when the span began, on the plan that is asked for.
 fn account(connection: &Connection, question: &Question, tenant: &str) -> Account {
     let needed = Needed { first: question.from, last: question.to, packs: Vec::new() };
-    let mut account = account::read_one(connection, tenant, &needed).account;
+    let mut account = account::read_one(tenant, &needed).account;
     if let Some(plan) = &question.plan {
         for subscription in account.subscriptions.iter_mut().filter(|own| own.plan.is_some()) {
             subscription.plan = Some(plan.clone());

@@ -122,6 +122,25 @@ fn a_row_of_a_kind_that_the_new_version_does_not_know_is_no_event_until_one_does
 }
 
 #[test]
+fn a_row_that_waits_for_a_policy_and_is_ignored_by_the_new_version_waits_no_more() {
+    let database = Database::fresh("remap");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "late", "starts_on": ["customer_message"], "ends_on": [],
+               "charge_on": "close", "effective_from": "2027-01-01 00:00+00"}')"#,
+    );
+    attach(&mut session, "messages", "late", PLAN, &one_bot());
+    tell(&mut session, "acme", "c", "10:00 customer_message, 10:01 customer_message");
+    assert_eq!(quarantined(&mut session), ["1|unknown_policy", "2|unknown_policy"]);
+    session.run(&remap(
+        r#"{"kinds": [{"when": {"kind": "customer_message"}, "kind": "ignore"}]}"#,
+        ", since => '-infinity'",
+    ));
+    assert_eq!(quarantined(&mut session), NOTHING);
+}
+
+#[test]
 fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let (_database, mut session) = with_one_bot();
     tell(&mut session, "acme", "c", "10:00 customer_message, 10:01 captain, 10:02 captain");
