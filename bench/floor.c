@@ -4,6 +4,7 @@
  * Two statement triggers with transition tables. bench_empty does nothing. bench_floor notes the conversations of the new
  * rows; as the transaction commits, each takes one heavyweight lock, one look-up by index, and one HOT update (or an insert)
  * of a row with 100 bytes of state. No SPI, no rules, no charges: what is above this is a meter's own.
+ * Enough for a benchmark: it knows nothing of savepoints and of PREPARE TRANSACTION.
  */
 #include "postgres.h"
 

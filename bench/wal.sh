@@ -18,8 +18,6 @@ wal_between() {
         awk '/^Total/ { gsub(/\[[^]]*\]/, ""); print $2, $3 }'
 }
 
-# Another's work would be counted too.
-sql -c "ALTER SYSTEM SET autovacuum = off" -c "SELECT pg_reload_conf()" >/dev/null
 fresh_database wal true
 sql -c CHECKPOINT
 for peer in "${peers[@]}"; do
@@ -38,4 +36,3 @@ for peer in "${peers[@]}"; do
  $(calculate %.1f "($records - $bare_records) / $messages") | $(calculate %.0f "($bytes - $bare_bytes) / $messages") |"
 done
 assert_metered wal
-sql -c "ALTER SYSTEM RESET autovacuum" -c "SELECT pg_reload_conf()" >/dev/null
