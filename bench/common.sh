@@ -170,7 +170,8 @@ INSERT INTO message_talkmeter (tenant_id, conversation_id, created_at, sender, b
 SELECT 'tenant-' || t, 'conversation-' || t || '-' || n % ($units / 2),
     :'since'::timestamptz + n * interval '89 days' / $units + t * interval '1 millisecond' + m * interval '1 minute',
     (ARRAY['user', 'bot'])[1 + m], 'a message'
-FROM generate_series(0, $units - 1) AS n, generate_series(0, 199) AS t, generate_series(0, 1) AS m;
+FROM generate_series(0, $units - 1) AS n, generate_series(0, 199) AS t, generate_series(0, 1) AS m
+ORDER BY n, m, t;
 SELECT talkmeter.credit(tenant, charge_id, 'as a courtesy') FROM talkmeter.charges WHERE charge_id % 200 = 0;
 SELECT talkmeter.finalize(tenant, period_start) FROM (
     SELECT DISTINCT tenant, period_start FROM talkmeter.usage_history WHERE period_end <= now() - interval '1 month'
