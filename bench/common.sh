@@ -47,18 +47,25 @@ calculate() { awk "BEGIN { s = sprintf(\"$1\", $2); if (s + 0 == 0) sub(/^-/, \"
 grouped() { awk -v n="$1" 'BEGIN { s = sprintf("%d", n + 0.5); while (match(s, /[0-9][0-9][0-9][0-9]($|,)/))
     s = substr(s, 1, RSTART) "," substr(s, RSTART + 1); print s }'; }
 
+# Does the server have processes that serve somebody, or are just ending?
+has_sessions() {
+    local children child
+    read -ra children <"/proc/$1/task/$1/children" || true
+    for child in "${children[@]}"; do
+        # One that ends has lost its title already, and is not yet in the sum.
+        grep -aEqs 'checkpointer|background writer|walwriter|launcher' "/proc/$child/cmdline" || return 0
+    done
+    return 1
+}
+
 # CPU time that the server's ended processes have used, in milliseconds. A session counts once it has ended, so a run is
 # measured from outside: before it begins, and when all its sessions are gone.
 server_cpu() {
-    local tries backends
-    for ((tries = 0; tries < 100; tries++)); do
-        backends=$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
-        [ "$backends" != 0 ] || break
-        sleep 0.02
-    done
-    # After the name, which may hold blanks: state is field 1, cutime and cstime are 14 and 15.
-    sed 's/^.*) //' "/proc/$(head -n 1 "$TALKMETER_DIR/data/postmaster.pid")/stat" |
-        awk -v tick="$(getconf CLK_TCK)" '{ printf "%d\n", ($14 + $15) * 1000 / tick }'
+    local postmaster
+    postmaster=$(head -n 1 "$TALKMETER_DIR/data/postmaster.pid")
+    while has_sessions "$postmaster"; do sleep 0.02; done
+    # After the name, which may hold blanks: the state is field 1, cutime and cstime are 14 and 15.
+    sed 's/^.*) //' "/proc/$postmaster/stat" | awk -v tick="$(getconf CLK_TCK)" '{ printf "%d\n", ($14 + $15) * 1000 / tick }'
 }
 
 # --- The server ---
