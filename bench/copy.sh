@@ -19,7 +19,9 @@ timed_copy() {
     local backend client output peak=0 now start code
     coproc COPYING { sql -d copy; }
     # shellcheck disable=SC2153 # the shell names it after the coprocess
-    client=$COPYING_PID output=${COPYING[0]}
+    client=$COPYING_PID
+    # A copy: the shell closes its own as soon as psql has ended, read or not.
+    exec {output}<&"${COPYING[0]}"
     say 'SELECT pg_backend_pid();' >&"${COPYING[1]}"
     read -r backend <&"$output"
     start=$(milliseconds)
@@ -33,6 +35,7 @@ timed_copy() {
         if [ "${now:-0}" -gt "$peak" ]; then peak=$now; fi
     done
     say "$(($(milliseconds) - start)) $peak"
+    exec {output}<&-
     wait "$client" || die "COPY failed."
 }
 
