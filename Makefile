@@ -66,11 +66,8 @@ regress: setup build ## only pg_regress and the isolation tests
 regress-accept: setup build ## the same, and take the results as the expected ones
 	@scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh --accept
 
-bench: setup build ## what metering costs, as ratios (LONG=1: ten million rows too)
-	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/bulk.sh
-	@scripts/with-cluster.sh -- bench/charging.sh
-	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/late.sh
-	@scripts/with-cluster.sh -c max_wal_size=8GB -c shared_buffers=512MB -- bench/verify.sh
+bench: setup build ## what metering costs, into docs/performance.md (PARTS="single copy", LONG=1: ten million rows too)
+	@scripts/with-cluster.sh -c max_wal_size=8GB -c checkpoint_timeout=1h -c shared_buffers=512MB -c autovacuum=off -- bench/run.sh $(PARTS)
 
 clean: demo-stop ## stop the demo, remove everything built
 	rm -rf target

@@ -73,6 +73,7 @@ look() {
     want make command -v make
     want gzip command -v gzip
     want shellcheck command -v shellcheck
+    want valgrind command -v valgrind
     want python3-venv python3 -c 'import ensurepip, venv'
     if [ "$(id -u)" = 0 ]; then want util-linux command -v runuser; fi
 }
