@@ -1,5 +1,6 @@
 //! What does a tenant's account hold, as the tables have it?
 
+use crate::billing::subscription_rows::{SUBSCRIPTION, SUBSCRIPTION_KEY};
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Place, Shape, Wanted, with_newest};
@@ -49,7 +50,6 @@ impl Needed {
 }
 
 const TEXT: pg_sys::Oid = pg_sys::TEXTOID;
-const INT4: pg_sys::Oid = pg_sys::INT4OID;
 const INT8: pg_sys::Oid = pg_sys::INT8OID;
 const NUMERIC: pg_sys::Oid = pg_sys::NUMERICOID;
 const TIME: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
@@ -57,8 +57,6 @@ const DATE: pg_sys::Oid = pg_sys::DATEOID;
 const NAME: pg_sys::Oid = pg_sys::NAMEOID;
 
 const ACCOUNT: Shape = Shape { name: c"account", types: &[TEXT, INT8, INT8, INT8, INT8, INT8, DATE, TEXT] };
-const SUBSCRIPTION: Shape =
-    Shape { name: c"subscription", types: &[TEXT, INT8, TIME, TEXT, TEXT, INT4, TEXT, TIME, NAME, INT8] };
 const PLAN: Shape = Shape { name: c"plan", types: &[TEXT, INT8, NUMERIC, NUMERIC, TEXT, pg_sys::BOOLOID] };
 const PERIOD: Shape = Shape {
     name: c"period",
@@ -85,7 +83,6 @@ const PACK: Shape =
 const DAY_UNITS: Shape = Shape { name: c"day_units", types: &[TEXT, DATE, INT8] };
 
 const ACCOUNT_KEY: Index = Index { name: c"account_pkey", columns: &[1] };
-const SUBSCRIPTION_KEY: Index = Index { name: c"subscription_pkey", columns: &[1, 2] };
 const PLAN_KEY: Index = Index { name: c"plan_pkey", columns: &[1] };
 const PERIOD_KEY: Index = Index { name: c"period_pkey", columns: &[1, 2, 3] };
 const PACK_KEY: Index = Index { name: c"pack_pkey", columns: &[1, 2] };

@@ -3,8 +3,50 @@
 
 use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
+use crate::pg::limit::heed_cancel;
+use crate::pg::own_table::{Access, Index, OwnTable, Shape, Wanted, with_newest};
 use crate::pg::sql::{Connection, arg};
+use pgrx::pg_sys;
+use std::collections::HashMap;
 use talkmeter_engine::instant::Instant;
+
+pub const SUBSCRIPTION: Shape = Shape {
+    name: c"subscription",
+    types: &[
+        pg_sys::TEXTOID,
+        pg_sys::INT8OID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::INT4OID,
+        pg_sys::TEXTOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::NAMEOID,
+        pg_sys::INT8OID,
+    ],
+};
+pub const SUBSCRIPTION_KEY: Index = Index { name: c"subscription_pkey", columns: &[1, 2] };
+
+/// From when on a subscription is in force, and the policy that it names.
+pub type Pin = (Instant, Option<String>);
+
+/// What the subscriptions of tenants name, in the order in which they were made.
+pub fn pins(tenants: &[&str]) -> HashMap<String, Vec<Pin>> {
+    let table = OwnTable::open(&SUBSCRIPTION, Access::Reading);
+    let mut pins: HashMap<String, Vec<Pin>> = HashMap::new();
+    with_newest(|newest| {
+        for tenant in tenants {
+            heed_cancel();
+            table.scan(newest, &SUBSCRIPTION_KEY, &[(0, Wanted::Same(arg(*tenant)))], |_, row| {
+                row.skip(2);
+                let since = row.value::<Timestamp>().bound();
+                row.skip(3);
+                pins.entry((*tenant).to_owned()).or_default().push((since, row.nullable()));
+            });
+        }
+    });
+    pins
+}
 
 /// A subscription to be made.
 pub struct NewSubscription {

@@ -1,13 +1,13 @@
 //! How does a batch of conversations get from its state in the tables to the next? Locked, read, folded, written.
 
 use crate::billing::posting::{Posting, Unit};
+use crate::billing::subscription_rows::{Pin, pins};
 use crate::capture::entry::Key;
 use crate::catalog::Catalog;
 use crate::meter::folding::Folding;
 use crate::meter::part_table::{self, Tables};
-use crate::pg::clock::Timestamp;
 use crate::pg::locks::Conversations;
-use crate::pg::sql::{Connection, OverRows, column, over_rows};
+use crate::pg::sql::Connection;
 use std::collections::HashMap;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::Effect;
@@ -17,9 +17,6 @@ use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy};
 
 /// Conversations folded at once: enough to make the statements' own cost small, few enough to bound memory.
 pub const BATCH: usize = 500;
-
-/// The instant from which a subscription is in force, and the policy that it names.
-type Pin = (Instant, Option<String>);
 
 /// A batch of conversations that this transaction has locked.
 pub struct Batch<'c, 'a> {
@@ -123,8 +120,9 @@ impl<'c, 'a> Batch<'c, 'a> {
         stored: Option<&Part>,
     ) -> Opener {
         if self.subscribed.is_none() {
-            let tenants = self.conversations.iter().map(|folding| folding.tenant).collect::<Vec<_>>();
-            self.subscribed = Some(subscribed_policies(self.connection, tenants));
+            let mut tenants = self.conversations.iter().map(|folding| folding.tenant).collect::<Vec<_>>();
+            tenants.dedup();
+            self.subscribed = Some(pins(&tenants));
         }
         let previous = previous.filter(|_| order::is_mark(place));
         let source = match order::is_mark(place) {
@@ -192,22 +190,4 @@ pub fn unit(catalog: &Catalog, folding: &Folding, part: i32, at: Instant, openin
         default_plan: opening.source.and_then(|id| catalog.source(id)).and_then(|source| source.default_plan.clone()),
         unless_standing: false,
     }
-}
-
-const SUBSCRIBED_POLICIES: OverRows = over_rows!(
-    "SELECT s.tenant, s.since, s.policy FROM",
-    [1 tenant text],
-    "CROSS JOIN LATERAL (SELECT * FROM talkmeter.subscription AS own WHERE own.tenant = wanted.tenant OFFSET 0) AS s
-    ORDER BY s.tenant, s.subscription_id"
-);
-
-fn subscribed_policies(connection: &Connection, mut tenants: Vec<&str>) -> HashMap<String, Vec<Pin>> {
-    tenants.dedup();
-    let rows = connection.run_over(&SUBSCRIBED_POLICIES, tenants.len(), &[column(&tenants, |tenant| *tenant)]);
-    let mut pins: HashMap<String, Vec<Pin>> = HashMap::new();
-    for mut row in rows.iter() {
-        let pins = pins.entry(row.value()).or_default();
-        pins.push((row.value::<Timestamp>().bound(), row.nullable()));
-    }
-    pins
 }

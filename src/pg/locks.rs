@@ -1,10 +1,13 @@
 //! Who may fold a conversation or draw for a tenant? Whoever holds its row in a lock table, until the transaction ends.
 //!
-//! Rows are locked in key order, inserted if they are missing, and never updated, all by one statement: an upsert
-//! whose update never applies locks the row all the same. The statement takes its rows in the order of its
+//! Rows are locked in key order, inserted if they are missing, and never updated. Those that are there are locked one by
+//! one; from the first that is not there on one statement does it: an upsert whose update never applies locks the row all
+//! the same. The statement takes its rows in the order of its
 //! parameters, because a scan of `unnest` keeps it.
 
-use crate::pg::sql::{Arg, Connection, OverRows, column, connected, insert_rows, over_rows};
+use crate::pg::limit::heed_cancel;
+use crate::pg::own_table::{self, Access, Index, OwnTable, Shape, with_newest};
+use crate::pg::sql::{Arg, Connection, OverRows, arg, column, connected, insert_rows, over_rows};
 use crate::pg::subtransaction::{attempt, code};
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -33,6 +36,11 @@ const TENANTS: OverRows = insert_rows!(
     "ON CONFLICT (tenant) DO UPDATE SET tenant = excluded.tenant WHERE false"
 );
 
+const CONVERSATION_LOCK: Shape = Shape { name: c"conversation_lock", types: &[pg_sys::TEXTOID, pg_sys::TEXTOID] };
+const CONVERSATION_KEY: Index = Index { name: c"conversation_lock_pkey", columns: &[1, 2] };
+const TENANT_LOCK: Shape = Shape { name: c"tenant_lock", types: &[pg_sys::TEXTOID] };
+const TENANT_KEY: Index = Index { name: c"tenant_lock_pkey", columns: &[1] };
+
 /// The tables that a work on conversations writes, in the order in which it locks them.
 const TABLES_OF_CONVERSATIONS: [&CStr; 6] =
     [c"quarantined", c"conversation_lock", c"conversation", c"part", c"marked", c"subscription"];
@@ -60,32 +68,18 @@ pub fn for_writing(tables: &[&CStr]) {
 }
 
 fn lock_tables(tables: &[&CStr], mode: u32) {
-    let schema = own_schema();
+    let schema = own_table::schema();
     for table in tables {
         // SAFETY: any oid may be locked.
-        unsafe { pg_sys::LockRelationOid(own_table(table, schema), mode as i32) };
+        unsafe { pg_sys::LockRelationOid(own_table::oid(table, schema), mode as i32) };
     }
-}
-
-fn own_schema() -> pg_sys::Oid {
-    // SAFETY: a look-up in the server's cache of the catalog by a name that lives for ever.
-    unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false) }
-}
-
-/// The oid of a table or an index of ours; of nothing if there is none of that name.
-pub fn table(name: &CStr) -> pg_sys::Oid {
-    own_table(name, own_schema())
-}
-
-fn own_table(name: &CStr, schema: pg_sys::Oid) -> pg_sys::Oid {
-    // SAFETY: a look-up in the server's cache of the catalog by a name that lives as long as the call.
-    unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) }
 }
 
 /// Locks a table of ours for writing, if that needs no waiting, and says whether it did.
 pub fn for_writing_at_once(table: &CStr) -> bool {
+    let oid = own_table::oid(table, own_table::schema());
     // SAFETY: any oid may be locked.
-    unsafe { pg_sys::ConditionalLockRelationOid(self::table(table), pg_sys::RowExclusiveLock as i32) }
+    unsafe { pg_sys::ConditionalLockRelationOid(oid, pg_sys::RowExclusiveLock as i32) }
 }
 
 /// Locks the tables that a ledger is in: before they are read by a work that may write them.
@@ -116,7 +110,9 @@ impl Conversations {
 
     /// Locks conversations, given by tenant and id in key order, each once.
     pub fn lock(&mut self, connection: &Connection, keys: &[(&str, &str)]) {
-        lock(connection, &CONVERSATIONS, keys.len(), || vec![column(keys, |key| key.0), column(keys, |key| key.1)]);
+        let known = lock_known(&CONVERSATION_LOCK, &CONVERSATION_KEY, keys, |key| vec![arg(key.0), arg(key.1)]);
+        let rest = &keys[known..];
+        lock(connection, &CONVERSATIONS, rest.len(), || vec![column(rest, |key| key.0), column(rest, |key| key.1)]);
     }
 
     /// Locks those of the conversations that have parts which nobody else has locked, and returns their indexes. It
@@ -148,11 +144,29 @@ impl Tenants {
         if !std::mem::replace(&mut self.has_tables, true) {
             ledger_for_writing();
         }
-        lock(connection, &TENANTS, tenants.len(), || vec![column(tenants, |tenant| *tenant)]);
+        let known = lock_known(&TENANT_LOCK, &TENANT_KEY, tenants, |tenant| vec![arg(*tenant)]);
+        let rest = &tenants[known..];
+        lock(connection, &TENANTS, rest.len(), || vec![column(rest, |tenant| *tenant)]);
     }
 }
 
+/// Locks the first rows of some that are there, up to one that is not, and says how many they are. No statement is
+/// planned for what an application does most: to go on with a conversation that is known.
+fn lock_known<K>(shape: &'static Shape, index: &Index, keys: &[K], key: impl Fn(&K) -> Vec<Arg>) -> usize {
+    let table = OwnTable::open(shape, Access::Writing);
+    with_newest(|newest| {
+        let locked = |wanted: &&K| {
+            heed_cancel();
+            table.lock(newest, index, &key(wanted))
+        };
+        keys.iter().take_while(locked).count()
+    })
+}
+
 fn lock(connection: &Connection, statement: &OverRows, count: usize, args: impl Fn() -> Vec<Arg>) {
+    if count == 0 {
+        return;
+    }
     if !at_repeatable_read() {
         connection.run_over(statement, count, &args());
         return;

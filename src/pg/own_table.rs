@@ -2,7 +2,6 @@
 //! what a publisher sends: they keep indexes, constraints and the log as a statement does, and plan nothing.
 
 use crate::pg::error::{damaged, failure};
-use crate::pg::locks;
 use crate::pg::sql::{self, Arg, Row};
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -83,6 +82,18 @@ pub fn with_newest<R>(work: impl FnOnce(&Newest) -> R) -> R {
     }
 }
 
+/// The schema of all that is ours.
+pub fn schema() -> pg_sys::Oid {
+    // SAFETY: a look-up in the server's cache of the catalog by a name that lives for ever.
+    unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false) }
+}
+
+/// The oid of a table or an index of ours; that of nothing if there is none of that name.
+pub fn oid(name: &CStr, schema: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a look-up in the server's cache of the catalog by a name that lives as long as the call.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) }
+}
+
 /// A table of ours that is open for a work. If an error passes by, the server closes it with the subtransaction.
 pub struct OwnTable {
     shape: &'static Shape,
@@ -99,7 +110,7 @@ impl OwnTable {
             Access::Writing => pg_sys::RowExclusiveLock,
         };
         // SAFETY: the server raises an error if there is no such table.
-        let relation = unsafe { pg_sys::table_open(locks::table(shape.name), lock as i32) };
+        let relation = unsafe { pg_sys::table_open(oid(shape.name, schema()), lock as i32) };
         let table = OwnTable { shape, relation, writer: None };
         table.check(access);
         table
@@ -170,7 +181,7 @@ impl OwnTable {
         wanted: &[(usize, Wanted)],
         mut each: impl FnMut(Place, &mut Row),
     ) {
-        let oid = locks::table(index.name);
+        let oid = oid(index.name, schema());
         // SAFETY: any oid may be asked for.
         if !unsafe { pg_sys::get_index_isvalid(oid) } {
             self.refuse("An index of it is missing or not valid.");
@@ -216,6 +227,30 @@ impl OwnTable {
                 sql::cells_of(tuple, columns, &mut cells);
                 each(Place((*tuple).t_self), &mut Row::of_cells(&cells, columns));
             }
+        }
+    }
+
+    /// Locks the row with a key, until the transaction ends, and says whether it is there and as it was. Waits for
+    /// whoever holds it.
+    pub fn lock(&self, newest: &Newest, index: &Index, key: &[Arg]) -> bool {
+        let Some((Place(mut place), ())) = self.find(newest, index, key, |_| ()) else { return false };
+        let mut why_not = pg_sys::TM_FailureData::default();
+        // SAFETY: the slot is of this table, and takes what is found; it is dropped when that is known.
+        unsafe {
+            let slot = pg_sys::table_slot_create(self.relation, null_mut());
+            let result = pg_sys::table_tuple_lock(
+                self.relation,
+                &mut place,
+                newest.0,
+                slot,
+                pg_sys::GetCurrentCommandId(false),
+                pg_sys::LockTupleMode::LockTupleExclusive,
+                pg_sys::LockWaitPolicy::LockWaitBlock,
+                0,
+                &mut why_not,
+            );
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            result == pg_sys::TM_Result::TM_Ok
         }
     }
 

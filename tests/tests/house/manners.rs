@@ -92,7 +92,8 @@ fn function_name(line: &str) -> Option<&str> {
 
 #[test]
 fn no_line_is_longer_than_can_be_read() {
-    let files = [rust(), sources(&["sql", "demo", "data", "bench"], ".sql"), sources(&["scripts", "bench"], ".sh")].concat();
+    let files =
+        [rust(), sources(&["sql", "demo", "data", "bench"], ".sql"), sources(&["scripts", "bench"], ".sh")].concat();
     let mut long = Vec::new();
     for file in files {
         let is_ours = file.path.starts_with("src") || file.path.starts_with("engine");
