@@ -14,8 +14,8 @@ COMMENT ON COLUMN talkmeter.conversation_lock.conversation IS 'The application''
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.conversation_lock', '');
 
 -- Updated with each message: room for HOT updates, no index but the key, and what changes comes last, because the log
--- holds a changed row from its first changed byte on. Only our code writes this and the next two, so they have no
--- CHECK, which the server would parse again for each statement: verify looks for what they would say.
+-- holds a changed row from its first changed byte on. Only our code writes this and the next two: they have
+-- no CHECK, and verify looks for what it would say.
 CREATE TABLE talkmeter.conversation (
     tenant text COLLATE "C" NOT NULL,
     conversation text COLLATE "C" NOT NULL,

@@ -188,7 +188,9 @@ fn verdict(row: &mut Row) -> Option<Verdict> {
     charged_at.map(Verdict::Billable).or(reason.map(Verdict::NotBillable))
 }
 
-// With the part that a change may concern, those after it, and one before.
+// With the part that a change may concern, those after it, and one before. Each look-up is a subquery that the planner
+// must run per conversation: left to itself it would, while the tables are empty, choose to read them whole, and the
+// plan is kept.
 const READ_FROM: OverRows = over_rows!(
     concat!("SELECT wanted.ordinal, ", part_columns!(), " FROM"),
     [1 tenant text, 2 conversation text, 3 earliest bytea],
