@@ -123,9 +123,9 @@ impl Restart {
 }
 
 /// Where to begin again after a change at `earliest`: at the start of the first part that it may concern, or at the
-/// change itself if no part was open there. A part that was active at that very instant is concerned even if it was over:
-/// if it has lost rows, the change may come too late for it (rule 3.5.15). `parts` are in the order of time; older ones
-/// may be left out if at least one of them begins before the instant of `earliest`.
+/// change itself if no part was open there. A part that was active at that very instant is concerned even if it was
+/// over: if it has lost rows, the change may come too late for it (rule 3.5.15). `parts` are in the order of time;
+/// older ones may be left out if at least one of them begins before the instant of `earliest`.
 pub fn restart(parts: &[Part], earliest: &[u8]) -> Restart {
     let instant = OrderKey::floor(order::time_of(earliest));
     let after = parts.partition_point(|part| part.first_event.as_slice() < instant.as_slice());
@@ -209,13 +209,10 @@ pub fn refold(
                 || (is_other && place > before.last_event)
                 || (!is_other && next.is_some_and(|next| place >= next.as_slice()))
         };
-        let sealed = log.iter().filter(|placed| !is_after(placed) && changes.is_other(&placed.place));
-        after.sealed = sealed.map(|placed| placed.place.clone()).collect();
-        let kept_out = log.iter().filter(|placed| !is_after(placed) && !changes.is_other(&placed.place));
-        after.unjudged = still_unjudged(before, last, kept_out, |placed, previous| {
-            pulse();
-            opener(placed, previous)
-        });
+        let before_it = log.iter().filter(|placed| !is_after(placed));
+        let (late, kept_out): (Vec<_>, Vec<_>) = before_it.partition(|placed| changes.is_other(&placed.place));
+        after.sealed = late.iter().map(|placed| placed.place.clone()).collect();
+        after.unjudged = still_unjudged(before, last, &kept_out, &pulse, &mut opener);
         state.open = reopened(part, &mut log, changes);
         kept = if state.open.is_some() { last } else { last + 1 };
         log.retain(is_after);
@@ -250,15 +247,17 @@ pub fn refold(
 
 /// Of the events before a sealed part's last activity, which are not folded again, those that no part counted because
 /// no policy is known for them.
-fn still_unjudged<'a>(
+fn still_unjudged(
     before: &Before,
     last: usize,
-    kept_out: impl Iterator<Item = &'a Placed>,
+    kept_out: &[&Placed],
+    pulse: impl Fn(),
     mut opener: impl FnMut(&Placed, Option<&Opening>) -> Opener,
 ) -> Vec<Vec<u8>> {
     let parts = &before.parts[..=last];
     let mut unjudged = Vec::new();
     for placed in kept_out {
+        pulse();
         let begun = parts.partition_point(|part| part.first_event <= placed.place);
         let latest = parts[..begun].last();
         if latest.is_some_and(|part| placed.place <= part.last_event) {

@@ -1,9 +1,8 @@
 //! Who may fold a conversation or draw for a tenant? Whoever holds its row in a lock table, until the transaction ends.
 //!
-//! Rows are locked in key order, inserted if they are missing, and never updated. Those that are there are locked one by
-//! one; from the first that is not there on one statement does it: an upsert whose update never applies locks the row all
-//! the same. The statement takes its rows in the order of its
-//! parameters, because a scan of `unnest` keeps it.
+//! Rows are locked in key order, inserted if they are missing, and never updated. Those that are there are locked one
+//! by one; from the first that is not there on one statement does it: an upsert whose update never applies locks the
+//! row all the same. The statement takes its rows in the order of its parameters, because a scan of `unnest` keeps it.
 
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::{self, Access, Index, OwnTable, Shape, with_newest};
@@ -110,7 +109,7 @@ impl Conversations {
 
     /// Locks conversations, given by tenant and id in key order, each once.
     pub fn lock(&mut self, connection: &Connection, keys: &[(&str, &str)]) {
-        let known = lock_known(&CONVERSATION_LOCK, &CONVERSATION_KEY, keys, |key| vec![arg(key.0), arg(key.1)]);
+        let known = lock_present(&CONVERSATION_LOCK, &CONVERSATION_KEY, keys, |key| vec![arg(key.0), arg(key.1)]);
         let rest = &keys[known..];
         lock(connection, &CONVERSATIONS, rest.len(), || vec![column(rest, |key| key.0), column(rest, |key| key.1)]);
     }
@@ -144,7 +143,7 @@ impl Tenants {
         if !std::mem::replace(&mut self.has_tables, true) {
             ledger_for_writing();
         }
-        let known = lock_known(&TENANT_LOCK, &TENANT_KEY, tenants, |tenant| vec![arg(*tenant)]);
+        let known = lock_present(&TENANT_LOCK, &TENANT_KEY, tenants, |tenant| vec![arg(*tenant)]);
         let rest = &tenants[known..];
         lock(connection, &TENANTS, rest.len(), || vec![column(rest, |tenant| *tenant)]);
     }
@@ -152,7 +151,7 @@ impl Tenants {
 
 /// Locks the first rows of some that are there, up to one that is not, and says how many they are. No statement is
 /// planned for what an application does most: to go on with a conversation that is known.
-fn lock_known<K>(shape: &'static Shape, index: &Index, keys: &[K], key: impl Fn(&K) -> Vec<Arg>) -> usize {
+fn lock_present<K>(shape: &'static Shape, index: &Index, keys: &[K], key: impl Fn(&K) -> Vec<Arg>) -> usize {
     let table = OwnTable::open(shape, Access::Writing);
     with_newest(|newest| {
         let locked = |wanted: &&K| {

@@ -172,8 +172,8 @@ impl OwnTable {
         found
     }
 
-    /// Gives `each` the rows of which columns of an index, by their positions in it and in their order, are as wanted, in
-    /// the order of the index.
+    /// Gives `each` the rows of which columns of an index, by their positions in it and in their order, are as wanted,
+    /// in the order of the index.
     pub fn scan(
         &self,
         newest: &Newest,
@@ -192,8 +192,8 @@ impl OwnTable {
             // SAFETY: fills in what it is given.
             unsafe { pg_sys::ScanKeyInit(key, index.columns[*position], strategy as u16, function.into(), value) };
         }
-        // SAFETY: the index is one of this open table, the keys are as many as said and of its columns' types, and a row
-        // is read before the next one is.
+        // SAFETY: the index is one of this open table, the keys are as many as said and of its columns' types, and a
+        // row is read before the next one is.
         unsafe {
             let count = wanted.len() as i32;
             let scan = pg_sys::systable_beginscan(self.relation, oid, true, newest.0, count, keys.as_mut_ptr());
