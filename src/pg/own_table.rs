@@ -129,10 +129,10 @@ impl OwnTable {
             )
         };
         if !is_plain {
-            self.refuse("It is no ordinary table any more.");
+            self.refuse("it is no ordinary table any more");
         }
         if has_rules && access == Access::Writing {
-            self.refuse("It has a rule.");
+            self.refuse("it has a rule");
         }
         let is_known = |(column, oid): (&pg_sys::FormData_pg_attribute, &pg_sys::Oid)| {
             column.atttypid == *oid && !column.attisdropped
@@ -141,7 +141,7 @@ impl OwnTable {
         // What was added and dropped again is there for ever, as null.
         let has_more = || columns[known..].iter().any(|column| !column.attisdropped);
         if !has_all || (access == Access::Writing && has_more()) {
-            self.refuse("Its columns are others.");
+            self.refuse("its columns are others");
         }
     }
 
@@ -149,9 +149,8 @@ impl OwnTable {
         let name = self.shape.name.to_string_lossy();
         failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("table talkmeter.{name} is not as talkmeter made it"),
+            format!("table talkmeter.{name} is not as talkmeter made it: {because}"),
         )
-        .detail(because)
         .hint("Take that back, and call talkmeter.retry_quarantine().")
         .raise()
     }
@@ -182,9 +181,9 @@ impl OwnTable {
         mut each: impl FnMut(Place, &mut Row),
     ) {
         let oid = oid(index.name, schema());
-        // SAFETY: any oid may be asked for.
-        if !unsafe { pg_sys::get_index_isvalid(oid) } {
-            self.refuse("An index of it is missing or not valid.");
+        // SAFETY: there is an index of that oid.
+        if oid == pg_sys::InvalidOid || !unsafe { pg_sys::get_index_isvalid(oid) } {
+            self.refuse("an index of it is missing or not valid");
         }
         let mut keys = [pg_sys::ScanKeyData::default(); MOST_WANTED];
         for (key, (position, wanted)) in keys.iter_mut().zip(wanted) {
@@ -399,6 +398,9 @@ impl Writer {
             pg_sys::ExecCloseIndices(self.target);
             pg_sys::ExecDropSingleTupleTableSlot(self.row);
             pg_sys::ExecDropSingleTupleTableSlot(self.place);
+            // What triggers were given.
+            pg_sys::ExecCloseResultRelations(self.state);
+            pg_sys::ExecResetTupleTable((*self.state).es_tupleTable, false);
             pg_sys::FreeExecutorState(self.state);
         }
     }

@@ -29,6 +29,7 @@ mod migrations;
 mod month;
 mod nested;
 mod orders;
+mod own_tables;
 mod own_times;
 mod owners;
 mod periods;
