@@ -109,8 +109,13 @@ impl OwnTable {
             Access::Reading => pg_sys::AccessShareLock,
             Access::Writing => pg_sys::RowExclusiveLock,
         };
-        // SAFETY: the server raises an error if there is no such table.
-        let relation = unsafe { pg_sys::table_open(oid(shape.name, schema()), lock as i32) };
+        // SAFETY: the server raises an error if there is no such table, or if it must not be written now.
+        let relation = unsafe {
+            if access == Access::Writing {
+                pg_sys::PreventCommandIfReadOnly(c"INSERT".as_ptr());
+            }
+            pg_sys::table_open(oid(shape.name, schema()), lock as i32)
+        };
         let table = OwnTable { shape, relation, writer: None };
         table.check(access);
         table
