@@ -3,9 +3,9 @@
 use crate::billing::subscription_rows::{SUBSCRIPTION, SUBSCRIPTION_KEY};
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::limit::heed_cancel;
+use crate::pg::own_table::types::{BOOL, BYTES, DATE, INT8, NAME, NUMERIC, TEXT, TEXTS, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Place, Shape, Wanted, with_newest};
 use crate::pg::sql::{Arg, Connection, Row, arg, decimal, numeric};
-use pgrx::pg_sys;
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,34 +49,11 @@ impl Needed {
     }
 }
 
-const TEXT: pg_sys::Oid = pg_sys::TEXTOID;
-const INT8: pg_sys::Oid = pg_sys::INT8OID;
-const NUMERIC: pg_sys::Oid = pg_sys::NUMERICOID;
-const TIME: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
-const DATE: pg_sys::Oid = pg_sys::DATEOID;
-const NAME: pg_sys::Oid = pg_sys::NAMEOID;
-
 const ACCOUNT: Shape = Shape { name: c"account", types: &[TEXT, INT8, INT8, INT8, INT8, INT8, DATE, TEXT] };
-const PLAN: Shape = Shape { name: c"plan", types: &[TEXT, INT8, NUMERIC, NUMERIC, TEXT, pg_sys::BOOLOID] };
+const PLAN: Shape = Shape { name: c"plan", types: &[TEXT, INT8, NUMERIC, NUMERIC, TEXT, BOOL] };
 const PERIOD: Shape = Shape {
     name: c"period",
-    types: &[
-        TEXT,
-        TIME,
-        TIME,
-        INT8,
-        INT8,
-        INT8,
-        NUMERIC,
-        pg_sys::TEXTARRAYOID,
-        TIME,
-        NAME,
-        INT8,
-        INT8,
-        INT8,
-        INT8,
-        pg_sys::BYTEAOID,
-    ],
+    types: &[TEXT, TIME, TIME, INT8, INT8, INT8, NUMERIC, TEXTS, TIME, NAME, INT8, INT8, INT8, INT8, BYTES],
 };
 const PACK: Shape =
     Shape { name: c"pack", types: &[TEXT, INT8, TEXT, INT8, INT8, NUMERIC, TEXT, TIME, TIME, TEXT, TIME, TIME, NAME] };

@@ -3,10 +3,10 @@
 use crate::billing::account::Books;
 use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
+use crate::pg::own_table::types::{BOOL, INT8, TEXT};
 use crate::pg::own_table::{Access, OwnTable, Shape, with_newest};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, OverRows, column, connected, insert_rows};
-use pgrx::pg_sys;
 use talkmeter_engine::alert::{is_low, is_reached, is_spike};
 use talkmeter_engine::draw_down::Tier;
 use talkmeter_engine::instant::Instant;
@@ -20,7 +20,7 @@ pub struct Threshold {
     pub percent: i64,
 }
 
-const THRESHOLD: Shape = Shape { name: c"threshold", types: &[pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::BOOLOID] };
+const THRESHOLD: Shape = Shape { name: c"threshold", types: &[TEXT, INT8, BOOL] };
 
 /// Every share at which tenants are told, the lowest first.
 pub fn thresholds() -> Vec<Threshold> {

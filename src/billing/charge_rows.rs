@@ -4,6 +4,7 @@ use crate::billing::posting::{Cause, PartKey, Posting, Unit};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
+use crate::pg::own_table::types::{INT4, INT8, NAME, NUMERIC, TEXT, TIME};
 use crate::pg::own_table::{Access, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, decimal, insert_rows, numeric, over_rows};
 use pgrx::prelude::*;
@@ -181,39 +182,11 @@ fn read_standing(row: &mut Row) -> StandingCharge {
     }
 }
 
-const TEXT: pg_sys::Oid = pg_sys::TEXTOID;
-const INT4: pg_sys::Oid = pg_sys::INT4OID;
-const INT8: pg_sys::Oid = pg_sys::INT8OID;
-const NUMERIC: pg_sys::Oid = pg_sys::NUMERICOID;
-const TIME: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
-
 const CHARGES: Shape = Shape {
     name: c"charge",
     types: &[
-        TEXT,
-        INT8,
-        TEXT,
-        INT4,
-        TIME,
-        TIME,
-        TIME,
-        TIME,
-        TIME,
-        TEXT,
-        INT8,
-        NUMERIC,
-        TEXT,
-        TEXT,
-        TEXT,
-        INT4,
-        INT8,
-        TEXT,
-        TEXT,
-        pg_sys::NAMEOID,
-        TEXT,
-        TEXT,
-        TIME,
-        TIME,
+        TEXT, INT8, TEXT, INT4, TIME, TIME, TIME, TIME, TIME, TEXT, INT8, NUMERIC, TEXT, TEXT, TEXT, INT4, INT8, TEXT,
+        TEXT, NAME, TEXT, TEXT, TIME, TIME,
     ],
 };
 

@@ -4,27 +4,14 @@
 use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
+use crate::pg::own_table::types::{INT4, INT8, NAME, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, OwnTable, Shape, Wanted, with_newest};
 use crate::pg::sql::{Connection, arg};
-use pgrx::pg_sys;
 use std::collections::HashMap;
 use talkmeter_engine::instant::Instant;
 
-pub const SUBSCRIPTION: Shape = Shape {
-    name: c"subscription",
-    types: &[
-        pg_sys::TEXTOID,
-        pg_sys::INT8OID,
-        pg_sys::TIMESTAMPTZOID,
-        pg_sys::TEXTOID,
-        pg_sys::TEXTOID,
-        pg_sys::INT4OID,
-        pg_sys::TEXTOID,
-        pg_sys::TIMESTAMPTZOID,
-        pg_sys::NAMEOID,
-        pg_sys::INT8OID,
-    ],
-};
+pub const SUBSCRIPTION: Shape =
+    Shape { name: c"subscription", types: &[TEXT, INT8, TIME, TEXT, TEXT, INT4, TEXT, TIME, NAME, INT8] };
 pub const SUBSCRIPTION_KEY: Index = Index { name: c"subscription_pkey", columns: &[1, 2] };
 
 /// From when on a subscription is in force, and the policy that it names.

@@ -7,32 +7,24 @@ use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
+use crate::pg::own_table::types::{BOOL, BYTES, INT4, INT4S, INT8, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, insert_rows, over_rows};
-use pgrx::pg_sys;
 use std::collections::{BTreeSet, HashMap};
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::fold::Conversation;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::part::{End, EndReason, Opening, Part, Reason, Verdict};
 
-const TEXT: pg_sys::Oid = pg_sys::TEXTOID;
-const INT4: pg_sys::Oid = pg_sys::INT4OID;
-const INT8: pg_sys::Oid = pg_sys::INT8OID;
-const BOOL: pg_sys::Oid = pg_sys::BOOLOID;
-const BYTEA: pg_sys::Oid = pg_sys::BYTEAOID;
-const TIME: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
-
-const CONVERSATION: Shape =
-    Shape { name: c"conversation", types: &[TEXT, TEXT, INT4, INT8, pg_sys::INT4ARRAYOID, BYTEA] };
+const CONVERSATION: Shape = Shape { name: c"conversation", types: &[TEXT, TEXT, INT4, INT8, INT4S, BYTES] };
 
 const CONVERSATION_KEY: Index = Index { name: c"conversation_pkey", columns: &[1, 2] };
 
 const PART: Shape = Shape {
     name: c"part",
     types: &[
-        TEXT, TEXT, INT4, INT4, TEXT, INT4, BYTEA, TIME, TIME, BOOL, BOOL, TIME, TEXT, TIME, TEXT, BOOL, TEXT, TEXT,
-        TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTEA,
+        TEXT, TEXT, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, TIME, TEXT, TIME, TEXT, BOOL, TEXT, TEXT,
+        TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES,
     ],
 };
 

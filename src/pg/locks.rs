@@ -5,6 +5,7 @@
 //! row all the same. The statement takes its rows in the order of its parameters, because a scan of `unnest` keeps it.
 
 use crate::pg::limit::heed_cancel;
+use crate::pg::own_table::types::TEXT;
 use crate::pg::own_table::{self, Access, Index, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, arg, column, connected, insert_rows, over_rows};
 use crate::pg::subtransaction::{attempt, code};
@@ -35,9 +36,9 @@ const TENANTS: OverRows = insert_rows!(
     "ON CONFLICT (tenant) DO UPDATE SET tenant = excluded.tenant WHERE false"
 );
 
-const CONVERSATION_LOCK: Shape = Shape { name: c"conversation_lock", types: &[pg_sys::TEXTOID, pg_sys::TEXTOID] };
+const CONVERSATION_LOCK: Shape = Shape { name: c"conversation_lock", types: &[TEXT, TEXT] };
 const CONVERSATION_KEY: Index = Index { name: c"conversation_lock_pkey", columns: &[1, 2] };
-const TENANT_LOCK: Shape = Shape { name: c"tenant_lock", types: &[pg_sys::TEXTOID] };
+const TENANT_LOCK: Shape = Shape { name: c"tenant_lock", types: &[TEXT] };
 const TENANT_KEY: Index = Index { name: c"tenant_lock_pkey", columns: &[1] };
 
 /// The tables that a work on conversations writes, in the order in which it locks them.

@@ -7,6 +7,23 @@ use pgrx::prelude::*;
 use std::ffi::CStr;
 use std::ptr::null_mut;
 
+/// The types of the columns of our tables.
+pub mod types {
+    use pgrx::pg_sys::{self, Oid};
+
+    pub const TEXT: Oid = pg_sys::TEXTOID;
+    pub const NAME: Oid = pg_sys::NAMEOID;
+    pub const BYTES: Oid = pg_sys::BYTEAOID;
+    pub const BOOL: Oid = pg_sys::BOOLOID;
+    pub const INT4: Oid = pg_sys::INT4OID;
+    pub const INT8: Oid = pg_sys::INT8OID;
+    pub const NUMERIC: Oid = pg_sys::NUMERICOID;
+    pub const DATE: Oid = pg_sys::DATEOID;
+    pub const TIME: Oid = pg_sys::TIMESTAMPTZOID;
+    pub const INT4S: Oid = pg_sys::INT4ARRAYOID;
+    pub const TEXTS: Oid = pg_sys::TEXTARRAYOID;
+}
+
 /// A table of ours as this library knows it.
 pub struct Shape {
     pub name: &'static CStr,
@@ -40,7 +57,6 @@ impl Wanted {
         let function = match (value.type_oid(), self) {
             (pg_sys::TEXTOID, Wanted::Same(_)) => pg_sys::F_TEXTEQ,
             (pg_sys::INT4OID, Wanted::Same(_)) => pg_sys::F_INT4EQ,
-            (pg_sys::TIMESTAMPTZOID, Wanted::Same(_)) => pg_sys::F_TIMESTAMPTZ_EQ,
             (pg_sys::TIMESTAMPTZOID, Wanted::AtMost(_)) => pg_sys::F_TIMESTAMPTZ_LE,
             (pg_sys::DATEOID, Wanted::AtLeast(_)) => pg_sys::F_DATE_GE,
             (pg_sys::DATEOID, Wanted::AtMost(_)) => pg_sys::F_DATE_LE,
@@ -190,6 +206,7 @@ impl OwnTable {
         if oid == pg_sys::InvalidOid || !unsafe { pg_sys::get_index_isvalid(oid) } {
             self.refuse("an index of it is missing or not valid");
         }
+        assert!(wanted.len() <= MOST_WANTED, "{} columns of {:?}", wanted.len(), index.name);
         let mut keys = [pg_sys::ScanKeyData::default(); MOST_WANTED];
         for (key, (position, wanted)) in keys.iter_mut().zip(wanted) {
             let (value, strategy, function) = wanted.comparison();
