@@ -1,43 +1,81 @@
--- What happened in each conversation: locks, state and parts.
+-- What happened in each conversation: its state, its parts and its marks.
 
-CREATE TABLE talkmeter.conversation_lock (
-    tenant text COLLATE "C" NOT NULL,
-    conversation text COLLATE "C" NOT NULL,
-    PRIMARY KEY (tenant, conversation)
-);
-REVOKE ALL ON talkmeter.conversation_lock FROM PUBLIC;
--- A row that is updated cannot be locked at REPEATABLE READ after somebody else's update; this one never is.
-COMMENT ON TABLE talkmeter.conversation_lock IS
-    'One row per conversation, never updated: whoever folds a conversation locks its row first';
-COMMENT ON COLUMN talkmeter.conversation_lock.tenant IS 'The merchant who is billed';
-COMMENT ON COLUMN talkmeter.conversation_lock.conversation IS 'The application''s conversation id, unique within the tenant';
-SELECT pg_catalog.pg_extension_config_dump('talkmeter.conversation_lock', '');
-
--- Updated with each message: room for HOT updates, no index but the key, and what changes comes last, because the log
--- holds a changed row from its first changed byte on. Only our code writes this and the next two: they have
--- no CHECK, and verify looks for what it would say.
+-- One row per conversation: what a message of it changes. Updated with each message: room for HOT updates, no index but the key and one whose
+-- columns change when a part opens or ends, and what changes comes last, because the log holds a changed row from its first changed byte on.
+-- Only our code writes this and the next two: they have no CHECK, and verify looks for what it would say.
 CREATE TABLE talkmeter.conversation (
     tenant text COLLATE "C" NOT NULL,
     conversation text COLLATE "C" NOT NULL,
-    highest_part integer NOT NULL,
+    highest_part integer NOT NULL DEFAULT 0,
     last_mark bigint NOT NULL DEFAULT 0,
     sources integer[] NOT NULL DEFAULT '{}',
-    last_event bytea NOT NULL,
+    open_part integer,
+    source_id integer,
+    policy text COLLATE "C",
+    policy_version integer,
+    first_event bytea,
+    started_at timestamptz,
+    first_ai_reply_at timestamptz,
+    excluded boolean,
+    error_before_reply boolean,
+    charged_at timestamptz,
+    not_billable_because text,
+    timed boolean NOT NULL DEFAULT false,
+    due_reason text,
+    due_because text,
+    due_at timestamptz,
+    due_end timestamptz,
+    customer_waits boolean,
+    turn_count integer,
+    ai_replies bigint,
+    staff_replies bigint,
+    event_count bigint,
+    message_count bigint,
+    last_activity_at timestamptz,
+    part_last_event bytea,
+    last_event bytea NOT NULL DEFAULT '',
     PRIMARY KEY (tenant, conversation)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 REVOKE ALL ON talkmeter.conversation FROM PUBLIC;
-COMMENT ON TABLE talkmeter.conversation IS 'How far each conversation is folded';
+CREATE INDEX conversation_timed ON talkmeter.conversation (tenant, conversation) WHERE timed;
+COMMENT ON TABLE talkmeter.conversation IS
+    'How far each conversation is folded, and its open part, if it has one; whoever folds it writes this row, and so holds it';
 COMMENT ON COLUMN talkmeter.conversation.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.conversation.conversation IS 'The application''s conversation id, unique within the tenant';
 COMMENT ON COLUMN talkmeter.conversation.highest_part IS 'The highest part number ever used';
-COMMENT ON COLUMN talkmeter.conversation.last_event IS
-    'Order key of the last event folded, or of the instant up to which time has ended its parts: an event is late if its key is not greater';
 COMMENT ON COLUMN talkmeter.conversation.last_mark IS 'The number of the last mark';
 COMMENT ON COLUMN talkmeter.conversation.sources IS
     'The attached tables whose rows have been events of it: no other table is read for it';
+COMMENT ON COLUMN talkmeter.conversation.open_part IS 'The number of its open part; null: none is open, and the columns of the part are null';
+COMMENT ON COLUMN talkmeter.conversation.source_id IS 'Of the open part: the attached table whose row opened it; if a mark did, that of the part before';
+COMMENT ON COLUMN talkmeter.conversation.policy IS 'Of the open part: the policy by which it is judged';
+COMMENT ON COLUMN talkmeter.conversation.policy_version IS 'Of the open part: the version in force when it opened';
+COMMENT ON COLUMN talkmeter.conversation.first_event IS 'Of the open part: order key of the event that opened it';
+COMMENT ON COLUMN talkmeter.conversation.started_at IS 'Of the open part: time of the event that opened it';
+COMMENT ON COLUMN talkmeter.conversation.first_ai_reply_at IS 'Of the open part: time of its first AI reply';
+COMMENT ON COLUMN talkmeter.conversation.excluded IS 'Of the open part: an excluded rule of the mapping matched one of its events';
+COMMENT ON COLUMN talkmeter.conversation.error_before_reply IS 'Of the open part: A platform error came before its first AI reply';
+COMMENT ON COLUMN talkmeter.conversation.charged_at IS 'Of the open part: its charge instant, once it is found billable';
+COMMENT ON COLUMN talkmeter.conversation.not_billable_because IS 'Of the open part: the reason against, once it is judged';
+COMMENT ON COLUMN talkmeter.conversation.timed IS 'Time alone will end the open part';
+COMMENT ON COLUMN talkmeter.conversation.due_reason IS 'Of the open part: the end reason that will be recorded then';
+COMMENT ON COLUMN talkmeter.conversation.due_because IS 'Of the open part: the reason against that will be recorded then; null: billable';
+COMMENT ON COLUMN talkmeter.conversation.due_at IS 'Of the open part: the first instant at which time has ended it, if no activity comes before';
+COMMENT ON COLUMN talkmeter.conversation.due_end IS 'Of the open part: the end that will be recorded then';
+COMMENT ON COLUMN talkmeter.conversation.customer_waits IS 'Of the open part: A customer message waits for the AI reply that completes the turn';
+COMMENT ON COLUMN talkmeter.conversation.turn_count IS 'Of the open part: complete turns: an AI reply after at least one customer message';
+COMMENT ON COLUMN talkmeter.conversation.ai_replies IS 'Of the open part: AI replies that it counted';
+COMMENT ON COLUMN talkmeter.conversation.staff_replies IS 'Of the open part: visible staff replies that it counted';
+COMMENT ON COLUMN talkmeter.conversation.event_count IS 'Of the open part: events of every kind that it counted: if fewer are found later, it has lost rows and is sealed';
+COMMENT ON COLUMN talkmeter.conversation.message_count IS 'Of the open part: activities that it counted';
+COMMENT ON COLUMN talkmeter.conversation.last_activity_at IS 'Of the open part: time of its last activity, or of its opening if that was none';
+COMMENT ON COLUMN talkmeter.conversation.part_last_event IS 'Order key of the last event that the part counted; null: that of the conversation';
+COMMENT ON COLUMN talkmeter.conversation.last_event IS
+    'Order key of the last event folded, or of the instant up to which time has ended its parts: an event is late if its key is not greater';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.conversation', '');
 
-CREATE TABLE talkmeter.part (
+-- Written once, when a part ends; again only when it is folded again.
+CREATE TABLE talkmeter.ended_part (
     tenant text COLLATE "C" NOT NULL,
     conversation text COLLATE "C" NOT NULL,
     part integer NOT NULL,
@@ -51,13 +89,8 @@ CREATE TABLE talkmeter.part (
     error_before_reply boolean NOT NULL,
     charged_at timestamptz,
     not_billable_because text,
-    ended_at timestamptz,
-    end_reason text,
-    timed boolean NOT NULL,
-    due_reason text,
-    due_because text,
-    due_at timestamptz,
-    due_end timestamptz,
+    ended_at timestamptz NOT NULL,
+    end_reason text NOT NULL,
     customer_waits boolean NOT NULL,
     turn_count integer NOT NULL,
     ai_replies bigint NOT NULL,
@@ -67,41 +100,51 @@ CREATE TABLE talkmeter.part (
     last_activity_at timestamptz NOT NULL,
     last_event bytea NOT NULL,
     PRIMARY KEY (tenant, conversation, part)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+);
+REVOKE ALL ON talkmeter.ended_part FROM PUBLIC;
+COMMENT ON TABLE talkmeter.ended_part IS 'The metered interactions that have ended; read them through the view parts';
+COMMENT ON COLUMN talkmeter.ended_part.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.ended_part.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.ended_part.part IS 'Number within the conversation, in the order found; a name that charges know it by';
+COMMENT ON COLUMN talkmeter.ended_part.source_id IS 'The attached table whose row opened it; if a mark did, that of the part before';
+COMMENT ON COLUMN talkmeter.ended_part.policy IS 'The policy by which it is judged';
+COMMENT ON COLUMN talkmeter.ended_part.policy_version IS 'The version in force when it opened';
+COMMENT ON COLUMN talkmeter.ended_part.first_event IS 'Order key of the event that opened it';
+COMMENT ON COLUMN talkmeter.ended_part.started_at IS 'Time of the event that opened it';
+COMMENT ON COLUMN talkmeter.ended_part.first_ai_reply_at IS 'Time of its first AI reply';
+COMMENT ON COLUMN talkmeter.ended_part.excluded IS 'An excluded rule of the mapping matched one of its events';
+COMMENT ON COLUMN talkmeter.ended_part.error_before_reply IS 'A platform error came before its first AI reply';
+COMMENT ON COLUMN talkmeter.ended_part.charged_at IS 'Its charge instant, once it is found billable';
+COMMENT ON COLUMN talkmeter.ended_part.not_billable_because IS 'The reason against, once it is judged';
+COMMENT ON COLUMN talkmeter.ended_part.customer_waits IS 'A customer message waits for the AI reply that completes the turn';
+COMMENT ON COLUMN talkmeter.ended_part.turn_count IS 'Complete turns: an AI reply after at least one customer message';
+COMMENT ON COLUMN talkmeter.ended_part.ai_replies IS 'AI replies that it counted';
+COMMENT ON COLUMN talkmeter.ended_part.staff_replies IS 'Visible staff replies that it counted';
+COMMENT ON COLUMN talkmeter.ended_part.event_count IS 'Events of every kind that it counted: if fewer are found later, it has lost rows and is sealed';
+COMMENT ON COLUMN talkmeter.ended_part.message_count IS 'Activities that it counted';
+COMMENT ON COLUMN talkmeter.ended_part.last_activity_at IS 'Time of its last activity, or of its opening if that was none';
+COMMENT ON COLUMN talkmeter.ended_part.ended_at IS 'When it ended, by its own rule and not by when that was noticed';
+COMMENT ON COLUMN talkmeter.ended_part.end_reason IS 'idle, quiet_review, turn_limit or the kind of the event that ended it';
+COMMENT ON COLUMN talkmeter.ended_part.last_event IS 'Order key of the last event that it counted';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.ended_part', '');
+
+CREATE VIEW talkmeter.part AS
+    SELECT c.tenant, c.conversation, c.open_part AS part, c.source_id, c.policy, c.policy_version, c.first_event, c.started_at,
+        c.first_ai_reply_at, c.excluded, c.error_before_reply, c.charged_at, c.not_billable_because,
+        NULL::timestamptz AS ended_at, NULL::text AS end_reason, c.timed, c.due_reason, c.due_because, c.due_at, c.due_end,
+        c.customer_waits, c.turn_count, c.ai_replies, c.staff_replies, c.event_count, c.message_count, c.last_activity_at,
+        COALESCE(c.part_last_event, c.last_event) AS last_event
+    FROM talkmeter.conversation AS c
+    WHERE c.open_part IS NOT NULL
+    UNION ALL
+    SELECT e.tenant, e.conversation, e.part, e.source_id, e.policy, e.policy_version, e.first_event, e.started_at,
+        e.first_ai_reply_at, e.excluded, e.error_before_reply, e.charged_at, e.not_billable_because,
+        e.ended_at, e.end_reason, false, NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz,
+        e.customer_waits, e.turn_count, e.ai_replies, e.staff_replies, e.event_count, e.message_count, e.last_activity_at,
+        e.last_event
+    FROM talkmeter.ended_part AS e;
 REVOKE ALL ON talkmeter.part FROM PUBLIC;
--- Neither index holds a column that changes with each message, so that those updates stay HOT.
-CREATE UNIQUE INDEX part_open ON talkmeter.part (tenant, conversation) WHERE ended_at IS NULL;
-CREATE INDEX part_timed ON talkmeter.part (tenant, conversation) WHERE ended_at IS NULL AND timed;
-COMMENT ON TABLE talkmeter.part IS 'The metered interactions of each conversation; read them through the view parts';
-COMMENT ON COLUMN talkmeter.part.tenant IS 'The merchant who is billed';
-COMMENT ON COLUMN talkmeter.part.conversation IS 'The application''s conversation id, unique within the tenant';
-COMMENT ON COLUMN talkmeter.part.part IS 'Number within the conversation, in the order found; a name that charges know it by';
-COMMENT ON COLUMN talkmeter.part.source_id IS 'The attached table whose row opened it; if a mark did, that of the part before';
-COMMENT ON COLUMN talkmeter.part.first_event IS 'Order key of the event that opened it';
-COMMENT ON COLUMN talkmeter.part.last_event IS 'Order key of the last event that it counted';
-COMMENT ON COLUMN talkmeter.part.policy IS 'The policy by which it is judged';
-COMMENT ON COLUMN talkmeter.part.policy_version IS 'The version in force when it opened';
-COMMENT ON COLUMN talkmeter.part.started_at IS 'Time of the event that opened it';
-COMMENT ON COLUMN talkmeter.part.first_ai_reply_at IS 'Time of its first AI reply';
-COMMENT ON COLUMN talkmeter.part.last_activity_at IS 'Time of its last activity, or of its opening if that was none';
-COMMENT ON COLUMN talkmeter.part.ended_at IS 'When it ended, by its own rule and not by when that was noticed; null while open';
-COMMENT ON COLUMN talkmeter.part.end_reason IS 'idle, quiet_review, turn_limit or the kind of the event that ended it';
-COMMENT ON COLUMN talkmeter.part.event_count IS 'Events of every kind that it counted: if fewer are found later, it has lost rows and is sealed';
-COMMENT ON COLUMN talkmeter.part.message_count IS 'Activities that it counted';
-COMMENT ON COLUMN talkmeter.part.turn_count IS 'Complete turns: an AI reply after at least one customer message';
-COMMENT ON COLUMN talkmeter.part.ai_replies IS 'AI replies that it counted';
-COMMENT ON COLUMN talkmeter.part.staff_replies IS 'Visible staff replies that it counted';
-COMMENT ON COLUMN talkmeter.part.customer_waits IS 'A customer message waits for the AI reply that completes the turn';
-COMMENT ON COLUMN talkmeter.part.excluded IS 'An excluded rule of the mapping matched one of its events';
-COMMENT ON COLUMN talkmeter.part.error_before_reply IS 'A platform error came before its first AI reply';
-COMMENT ON COLUMN talkmeter.part.charged_at IS 'Its charge instant, once it is found billable';
-COMMENT ON COLUMN talkmeter.part.not_billable_because IS 'The reason against, once it is judged';
-COMMENT ON COLUMN talkmeter.part.timed IS 'Time alone will end it';
-COMMENT ON COLUMN talkmeter.part.due_at IS 'The first instant at which time has ended it, if no activity comes before';
-COMMENT ON COLUMN talkmeter.part.due_end IS 'The end that will be recorded then';
-COMMENT ON COLUMN talkmeter.part.due_reason IS 'The end reason that will be recorded then';
-COMMENT ON COLUMN talkmeter.part.due_because IS 'The reason against that will be recorded then; null: billable';
-SELECT pg_catalog.pg_extension_config_dump('talkmeter.part', '');
+COMMENT ON VIEW talkmeter.part IS 'The metered interactions of each conversation, open and ended, with all that is known of them';
 
 CREATE VIEW talkmeter.part_now AS
     SELECT p.*, p.ended_at IS NULL AND p.timed AND p.due_at <= pg_catalog.statement_timestamp() AS passed

@@ -322,7 +322,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
                 SELECT FROM pg_locks AS own
                 JOIN pg_locks AS held USING (virtualtransaction)
                 WHERE own.transactionid = x.transaction AND own.pid IS NULL AND held.pid IS NULL
-                    AND held.relation = 'talkmeter.conversation_lock'::regclass)
+                    AND held.relation = 'talkmeter.conversation'::regclass)
     $$;
 REVOKE ALL ON FUNCTION talkmeter.health(interval, interval) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.health(interval, interval) IS

@@ -83,7 +83,8 @@ CREATE FUNCTION talkmeter.verify()
                     OR (p.ai_replies = 0) <> (p.first_ai_reply_at IS NULL)
                     OR p.part < 1 OR (p.ended_at IS NULL) <> (p.end_reason IS NULL)
                     OR (p.charged_at IS NOT NULL AND p.not_billable_because IS NOT NULL)
-                    OR p.timed <> (p.due_at IS NOT NULL) AS is_impossible
+                    OR p.timed <> (p.due_at IS NOT NULL)
+                    OR p.message_count IS NULL OR p.last_activity_at IS NULL OR p.customer_waits IS NULL AS is_impossible
             FROM talkmeter.part AS p
             LEFT JOIN talkmeter.policy AS v ON v.name = p.policy AND v.version = p.policy_version
         ), doubtful AS MATERIALIZED (
@@ -315,9 +316,11 @@ CREATE FUNCTION talkmeter.verify()
         WHERE w.is_so AND (p.overlaps OR p.is_unknown)
         UNION ALL
         SELECT 'conversation_is_impossible', c.tenant, format('conversation %s', c.conversation),
-            format('It has counted %s parts and %s marks.', c.highest_part, c.last_mark)
+            format('It has counted %s parts and %s marks, and its open part is %s.', c.highest_part, c.last_mark,
+                COALESCE(c.open_part::text, 'none'))
         FROM talkmeter.conversation AS c
         WHERE c.highest_part < 0 OR c.last_mark < 0
+            OR c.open_part IS NULL AND (c.timed OR c.policy IS NOT NULL OR c.message_count IS NOT NULL)
         UNION ALL
         SELECT 'mark_is_impossible', m.tenant, format('mark %s of %s', m.mark, m.conversation),
             format('Its kind is %s.', m.kind)

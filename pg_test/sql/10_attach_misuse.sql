@@ -46,7 +46,7 @@ SELECT * FROM talkmeter.attach('pg_temp.passing', 'agent_red', :'good');
 :sqlstate
 SELECT * FROM talkmeter.attach('pg_catalog.pg_class', 'agent_red', :'good');
 :sqlstate
-SELECT * FROM talkmeter.attach('talkmeter.part', 'agent_red', :'good');
+SELECT * FROM talkmeter.attach('talkmeter.ended_part', 'agent_red', :'good');
 :sqlstate
 SELECT * FROM talkmeter.attach('app.messages_pkey', 'agent_red', :'good');
 :sqlstate
@@ -219,7 +219,7 @@ ALTER TABLE app.messages OWNER TO regress_clerk;
 SET ROLE regress_clerk;
 SELECT * FROM talkmeter.attach('app.messages', 'agent_red', :'good');
 INSERT INTO app.messages (id, tenant_id, conversation_id, created_at, sender) VALUES (6, 'x', 'y', now(), 'user');
-SELECT * FROM talkmeter.part;
+SELECT * FROM talkmeter.ended_part;
 :sqlstate
 SELECT talkmeter.detach('app.messages');
 RESET ROLE;

@@ -44,7 +44,7 @@ SELECT talkmeter.mark('acme', 'c', 'close', '0001-12-31 00:00+00 BC');
 -- Tables that cannot be attached.
 SELECT talkmeter.attach_status('seen', '{"status": {"done": "close"}}');
 :sqlstate
-SELECT talkmeter.attach_status('talkmeter.part', '{"status": {"done": "close"}}');
+SELECT talkmeter.attach_status('talkmeter.ended_part', '{"status": {"done": "close"}}');
 :sqlstate
 SELECT talkmeter.attach_status(NULL, '{"status": {"done": "close"}}');
 :sqlstate

@@ -147,10 +147,10 @@ macro_rules! select_entries_of_free_conversations {
             $condition,
             " AND (
                 NOT EXISTS (
-                    SELECT FROM talkmeter.conversation_lock AS l
+                    SELECT FROM talkmeter.conversation AS l
                     WHERE l.tenant = q.tenant AND l.conversation = q.conversation)
                 OR EXISTS (
-                    SELECT FROM talkmeter.conversation_lock AS l
+                    SELECT FROM talkmeter.conversation AS l
                     WHERE l.tenant = q.tenant AND l.conversation = q.conversation
                     FOR UPDATE SKIP LOCKED))"
         )

@@ -368,11 +368,11 @@ impl Place {
 macro_rules! select_due {
     ($condition:literal) => {
         concat!(
-            "SELECT p.tenant, p.conversation
-            FROM talkmeter.part AS p
-            WHERE p.ended_at IS NULL AND p.timed AND p.due_at <= $1 ",
+            "SELECT c.tenant, c.conversation
+            FROM talkmeter.conversation AS c
+            WHERE c.timed AND c.due_at <= $1 ",
             $condition,
-            " ORDER BY p.tenant, p.conversation
+            " ORDER BY c.tenant, c.conversation
             LIMIT $2"
         )
     };
@@ -380,8 +380,8 @@ macro_rules! select_due {
 
 const FIRST_DUE: &str = select_due!("");
 // Without a conversation, what is greater is of a later tenant.
-const NEXT_DUE: &str = select_due!("AND (p.tenant, p.conversation) > ($3, $4)");
-const DUE_OF_TENANT: &str = select_due!("AND p.tenant = $3");
+const NEXT_DUE: &str = select_due!("AND (c.tenant, c.conversation) > ($3, $4)");
+const DUE_OF_TENANT: &str = select_due!("AND c.tenant = $3");
 
 /// The next conversations, in key order, that hold a part which is due.
 fn due(connection: &Connection, as_of: Instant, from: &From, most: usize) -> Vec<Owned> {
@@ -401,7 +401,7 @@ fn due(connection: &Connection, as_of: Instant, from: &From, most: usize) -> Vec
 }
 
 const COUNT: &str = "
-    SELECT count(*) FROM talkmeter.part AS p WHERE p.ended_at IS NULL AND p.timed AND p.due_at <= $1";
+    SELECT count(*) FROM talkmeter.conversation AS c WHERE c.timed AND c.due_at <= $1";
 
 fn count(connection: &Connection, as_of: Instant) -> usize {
     connection.run(COUNT, &[arg(Timestamp::from(as_of))]).only().value::<i64>() as usize

@@ -75,6 +75,18 @@ fn forget() {
     CHANGES.set(CHANGES.get() + 1);
 }
 
+/// How much has changed so far, as far as this session has been told.
+pub fn changes() -> u64 {
+    CHANGES.get()
+}
+
+/// As [`changes`], after it has listened once more.
+pub fn changes_by_now() -> u64 {
+    // SAFETY: takes what other sessions have sent; the callbacks only count.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    CHANGES.get()
+}
+
 /// From now on a change of the relation makes the session forget.
 pub fn watch(relation: pg_sys::Oid) {
     WATCHED.with_borrow_mut(|watched| {

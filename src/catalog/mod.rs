@@ -18,8 +18,9 @@ use std::rc::Rc;
 /// What folding needs of sources and policies: asked for once and handed down, so that it cannot change on the way.
 ///
 /// Take it after the conversations are locked: whoever held them may have folded under a policy that is newer than one
-/// taken before.
+/// taken before. If they are not locked, ask whether it is [current](Catalog::is_current) after they are written.
 pub struct Catalog {
+    as_of: u64,
     policies: Rc<Policies>,
     attached: OnceCell<Rc<[Rc<Source>]>>,
     by_id: RefCell<HashMap<i32, Option<Rc<Source>>>>,
@@ -28,7 +29,13 @@ pub struct Catalog {
 impl Catalog {
     /// As it is now.
     pub fn now() -> Catalog {
-        Catalog { policies: policies::all(), attached: OnceCell::new(), by_id: RefCell::default() }
+        let as_of = cache::changes();
+        Catalog { as_of, policies: policies::all(), attached: OnceCell::new(), by_id: RefCell::default() }
+    }
+
+    /// Whether nothing has changed since.
+    pub fn is_current(&self) -> bool {
+        self.as_of == cache::changes_by_now()
     }
 
     /// Every version of every policy.

@@ -6,7 +6,7 @@ use crate::capture::entry::Key;
 use crate::catalog::Catalog;
 use crate::meter::folding::Folding;
 use crate::meter::part_table::{self, Tables};
-use crate::pg::locks::Conversations;
+use crate::pg::locks::{self, Conversations};
 use crate::pg::sql::Connection;
 use std::collections::HashMap;
 use talkmeter_engine::event::{Event, Kind};
@@ -18,7 +18,7 @@ use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy};
 /// Conversations folded at once: enough to make the statements' own cost small, few enough to bound memory.
 pub const BATCH: usize = 500;
 
-/// A batch of conversations that this transaction has locked.
+/// A batch of conversations on their way from one state to the next.
 pub struct Batch<'c, 'a> {
     pub connection: &'c Connection,
     pub catalog: Catalog,
@@ -26,6 +26,7 @@ pub struct Batch<'c, 'a> {
     pub postings: Vec<Posting>,
     /// Of a batch that may be written.
     tables: Option<Tables>,
+    is_locked: bool,
     /// The policies that subscriptions name, read when the first part may open.
     subscribed: Option<HashMap<String, Vec<Pin>>>,
 }
@@ -34,27 +35,31 @@ impl<'c, 'a> Batch<'c, 'a> {
     /// Locks the conversations, given in key order, each once, and then reads their state.
     pub fn lock(connection: &'c Connection, locks: &mut Conversations, keys: &[Key<'a>]) -> Batch<'c, 'a> {
         locks.lock(connection, keys);
-        Batch::of_locked(connection, keys)
+        Batch { is_locked: true, ..Batch::unlocked(connection, keys) }
     }
 
     /// As [`Batch::lock`], of those of the conversations that nobody else has locked; all must have parts.
     pub fn lock_free(connection: &'c Connection, locks: &mut Conversations, keys: &[Key<'a>]) -> Batch<'c, 'a> {
         let free: Vec<Key<'a>> = locks.lock_free(connection, keys).into_iter().map(|index| keys[index]).collect();
-        Batch::of_locked(connection, &free)
+        Batch { is_locked: true, ..Batch::unlocked(connection, &free) }
     }
 
-    fn of_locked(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
+    /// The conversations, given in key order, each once, as they are; whether nobody has changed them is known when
+    /// they are written. They may only go on: what is folded again must be locked.
+    pub fn unlocked(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
         let catalog = Catalog::now();
         let tables = Tables::open();
         let conversations = tables.read(&catalog, keys);
-        Batch { connection, catalog, conversations, tables: Some(tables), subscribed: None, postings: Vec::new() }
+        let (postings, tables) = (Vec::new(), Some(tables));
+        Batch { connection, catalog, conversations, postings, tables, is_locked: false, subscribed: None }
     }
 
     /// Conversations to be folded from their start and never written, so that nothing is locked.
     pub fn dry(connection: &'c Connection, keys: &[Key<'a>]) -> Batch<'c, 'a> {
         let conversations = keys.iter().map(|key| Folding::new(*key)).collect();
         let catalog = Catalog::now();
-        Batch { connection, catalog, conversations, tables: None, postings: Vec::new(), subscribed: None }
+        let (postings, tables) = (Vec::new(), None);
+        Batch { connection, catalog, conversations, postings, tables, is_locked: false, subscribed: None }
     }
 
     /// Folds an event that comes after all that were folded into the conversation of that index. An event that no known
@@ -168,11 +173,15 @@ impl<'c, 'a> Batch<'c, 'a> {
         }
     }
 
-    /// Writes what has changed and hands over what is to be posted.
+    /// Writes what has changed and hands over what is to be posted. Gives up if somebody else has changed a
+    /// conversation that was not locked, or the catalog, since they were read.
     pub fn write(mut self) -> Vec<Posting> {
         let changed: Vec<&Folding> = self.conversations.iter().filter(|folding| folding.changed).collect();
         if let Some(tables) = self.tables.as_mut().filter(|_| !changed.is_empty()) {
-            tables.write(self.connection, &changed);
+            let is_written = tables.write(self.connection, &changed);
+            if !is_written || !self.is_locked && !self.catalog.is_current() {
+                locks::lost_race();
+            }
         }
         self.postings
     }

@@ -3,8 +3,9 @@
 use crate::capture::queue::{self, Taken};
 use crate::catalog::Catalog;
 use crate::catalog::reading;
-use crate::meter::work::{self, is_strict};
+use crate::meter::work::{self, Manner, is_strict};
 use crate::pg::error::failure;
+use crate::pg::locks;
 use crate::pg::rights::{self, as_owner, writing};
 use crate::pg::settings;
 use crate::pg::subtransaction::{attempt, code, message, sqlstate};
@@ -81,7 +82,7 @@ pub fn work_once_seen(see: impl FnOnce(&Taken)) {
     if !queue::is_empty() {
         let taken = queue::take();
         see(&taken);
-        writing(|| as_owner(|| work::meter(&taken)));
+        writing(|| as_owner(|| work::meter(&taken, Manner::Locked)));
         taken.done();
     }
 }
@@ -92,7 +93,12 @@ fn meter_or_set_aside(taken: &Taken) {
         as_owner(|| work::set_aside(taken, "disabled", off));
         return;
     }
-    if let Err(error) = attempt(|| as_owner(|| work::meter(taken))) {
+    let metered = |manner| attempt(|| as_owner(|| work::meter(taken, manner)));
+    let result = match metered(Manner::Unlocked) {
+        Err(error) if locks::may_have_lost_race(&error) => metered(Manner::Locked),
+        result => result,
+    };
+    if let Err(error) = result {
         if passes(code(&error)) || as_owner(|| any_strict(taken)) {
             error.rethrow();
         }

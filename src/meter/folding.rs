@@ -18,19 +18,20 @@ pub struct Folding<'a> {
     pub sources: Vec<i32>,
     /// What there is of it in the tables.
     pub stored: Stored,
-    /// Parts to be written besides the open one.
+    /// Parts that have ended or were changed by folding again.
     pub written: Vec<Part>,
     /// Part numbers that were retired.
     pub retired: Vec<i32>,
     pub changed: bool,
 }
 
-/// Where the rows of a conversation are; nowhere if there are none.
+/// What there is of a conversation in the tables.
 #[derive(Clone, Copy, Default)]
 pub struct Stored {
+    /// Where its row is; nowhere if there is none.
     pub place: Option<Place>,
-    /// That of the open part, by its number.
-    pub open: Option<(i32, Place)>,
+    /// The number of its open part.
+    pub open: Option<i32>,
     /// The highest part number ever used.
     pub highest: i32,
 }

@@ -11,52 +11,58 @@ use crate::pg::own_table::types::{BOOL, BYTES, INT4, INT4S, INT8, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, insert_rows, over_rows};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::fold::Conversation;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::part::{End, EndReason, Opening, Part, Reason, Verdict};
+use talkmeter_engine::policy::Policy;
 
-const CONVERSATION: Shape = Shape { name: c"conversation", types: &[TEXT, TEXT, INT4, INT8, INT4S, BYTES] };
-
-const CONVERSATION_KEY: Index = Index { name: c"conversation_pkey", columns: &[1, 2] };
-
-const PART: Shape = Shape {
-    name: c"part",
+const CONVERSATION: Shape = Shape {
+    name: c"conversation",
     types: &[
-        TEXT, TEXT, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, TIME, TEXT, TIME, TEXT, BOOL, TEXT, TEXT,
-        TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES,
+        TEXT, TEXT, INT4, INT8, INT4S, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, TIME, TEXT, BOOL, TEXT,
+        TEXT, TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES, BYTES,
     ],
 };
 
-const PART_KEY: Index = Index { name: c"part_pkey", columns: &[1, 2, 3] };
+const CONVERSATION_KEY: Index = Index { name: c"conversation_pkey", columns: &[1, 2] };
 
-const OPEN_PART: Index = Index { name: c"part_open", columns: &[1, 2] };
+/// Columns of an open part in a conversation's row.
+const OF_OPEN_PART: usize = 24;
+
+const ENDED_PART: Shape = Shape {
+    name: c"ended_part",
+    types: &[
+        TEXT, TEXT, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, TIME, TEXT, TIME, TEXT, BOOL, INT4, INT8,
+        INT8, INT8, INT8, TIME, BYTES,
+    ],
+};
+
+const ENDED_PART_KEY: Index = Index { name: c"ended_part_pkey", columns: &[1, 2, 3] };
 
 /// The columns of a part from its number on, in the order of the table.
 macro_rules! part_columns {
     () => {
         "p.part, p.source_id, p.policy, p.policy_version, p.first_event, p.started_at, p.first_ai_reply_at, p.excluded,
-        p.error_before_reply, p.charged_at, p.not_billable_because, p.ended_at, p.end_reason, p.timed, p.due_reason,
-        p.due_because, p.due_at, p.due_end, p.customer_waits, p.turn_count, p.ai_replies, p.staff_replies,
-        p.event_count, p.message_count, p.last_activity_at, p.last_event"
+        p.error_before_reply, p.charged_at, p.not_billable_because, p.ended_at, p.end_reason, p.customer_waits,
+        p.turn_count, p.ai_replies, p.staff_replies, p.event_count, p.message_count, p.last_activity_at, p.last_event"
     };
 }
 
-/// The tables of conversations and parts, open for a work that has locked them and writes what it has read.
+/// The tables of conversations and parts, open for a work that writes what it has read.
 pub struct Tables {
     conversations: OwnTable,
-    parts: OwnTable,
+    /// Opened when the first part ends.
+    ended: Option<OwnTable>,
 }
 
 impl Tables {
     pub fn open() -> Tables {
-        Tables {
-            conversations: OwnTable::open(&CONVERSATION, Access::Writing),
-            parts: OwnTable::open(&PART, Access::Writing),
-        }
+        Tables { conversations: OwnTable::open(&CONVERSATION, Access::Writing), ended: None }
     }
 
-    /// The state of conversations, which must be locked, in their order. The catalog must be as it is after the lock.
+    /// The state of conversations, in their order. If they are locked, the catalog must be as it is after that.
     pub fn read<'a>(&self, catalog: &Catalog, keys: &[Key<'a>]) -> Vec<Folding<'a>> {
         let folding = |newest: &Newest, key: &Key<'a>| {
             heed_cancel();
@@ -69,97 +75,165 @@ impl Tables {
         let wanted = [arg(key.0), arg(key.1)];
         let state = self.conversations.find(newest, &CONVERSATION_KEY, &wanted, |row| {
             row.skip(2);
-            (row.value(), row.tally(), row.list(), row.value())
+            let (highest, last_mark, sources) = (row.value(), row.tally(), row.list());
+            let (open, last_event) = read_open(catalog, row);
+            Folding { last_mark, sources, last_event, state: Conversation { highest, open }, ..Folding::new(key) }
         });
-        let Some((place, (highest, last_mark, sources, last_event))) = state else { return Folding::new(key) };
-        let open = self.parts.find(newest, &OPEN_PART, &wanted, |row| {
-            row.skip(2);
-            read_part(catalog, row)
-        });
-        let stored =
-            Stored { place: Some(place), open: open.as_ref().map(|(place, part)| (part.number, *place)), highest };
-        let state = Conversation { highest, open: open.map(|(_, part)| part) };
-        Folding { state, last_event, last_mark, sources, stored, ..Folding::new(key) }
+        let Some((place, read)) = state else { return Folding::new(key) };
+        let open = read.state.open.as_ref().map(|part| part.number);
+        let stored = Stored { place: Some(place), open, highest: read.state.highest };
+        Folding { stored, ..read }
     }
 
-    /// Writes the state of conversations, and their parts that have changed.
-    pub fn write(&mut self, connection: &Connection, changed: &[&Folding]) {
-        with_newest(|newest| changed.iter().for_each(|folding| self.write_conversation(newest, folding)));
+    /// Writes the state of conversations, and their parts that have changed. False if somebody else has changed one
+    /// since it was read, which can only be if it was not locked: then what was written must be taken back.
+    #[must_use]
+    pub fn write(&mut self, connection: &Connection, changed: &[&Folding]) -> bool {
+        let is_written = |newest: &Newest| changed.iter().all(|folding| self.write_conversation(newest, folding));
+        if !with_newest(is_written) {
+            return false;
+        }
         retire(connection, changed);
         with_newest(|newest| {
             for folding in changed {
                 heed_cancel();
-                // What has ended comes before what is open: a conversation has one open part at a time, by an index.
-                let parts = folding.written.iter().chain(&folding.state.open);
-                parts.for_each(|part| self.write_part(newest, folding, part));
+                let ended = folding.written.iter().filter(|part| part.end.is_some());
+                ended.for_each(|part| self.write_ended(newest, folding, part));
             }
         });
+        true
     }
 
-    fn write_conversation(&mut self, newest: &Newest, folding: &Folding) {
-        let values = [
-            arg(folding.tenant),
-            arg(folding.id),
-            arg(folding.state.highest),
-            arg(folding.last_mark),
-            arg(folding.sources.clone()),
-            arg(folding.last_event.as_slice()),
-        ];
+    fn write_conversation(&mut self, newest: &Newest, folding: &Folding) -> bool {
+        let values = conversation_values(folding);
         match folding.stored.place {
-            Some(place) => self.conversations.update(newest, place, &values),
-            None => self.conversations.insert(newest, &values),
+            Some(place) => self.conversations.update_unless_changed(newest, place, &values),
+            None => {
+                self.conversations.insert(newest, &values);
+                true
+            }
         }
     }
 
-    fn write_part(&mut self, newest: &Newest, folding: &Folding, part: &Part) {
-        let values = part_values(folding, part);
+    fn write_ended(&mut self, newest: &Newest, folding: &Folding, part: &Part) {
+        let values = ended_values(folding, part);
+        let ended = self.ended.get_or_insert_with(|| OwnTable::open(&ENDED_PART, Access::Writing));
         let stored = &folding.stored;
-        let known = match stored.open.filter(|(number, _)| *number == part.number) {
-            Some((_, place)) => Some(place),
-            // No part of a number above the highest is there.
-            None if part.number > stored.highest => None,
-            None => self.parts.find(newest, &PART_KEY, &values[..3], |_| ()).map(|(place, ())| place),
-        };
+        // No part of a number above the highest is there, and what was open ends for the first time.
+        let is_new = part.number > stored.highest || stored.open == Some(part.number);
+        let known = if is_new { None } else { ended.find(newest, &ENDED_PART_KEY, &values[..3], |_| ()) };
         match known {
-            Some(place) => self.parts.update(newest, place, &values),
-            None => self.parts.insert(newest, &values),
+            Some((place, ())) => ended.update(newest, place, &values),
+            None => ended.insert(newest, &values),
         }
     }
 }
 
+/// The open part of a conversation, of which the next column is its number, and the last event of the conversation.
+fn read_open(catalog: &Catalog, row: &mut Row) -> (Option<Part>, Vec<u8>) {
+    let Some(number) = row.nullable() else {
+        row.skip(OF_OPEN_PART as i32 - 1);
+        return (None, row.value());
+    };
+    let opened = Opened::read(catalog, row);
+    const TIMED_AND_DUE: i32 = 5;
+    row.skip(TIMED_AND_DUE);
+    let counted = Counted::read(row);
+    let of_part: Option<Vec<u8>> = row.nullable();
+    let last_event: Vec<u8> = row.value();
+    let part = opened.part(number, None, counted, of_part.unwrap_or_else(|| last_event.clone()));
+    (Some(part), last_event)
+}
+
 /// A part, of which the next column is the first of `part_columns`.
 fn read_part(catalog: &Catalog, row: &mut Row) -> Part {
-    let (number, source) = (row.value(), row.nullable());
-    let (policy, version): (String, i32) = (row.value(), row.value());
-    let known = catalog.policies().version(&policy, version);
-    let first_event = row.value();
-    let started_at = row.value::<Timestamp>().bound();
-    let first_ai_reply_at = time(row);
-    let (excluded, error_before_reply) = (row.value(), row.value());
-    let verdict = verdict(row);
+    let number = row.value();
+    let opened = Opened::read(catalog, row);
     let end = time(row);
     let end = end.zip(row.nullable::<String>()).map(|(at, reason)| End { at, reason: end_reason(&reason) });
-    const DUE: i32 = 5;
-    row.skip(DUE);
-    Part {
-        number,
-        source,
-        policy: known.unwrap_or_else(|| damaged(format!("a part is of policy {policy}@{version}, which is not there"))),
-        first_event,
-        started_at,
-        first_ai_reply_at,
-        excluded,
-        error_before_reply,
-        verdict,
-        end,
-        customer_waits: row.value(),
-        turn_count: row.value(),
-        ai_replies: row.tally(),
-        staff_replies: row.tally(),
-        event_count: row.tally(),
-        message_count: row.tally(),
-        last_activity_at: row.value::<Timestamp>().bound(),
-        last_event: row.value(),
+    let counted = Counted::read(row);
+    let last_event = row.value();
+    opened.part(number, end, counted, last_event)
+}
+
+/// The columns of a part from its source to its verdict.
+struct Opened {
+    source: Option<i32>,
+    policy: Arc<Policy>,
+    first_event: Vec<u8>,
+    started_at: Instant,
+    first_ai_reply_at: Option<Instant>,
+    excluded: bool,
+    error_before_reply: bool,
+    verdict: Option<Verdict>,
+}
+
+impl Opened {
+    fn read(catalog: &Catalog, row: &mut Row) -> Opened {
+        let source = row.nullable();
+        let (policy, version): (String, i32) = (row.value(), row.value());
+        let known = catalog.policies().version(&policy, version);
+        let missing = || damaged(format!("a part is of policy {policy}@{version}, which is not there"));
+        Opened {
+            source,
+            policy: known.unwrap_or_else(missing),
+            first_event: row.value(),
+            started_at: row.value::<Timestamp>().bound(),
+            first_ai_reply_at: time(row),
+            excluded: row.value(),
+            error_before_reply: row.value(),
+            verdict: verdict(row),
+        }
+    }
+
+    fn part(self, number: i32, end: Option<End>, counted: Counted, last_event: Vec<u8>) -> Part {
+        let Opened { source, policy, first_event, started_at, first_ai_reply_at, .. } = self;
+        let Counted { customer_waits, turn_count, ai_replies, staff_replies, .. } = counted;
+        Part {
+            number,
+            source,
+            policy,
+            first_event,
+            started_at,
+            first_ai_reply_at,
+            excluded: self.excluded,
+            error_before_reply: self.error_before_reply,
+            verdict: self.verdict,
+            end,
+            customer_waits,
+            turn_count,
+            ai_replies,
+            staff_replies,
+            event_count: counted.event_count,
+            message_count: counted.message_count,
+            last_activity_at: counted.last_activity_at,
+            last_event,
+        }
+    }
+}
+
+/// The columns of a part that change with each message.
+struct Counted {
+    customer_waits: bool,
+    turn_count: i32,
+    ai_replies: i64,
+    staff_replies: i64,
+    event_count: i64,
+    message_count: i64,
+    last_activity_at: Instant,
+}
+
+impl Counted {
+    fn read(row: &mut Row) -> Counted {
+        Counted {
+            customer_waits: row.value(),
+            turn_count: row.value(),
+            ai_replies: row.tally(),
+            staff_replies: row.tally(),
+            event_count: row.tally(),
+            message_count: row.tally(),
+            last_activity_at: row.value::<Timestamp>().bound(),
+        }
     }
 }
 
@@ -258,14 +332,20 @@ pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<Vec<i32>> {
 }
 
 const RETIRE: OverRows = over_rows!(
-    "DELETE FROM talkmeter.part AS p USING",
+    "DELETE FROM talkmeter.ended_part AS p USING",
     [1 tenant text, 2 conversation text, 3 part int4],
     "WHERE p.tenant = wanted.tenant AND p.conversation = wanted.conversation AND p.part = wanted.part"
 );
 
+/// Deletes the rows of parts that are no more, and of those that have not ended any more.
 fn retire(connection: &Connection, changed: &[&Folding]) {
-    let retired: Vec<(&Folding, i32)> =
-        changed.iter().flat_map(|folding| folding.retired.iter().map(|part| (*folding, *part))).collect();
+    let mut retired: Vec<(&Folding, i32)> = Vec::new();
+    for folding in changed {
+        let reopened =
+            folding.written.iter().filter(|part| part.end.is_none() && part.number <= folding.stored.highest);
+        let numbers = folding.retired.iter().copied().chain(reopened.map(|part| part.number));
+        retired.extend(numbers.filter(|part| folding.stored.open != Some(*part)).map(|part| (*folding, part)));
+    }
     if retired.is_empty() {
         return;
     }
@@ -284,40 +364,84 @@ fn against(verdict: Verdict) -> Option<Reason> {
     }
 }
 
-/// The row of a part.
-fn part_values(folding: &Folding, part: &Part) -> [Arg; 28] {
-    let time = |time: Option<Instant>| arg(time.map(Timestamp::from));
-    let due = part.timeout();
-    let due_because = due.and_then(|due| against(part.verdict_if_ended(folding.id, due.end.at)));
-    [
+fn time_arg(time: Option<Instant>) -> Arg {
+    arg(time.map(Timestamp::from))
+}
+
+/// The row of a conversation.
+fn conversation_values(folding: &Folding) -> Vec<Arg> {
+    let mut values = vec![
         arg(folding.tenant),
         arg(folding.id),
+        arg(folding.state.highest),
+        arg(folding.last_mark),
+        arg(folding.sources.clone()),
+    ];
+    match &folding.state.open {
+        Some(part) => {
+            let due = part.timeout();
+            let due_because = due.and_then(|due| against(part.verdict_if_ended(folding.id, due.end.at)));
+            let of_part = (part.last_event != folding.last_event).then_some(part.last_event.as_slice());
+            values.extend(opened_values(part));
+            values.extend([
+                arg(due.is_some()),
+                arg(due.map(|due| due.end.reason.name())),
+                arg(due_because.map(Reason::name)),
+                time_arg(due.map(|due| due.due)),
+                time_arg(due.map(|due| due.end.at)),
+            ]);
+            values.extend(counted_values(part));
+            values.push(arg(of_part));
+        }
+        None => {
+            let of_part = &CONVERSATION.types[values.len()..][..OF_OPEN_PART];
+            values.extend(of_part.iter().map(|oid| Arg::of(*oid, None)));
+            values[TIMED] = arg(false);
+        }
+    }
+    values.push(arg(folding.last_event.as_slice()));
+    values
+}
+
+/// The index, among the columns of a conversation, of the one that says whether time alone ends its open part.
+const TIMED: usize = 16;
+
+/// The row of a part that has ended.
+fn ended_values(folding: &Folding, part: &Part) -> Vec<Arg> {
+    let mut values = vec![arg(folding.tenant), arg(folding.id)];
+    values.extend(opened_values(part));
+    values.extend([time_arg(part.end.map(|end| end.at)), arg(part.end.map(|end| end.reason.name()))]);
+    values.extend(counted_values(part));
+    values.push(arg(part.last_event.as_slice()));
+    values
+}
+
+/// From the number of a part to its verdict.
+fn opened_values(part: &Part) -> [Arg; 11] {
+    [
         arg(part.number),
         arg(part.source),
         arg(part.policy.name.as_str()),
         arg(part.policy.version),
         arg(part.first_event.as_slice()),
-        time(Some(part.started_at)),
-        time(part.first_ai_reply_at),
+        time_arg(Some(part.started_at)),
+        time_arg(part.first_ai_reply_at),
         arg(part.excluded),
         arg(part.error_before_reply),
-        time(part.charge_instant()),
+        time_arg(part.charge_instant()),
         arg(part.verdict.and_then(against).map(Reason::name)),
-        time(part.end.map(|end| end.at)),
-        arg(part.end.map(|end| end.reason.name())),
-        arg(due.is_some()),
-        arg(due.map(|due| due.end.reason.name())),
-        arg(due_because.map(Reason::name)),
-        time(due.map(|due| due.due)),
-        time(due.map(|due| due.end.at)),
+    ]
+}
+
+fn counted_values(part: &Part) -> [Arg; 7] {
+    [
         arg(part.customer_waits),
         arg(part.turn_count),
         arg(part.ai_replies),
         arg(part.staff_replies),
         arg(part.event_count),
         arg(part.message_count),
-        time(Some(part.last_activity_at)),
-        arg(part.last_event.as_slice()),
+        time_arg(Some(part.last_activity_at)),
     ]
 }
 

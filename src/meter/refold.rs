@@ -173,8 +173,8 @@ fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Op
             postings.extend(Settle::of((folding.tenant, folding.id, part.number), None, cause(part)));
         }
     }
-    // The open part, if there is one, is among the written ones: all others have ended and come before it.
-    folding.state.open = None;
+    // Whatever was folded again is there, up to the open part.
+    folding.state.open = after.parts.last().filter(|part| part.end.is_none()).cloned();
     let last = last.filter(|last| *last > folding.last_event);
     folding.changed |= !folding.written.is_empty()
         || !folding.retired.is_empty()

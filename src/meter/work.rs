@@ -25,11 +25,19 @@ use talkmeter_engine::order::{self, MessageId, OrderKey};
 use talkmeter_engine::refold::Changes;
 use talkmeter_engine::status;
 
+/// Whether conversations that only go on are locked before they are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Nobody else is likely to be at them: if somebody is, the work is [given up](crate::pg::locks::lost_race).
+    Unlocked,
+    Locked,
+}
+
 /// What quarantine loses and gains, then conversations in key order, then tenants.
-pub fn meter(taken: &Taken) {
+pub fn meter(taken: &Taken, manner: Manner) {
     let locks = Conversations::begin();
     let known = Known::gather(taken);
-    let mut work = Work { known: &known, locks, postings: Postings::default() };
+    let mut work = Work { known: &known, manner, locks, postings: Postings::default() };
     let mut events = taken.events();
     while let Some(count) = work.foldable(&mut events) {
         work.fold(events.chunk(), count);
@@ -87,6 +95,7 @@ fn add_entry(known: &Known, entries: &mut Vec<Entry>, event: &NotedEvent, reason
 /// The folding of one commit.
 struct Work<'k> {
     known: &'k Known,
+    manner: Manner,
     locks: Conversations,
     postings: Postings,
 }
@@ -132,7 +141,7 @@ impl Work<'_> {
 
     fn fold_batch(&mut self, connection: &Connection, conversations: &[&[NotedEvent]]) -> Vec<Posting> {
         let keys: Vec<Key> = conversations.iter().map(|events| conversation(&events[0])).collect();
-        let mut batch = Batch::lock(connection, &mut self.locks, &keys);
+        let mut batch = self.begin(connection, &keys, conversations);
         let mut numbered = number_marks(&mut batch, conversations);
         self.refuse_too_old(&batch, &mut numbered);
         let mut findings = Findings::default();
@@ -150,11 +159,37 @@ impl Work<'_> {
         }
         fold_again(&mut batch, late, &mut findings);
         raise_if_strict(&batch.catalog, &findings.refused);
+        let postings = batch.write();
         if !findings.released.is_empty() {
             quarantine::release(&findings.released);
         }
         quarantine::write_all(connection, &mut findings.refused);
-        batch.write()
+        postings
+    }
+
+    /// Conversations as they are: locked, unless all of them only go on.
+    fn begin<'c, 'a>(
+        &mut self,
+        connection: &'c Connection,
+        keys: &[Key<'a>],
+        events: &[&[NotedEvent]],
+    ) -> Batch<'c, 'a> {
+        if self.manner == Manner::Unlocked {
+            let batch = Batch::unlocked(connection, keys);
+            let mut conversations = batch.conversations.iter().zip(events);
+            if conversations.all(|(folding, events)| self.only_goes_on(events, &folding.last_event)) {
+                return batch;
+            }
+        }
+        Batch::lock(connection, &mut self.locks, keys)
+    }
+
+    fn only_goes_on(&self, events: &[NotedEvent], last_event: &[u8]) -> bool {
+        let is_new = |event: &NotedEvent| event.operation == Operation::Add && !self.known.is_truncated(event.place);
+        let is_after = |first: &NotedEvent| {
+            first.place > last_event && clock::earliest().is_none_or(|earliest| order::time_of(first.place) >= earliest)
+        };
+        events.first().is_some_and(is_after) && events.iter().all(is_new)
     }
 
     /// Takes out what is new and came later than `talkmeter.max_past` admits: it waits in quarantine before anything

@@ -1,19 +1,24 @@
-//! Who may fold a conversation or draw for a tenant? Whoever holds its row in a lock table, until the transaction ends.
+//! Who may fold a conversation or draw for a tenant? Whoever holds its row, until the transaction ends.
 //!
-//! Rows are locked in key order, inserted if they are missing, and never updated. Those that are there are locked one
-//! by one; from the first that is not there on one statement does it: an upsert whose update never applies locks the
-//! row all the same. The statement takes its rows in the order of its parameters, because a scan of `unnest` keeps it.
+//! Rows are locked in key order, and inserted if they are missing. Those that are there are locked one by one; from the
+//! first that is not there on one statement does it: an upsert whose update never applies locks the row all the same.
+//! The statement takes its rows in the order of its parameters, because a scan of `unnest` keeps it.
+//!
+//! A commit that only goes on with conversations does not lock them first: it writes their rows, in key order, if
+//! nobody has changed them since it read them. Else it [gives up](lost_race), and is done again with locks.
 
+use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::TEXT;
 use crate::pg::own_table::{self, Access, Index, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, arg, column, connected, insert_rows, over_rows};
-use crate::pg::subtransaction::{attempt, code};
+use crate::pg::subtransaction::{attempt, code, is_of_server};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use std::ffi::CStr;
 
 const CONVERSATIONS: OverRows = insert_rows!(
-    "talkmeter.conversation_lock",
+    "talkmeter.conversation",
     [1 tenant text, 2 conversation text],
     "ON CONFLICT (tenant, conversation) DO UPDATE SET tenant = excluded.tenant WHERE false"
 );
@@ -23,7 +28,7 @@ const FREE_CONVERSATIONS: OverRows = over_rows!(
     "SELECT wanted.ordinal FROM",
     [1 tenant text, 2 conversation text],
     "CROSS JOIN LATERAL (
-        SELECT own.tenant FROM talkmeter.conversation_lock AS own
+        SELECT own.tenant FROM talkmeter.conversation AS own
         WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation
         FOR UPDATE SKIP LOCKED
     ) AS l
@@ -36,14 +41,14 @@ const TENANTS: OverRows = insert_rows!(
     "ON CONFLICT (tenant) DO UPDATE SET tenant = excluded.tenant WHERE false"
 );
 
-const CONVERSATION_LOCK: Shape = Shape { name: c"conversation_lock", types: &[TEXT, TEXT] };
-const CONVERSATION_KEY: Index = Index { name: c"conversation_lock_pkey", columns: &[1, 2] };
+const CONVERSATION: Shape = Shape { name: c"conversation", types: &[TEXT, TEXT] };
+const CONVERSATION_KEY: Index = Index { name: c"conversation_pkey", columns: &[1, 2] };
 const TENANT_LOCK: Shape = Shape { name: c"tenant_lock", types: &[TEXT] };
 const TENANT_KEY: Index = Index { name: c"tenant_lock_pkey", columns: &[1] };
 
 /// The tables that a work on conversations writes, in the order in which it locks them.
-const TABLES_OF_CONVERSATIONS: [&CStr; 6] =
-    [c"quarantined", c"conversation_lock", c"conversation", c"part", c"marked", c"subscription"];
+const TABLES_OF_CONVERSATIONS: [&CStr; 5] =
+    [c"quarantined", c"conversation", c"ended_part", c"marked", c"subscription"];
 
 /// Those that a work on tenants writes, which come after those of conversations.
 const TABLES_OF_TENANTS: [&CStr; 11] = [
@@ -110,7 +115,7 @@ impl Conversations {
 
     /// Locks conversations, given by tenant and id in key order, each once.
     pub fn lock(&mut self, connection: &Connection, keys: &[(&str, &str)]) {
-        let known = lock_present(&CONVERSATION_LOCK, &CONVERSATION_KEY, keys, |key| vec![arg(key.0), arg(key.1)]);
+        let known = lock_present(&CONVERSATION, &CONVERSATION_KEY, keys, |key| vec![arg(key.0), arg(key.1)]);
         let rest = &keys[known..];
         lock(connection, &CONVERSATIONS, rest.len(), || vec![column(rest, |key| key.0), column(rest, |key| key.1)]);
     }
@@ -153,7 +158,7 @@ impl Tenants {
 /// Locks the first rows of some that are there, up to one that is not, and says how many they are. No statement is
 /// planned for what an application does most: to go on with a conversation that is known.
 fn lock_present<K>(shape: &'static Shape, index: &Index, keys: &[K], key: impl Fn(&K) -> Vec<Arg>) -> usize {
-    let table = OwnTable::open(shape, Access::Writing);
+    let table = OwnTable::open(shape, Access::Locking);
     with_newest(|newest| {
         let locked = |wanted: &&K| {
             heed_cancel();
@@ -172,6 +177,18 @@ fn lock(connection: &Connection, statement: &OverRows, count: usize, args: impl 
         return;
     }
     despite_conflicts(|own| own.run_over(statement, count, &args()).count());
+}
+
+/// Gives up a work that did not lock what it folds, because somebody else was quicker.
+pub fn lost_race() -> ! {
+    failure(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, "a conversation was changed while it was folded").raise()
+}
+
+/// Whether a work that did not lock what it folds may have failed for that reason: by [`lost_race`], or because
+/// somebody else was quicker to insert the row of a conversation that was not there.
+pub fn may_have_lost_race(error: &CaughtError) -> bool {
+    use PgSqlErrorCode::{ERRCODE_T_R_SERIALIZATION_FAILURE, ERRCODE_UNIQUE_VIOLATION};
+    matches!(code(error), ERRCODE_T_R_SERIALIZATION_FAILURE | ERRCODE_UNIQUE_VIOLATION) && !is_of_server(error)
 }
 
 fn at_repeatable_read() -> bool {

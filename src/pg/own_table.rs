@@ -73,11 +73,13 @@ const MOST_WANTED: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Reading,
+    /// The work has locked it for writing, as for the next; it knows only the first columns.
+    Locking,
     /// The work has locked it for writing.
     Writing,
 }
 
-/// Where a row is. It stays there while the row is locked, by whatever that is agreed to mean, and its table too.
+/// Where a row is. It stays there as long as nobody else changes it.
 #[derive(Clone, Copy)]
 pub struct Place(pg_sys::ItemPointerData);
 
@@ -123,11 +125,11 @@ impl OwnTable {
     pub fn open(shape: &'static Shape, access: Access) -> OwnTable {
         let lock = match access {
             Access::Reading => pg_sys::AccessShareLock,
-            Access::Writing => pg_sys::RowExclusiveLock,
+            Access::Locking | Access::Writing => pg_sys::RowExclusiveLock,
         };
         // SAFETY: the server raises an error if there is no such table, or if it must not be written now.
         let relation = unsafe {
-            if access == Access::Writing {
+            if access != Access::Reading {
                 pg_sys::PreventCommandIfReadOnly(c"INSERT".as_ptr());
             }
             pg_sys::table_open(oid(shape.name, schema()), lock as i32)
@@ -251,10 +253,15 @@ impl OwnTable {
         }
     }
 
-    /// Locks the row with a key, until the transaction ends, and says whether it is there and as it was. Waits for
-    /// whoever holds it.
+    /// Locks the row with a key, until the transaction ends, and says whether it is there. Waits for whoever holds it;
+    /// what he made of it is what is locked.
     pub fn lock(&self, newest: &Newest, index: &Index, key: &[Arg]) -> bool {
-        let Some((Place(mut place), ())) = self.find(newest, index, key, |_| ()) else { return false };
+        let found = self.find(newest, index, key, |_| ());
+        found.is_some_and(|(Place(place), ())| self.lock_at(newest, place, pg_sys::TUPLE_LOCK_FLAG_FIND_LAST_VERSION))
+    }
+
+    /// Locks the row at a place; false if it is not there, or, without the flag to follow it, was changed.
+    fn lock_at(&self, newest: &Newest, mut place: pg_sys::ItemPointerData, flags: u32) -> bool {
         let mut why_not = pg_sys::TM_FailureData::default();
         // SAFETY: the slot is of this table, and takes what is found; it is dropped when that is known.
         unsafe {
@@ -267,7 +274,7 @@ impl OwnTable {
                 pg_sys::GetCurrentCommandId(false),
                 pg_sys::LockTupleMode::LockTupleExclusive,
                 pg_sys::LockWaitPolicy::LockWaitBlock,
-                0,
+                flags as u8,
                 &mut why_not,
             );
             pg_sys::ExecDropSingleTupleTableSlot(slot);
@@ -296,6 +303,58 @@ impl OwnTable {
                 pg_sys::ExecSimpleRelationUpdate(writer.target, writer.state, &mut none, writer.place, writer.row);
             });
             writer.forget();
+        }
+    }
+
+    /// As [`OwnTable::update`], of a row that somebody else may write: false if he has done so since it was found, and
+    /// then nothing is written. Waits for him.
+    #[must_use]
+    pub fn update_unless_changed(&mut self, newest: &Newest, Place(mut place): Place, values: &[Arg]) -> bool {
+        let relation = self.relation;
+        // SAFETY: an open relation has these.
+        let has_triggers = unsafe { !(*relation).trigdesc.is_null() };
+        if has_triggers {
+            // They are called before the row is written: nobody may have changed it by then.
+            if !self.lock_at(newest, place, 0) {
+                return false;
+            }
+            self.update(newest, Place(place), values);
+            return true;
+        }
+        let writer = self.written(newest, values);
+        // SAFETY: as of an insert. It does what the server's `ExecSimpleRelationUpdate` does, which makes an error of
+        // a row that was changed.
+        unsafe {
+            pg_sys::CheckCmdReplicaIdentity(relation, pg_sys::CmdType::CMD_UPDATE);
+            pg_sys::ExecConstraints(writer.target, writer.row, writer.state);
+            let (mut why_not, mut mode) = (pg_sys::TM_FailureData::default(), pg_sys::LockTupleMode::LockTupleKeyShare);
+            let mut in_indexes = false;
+            let result = pg_sys::table_tuple_update(
+                relation,
+                &mut place,
+                writer.row,
+                pg_sys::GetCurrentCommandId(true),
+                newest.0,
+                null_mut(),
+                true,
+                &mut why_not,
+                &mut mode,
+                &mut in_indexes,
+            );
+            let is_written = result == pg_sys::TM_Result::TM_Ok;
+            if is_written && in_indexes {
+                pg_sys::ExecInsertIndexTuples(
+                    writer.target,
+                    writer.row,
+                    writer.state,
+                    true,
+                    false,
+                    null_mut(),
+                    null_mut(),
+                );
+            }
+            writer.forget();
+            is_written
         }
     }
 

@@ -435,8 +435,10 @@ fn an_update_of_columns_that_the_mapping_does_not_name_writes_nothing() {
 fn a_late_row_leaves_the_parts_before_it_and_other_conversations_untouched() {
     let (_database, mut session) = told("agent_red", "08:00 exchange, 10:00 exchange");
     tell(&mut session, "acme", "d", "10:00 exchange");
-    let untouched = "SELECT conversation, part, ctid, xmin FROM talkmeter.part
-        WHERE (conversation, part) <> ('c', 2) ORDER BY 1, 2";
+    let untouched =
+        "SELECT conversation, part, ctid, xmin FROM talkmeter.ended_part WHERE (conversation, part) <> ('c', 2)
+        UNION ALL
+        SELECT conversation, open_part, ctid, xmin FROM talkmeter.conversation WHERE conversation <> 'c' ORDER BY 1, 2";
     let before = session.lines(untouched);
     tell(&mut session, "acme", "c", "09:59 exchange");
     assert_eq!(session.lines(untouched), before);

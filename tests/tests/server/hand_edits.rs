@@ -186,8 +186,8 @@ fn verify_and_health_answer_whatever_is_edited() {
 fn numbers_at_the_end_of_their_type_are_named_errors() {
     let ends = [
         ("account", "last_subscription_id", i64::MAX),
-        ("part", "event_count", i64::MIN),
-        ("part", "staff_replies", i64::MAX),
+        ("conversation", "event_count", i64::MIN),
+        ("ended_part", "staff_replies", i64::MAX),
         ("period", "finalization", i64::MIN),
         ("charge", "charge_id", i64::MAX),
         ("conversation", "last_mark", i64::MAX),

@@ -7,7 +7,11 @@ const NOTHING: [&str; 0] = [];
 
 /// What is done to a table, what is said of it, and what takes it back.
 const DONE: [(&str, &str, &str); 6] = [
-    ("ALTER TABLE talkmeter.part ADD own int", "its columns are others", "ALTER TABLE talkmeter.part DROP own"),
+    (
+        "ALTER TABLE talkmeter.ended_part ADD own int",
+        "its columns are others",
+        "ALTER TABLE talkmeter.ended_part DROP own",
+    ),
     (
         "ALTER TABLE talkmeter.conversation ALTER highest_part TYPE bigint",
         "its columns are others",
@@ -19,9 +23,9 @@ const DONE: [(&str, &str, &str); 6] = [
         "DROP RULE nothing ON talkmeter.charge",
     ),
     (
-        "DROP INDEX talkmeter.part_open",
+        "ALTER TABLE talkmeter.conversation DROP CONSTRAINT conversation_pkey",
         "an index of it is missing or not valid",
-        "CREATE UNIQUE INDEX part_open ON talkmeter.part (tenant, conversation) WHERE ended_at IS NULL",
+        "ALTER TABLE talkmeter.conversation ADD PRIMARY KEY (tenant, conversation)",
     ),
     (
         "ALTER TABLE talkmeter.day_units DROP CONSTRAINT day_units_pkey",
@@ -29,9 +33,9 @@ const DONE: [(&str, &str, &str); 6] = [
         "ALTER TABLE talkmeter.day_units ADD PRIMARY KEY (tenant, day)",
     ),
     (
-        "ALTER TABLE talkmeter.conversation_lock ADD own int",
-        "its columns are others",
-        "ALTER TABLE talkmeter.conversation_lock DROP own",
+        "ALTER TABLE talkmeter.tenant_lock DROP CONSTRAINT tenant_lock_pkey",
+        "an index of it is missing or not valid",
+        "ALTER TABLE talkmeter.tenant_lock ADD PRIMARY KEY (tenant)",
     ),
 ];
 
@@ -68,8 +72,8 @@ fn a_trigger_on_an_own_table_is_called_for_each_row_that_is_written() {
         "CREATE TABLE seen (what text);
          CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
              BEGIN INSERT INTO seen VALUES (TG_OP || ' ' || TG_WHEN || ' ' || NEW.message_count); RETURN NEW; END $$;
-         CREATE TRIGGER see_before BEFORE INSERT OR UPDATE ON talkmeter.part FOR EACH ROW EXECUTE FUNCTION see();
-         CREATE TRIGGER see_after AFTER INSERT OR UPDATE ON talkmeter.part FOR EACH ROW EXECUTE FUNCTION see()",
+         CREATE TRIGGER see_before BEFORE INSERT OR UPDATE ON talkmeter.conversation FOR EACH ROW EXECUTE FUNCTION see();
+         CREATE TRIGGER see_after AFTER INSERT OR UPDATE ON talkmeter.conversation FOR EACH ROW EXECUTE FUNCTION see()",
     );
     tell(&mut session, "acme", "c", "10:00 exchange");
     tell(&mut session, "acme", "c", "10:01 customer_message");

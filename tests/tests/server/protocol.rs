@@ -542,7 +542,7 @@ fn savepoints_keep_and_take_back_more_rows_than_memory_holds() {
 #[test]
 fn an_error_of_the_meters_with_more_rows_than_memory_holds_puts_each_into_quarantine() {
     let (database, mut other) = metered("lutingenie");
-    other.run("ALTER TABLE talkmeter.part ADD CHECK (conversation NOT LIKE 'zzz%')");
+    other.run("ALTER TABLE talkmeter.conversation ADD CHECK (conversation NOT LIKE 'zzz%')");
     let (mut session, heard) = database.connect_heard();
     session.run("BEGIN");
     tell_much(&mut session, "many");
@@ -1028,4 +1028,76 @@ fn a_publication_for_all_tables_fails_no_work_at_the_publisher() {
         session.lines("SELECT tenant, charge_id, conversation, tier FROM talkmeter.charges ORDER BY 1, 2"),
         ["acme|1|c|pack", "acme|2|d|pack", "new|1|e|included"]
     );
+}
+
+// --- Commits that lock nothing first ---
+
+/// The holder has written the conversation and does `end` when the other waits for its row.
+fn while_a_row_is_waited_for(isolation: &str, end: impl FnOnce(&mut Session, &mut Session)) -> (Database, Session) {
+    let (database, mut session) = metered("agent_red");
+    tell(&mut session, "acme", "c", "10:00 exchange");
+    let [mut holder, mut teller] = [(); 2].map(|()| database.connect());
+    holder.run("BEGIN");
+    tell(&mut holder, "acme", "c", "10:01 exchange");
+    holder.run("SELECT talkmeter.flush()");
+    teller.run(&format!("SET default_transaction_isolation = '{isolation}'"));
+    let pid = teller.pid();
+    let telling = thread::spawn(move || tell(&mut teller, "acme", "c", "10:02 exchange"));
+    session.wait_until_blocked(pid);
+    end(&mut session, &mut holder);
+    telling.join().expect("the other message");
+    (database, session)
+}
+
+#[test]
+fn a_commit_that_finds_its_conversation_changed_goes_on_from_there() {
+    for isolation in ["read committed", "repeatable read"] {
+        let (_database, mut session) = while_a_row_is_waited_for(isolation, |_, holder| holder.run("COMMIT"));
+        assert_eq!(counted(&mut session), ["c|6"], "{isolation}");
+        assert_eq!(session.line("SELECT turn_count FROM talkmeter.parts"), "3", "{isolation}");
+        assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING, "{isolation}");
+        assert_eq!(quarantined(&mut session), NOTHING, "{isolation}");
+    }
+}
+
+#[test]
+fn a_commit_that_finds_its_conversation_as_it_was_goes_on_from_there() {
+    let (_database, mut session) = while_a_row_is_waited_for("read committed", |_, holder| holder.run("ROLLBACK"));
+    assert_eq!(counted(&mut session), ["c|4"]);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
+}
+
+/// Whoever has waited is judged by what is in force when he need not wait any more.
+#[test]
+fn a_policy_that_is_defined_while_a_commit_waits_is_the_one_that_judges() {
+    let database = Database::fresh("policy_while_waiting");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    let define = |since: &str| {
+        format!(
+            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+                "charge_on": "first_ai_reply", "effective_from": "{since}"}}')"#
+        )
+    };
+    session.run(&define("2026-01-01T00:00:00Z"));
+    attach(&mut session, "messages", "own", Some("agent_red/starter"), &messages_mapping());
+    tell(&mut session, "acme", "c", "10:00 exchange, 10:01 close");
+    let [mut holder, mut teller] = [(); 2].map(|()| database.connect());
+    holder.run("BEGIN");
+    tell(&mut holder, "acme", "c", "10:02 note");
+    holder.run("SELECT talkmeter.flush()");
+    let pid = teller.pid();
+    let since =
+        session.line("SELECT to_char(now() AT TIME ZONE 'UTC' + interval '2 s', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");
+    let insert = format!(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         VALUES ('acme', 'c', '{since}'::timestamptz + interval '1 s', 'customer_message')"
+    );
+    let telling = thread::spawn(move || teller.run(&insert));
+    session.wait_until_blocked(pid);
+    session.run(&define(&since));
+    holder.run("ROLLBACK");
+    telling.join().expect("the message");
+    let versions = session.lines("SELECT part, policy_version FROM talkmeter.parts ORDER BY 1");
+    assert_eq!(versions, ["1|1", "2|2"]);
 }

@@ -251,11 +251,11 @@ fn fill(session: &mut Session, parts: u32) {
          FROM talkmeter.account;
          INSERT INTO talkmeter.conversation (tenant, conversation, highest_part, last_event)
          SELECT tenant, conversation, 1, '' FROM unit;
-         INSERT INTO talkmeter.part (tenant, conversation, part, first_event, last_event, policy, policy_version, started_at,
+         INSERT INTO talkmeter.ended_part (tenant, conversation, part, first_event, last_event, policy, policy_version, started_at,
              first_ai_reply_at, last_activity_at, ended_at, end_reason, event_count, message_count, turn_count, ai_replies,
-             staff_replies, customer_waits, excluded, error_before_reply, charged_at, timed)
+             staff_replies, customer_waits, excluded, error_before_reply, charged_at)
          SELECT tenant, conversation, 1, '\\x8000000000000000', '\\x8000000000000000', 'lutingenie', 1,
-             period_start, period_start, period_start, period_start, 'close', 3, 2, 1, 1, 0, false, false, false, period_start, false
+             period_start, period_start, period_start, period_start, 'close', 3, 2, 1, 1, 0, false, false, false, period_start
          FROM unit;
          INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
              posted_period_start, posted_period_end, tier, amount, currency, plan, policy, policy_version)

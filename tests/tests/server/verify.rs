@@ -170,7 +170,7 @@ fn damage_to_charges_is_named() {
             "DELETE FROM talkmeter.charge WHERE tenant = 'bravo';
              DELETE FROM talkmeter.period WHERE tenant = 'bravo';
              DELETE FROM talkmeter.alert WHERE tenant = 'bravo';
-             DELETE FROM talkmeter.part WHERE tenant = 'bravo' AND conversation <> 'b3';
+             DELETE FROM talkmeter.conversation WHERE tenant = 'bravo' AND conversation <> 'b3';
              DELETE FROM talkmeter.day_units WHERE tenant = 'bravo'",
             &["charges_are_missing|bravo|charges"],
         ),
@@ -208,7 +208,7 @@ fn damage_to_charges_is_named() {
         (
             "a charge and its part are of a policy that nobody knows",
             "UPDATE talkmeter.charge SET policy_version = 7 WHERE tenant = 'bravo' AND charge_id = 1;
-             UPDATE talkmeter.part SET policy_version = 7 WHERE tenant = 'bravo' AND conversation = 'b1'",
+             UPDATE talkmeter.conversation SET policy_version = 7 WHERE tenant = 'bravo' AND conversation = 'b1'",
             &["charge_of_unknown_policy|bravo|charge 1", "part_of_unknown_policy|bravo|part 1 of b1"],
         ),
         (
@@ -350,53 +350,53 @@ fn damage_to_parts_is_named() {
     assert_named(&[
         (
             "a billed part is deleted",
-            "DELETE FROM talkmeter.part WHERE tenant = 'acme' AND conversation = 'm1'",
+            "DELETE FROM talkmeter.ended_part WHERE tenant = 'acme' AND conversation = 'm1'",
             &["charge_without_part|acme|charge 10"],
         ),
         (
             "a billed part is not billable",
-            "UPDATE talkmeter.part SET charged_at = NULL, not_billable_because = 'excluded'
+            "UPDATE talkmeter.ended_part SET charged_at = NULL, not_billable_because = 'excluded'
              WHERE tenant = 'acme' AND conversation = 'm1'",
             &["charge_without_part|acme|charge 10"],
         ),
         (
             "a part that was not billable is",
-            "UPDATE talkmeter.part SET charged_at = started_at, first_ai_reply_at = started_at, ai_replies = 1,
+            "UPDATE talkmeter.ended_part SET charged_at = started_at, first_ai_reply_at = started_at, ai_replies = 1,
                  not_billable_because = NULL
              WHERE tenant = 'acme' AND conversation = 'm2'",
             &["part_without_charge|acme|part 1 of m2"],
         ),
         (
             "a part is charged at another instant than its policy says",
-            "UPDATE talkmeter.part SET charged_at = charged_at + interval '1 minute'
+            "UPDATE talkmeter.ended_part SET charged_at = charged_at + interval '1 minute'
              WHERE tenant = 'acme' AND conversation = 'm1'",
             &["part_is_impossible|acme|part 1 of m1"],
         ),
         (
             "a part is of the next month",
-            "UPDATE talkmeter.part SET charged_at = '2026-04-01', first_ai_reply_at = '2026-04-01'
+            "UPDATE talkmeter.ended_part SET charged_at = '2026-04-01', first_ai_reply_at = '2026-04-01'
              WHERE tenant = 'acme' AND conversation = 'm1'",
             &["charge_differs_from_part|acme|charge 10"],
         ),
         (
             "a part has more replies than messages",
-            "UPDATE talkmeter.part SET ai_replies = 7 WHERE tenant = 'acme' AND conversation = 'm1'",
+            "UPDATE talkmeter.ended_part SET ai_replies = 7 WHERE tenant = 'acme' AND conversation = 'm1'",
             &["part_is_impossible|acme|part 1 of m1"],
         ),
         (
             "a part is billable and is not",
-            "UPDATE talkmeter.part SET not_billable_because = 'excluded' WHERE tenant = 'acme' AND conversation = 'm1'",
+            "UPDATE talkmeter.ended_part SET not_billable_because = 'excluded' WHERE tenant = 'acme' AND conversation = 'm1'",
             &["part_is_impossible|acme|part 1 of m1"],
         ),
         (
-            "a part has ended for no reason",
-            "UPDATE talkmeter.part SET end_reason = NULL WHERE tenant = 'acme' AND conversation = 'm1'",
-            &["part_is_impossible|acme|part 1 of m1"],
+            "a conversation has no open part, and knows what that counted",
+            "UPDATE talkmeter.conversation SET message_count = 1 WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["conversation_is_impossible|acme|conversation m1"],
         ),
         (
             "time will end a part, and nobody knows when",
-            "UPDATE talkmeter.part SET timed = true, due_at = NULL WHERE tenant = 'acme' AND conversation = 'm1'",
-            &["part_is_impossible|acme|part 1 of m1"],
+            "UPDATE talkmeter.conversation SET timed = true, due_at = NULL WHERE tenant = 'carl'",
+            &["part_is_impossible|carl|part 1 of waits"],
         ),
         (
             "a conversation has counted fewer than no marks",
@@ -423,12 +423,12 @@ fn damage_to_parts_is_named() {
         ),
         (
             "a part that has ended was never judged",
-            "UPDATE talkmeter.part SET not_billable_because = NULL WHERE tenant = 'acme' AND conversation = 'm2'",
+            "UPDATE talkmeter.ended_part SET not_billable_because = NULL WHERE tenant = 'acme' AND conversation = 'm2'",
             &["part_is_not_judged|acme|part 1 of m2"],
         ),
         (
             "a part begins before the one before it has ended",
-            "UPDATE talkmeter.part AS p SET last_event = o.last_event
+            "UPDATE talkmeter.ended_part AS p SET last_event = o.last_event
              FROM talkmeter.part AS o
              WHERE p.tenant = 'acme' AND p.conversation = 'parts' AND p.part = 1
                  AND o.tenant = p.tenant AND o.conversation = p.conversation AND o.part = 2",
@@ -472,7 +472,7 @@ fn damage_to_parts_is_named() {
         ),
         (
             "a unit waits, and its part is not there",
-            "DELETE FROM talkmeter.part WHERE tenant = 'carl'",
+            "DELETE FROM talkmeter.conversation WHERE tenant = 'carl'",
             &["waiting_unit_is_wrong|carl|part 1 of waits"],
         ),
     ]);
@@ -760,7 +760,7 @@ fn each_problem_says_what_is_wrong_with_what() {
     let (_database, mut session) = books();
     session.run("BEGIN; UPDATE talkmeter.charge SET amount = 8 WHERE tenant = 'bravo' AND charge_id = 1");
     session.run("UPDATE talkmeter.day_units SET units = 3 WHERE tenant = 'bravo' AND day = '2026-03-10'");
-    session.run("DELETE FROM talkmeter.part WHERE tenant = 'acme' AND conversation = 'm1'");
+    session.run("DELETE FROM talkmeter.ended_part WHERE tenant = 'acme' AND conversation = 'm1'");
     let mut details =
         session.lines("SELECT object, detail FROM talkmeter.verify() WHERE problem <> 'period_differs_from_charges'");
     details.sort_unstable();
