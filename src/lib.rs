@@ -29,6 +29,7 @@ pgrx::pg_module_magic!(name, version);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::settings::define();
+    pg::own_table::watch_names();
     catalog::cache::watch_catalog();
     meter::commit::watch_transactions();
 }

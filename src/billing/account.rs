@@ -29,6 +29,7 @@ pub struct Books {
     /// Net units of each local day, of those that are needed.
     pub days: BTreeMap<i32, i64>,
     /// Where the rows are that were read.
+    place: Option<Place>,
     periods: BTreeMap<Period, Place>,
     day_places: BTreeMap<i32, Place>,
 }
@@ -91,7 +92,7 @@ impl Tables {
     fn books(&self, newest: &Newest, tenant: &str, needed: &Needed, now: Instant) -> Books {
         let mut books = Books::default();
         let key = arg(tenant);
-        self.accounts.find(newest, &ACCOUNT_KEY, &[key], |row| {
+        let found = self.accounts.find(newest, &ACCOUNT_KEY, &[key], |row| {
             row.skip(1);
             books.last_charge_id = row.value();
             row.skip(1);
@@ -99,6 +100,7 @@ impl Tables {
             row.skip(2);
             books.first_day = row.nullable::<Day>().map(|day| day.0);
         });
+        books.place = found.map(|(place, ())| place);
         self.subscriptions.scan(newest, &SUBSCRIPTION_KEY, &[(0, Wanted::Same(key))], |_, row| {
             books.account.subscriptions.push(self.subscription(newest, row));
         });
@@ -224,8 +226,8 @@ pub fn write(connection: &Connection, tenant: &str, before: &Books, books: &Book
 fn write_account(newest: &Newest, tenant: &str, books: &Books) {
     let mut accounts = OwnTable::open(&ACCOUNT, Access::Writing);
     let (last_charge_id, first_day) = (arg(books.last_charge_id), arg(books.first_day.map(Day)));
-    match accounts.find(newest, &ACCOUNT_KEY, &[arg(tenant)], |_| ()) {
-        Some((place, ())) => accounts.change(newest, place, &[(2, last_charge_id), (7, first_day)]),
+    match books.place {
+        Some(place) => accounts.change(newest, place, &[(2, last_charge_id), (7, first_day)]),
         None => {
             let none = arg(0_i64);
             let alert_channel = arg(None::<String>);

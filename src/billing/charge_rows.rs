@@ -5,7 +5,7 @@ use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{INT4, INT8, NAME, NUMERIC, TEXT, TIME};
-use crate::pg::own_table::{Access, OwnTable, Shape, with_newest};
+use crate::pg::own_table::{Access, Index, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, decimal, insert_rows, numeric, over_rows};
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
@@ -110,30 +110,24 @@ const FORGET_WAITING: OverRows = over_rows!(
     "WHERE u.tenant = wanted.tenant AND u.conversation = wanted.conversation AND u.part = wanted.part"
 );
 
-// Few charges are ever credited, and they have an index of their own.
-const CREDITED: OverRows = over_rows!(
-    "SELECT wanted.ordinal FROM",
-    [1 tenant text, 2 conversation text, 3 part int4],
-    "WHERE EXISTS (
-        SELECT FROM talkmeter.charge AS c
-        WHERE c.tenant = wanted.tenant AND c.conversation = wanted.conversation AND c.part = wanted.part
-            AND c.reason = 'credit')"
-);
+/// Few charges are ever credited, and they have an index of their own.
+const CREDITED: Index = Index { name: c"charge_credited", columns: &[1, 3, 4] };
 
 /// Parts that were credited: they are never charged again.
-pub fn credited<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> HashSet<PartKey<'a>> {
+pub fn credited<'a>(groups: &[&'a [Posting]]) -> HashSet<PartKey<'a>> {
     let is_charge = |posting: &&Posting| matches!(posting, Posting::Charge(_));
-    let parts = groups.iter().flat_map(|postings| postings.iter()).filter(is_charge).map(Posting::part);
-    let parts: Vec<PartKey> = parts.collect();
-    if parts.is_empty() {
+    let mut parts = groups.iter().flat_map(|postings| postings.iter()).filter(is_charge).map(Posting::part).peekable();
+    if parts.peek().is_none() {
         return HashSet::new();
     }
-    let rows = connection.run_over(
-        &CREDITED,
-        parts.len(),
-        &[column(&parts, |part| part.0), column(&parts, |part| part.1), column(&parts, |part| part.2)],
-    );
-    rows.iter().map(|mut row| parts[row.ordinal()]).collect()
+    let charges = OwnTable::open(&CHARGES, Access::Reading);
+    with_newest(|newest| {
+        let is_credited = |part: &PartKey| {
+            heed_cancel();
+            charges.find(newest, &CREDITED, &[arg(part.0), arg(part.1), arg(part.2)], |_| ()).is_some()
+        };
+        parts.filter(is_credited).collect()
+    })
 }
 
 /// The standing charges of parts that were folded again. Units of theirs that wait are forgotten: those that are still

@@ -38,7 +38,7 @@ fn post_tenants(connection: &Connection, locks: &mut Tenants, groups: &[&[Postin
     // Postings come in the order of their tenants, so from one call to the next tenants are locked in key order too.
     locks.lock(connection, &tenants);
     let mut standing = charge_rows::standing(connection, groups);
-    let credited = charge_rows::credited(connection, groups);
+    let credited = charge_rows::credited(groups);
     let mut all = account::read(&tenants, &needed(groups, &standing));
     let mut posted = Posted::nothing();
     for postings in groups {

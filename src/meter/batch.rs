@@ -127,6 +127,10 @@ impl<'c, 'a> Batch<'c, 'a> {
         if self.subscribed.is_none() {
             let mut tenants = self.conversations.iter().map(|folding| folding.tenant).collect::<Vec<_>>();
             tenants.dedup();
+            if self.tables.is_some() {
+                // The ledger may write it later.
+                locks::for_writing(&[c"subscription"]);
+            }
             self.subscribed = Some(pins(&tenants));
         }
         let previous = previous.filter(|_| order::is_mark(place));

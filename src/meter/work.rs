@@ -35,7 +35,10 @@ pub enum Manner {
 
 /// What quarantine loses and gains, then conversations in key order, then tenants.
 pub fn meter(taken: &Taken, manner: Manner) {
-    let locks = Conversations::begin();
+    let mut locks = Conversations::begin_unlocked();
+    if manner == Manner::Locked || taken.takes_out() {
+        locks.lock_tables();
+    }
     let known = Known::gather(taken);
     let mut work = Work { known: &known, manner, locks, postings: Postings::default() };
     let mut events = taken.events();

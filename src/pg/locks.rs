@@ -68,21 +68,20 @@ const TABLES_OF_TENANTS: [&CStr; 11] = [
 /// Locks tables of ours for writing, until the transaction ends. Whoever reads one first and then writes it waits, for
 /// the stronger lock, for a REINDEX or a rewrite that waits for the weaker one: so the stronger comes first. And what
 /// is locked cannot be rewritten between two statements of one work.
-pub fn for_writing(tables: &[&CStr]) {
+pub fn for_writing(tables: &[&'static CStr]) {
     lock_tables(tables, pg_sys::RowExclusiveLock);
 }
 
-fn lock_tables(tables: &[&CStr], mode: u32) {
-    let schema = own_table::schema();
+fn lock_tables(tables: &[&'static CStr], mode: u32) {
     for table in tables {
         // SAFETY: any oid may be locked.
-        unsafe { pg_sys::LockRelationOid(own_table::oid(table, schema), mode as i32) };
+        unsafe { pg_sys::LockRelationOid(own_table::oid(table), mode as i32) };
     }
 }
 
 /// Locks a table of ours for writing, if that needs no waiting, and says whether it did.
-pub fn for_writing_at_once(table: &CStr) -> bool {
-    let oid = own_table::oid(table, own_table::schema());
+pub fn for_writing_at_once(table: &'static CStr) -> bool {
+    let oid = own_table::oid(table);
     // SAFETY: any oid may be locked.
     unsafe { pg_sys::ConditionalLockRelationOid(oid, pg_sys::RowExclusiveLock as i32) }
 }
@@ -104,17 +103,33 @@ const TRIES: u32 = 100;
 
 /// A work that may lock conversations. No tenant is locked by it yet: two works that lock in this order, and within
 /// it in the order of the keys, never wait for each other in a circle.
-pub struct Conversations(());
+pub struct Conversations {
+    has_tables: bool,
+}
 
 impl Conversations {
     /// A work begins. Its tables are locked before anything in them is read.
     pub fn begin() -> Conversations {
-        for_writing(&TABLES_OF_CONVERSATIONS);
-        Conversations(())
+        let mut conversations = Conversations::begin_unlocked();
+        conversations.lock_tables();
+        conversations
+    }
+
+    /// A work begins that may need no more than the rows of its conversations, whose table it locks when it opens it.
+    pub fn begin_unlocked() -> Conversations {
+        Conversations { has_tables: false }
+    }
+
+    /// Locks the tables of the work, if it has not done so.
+    pub fn lock_tables(&mut self) {
+        if !std::mem::replace(&mut self.has_tables, true) {
+            for_writing(&TABLES_OF_CONVERSATIONS);
+        }
     }
 
     /// Locks conversations, given by tenant and id in key order, each once.
     pub fn lock(&mut self, connection: &Connection, keys: &[(&str, &str)]) {
+        self.lock_tables();
         let known = lock_present(&CONVERSATION, &CONVERSATION_KEY, keys, |key| vec![arg(key.0), arg(key.1)]);
         let rest = &keys[known..];
         lock(connection, &CONVERSATIONS, rest.len(), || vec![column(rest, |key| key.0), column(rest, |key| key.1)]);

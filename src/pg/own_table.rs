@@ -2,9 +2,11 @@
 //! what a publisher sends: they keep indexes, constraints and the log as a statement does, and plan nothing.
 
 use crate::pg::error::{damaged, failure};
+use crate::pg::rights;
 use crate::pg::sql::{self, Arg, Row};
 use pgrx::prelude::*;
-use std::ffi::CStr;
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
 
 /// The types of the columns of our tables.
@@ -100,16 +102,42 @@ pub fn with_newest<R>(work: impl FnOnce(&Newest) -> R) -> R {
     }
 }
 
-/// The schema of all that is ours.
-pub fn schema() -> pg_sys::Oid {
-    // SAFETY: a look-up in the server's cache of the catalog by a name that lives for ever.
-    unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false) }
+thread_local! {
+    /// The oids of tables and indexes of ours by the address of their names, which are constant, until any relation or
+    /// schema has another name or owner.
+    static OIDS: RefCell<Vec<(*const c_char, pg_sys::Oid)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Asks the server to tell us when relations or schemas are made, renamed or dropped.
+pub fn watch_names() {
+    use pg_sys::SysCacheIdentifier::{NAMESPACEOID, RELNAMENSP};
+    for cache in [RELNAMENSP, NAMESPACEOID] {
+        let nothing = pg_sys::Datum::from(0usize);
+        // SAFETY: registered once per session, while the library is loaded; the callback only forgets.
+        unsafe { pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(on_name_changed), nothing) };
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_name_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    OIDS.with(|oids| oids.try_borrow_mut().map(|mut oids| oids.clear()).unwrap_or_default());
 }
 
 /// The oid of a table or an index of ours; that of nothing if there is none of that name.
-pub fn oid(name: &CStr, schema: pg_sys::Oid) -> pg_sys::Oid {
-    // SAFETY: a look-up in the server's cache of the catalog by a name that lives as long as the call.
-    unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) }
+pub fn oid(name: &'static CStr) -> pg_sys::Oid {
+    let known = OIDS.with_borrow(|oids| oids.iter().find(|(known, _)| *known == name.as_ptr()).map(|(_, oid)| *oid));
+    if let Some(oid) = known {
+        return oid;
+    }
+    // SAFETY: look-ups in the server's cache of the catalog by names that live for ever.
+    let oid = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
+    };
+    if oid != pg_sys::InvalidOid {
+        OIDS.with_borrow_mut(|oids| oids.push((name.as_ptr(), oid)));
+    }
+    oid
 }
 
 /// A table of ours that is open for a work. If an error passes by, the server closes it with the subtransaction.
@@ -132,7 +160,7 @@ impl OwnTable {
             if access != Access::Reading {
                 pg_sys::PreventCommandIfReadOnly(c"INSERT".as_ptr());
             }
-            pg_sys::table_open(oid(shape.name, schema()), lock as i32)
+            pg_sys::table_open(oid(shape.name), lock as i32)
         };
         let table = OwnTable { shape, relation, writer: None };
         table.check(access);
@@ -203,7 +231,7 @@ impl OwnTable {
         wanted: &[(usize, Wanted)],
         mut each: impl FnMut(Place, &mut Row),
     ) {
-        let oid = oid(index.name, schema());
+        let oid = oid(index.name);
         // SAFETY: there is an index of that oid.
         if oid == pg_sys::InvalidOid || !unsafe { pg_sys::get_index_isvalid(oid) } {
             self.refuse("an index of it is missing or not valid");
@@ -284,25 +312,24 @@ impl OwnTable {
 
     /// Adds a row.
     pub fn insert(&mut self, newest: &Newest, values: &[Arg]) {
+        let relation = self.relation;
         let writer = self.written(newest, values);
         // SAFETY: the writer is of this open table, and its row holds a value of each column's type.
         unsafe {
+            settle_for_checks(relation);
+            writer.open_indexes();
             writer.with_triggers(|| pg_sys::ExecSimpleRelationInsert(writer.target, writer.state, writer.row));
             writer.forget();
         }
     }
 
     /// Writes what the row at a place is now. Nobody else may write it meanwhile.
-    pub fn update(&mut self, newest: &Newest, Place(place): Place, values: &[Arg]) {
-        let writer = self.written(newest, values);
-        // SAFETY: as of an insert; by the empty state a row would be looked for that somebody else has changed.
-        unsafe {
-            (*writer.place).tts_tid = place;
-            let mut none = pg_sys::EPQState::default();
-            writer.with_triggers(|| {
-                pg_sys::ExecSimpleRelationUpdate(writer.target, writer.state, &mut none, writer.place, writer.row);
-            });
-            writer.forget();
+    pub fn update(&mut self, newest: &Newest, place: Place, values: &[Arg]) {
+        if !self.update_unless_changed(newest, place, values) {
+            damaged(format!(
+                "a row of {} was changed by somebody who had no right to",
+                self.shape.name.to_string_lossy()
+            ));
         }
     }
 
@@ -314,18 +341,14 @@ impl OwnTable {
         // SAFETY: an open relation has these.
         let has_triggers = unsafe { !(*relation).trigdesc.is_null() };
         if has_triggers {
-            // They are called before the row is written: nobody may have changed it by then.
-            if !self.lock_at(newest, place, 0) {
-                return false;
-            }
-            self.update(newest, Place(place), values);
-            return true;
+            return self.update_with_triggers(newest, place, values);
         }
         let writer = self.written(newest, values);
         // SAFETY: as of an insert. It does what the server's `ExecSimpleRelationUpdate` does, which makes an error of
-        // a row that was changed.
+        // a row that was changed, and opens all indexes also if none gets an entry.
         unsafe {
             pg_sys::CheckCmdReplicaIdentity(relation, pg_sys::CmdType::CMD_UPDATE);
+            settle_for_checks(relation);
             pg_sys::ExecConstraints(writer.target, writer.row, writer.state);
             let (mut why_not, mut mode) = (pg_sys::TM_FailureData::default(), pg_sys::LockTupleMode::LockTupleKeyShare);
             let mut in_indexes = false;
@@ -343,6 +366,7 @@ impl OwnTable {
             );
             let is_written = result == pg_sys::TM_Result::TM_Ok;
             if is_written && in_indexes {
+                writer.open_indexes();
                 pg_sys::ExecInsertIndexTuples(
                     writer.target,
                     writer.row,
@@ -356,6 +380,25 @@ impl OwnTable {
             writer.forget();
             is_written
         }
+    }
+
+    /// Triggers are called before the row is written: nobody may have changed it by then.
+    fn update_with_triggers(&mut self, newest: &Newest, place: pg_sys::ItemPointerData, values: &[Arg]) -> bool {
+        if !self.lock_at(newest, place, 0) {
+            return false;
+        }
+        let writer = self.written(newest, values);
+        // SAFETY: as of an insert; by the empty state a row would be looked for that somebody else has changed.
+        unsafe {
+            writer.open_indexes();
+            (*writer.place).tts_tid = place;
+            let mut none = pg_sys::EPQState::default();
+            writer.with_triggers(|| {
+                pg_sys::ExecSimpleRelationUpdate(writer.target, writer.state, &mut none, writer.place, writer.row);
+            });
+            writer.forget();
+        }
+        true
     }
 
     /// Writes some columns, by their numbers, of the row at a place, as [`OwnTable::update`] does; the others stay.
@@ -403,6 +446,18 @@ impl Drop for OwnTable {
     }
 }
 
+/// Somebody's own CHECK may call any function.
+///
+/// SAFETY: the relation must be open.
+unsafe fn settle_for_checks(relation: pg_sys::Relation) {
+    // SAFETY: an open relation has a descriptor.
+    let constraints = unsafe { (*(*relation).rd_att).constr };
+    // SAFETY: it is as long there as the descriptor.
+    if !constraints.is_null() && unsafe { (*constraints).num_check } > 0 {
+        rights::settle();
+    }
+}
+
 /// What the server's executor wants of whoever writes a table.
 struct Writer {
     state: *mut pg_sys::EState,
@@ -411,6 +466,8 @@ struct Writer {
     row: *mut pg_sys::TupleTableSlot,
     /// Holds the place of the row that it replaces.
     place: *mut pg_sys::TupleTableSlot,
+    /// A row that gets no new entry in any index needs none of them.
+    has_indexes: Cell<bool>,
 }
 
 impl Writer {
@@ -421,9 +478,15 @@ impl Writer {
             let target = pg_sys::MemoryContextAllocZero((*state).es_query_cxt, size_of::<pg_sys::ResultRelInfo>())
                 .cast::<pg_sys::ResultRelInfo>();
             pg_sys::InitResultRelInfo(target, relation, 0, null_mut(), 0);
-            pg_sys::ExecOpenIndices(target, false);
             let slot = || pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
-            Writer { state, target, row: slot(), place: slot() }
+            Writer { state, target, row: slot(), place: slot(), has_indexes: Cell::new(false) }
+        }
+    }
+
+    fn open_indexes(&self) {
+        if !self.has_indexes.replace(true) {
+            // SAFETY: the target is of an open table, and each index is opened once.
+            unsafe { pg_sys::ExecOpenIndices(self.target, false) };
         }
     }
 
@@ -452,6 +515,7 @@ impl Writer {
             if (*(*self.target).ri_RelationDesc).trigdesc.is_null() {
                 return write();
             }
+            rights::settle();
             pg_sys::AfterTriggerBeginQuery();
             write();
             pg_sys::AfterTriggerEndQuery(self.state);
@@ -476,7 +540,9 @@ impl Writer {
     fn close(self) {
         // SAFETY: it was made by `of`, and is closed once.
         unsafe {
-            pg_sys::ExecCloseIndices(self.target);
+            if self.has_indexes.get() {
+                pg_sys::ExecCloseIndices(self.target);
+            }
             pg_sys::ExecDropSingleTupleTableSlot(self.row);
             pg_sys::ExecDropSingleTupleTableSlot(self.place);
             // What triggers were given.

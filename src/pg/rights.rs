@@ -2,6 +2,7 @@
 
 use crate::pg::error::failure;
 use pgrx::prelude::*;
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
 /// Settings under which our statements run. The path is pinned so that no object of a caller's can stand in for one of
@@ -49,8 +50,25 @@ weights! {
     plan_cache_mode 0 c"plan_cache_mode" c"auto",
 }
 
+thread_local! {
+    /// The settings that the innermost work with other rights is to have, and that nothing has asked for so far.
+    static UNSETTLED: Cell<Option<&'static [(&'static CStr, &'static CStr)]>> = const { Cell::new(None) };
+}
+
+/// Makes the settings of the innermost work with the owner's rights: whatever runs a statement, or calls code of
+/// somebody's, asks for them first. A message in order needs none, and they would cost it more than its rules do. They
+/// hold for the level at which they are made: so a subtransaction asks for those around it before it begins.
+pub fn settle() {
+    let Some(planned) = UNSETTLED.take() else { return };
+    let weights = if planned.is_empty() || are_weights_usual() { &[] } else { WEIGHTS };
+    for (name, value) in PINNED.iter().chain(planned).chain(weights) {
+        set(name, value);
+    }
+}
+
 /// Puts the caller's rights and settings back, also when an error passes by.
 struct Restore {
+    unsettled: Option<&'static [(&'static CStr, &'static CStr)]>,
     user: pg_sys::Oid,
     context: i32,
     nesting: i32,
@@ -61,6 +79,7 @@ impl Drop for Restore {
     fn drop(&mut self) {
         // SAFETY: all put back what `as_role` took from the same stack; on an error they run before the server's own
         // clean-up of the (sub)transaction, which would find nothing left to do.
+        UNSETTLED.set(self.unsettled);
         unsafe {
             pg_sys::debug_query_string = self.statement;
             pg_sys::AtEOXact_GUC(!std::thread::panicking(), self.nesting);
@@ -69,7 +88,8 @@ impl Drop for Restore {
     }
 }
 
-/// Does `work` with the rights of the extension's owner and under settings that no caller can bend.
+/// Does `work` with the rights of the extension's owner and, from its first statement on, under settings that no caller
+/// can bend: see [`settle`].
 pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
     as_role(owner(), 0, &PLANNED, work)
 }
@@ -77,6 +97,7 @@ pub fn as_owner<R>(work: impl FnOnce() -> R) -> R {
 /// Does `work` as [`as_owner`] does, and waits for no lock longer than so many milliseconds.
 pub fn as_owner_in_haste<R>(lock_timeout: i32, work: impl FnOnce() -> R) -> R {
     as_role(owner(), 0, &PLANNED, || {
+        settle();
         set_lock_timeout(lock_timeout);
         work()
     })
@@ -84,7 +105,10 @@ pub fn as_owner_in_haste<R>(lock_timeout: i32, work: impl FnOnce() -> R) -> R {
 
 /// Does `work`, whose plans are made for one occasion, with the rights of the extension's owner.
 pub fn as_owner_reading<R>(work: impl FnOnce() -> R) -> R {
-    as_role(owner(), 0, &[], work)
+    as_role(owner(), 0, &[], || {
+        settle();
+        work()
+    })
 }
 
 /// Does `work`, which reads a table, with the rights of the table's owner: what the owner hung on the table, like
@@ -93,6 +117,7 @@ pub fn as_owner_reading<R>(work: impl FnOnce() -> R) -> R {
 /// milliseconds, if it is not the session's.
 pub fn as_table_owner<R>(owner: pg_sys::Oid, lock_timeout: Option<i32>, work: impl FnOnce() -> R) -> R {
     as_role(owner, pg_sys::SECURITY_RESTRICTED_OPERATION, &PLANNED, || {
+        settle();
         // SAFETY: `as_role` puts the text back.
         unsafe { pg_sys::debug_query_string = std::ptr::null() };
         for name in application_settings() {
@@ -140,22 +165,24 @@ fn set(name: &CStr, value: &CStr) {
     }
 }
 
-fn as_role<R>(role: pg_sys::Oid, restriction: u32, planned: &[(&CStr, &CStr)], work: impl FnOnce() -> R) -> R {
+fn as_role<R>(
+    role: pg_sys::Oid,
+    restriction: u32,
+    planned: &'static [(&'static CStr, &'static CStr)],
+    work: impl FnOnce() -> R,
+) -> R {
     let mut user = pg_sys::InvalidOid;
     let mut context = 0;
     // SAFETY: reads the current user, then opens a level of settings that `Restore` closes; every string is constant.
     let _restore = unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let statement = pg_sys::debug_query_string;
-        let restore = Restore { user, context, nesting: pg_sys::NewGUCNestLevel(), statement };
+        let unsettled = UNSETTLED.replace(Some(planned));
+        let restore = Restore { unsettled, user, context, nesting: pg_sys::NewGUCNestLevel(), statement };
         let context = context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | restriction) as i32;
         pg_sys::SetUserIdAndSecContext(role, context);
         restore
     };
-    let weights = if planned.is_empty() || are_weights_usual() { &[] } else { WEIGHTS };
-    for (name, value) in PINNED.iter().chain(planned).chain(weights) {
-        set(name, value);
-    }
     work()
 }
 

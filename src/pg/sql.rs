@@ -3,6 +3,7 @@
 use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
+use crate::pg::rights;
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, Spi};
 use rust_decimal::Decimal;
@@ -186,6 +187,7 @@ impl Connection {
 
     fn execute(&self, plan: pg_sys::SPIPlanPtr, statement: &str, args: &[Arg]) -> Rows<'_> {
         let (_, mut values, nulls) = Arg::parts(args);
+        rights::settle();
         // SAFETY: the plan was kept, values and nulls have one entry per parameter of the types it was prepared with,
         // and the server copies the snapshot.
         unsafe {
@@ -214,6 +216,7 @@ impl Connection {
     /// caller's snapshot and, if `read_only`, without a transaction id.
     pub fn run_once(&self, statement: &str, read_only: bool) -> Rows<'_> {
         let text = CString::new(statement).expect("SQL without zero bytes");
+        rights::settle();
         // SAFETY: the server copies the text.
         unsafe {
             check(pg_sys::SPI_execute(text.as_ptr(), read_only, 0), statement);
@@ -260,6 +263,7 @@ fn plan(statement: &'static str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
 /// A plan that is kept.
 fn prepare(statement: &str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
     let text = CString::new(statement).expect("SQL without zero bytes");
+    rights::settle();
     let mut oids: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
     // SAFETY: the server copies text and types; a kept plan lives as long as the session, as the map that holds it
     // does.

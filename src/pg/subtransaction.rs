@@ -1,5 +1,6 @@
 //! How is an error of our own undone without undoing the application's transaction?
 
+use crate::pg::rights;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 use std::panic::AssertUnwindSafe;
@@ -17,6 +18,7 @@ pub fn tried<R>(work: impl FnOnce() -> R) -> R {
 
 /// Does `work` in a subtransaction, which is kept if that is wanted and the work succeeds.
 fn within<R>(work: impl FnOnce() -> R, is_kept: bool) -> Result<R, Box<CaughtError>> {
+    rights::settle();
     // SAFETY: as in the server's own procedural languages: memory context and resource owner are put back after the
     // subtransaction ended either way. The server allows one to begin within a commit's callbacks.
     unsafe {
