@@ -35,7 +35,7 @@ CREATE TABLE talkmeter.conversation (
     part_last_event bytea,
     last_event bytea NOT NULL DEFAULT '',
     PRIMARY KEY (tenant, conversation)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05);
 REVOKE ALL ON talkmeter.conversation FROM PUBLIC;
 CREATE INDEX conversation_timed ON talkmeter.conversation (tenant, conversation) WHERE timed;
 COMMENT ON TABLE talkmeter.conversation IS
