@@ -120,7 +120,7 @@ fn give(query: &SourceQuery, rows: &Rows, readers: &[Reader], each: &mut dyn FnM
 
 /// How a source is read, or why it cannot be.
 pub fn queries(source: &Source) -> Result<&Queries, Unreadable> {
-    source.query.as_ref().map_err(|because| match source.layout {
+    source.query().map_err(|because| match source.layout {
         Layout::Broken { .. } => Unreadable { reason: "mapping_broken", because: because.clone() },
         Layout::Whole { .. } => Unreadable { reason: "source_unreadable", because: because.clone() },
     })
@@ -132,7 +132,7 @@ pub fn broken_version(source: &Source, at: Instant) -> Unreadable {
     let shown = at.calendar().map(|at| at.to_rfc3339()).unwrap_or_default();
     let because =
         format!("The mapping by which rows of {shown} are read names a column that was dropped or has another type.");
-    let because = match &source.query {
+    let because = match source.query() {
         Ok(queries) => format!("Table {}: {because}", queries.all[0].name),
         Err(_) => because,
     };

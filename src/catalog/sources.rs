@@ -12,6 +12,7 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
@@ -69,8 +70,11 @@ pub struct Source {
     /// While it was detached: rows dated within are ignored too.
     gaps: Vec<Period>,
     pub layout: Layout,
-    /// How its rows are read later, or why they cannot be.
-    pub query: Result<Queries, String>,
+    is_attached: bool,
+    /// The versions of its mapping, of a table with these columns.
+    fits: Vec<Fit>,
+    columns: Vec<TableColumn>,
+    query: OnceCell<Result<Queries, String>>,
 }
 
 /// The statements that read a source: those of versions of its mapping that find rows by the same columns are the same.
@@ -102,6 +106,18 @@ impl Queries {
 }
 
 impl Source {
+    /// How its rows are read later, or why they cannot be. Not before somebody reads them: most sessions never do.
+    pub fn query(&self) -> Result<&Queries, &String> {
+        let query = self.query.get_or_init(|| match &self.layout {
+            Layout::Broken { because, .. } => Err(because.clone()),
+            Layout::Whole { .. } if self.is_attached => {
+                as_owner(|| connected(|connection| queries(connection, self.relation, &self.fits, &self.columns)))
+            }
+            Layout::Whole { .. } => Err("The table is not attached.".into()),
+        });
+        query.as_ref()
+    }
+
     /// The policy of parts that a row of that time opens.
     pub fn policy_at(&self, at: Instant) -> &str {
         let in_force = self.policies.iter().find(|(since, _)| *since <= at).or(self.policies.last());
@@ -214,7 +230,15 @@ pub fn attachment(relation: pg_sys::Oid, role: Role) -> Attachment {
         remembered.get(
             |kept| kept.by_relation.get(&(relation, role)).cloned(),
             read,
-            |kept, found| drop(kept.by_relation.insert((relation, role), found)),
+            |kept, found| {
+                // A partition may have its columns elsewhere than its table.
+                if let Attachment::Attached(source) = &found
+                    && source.relation == relation
+                {
+                    kept.by_id.insert(source.id, Some(Rc::clone(source)));
+                }
+                kept.by_relation.insert((relation, role), found);
+            },
         )
     })
 }
@@ -294,7 +318,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
         _ => Role::Messages,
     };
     let starts_at = row.value::<Timestamp>().bound();
-    let is_attached = row.value::<bool>() && fires_on.is_none();
+    let is_attached = row.value();
     let since = row.value::<Timestamp>().bound();
     let newest = Given { since, policy, mapping, columns };
     let given: Vec<Given> = std::iter::once(newest).chain(earlier(connection, id)).collect();
@@ -306,11 +330,6 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     };
     let fits = given.iter().map(|given| fit(role, given, same_table, &columns, &fired)).collect();
     let (layout, fits) = layout(&given, fits);
-    let query = match &layout {
-        Layout::Broken { because, .. } => Err(because.clone()),
-        Layout::Whole { .. } if is_attached => queries(connection, attached, &fits, &columns),
-        Layout::Whole { .. } => Err("The table is not attached.".into()),
-    };
     let gaps = gaps(connection, id);
     let policies = given.into_iter().map(|given| (given.since, given.policy)).collect();
     Some(Rc::new(Source {
@@ -323,7 +342,10 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
         starts_at,
         gaps,
         layout,
-        query,
+        is_attached,
+        fits,
+        columns,
+        query: OnceCell::new(),
     }))
 }
 
@@ -582,6 +604,7 @@ fn forgotten(connection: &Connection, rows: &Rows) -> Vec<Forgotten> {
 }
 
 /// How a version of a mapping reads the rows of a table.
+#[derive(Debug)]
 struct Fit {
     mapping: Mapping,
     readers: Vec<Reader>,

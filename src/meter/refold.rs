@@ -111,11 +111,16 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
     waited.sort_unstable();
     let (judged, waiting): (Vec<_>, Vec<_>) =
         waited.into_iter().partition(|place| Some(order::time_of(place)) > after.sealed_until);
-    for place in after.sealed.iter().chain(waiting) {
+    // The events of a row come one behind the other, so that it is listed once.
+    let mut sealed: Vec<&Vec<u8>> = after.sealed.iter().chain(waiting).collect();
+    sealed.sort_unstable();
+    let is_sealed: HashSet<EventId> = sealed.iter().map(|place| event(place)).collect();
+    for place in sealed {
         let detail = "It comes before the last activity of a part that has lost rows.";
         entry::add(&mut findings.refused, Entry::of(tenant, id, &order::key(place), "sealed", detail.to_owned()));
     }
-    for place in after.unjudged.iter().filter(|place| !log.unjudged.contains(*place)) {
+    let waits_since = |place: &Vec<u8>| log.unjudged.contains(place) || is_sealed.contains(&event(place));
+    for place in after.unjudged.iter().filter(|place| !waits_since(place)) {
         entry::add(&mut findings.refused, unjudged(tenant, id, place));
     }
     for place in judged {

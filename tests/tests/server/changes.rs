@@ -445,6 +445,25 @@ fn a_late_row_leaves_the_parts_before_it_and_other_conversations_untouched() {
     assert_eq!(billed(&mut session)[2], "acme|c|09:59|10:30|4||10:00");
 }
 
+#[test]
+fn a_row_that_waits_for_a_policy_and_becomes_another_event_before_a_sealed_part_is_listed_once() {
+    let database = Database::fresh("sealed_once");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+            "charge_on": "first_ai_reply", "effective_from": "2026-03-01T09:00:00Z"}')"#,
+    );
+    attach(&mut session, "messages", "own", None, &messages_mapping());
+    tell(&mut session, "acme", "c", "08:00 customer_message, 12:00 exchange");
+    session.run("DELETE FROM messages WHERE kind = 'exchange'; BEGIN");
+    tell(&mut session, "acme", "c", "10:00 customer_message");
+    session.run("UPDATE messages SET kind = 'exchange' WHERE created_at = '2026-03-01 08:00+00'; COMMIT");
+    let listed =
+        "SELECT to_char(occurred_at AT TIME ZONE 'UTC', 'HH24:MI'), reason FROM talkmeter.quarantine ORDER BY 1";
+    assert_eq!(session.lines(listed), ["08:00|sealed", "10:00|sealed"]);
+}
+
 // --- Deleted rows ---
 
 /// Two parts of a conversation, each of two rows.
