@@ -187,3 +187,25 @@ COMMENT ON COLUMN talkmeter.sweep_failure.error_code IS 'The SQLSTATE of the las
 COMMENT ON COLUMN talkmeter.sweep_failure.error IS 'The message of the last failure';
 COMMENT ON COLUMN talkmeter.sweep_failure.failed_since IS 'When it failed first, since it last succeeded';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.sweep_failure', '');
+
+CREATE TABLE talkmeter.sweeper (
+    sweeper text CHECK (sweeper IN ('worker', 'session')),
+    role text COLLATE "C",
+    swept_at timestamptz,
+    reconciled date,
+    failed_since timestamptz,
+    error_code text,
+    error text,
+    PRIMARY KEY (sweeper, role)
+);
+REVOKE ALL ON talkmeter.sweeper FROM PUBLIC;
+COMMENT ON TABLE talkmeter.sweeper IS 'Who has swept this database; read it through the view sweepers';
+COMMENT ON COLUMN talkmeter.sweeper.sweeper IS 'worker: a process of talkmeter''s; session: somebody who called sweep, by cron or by hand';
+COMMENT ON COLUMN talkmeter.sweeper.role IS 'The role that logged in; empty for the worker';
+COMMENT ON COLUMN talkmeter.sweeper.swept_at IS
+    'When it swept last, noted every five minutes at most, and of the worker only where a sweep has written something';
+COMMENT ON COLUMN talkmeter.sweeper.reconciled IS 'The last day that the worker has reconciled';
+COMMENT ON COLUMN talkmeter.sweeper.failed_since IS 'When the worker failed first, since it last succeeded';
+COMMENT ON COLUMN talkmeter.sweeper.error_code IS 'The SQLSTATE of its last failure';
+COMMENT ON COLUMN talkmeter.sweeper.error IS 'The message of its last failure';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.sweeper', '');

@@ -125,6 +125,12 @@ REVOKE ALL ON PROCEDURE talkmeter.sweep_batches(timestamptz, integer) FROM PUBLI
 COMMENT ON PROCEDURE talkmeter.sweep_batches(timestamptz, integer) IS
     'Does what sweep does and commits after so many conversations: to catch up when much is due. Not within a transaction';
 
+CREATE FUNCTION talkmeter.start_worker() RETURNS TABLE (started boolean, pid integer)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'start_worker_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.start_worker() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.start_worker() IS
+    'Starts a worker that sweeps and reconciles this database until the server restarts, unless one does; returns whether it was started, and the process that runs';
+
 CREATE FUNCTION talkmeter.define_policy(definition jsonb) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_policy_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.define_policy(jsonb) FROM PUBLIC;

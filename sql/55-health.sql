@@ -53,6 +53,20 @@ CREATE FUNCTION talkmeter.columns_of(key jsonb, usual text) RETURNS text[]
 REVOKE ALL ON FUNCTION talkmeter.columns_of(jsonb, text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.columns_of(jsonb, text) IS 'The columns that a key of a mapping names, or the usual one if it is left out';
 
+CREATE VIEW talkmeter.sweepers AS
+    SELECT COALESCE(s.sweeper, w.sweeper) AS sweeper, s.role, w.pid, s.swept_at, s.reconciled, s.failed_since, s.error_code, s.error
+    FROM talkmeter.sweeper AS s
+    FULL JOIN (
+        -- The lock by which a launcher shows which database it serves. SQL can take none that ends with this number.
+        SELECT 'worker'::text AS sweeper, l.pid
+        FROM pg_catalog.pg_locks AS l
+        JOIN pg_catalog.pg_database AS d ON d.oid = l.database
+        WHERE l.locktype = 'advisory' AND l.classid = 1 AND l.objsubid = 77 AND l.granted AND d.datname = pg_catalog.current_database()
+    ) AS w ON w.sweeper = s.sweeper;
+REVOKE ALL ON talkmeter.sweepers FROM PUBLIC;
+COMMENT ON VIEW talkmeter.sweepers IS
+    'Who sweeps this database: the worker, with the process that starts it while it serves this database, and roles that called sweep';
+
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unswept_for interval DEFAULT '15 minutes')
     RETURNS TABLE (problem text, object text, detail text, hint text)
     -- Names and types are compared as text, which that setting changes.
@@ -260,9 +274,31 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         WHERE NOT talkmeter.is_reader(r.role, r.role_name)
         GROUP BY r.role_name
         UNION ALL
+        SELECT 'nobody_sweeps', 'talkmeter.sweep',
+            COALESCE(format('No worker serves this database. It was swept last by %s, at %s.', l.who, l.swept_at),
+                'No worker serves this database, and it was never swept.'),
+            'Preload talkmeter, or SELECT talkmeter.start_worker(); or call talkmeter.sweep() once a minute from cron.'
+        FROM (
+            SELECT max(w.swept_at) AS swept_at, bool_or(w.pid IS NOT NULL) AS is_served,
+                (array_agg(COALESCE(NULLIF(w.role, ''), 'the worker') ORDER BY w.swept_at DESC NULLS LAST))[1] AS who
+            FROM talkmeter.sweepers AS w
+        ) AS l
+        WHERE NOT pg_is_in_recovery() AND l.is_served IS NOT TRUE
+            -- When it was swept is noted every five minutes at most.
+            AND (l.swept_at < statement_timestamp() - GREATEST(unswept_for, interval '10 minutes')) IS NOT FALSE
+            AND EXISTS (SELECT FROM attached AS a WHERE a.attached_at < statement_timestamp() - unswept_for)
+        UNION ALL
+        SELECT 'worker_failed', 'process ' || w.pid,
+            format('The worker cannot sweep since %s: %s (SQLSTATE %s).', w.failed_since, w.error, w.error_code),
+            'It tries again by itself, ever more seldom, up to every ten minutes. What it can sweep is swept.'
+        FROM talkmeter.sweepers AS w
+        WHERE w.pid IS NOT NULL AND w.error IS NOT NULL
+        UNION ALL
         SELECT 'sweep_stale', 'talkmeter.part',
             format('%s parts have ended by time and are not swept, the oldest since %s.', p.parts, p.oldest),
-            'Run SELECT talkmeter.sweep() at least once a minute.'
+            COALESCE('The worker serves this database (process ' || (SELECT min(w.pid) FROM talkmeter.sweepers AS w)
+                || '): see the log of the server, and pg_stat_activity for who holds what it waits for.',
+                'Run SELECT talkmeter.sweep() at least once a minute.')
         FROM (
             SELECT count(*) AS parts, min(due_at) AS oldest
             FROM talkmeter.part

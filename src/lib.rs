@@ -32,4 +32,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::own_table::watch_names();
     catalog::cache::watch_catalog();
     meter::commit::watch_transactions();
+    calls::launcher::register();
 }

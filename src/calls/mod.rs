@@ -8,6 +8,7 @@ mod define;
 mod dispute;
 mod flush;
 mod journal;
+pub mod launcher;
 mod mark;
 mod own;
 mod packs;
@@ -19,6 +20,8 @@ mod statement;
 mod subscribe;
 mod sweep;
 mod sweep_failures;
+mod sweepers;
+mod worker;
 
 use crate::pg::locks::Tenants;
 use crate::pg::rights::as_owner;

@@ -1,7 +1,7 @@
 //! Does what was charged on a day agree with the messages, and with what somebody else counted (rule 4.6)?
 
 use crate::billing::account::{self, Needed};
-use crate::calls::{journal, sweep};
+use crate::calls::{journal, sweep, sweepers};
 use crate::catalog::args::{self, required, tenant_key};
 use crate::meter::batch::BATCH;
 use crate::pg::clock::{self, Day, Timestamp};
@@ -21,7 +21,7 @@ use talkmeter_engine::part::Part;
 use talkmeter_engine::period::{self, Period};
 
 /// A local day may begin and end this much from that of UTC.
-const ZONES: i64 = DAY;
+const ASTRAY: i64 = DAY;
 
 /// Compares, for each tenant, what was charged on a local day with a recount and with what was reported, records the
 /// result and returns how many days of tenants are flagged.
@@ -31,13 +31,48 @@ fn reconcile(day: Option<Date>) -> i64 {
     sweep::end_what_has_ended("reconcile", clock::now());
     as_owner(|| {
         connected(|connection| {
-            let mut days = days(connection, day);
-            recount(day, &mut days);
-            let flagged = days.values().filter(|counts| counts.is_flagged()).count() as i64;
-            record(connection, day, &days);
-            flagged
+            let (days, is_over) = days(connection, day);
+            if days.is_empty() && !is_over {
+                failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over")
+                    .hint("Give one that is over in the zone of each tenant: until 12:00 UTC, that is not yesterday.")
+                    .raise();
+            }
+            compare(connection, day, days)
         })
     })
+}
+
+const ZONES: &str = "SELECT DISTINCT s.timezone FROM talkmeter.subscription AS s";
+
+/// Days back from the last that is over within which the worker makes up for what it has missed.
+const MADE_UP_FOR: i32 = 7;
+
+/// The next day for the worker to reconcile: over in the zones of all tenants, and not reconciled by it before.
+pub fn next_of_worker(connection: &Connection) -> Option<Day> {
+    let now = clock::now();
+    let rows = connection.run(ZONES, &[]);
+    let named: Vec<String> = rows.iter().map(|mut row| row.value()).collect();
+    let zones = named.iter().map(|name| period::zone_named(name).unwrap_or_default());
+    let first_to_end = zones.filter_map(|zone| period::day_number(now, zone)).min()?;
+    // In UTC too, as of a tenant that has no subscription yet.
+    let last = first_to_end.min(period::day_number(now, Default::default())?) - 1;
+    let next = sweepers::last_reconciled(connection).map_or(last, |day| (day.0 + 1).max(last - MADE_UP_FOR + 1));
+    (next <= last).then_some(Day(next))
+}
+
+/// Compares a day that is over, as `reconcile` does once it has swept, and notes that the worker has.
+pub fn by_worker(connection: &Connection, day: Day) {
+    let (days, _) = days(connection, day);
+    compare(connection, day, days);
+    sweepers::has_reconciled(connection, day);
+}
+
+/// Recounts, records, and returns how many tenants are flagged.
+fn compare(connection: &Connection, day: Day, mut days: BTreeMap<String, Counts>) -> i64 {
+    recount(day, &mut days);
+    let flagged = days.values().filter(|counts| counts.is_flagged()).count() as i64;
+    record(connection, day, &days);
+    flagged
 }
 
 /// The first instant of that day in UTC.
@@ -94,8 +129,9 @@ const CHARGED: &str = "
             SELECT FROM talkmeter.charge AS r
             WHERE r.tenant = c.tenant AND r.reverses = c.charge_id AND r.reason = 'refold')";
 
-/// The days of all tenants that have an account or a reported count, with what was charged.
-fn days(connection: &Connection, day: Day) -> BTreeMap<String, Counts> {
+/// The days of all tenants that have an account or a reported count, with what was charged, and whether it is over
+/// everywhere. A tenant in whose zone it is not is left out: a later call will do.
+fn days(connection: &Connection, day: Day) -> (BTreeMap<String, Counts>, bool) {
     let utc = in_utc(day);
     let rows = connection.run(TENANTS, &[arg(day)]);
     let external: BTreeMap<String, Option<i64>> = rows.iter().map(|mut row| (row.value(), row.nullable())).collect();
@@ -109,19 +145,13 @@ fn days(connection: &Connection, day: Day) -> BTreeMap<String, Counts> {
             let account = all.remove(*tenant).unwrap_or_default().account;
             let external = external[*tenant];
             let counts = Counts { day, account, charged: 0, recounted: 0, unprovable: 0, external };
-            // It may not be over yet in the tenant's zone: a later call will do.
             match counts.account.day_of(now).is_some_and(|today| day.0 < today) {
                 true => drop(days.insert((*tenant).to_owned(), counts)),
                 false => is_over = false,
             }
         }
     }
-    if days.is_empty() && !is_over {
-        failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"day\" is not over")
-            .hint("Give one that is over in the zone of each tenant: until 12:00 UTC, that is not yesterday.")
-            .raise();
-    }
-    let span = [arg(Timestamp::from(utc.plus(-ZONES))), arg(Timestamp::from(utc.plus(DAY + ZONES)))];
+    let span = [arg(Timestamp::from(utc.plus(-ASTRAY))), arg(Timestamp::from(utc.plus(DAY + ASTRAY)))];
     let rows = connection.run(CHARGED, &span);
     for mut row in rows.iter() {
         let (tenant, at): (String, Timestamp) = (row.value(), row.value());
@@ -129,13 +159,13 @@ fn days(connection: &Connection, day: Day) -> BTreeMap<String, Counts> {
             counts.charged += 1;
         }
     }
-    days
+    (days, is_over)
 }
 
 /// Counts the units of the day that the messages give.
 fn recount(day: Day, days: &mut BTreeMap<String, Counts>) {
     let utc = in_utc(day);
-    let span = Period { start: utc.plus(-ZONES), end: utc.plus(DAY + ZONES) };
+    let span = Period { start: utc.plus(-ASTRAY), end: utc.plus(DAY + ASTRAY) };
     let tenants: BTreeSet<String> = days.keys().cloned().collect();
     recount::conversations(
         "reconcile",

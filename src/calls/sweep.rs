@@ -3,6 +3,7 @@
 use crate::billing::alerts;
 use crate::billing::post;
 use crate::billing::posting::Postings;
+use crate::calls::sweepers::{self, Sweeper};
 use crate::calls::{access, attach, partitions, retry, sweep_failures};
 use crate::catalog::args::{not_future, required};
 use crate::catalog::reading;
@@ -35,7 +36,7 @@ fn sweep(as_of: TimestampWithTimeZone) -> i64 {
 /// that cannot be swept, or is locked, is left as it is, and keeps no other waiting (rule 3.6.7).
 pub fn end_what_has_ended(function: &'static str, as_of: Instant) -> i64 {
     must_write(function);
-    let mut sweep = Sweep::begin(as_of, Extent::Tenants);
+    let mut sweep = Sweep::begin(as_of, Extent::Tenants, Sweeper::Session);
     while sweep.advance(BATCH) {}
     sweep.end();
     sweep.ended
@@ -67,29 +68,47 @@ pub unsafe extern "C-unwind" fn sweep_batches(call: pg_sys::FunctionCallInfo) ->
         failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"batch\" is less than 1").raise();
     }
     must_write("sweep_batches");
-    let mut under_way: Option<(Sweep, Progress)> = None;
-    let piece = || {
-        let (sweep, progress) = under_way.get_or_insert_with(|| {
+    let mut batches = Batches::new(as_of, batch as usize, Sweeper::Session);
+    // SAFETY: the same; nothing that a piece of the work takes from the server outlives it.
+    unsafe { procedure::in_pieces(call, "sweep_batches", || batches.advance()) };
+    pg_sys::Datum::from(0usize)
+}
+
+trigger::version_1!(pg_finfo_sweep_batches);
+
+/// A sweep in batches, each for a transaction of its own.
+pub struct Batches {
+    as_of: Instant,
+    batch: usize,
+    sweeper: Sweeper,
+    under_way: Option<(Sweep, Progress)>,
+}
+
+impl Batches {
+    pub fn new(as_of: Instant, batch: usize, sweeper: Sweeper) -> Batches {
+        Batches { as_of, batch, sweeper, under_way: None }
+    }
+
+    /// Sweeps the next batch; false if nothing is left.
+    pub fn advance(&mut self) -> bool {
+        let (as_of, batch, sweeper) = (self.as_of, self.batch, self.sweeper);
+        let (sweep, progress) = self.under_way.get_or_insert_with(|| {
             let total = as_owner(|| connected(|connection| count(connection, as_of)));
-            (Sweep::begin(as_of, Extent::Conversations), Progress::begin("sweep_batches", "conversations", total))
+            let sweep = Sweep::begin(as_of, Extent::Conversations, sweeper);
+            (sweep, Progress::begin("sweep_batches", "conversations", total))
         });
         progress.again();
         let before = sweep.visited;
-        while sweep.advance(BATCH.min(before + batch as usize - sweep.visited)) {
-            if sweep.visited - before >= batch as usize {
+        while sweep.advance(BATCH.min(before + batch - sweep.visited)) {
+            if sweep.visited - before >= batch {
                 progress.advance(sweep.visited - before);
                 return true;
             }
         }
         sweep.end();
         false
-    };
-    // SAFETY: the same; nothing that a piece of the work takes from the server outlives it.
-    unsafe { procedure::in_pieces(call, "sweep_batches", piece) };
-    pg_sys::Datum::from(0usize)
+    }
 }
-
-trigger::version_1!(pg_finfo_sweep_batches);
 
 /// What comes before any part is ended: what this transaction inserted counts before time does.
 fn prepare() {
@@ -123,6 +142,7 @@ const PATIENT_WITH: usize = 20;
 struct Sweep {
     as_of: Instant,
     extent: Extent,
+    sweeper: Sweeper,
     after: Place,
     /// Tenants that have rows whose time has come.
     future: BTreeSet<String>,
@@ -145,7 +165,7 @@ enum Place {
 type Owned = (String, String);
 
 impl Sweep {
-    fn begin(as_of: Instant, extent: Extent) -> Sweep {
+    fn begin(as_of: Instant, extent: Extent, sweeper: Sweeper) -> Sweep {
         prepare();
         chore("tables that are gone", |connection| {
             sources::forget_dropped_members(connection);
@@ -156,6 +176,7 @@ impl Sweep {
         let sweep = Sweep {
             as_of,
             extent,
+            sweeper,
             after: Place::Start,
             future: retry::tenants_of_future(as_of),
             visited: 0,
@@ -269,6 +290,7 @@ impl Sweep {
             locks::ledger_for_writing();
             alerts::send();
         });
+        chore("who sweeps", |connection| sweepers::swept(connection, self.sweeper));
         if let Some((tenant, (_, message))) = self.failed.first_key_value() {
             failure(
                 PgSqlErrorCode::ERRCODE_WARNING,

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::cell::RefCell;
 use std::fmt::Display;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::mapping::cut;
@@ -19,6 +20,18 @@ pub fn failure(code: PgSqlErrorCode, message: impl Into<String>) -> Failure {
         message = format!("{}...", cut(&message, LONGEST));
     }
     Failure(code, ErrorReport::new(code, message, "talkmeter"))
+}
+
+thread_local! {
+    /// What was told since somebody began to listen.
+    static HEARD: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Does `work`, and returns with its answer the warnings that it would have told.
+pub fn heard<R>(work: impl FnOnce() -> R) -> (R, Vec<String>) {
+    HEARD.set(Some(Vec::new()));
+    let answer = work();
+    (answer, HEARD.take().unwrap_or_default())
 }
 
 /// Raises the error that our own tables hold what no work of ours has written there.
@@ -40,6 +53,16 @@ impl Failure {
     /// Tells the user and goes on, also if the client's encoding cannot hold the text: then in ASCII, since it would be
     /// an error that the text cannot be sent.
     pub fn warn(self) {
+        let is_heard = HEARD.with_borrow_mut(|heard| match heard {
+            Some(heard) => {
+                heard.push(self.1.message().to_owned());
+                true
+            }
+            None => false,
+        });
+        if is_heard {
+            return;
+        }
         let told = if client_may_hold_any_text() { self } else { self.in_ascii() };
         told.1.report(PgLogLevel::WARNING);
     }

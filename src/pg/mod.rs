@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod clock;
+pub mod databases;
 pub mod document;
 pub mod error;
 pub mod jsonb;
@@ -10,6 +11,7 @@ pub mod locks;
 pub mod memory;
 pub mod own_table;
 pub mod procedure;
+pub mod process;
 pub mod progress;
 pub mod relation;
 pub mod rights;
@@ -19,4 +21,5 @@ pub mod settings;
 pub mod spool;
 pub mod sql;
 pub mod subtransaction;
+pub mod tags;
 pub mod trigger;

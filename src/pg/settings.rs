@@ -2,6 +2,8 @@
 
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
+use std::time::Duration;
 
 /// Seconds that a message's time may be ahead of the clock (rule 3.5.16).
 pub static MAX_FUTURE: GucSetting<i32> = GucSetting::<i32>::new(300);
@@ -17,6 +19,26 @@ static SOURCE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 
 /// Milliseconds for which a commit waits for those rows.
 static SOURCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+
+/// Seconds from one sweep of a database by the worker to the next.
+static SWEEP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(30);
+
+/// The databases that the worker serves, by their names; `*` is every one that has the extension.
+static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+
+/// How long it is from one sweep of a database by the worker to the next.
+pub fn sweep_interval() -> Duration {
+    Duration::from_secs(SWEEP_INTERVAL.get().max(1) as u64)
+}
+
+/// Whether the worker serves a database of that name, if the extension is there. A template is served only if it is
+/// named.
+pub fn is_served(name: &str, is_template: bool) -> bool {
+    let all = DATABASES.get().unwrap_or_default();
+    let all = all.to_string_lossy();
+    let mut listed = all.split(',').map(|listed| listed.trim());
+    listed.any(|listed| listed == "*" && !is_template || listed.trim_matches('"') == name)
+}
 
 /// How many seconds a message's time may be behind the clock when the row comes, if that is limited.
 pub fn max_past() -> Option<i32> {
@@ -91,6 +113,28 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
+    define_those_of_the_worker();
     // SAFETY: called once while the library is loaded, with a constant string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"talkmeter".as_ptr()) };
+}
+
+fn define_those_of_the_worker() {
+    GucRegistry::define_int_guc(
+        c"talkmeter.sweep_interval",
+        c"How long it is from one sweep of a database by the worker to the next.",
+        c"Results do not depend on it: ends are stamped with their logical time.",
+        &SWEEP_INTERVAL,
+        1,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_string_guc(
+        c"talkmeter.databases",
+        c"The databases that the worker serves, separated by commas.",
+        c"* is every database that has the extension, and is no template; an empty text is none.",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
 }

@@ -2,6 +2,7 @@
 
 pub mod model;
 pub mod paid;
+pub mod private;
 pub mod scenario;
 pub mod standby;
 

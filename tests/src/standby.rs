@@ -71,7 +71,7 @@ impl Drop for Standby {
 }
 
 /// Runs a program of the server's as the user that the server runs as.
-fn as_server(name: &str, arguments: &[&str]) {
+pub(crate) fn as_server(name: &str, arguments: &[&str]) {
     let program = program(name).get_program().to_owned();
     let user = variable("TALKMETER_RUN_AS");
     let mut command = Command::new(if user.is_empty() { "env" } else { "runuser" });

@@ -55,3 +55,4 @@ mod transactions;
 mod usage;
 mod verify;
 mod ways_in;
+mod worker;

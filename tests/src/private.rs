@@ -1,0 +1,139 @@
+//! How does a test get a server of its own, with settings that need a start, a crash or a second server?
+
+use crate::standby::as_server;
+use crate::{Session, variable};
+use postgres::{Config, NoTls};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A server of one test alone; stopped and removed at the end.
+pub struct Server {
+    /// Of its socket, its log and its data.
+    directory: String,
+}
+
+impl Server {
+    fn data(&self) -> String {
+        format!("{}/data", self.directory)
+    }
+
+    fn at_new_place() -> Server {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Short: a socket's path must stay under 100 characters.
+        Server { directory: format!("{}/p{}_{number}", variable("TALKMETER_DIR"), std::process::id()) }
+    }
+
+    /// One with these settings, such as `wal_level = logical`, that runs.
+    pub fn with(settings: &[&str]) -> Server {
+        let server = Server::at_new_place();
+        let user = variable("PGUSER");
+        let made = ["-D", &server.data(), "--no-locale", "-E", "UTF8", "-A", "trust", "-U", &user, "--no-sync"];
+        as_server("initdb", &made);
+        server.set(&["fsync = off", "shared_buffers = 32MB", "listen_addresses = ''", "max_connections = 40"]);
+        server.set(&["autovacuum_naptime = 1d", "max_prepared_transactions = 5"]);
+        server.set(&[&format!("unix_socket_directories = '{}'", server.directory)]);
+        server.set(settings);
+        server.start();
+        server
+    }
+
+    /// A standby of it, with further settings, that runs.
+    pub fn standby(&self, settings: &[&str]) -> Server {
+        let standby = Server::at_new_place();
+        let (source, user) = (&self.directory, variable("PGUSER"));
+        as_server(
+            "pg_basebackup",
+            &["-h", source, "-U", &user, "-D", &standby.data(), "-R", "-c", "fast", "-X", "stream"],
+        );
+        standby.set(&[&format!("unix_socket_directories = '{}'", standby.directory)]);
+        standby.set(settings);
+        standby.start();
+        standby
+    }
+
+    /// Where its socket is.
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// Adds settings, which a start or a reload makes count.
+    pub fn set(&self, settings: &[&str]) {
+        let file = format!("{}/postgresql.conf", self.data());
+        let mut file = OpenOptions::new().append(true).open(file).expect("the settings");
+        settings.iter().for_each(|setting| writeln!(file, "{setting}").expect("a line more"));
+    }
+
+    pub fn start(&self) {
+        let log = format!("{}/log", self.directory);
+        as_server("pg_ctl", &["start", "-D", &self.data(), "-l", &log, "-s", "-w", "-t", "60"]);
+    }
+
+    pub fn stop(&self, mode: &str) {
+        as_server("pg_ctl", &["stop", "-D", &self.data(), "-m", mode, "-s", "-w", "-t", "60"]);
+    }
+
+    pub fn promote(&self) {
+        as_server("pg_ctl", &["promote", "-D", &self.data(), "-s", "-w", "-t", "60"]);
+    }
+
+    /// What it has written into its log.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(format!("{}/log", self.directory)).expect("the log");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A session of the superuser's, in UTC, as soon as the server takes one.
+    pub fn connect(&self, database: &str) -> Session {
+        let mut config = Config::new();
+        config.host(&self.directory).port(5432).dbname(database).user(&variable("PGUSER"));
+        config.options("-c TimeZone=UTC");
+        let started = Instant::now();
+        loop {
+            match config.connect(NoTls) {
+                Ok(client) => return Session { client },
+                Err(error) if started.elapsed() > Duration::from_secs(60) => panic!("connect to {database}: {error}"),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// A session in a new database that has the extension.
+    pub fn create(&self, database: &str) -> Session {
+        self.connect("postgres").run(&format!("CREATE DATABASE {database} STRATEGY file_copy"));
+        let mut session = self.connect(database);
+        session.run("CREATE EXTENSION talkmeter");
+        session
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = fs::read(format!("{}/log", self.directory)).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            println!("{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+        as_server("pg_ctl", &["stop", "-D", &self.data(), "-m", "immediate", "-s", "-w"]);
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Session {
+    /// Waits until a query answers with that one line.
+    pub fn wait_for(&mut self, sql: &str, line: &str) {
+        let started = Instant::now();
+        loop {
+            let found = self.lines(sql);
+            if found == [line] {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{sql}\n  is {found:?} and not {line}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
