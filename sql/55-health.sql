@@ -275,8 +275,8 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         GROUP BY r.role_name
         UNION ALL
         SELECT 'nobody_sweeps', 'talkmeter.sweep',
-            COALESCE(format('No worker serves this database. It was swept last by %s, at %s.', l.who, l.swept_at),
-                'No worker serves this database, and it was never swept.'),
+            CASE WHEN l.swept_at IS NULL THEN 'No worker serves this database, and it was never swept.'
+                ELSE format('No worker serves this database. It was swept last by %s, at %s.', l.who, l.swept_at) END,
             'Preload talkmeter, or SELECT talkmeter.start_worker(); or call talkmeter.sweep() once a minute from cron.'
         FROM (
             SELECT max(w.swept_at) AS swept_at, bool_or(w.pid IS NOT NULL) AS is_served,

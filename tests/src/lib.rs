@@ -372,7 +372,7 @@ pub fn traces(session: &mut Session) -> Vec<String> {
     let tables = session.lines(
         "SELECT relname FROM pg_class
          WHERE relnamespace = 'talkmeter'::regnamespace AND relkind = 'r'
-             AND relname NOT IN ('policy', 'plan', 'pack_offer', 'source', 'threshold', 'journaled')",
+             AND relname NOT IN ('policy', 'plan', 'pack_offer', 'source', 'threshold', 'journaled', 'sweeper')",
     );
     let count = |table| format!("SELECT '{table}', count(*) FROM talkmeter.{table} HAVING count(*) > 0");
     let counts: Vec<String> = tables.iter().map(count).collect();

@@ -232,6 +232,25 @@ fn parts_that_no_sweep_has_ended_for_long_are_named() {
 }
 
 #[test]
+fn that_nobody_sweeps_is_named_until_somebody_does() {
+    let (_database, mut session) = metered("agent_red");
+    let detail = "SELECT detail ~ 'never swept', detail ~ ('last by ' || session_user) FROM talkmeter.health()";
+    session.run("UPDATE talkmeter.source SET attached_at = attached_at - interval '1 hour'");
+    assert_eq!(problems(&mut session), ["nobody_sweeps|talkmeter.sweep"]);
+    assert_eq!(session.line(detail), "t|f");
+    session.run("SELECT talkmeter.sweep()");
+    assert_eq!(problems(&mut session), [""; 0]);
+    session.run("UPDATE talkmeter.sweeper SET swept_at = swept_at - interval '1 hour'");
+    assert_eq!(session.line(detail), "f|t");
+    session.run("CALL talkmeter.sweep_batches()");
+    assert_eq!(problems(&mut session), [""; 0]);
+    session.run("UPDATE talkmeter.sweeper SET swept_at = swept_at - interval '1 hour'");
+    let worker = session.line("SELECT pid FROM talkmeter.start_worker()");
+    assert_eq!(problems(&mut session), [""; 0]);
+    session.run(&format!("SELECT pg_terminate_backend({worker})"));
+}
+
+#[test]
 fn a_prepared_transaction_that_holds_conversations_is_named() {
     let (database, mut session) = metered("agent_red");
     session.run("BEGIN");
