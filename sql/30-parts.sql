@@ -147,7 +147,7 @@ REVOKE ALL ON talkmeter.part FROM PUBLIC;
 COMMENT ON VIEW talkmeter.part IS 'The metered interactions of each conversation, open and ended, with all that is known of them';
 
 CREATE VIEW talkmeter.part_now AS
-    SELECT p.*, p.ended_at IS NULL AND p.timed AND p.due_at <= pg_catalog.statement_timestamp() AS passed
+    SELECT p.*, p.ended_at IS NULL AND p.timed AND p.due_at <= (SELECT clock.now FROM talkmeter.clock) AS passed
     FROM talkmeter.part AS p;
 REVOKE ALL ON talkmeter.part_now FROM PUBLIC;
 COMMENT ON VIEW talkmeter.part_now IS 'Parts, and whether time has ended them although no sweep has written that down';

@@ -112,13 +112,13 @@ REVOKE ALL ON FUNCTION talkmeter.flush() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.flush() IS
     'Folds and charges this transaction''s rows now instead of at commit; holds their conversations and tenants until the transaction ends';
 
-CREATE FUNCTION talkmeter.sweep(as_of timestamptz DEFAULT pg_catalog.clock_timestamp()) RETURNS bigint
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sweep_wrapper';
+CREATE FUNCTION talkmeter.sweep(as_of timestamptz DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sweep_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.sweep(timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.sweep(timestamptz) IS
-    'Ends every part that time has ended by as_of, stamped with its logical end, and returns how many';
+    'Ends every part that time has ended by as_of, or by now, stamped with its logical end, and returns how many';
 
-CREATE PROCEDURE talkmeter.sweep_batches(as_of timestamptz DEFAULT pg_catalog.clock_timestamp(),
+CREATE PROCEDURE talkmeter.sweep_batches(as_of timestamptz DEFAULT NULL,
         batch integer DEFAULT 1000)
     LANGUAGE c AS 'MODULE_PATHNAME', 'sweep_batches';
 REVOKE ALL ON PROCEDURE talkmeter.sweep_batches(timestamptz, integer) FROM PUBLIC;
@@ -149,7 +149,7 @@ REVOKE ALL ON FUNCTION talkmeter.define_pack(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.define_pack(jsonb) IS
     'Adds a pack on offer. Keys: name, size (units), price, currency, valid_for (an interval of days or less)';
 
-CREATE FUNCTION talkmeter.subscribe(tenant text, plan text, since timestamptz DEFAULT pg_catalog.now(),
+CREATE FUNCTION talkmeter.subscribe(tenant text, plan text, since timestamptz DEFAULT NULL,
         timezone text DEFAULT 'UTC', anchor_day integer DEFAULT NULL, policy text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'subscribe_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.subscribe(text, text, timestamptz, text, integer, text) FROM PUBLIC;
@@ -157,7 +157,7 @@ COMMENT ON FUNCTION talkmeter.subscribe(text, text, timestamptz, text, integer, 
     'Puts a tenant on a plan from since on, posts the units that waited for it, and returns the subscription_id';
 
 CREATE FUNCTION talkmeter.buy_pack(tenant text, pack text, purchase_key text DEFAULT NULL,
-        purchased_at timestamptz DEFAULT pg_catalog.now()) RETURNS bigint
+        purchased_at timestamptz DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'buy_pack_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.buy_pack(text, text, text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.buy_pack(text, text, text, timestamptz) IS
@@ -169,14 +169,14 @@ REVOKE ALL ON FUNCTION talkmeter.refund_pack(text, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.refund_pack(text, bigint) IS
     'Takes back a pack of which no unit was used: it pays no more, and its price is on no statement';
 
-CREATE FUNCTION talkmeter.change_plan(tenant text, plan text, at timestamptz DEFAULT pg_catalog.now())
+CREATE FUNCTION talkmeter.change_plan(tenant text, plan text, at timestamptz DEFAULT NULL)
     RETURNS timestamptz
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'change_plan_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.change_plan(text, text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.change_plan(text, text, timestamptz) IS
     'Puts a tenant on another plan and returns from when on: an upgrade (more included units, or as many at a lower rate, in the same currency) at once, anything else from the next period on. The last change wins';
 
-CREATE FUNCTION talkmeter.cancel(tenant text, at timestamptz DEFAULT pg_catalog.now()) RETURNS void
+CREATE FUNCTION talkmeter.cancel(tenant text, at timestamptz DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cancel_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.cancel(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.cancel(text, timestamptz) IS

@@ -95,6 +95,12 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             'Set talkmeter.enabled to on.'
         WHERE current_setting('talkmeter.enabled', true) IN ('off', 'false', 'no', '0')
         UNION ALL
+        SELECT 'clock_offset', 'talkmeter.clock_offset',
+            format('To the meter it is %s: it is %s ahead of the server''s clock.', k.now, k.clock_offset),
+            'If this is no rehearsal, RESET talkmeter.clock_offset, and see ALTER DATABASE and ALTER ROLE ... RESET.'
+        FROM talkmeter.clock AS k
+        WHERE k.clock_offset <> interval '0'
+        UNION ALL
         SELECT 'owner_not_superuser', r.rolname::text,
             'The role owns the extension and is no superuser: metering goes on, but nothing can be attached or detached.',
             format('ALTER ROLE %1$I SUPERUSER; or give what it owns here to a superuser: REASSIGN OWNED BY %1$I TO ...;', r.rolname)
@@ -286,7 +292,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         WHERE NOT pg_is_in_recovery() AND l.is_served IS NOT TRUE
             -- When it was swept is noted every five minutes at most.
             AND (l.swept_at < statement_timestamp() - GREATEST(unswept_for, interval '10 minutes')) IS NOT FALSE
-            AND EXISTS (SELECT FROM attached AS a WHERE a.attached_at < statement_timestamp() - unswept_for)
+            AND EXISTS (SELECT FROM attached AS a WHERE a.attached_at < (SELECT clock.now FROM talkmeter.clock) - unswept_for)
         UNION ALL
         SELECT 'worker_failed', 'process ' || w.pid,
             format('The worker cannot sweep since %s: %s (SQLSTATE %s).', w.failed_since, w.error, w.error_code),
@@ -302,7 +308,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         FROM (
             SELECT count(*) AS parts, min(due_at) AS oldest
             FROM talkmeter.part
-            WHERE ended_at IS NULL AND timed AND due_at < statement_timestamp() - unswept_for
+            WHERE ended_at IS NULL AND timed AND due_at < (SELECT clock.now FROM talkmeter.clock) - unswept_for
         ) AS p
         WHERE p.parts > 0
         UNION ALL
@@ -318,7 +324,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             SELECT c.tenant, count(*) AS units, max(c.posted_at) AS last, min(c.charged_at) AS oldest
             FROM talkmeter.charge AS c
             WHERE c.reverses IS NULL AND c.posted_at - c.charged_at > interval '35 days'
-                AND c.posted_at > statement_timestamp() - interval '35 days'
+                AND c.posted_at > (SELECT clock.now FROM talkmeter.clock) - interval '35 days'
             GROUP BY c.tenant
         ) AS l
         UNION ALL
@@ -338,7 +344,7 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             FROM talkmeter.period AS p
             WHERE p.finalization IS NOT NULL
         ) AS w
-        WHERE w.at > clock_timestamp() + COALESCE(current_setting('talkmeter.max_future', true), '5min')::interval
+        WHERE w.at > (SELECT clock.now FROM talkmeter.clock) + COALESCE(current_setting('talkmeter.max_future', true), '5min')::interval
         UNION ALL
         SELECT 'notification_queue_full', 'talkmeter_alerts',
             format('The queue of NOTIFY is %s %% full, so alerts are not sent.', round(100 * u.usage)),

@@ -121,7 +121,7 @@ COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left 
 CREATE VIEW talkmeter.expired_packs AS
     SELECT tenant, pack_id, pack, size, remaining AS expired_unused, expires_at
     FROM talkmeter.pack
-    WHERE remaining > 0 AND refunded_at IS NULL AND expires_at <= pg_catalog.statement_timestamp();
+    WHERE remaining > 0 AND refunded_at IS NULL AND expires_at <= (SELECT clock.now FROM talkmeter.clock);
 REVOKE ALL ON talkmeter.expired_packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.expired_packs IS 'Packs that expired before they were used up, and how many units were lost';
 
@@ -156,12 +156,12 @@ CREATE VIEW talkmeter.usage AS
     CROSS JOIN LATERAL (
         SELECT subscription.plan
         FROM talkmeter.subscription
-        WHERE subscription.tenant = a.tenant AND subscription.since <= pg_catalog.statement_timestamp()
+        WHERE subscription.tenant = a.tenant AND subscription.since <= (SELECT clock.now FROM talkmeter.clock)
         ORDER BY subscription.subscription_id DESC
         LIMIT 1
     ) AS s
     JOIN talkmeter.plan ON plan.name = s.plan
-    CROSS JOIN LATERAL talkmeter.period_at(a.tenant, pg_catalog.statement_timestamp()) AS period
+    CROSS JOIN LATERAL talkmeter.period_at(a.tenant, (SELECT clock.now FROM talkmeter.clock)) AS period
     LEFT JOIN talkmeter.period AS used
         ON used.tenant = a.tenant AND used.period_start = period.period_start
         AND used.period_end = period.period_end
@@ -169,8 +169,8 @@ CREATE VIEW talkmeter.usage AS
         SELECT COALESCE(pg_catalog.sum(pack.remaining), 0)::bigint AS balance
         FROM talkmeter.pack
         WHERE pack.tenant = a.tenant AND pack.refunded_at IS NULL
-            AND pack.purchased_at <= pg_catalog.statement_timestamp()
-            AND pg_catalog.statement_timestamp() < pack.expires_at
+            AND pack.purchased_at <= (SELECT clock.now FROM talkmeter.clock)
+            AND (SELECT clock.now FROM talkmeter.clock) < pack.expires_at
     ) AS packs;
 REVOKE ALL ON talkmeter.usage FROM PUBLIC;
 COMMENT ON VIEW talkmeter.usage IS
@@ -190,7 +190,7 @@ COMMENT ON FUNCTION talkmeter.balance(text) IS
 
 CREATE VIEW talkmeter.disputes AS
     SELECT d.tenant, d.dispute_id, d.charge_id, c.conversation, c.part, d.reason, d.state, d.filed_at, d.filed_by,
-        d.due_at, d.state = 'open' AND d.due_at <= pg_catalog.statement_timestamp() AS overdue, d.resolved_at,
+        d.due_at, d.state = 'open' AND d.due_at <= (SELECT clock.now FROM talkmeter.clock) AS overdue, d.resolved_at,
         d.resolved_by, d.note
     FROM talkmeter.dispute_filed AS d
     JOIN talkmeter.charge AS c USING (tenant, charge_id);

@@ -22,7 +22,7 @@ CREATE VIEW talkmeter.usage_history AS
         LIMIT 1
     ) AS last ON true
     LEFT JOIN talkmeter.plan ON plan.name = last.plan
-    WHERE u.period_end <= pg_catalog.statement_timestamp();
+    WHERE u.period_end <= (SELECT clock.now FROM talkmeter.clock);
 REVOKE ALL ON talkmeter.usage_history FROM PUBLIC;
 COMMENT ON VIEW talkmeter.usage_history IS
     'One row per tenant and month that is over and had units: what it used, net, with its last plan; its statement has the money line by line';
@@ -39,7 +39,7 @@ CREATE VIEW talkmeter.usage_projection AS
         ON own.tenant = u.tenant AND own.period_start = u.period_start AND own.period_end = u.period_end
     CROSS JOIN LATERAL (
         SELECT pg_catalog.round(u.used * EXTRACT(epoch FROM u.period_end - u.period_start)
-            / GREATEST(EXTRACT(epoch FROM pg_catalog.statement_timestamp() - u.period_start), 1))::bigint AS units
+            / GREATEST(EXTRACT(epoch FROM (SELECT clock.now FROM talkmeter.clock) - u.period_start), 1))::bigint AS units
     ) AS whole
     CROSS JOIN LATERAL (
         SELECT whole.units, GREATEST(whole.units - u.used - u.included_remaining - u.pack_balance, 0) AS beyond

@@ -28,6 +28,7 @@ pgrx::pg_module_magic!(name, version);
 /// Called by the server when it loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    calls::rehearsal::define();
     pg::settings::define();
     pg::own_table::watch_names();
     catalog::cache::watch_catalog();

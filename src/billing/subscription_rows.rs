@@ -1,7 +1,7 @@
 //! How is a subscription recorded (rule 4.2)? By a call, or by the first charge of a tenant whose source has a
 //! default plan.
 
-use crate::pg::clock::Timestamp;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{INT4, INT8, NAME, TEXT, TIME};
@@ -60,8 +60,8 @@ impl NewSubscription {
 
 const WRITE: &str = "
     INSERT INTO talkmeter.subscription
-        (tenant, subscription_id, since, plan, timezone, anchor_day, policy, last_charge_id)
-    SELECT $1, $2, $3, $4, $5, $6, $7, a.last_charge_id FROM talkmeter.account AS a WHERE a.tenant = $1";
+        (tenant, subscription_id, since, plan, timezone, anchor_day, policy, subscribed_at, last_charge_id)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, a.last_charge_id FROM talkmeter.account AS a WHERE a.tenant = $1";
 
 const COUNT: &str = "
     INSERT INTO talkmeter.account AS a (tenant, last_subscription_id) VALUES ($1, $2)
@@ -82,6 +82,7 @@ pub fn write(connection: &Connection, tenant: &str, new: &NewSubscription, last_
             arg(new.timezone.as_str()),
             arg(new.anchor_day),
             arg(new.policy.as_deref()),
+            arg(Timestamp::from(clock::now())),
         ],
     );
     id

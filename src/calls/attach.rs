@@ -624,7 +624,7 @@ fn events(readings: &Readings) -> Vec<PreviewRow> {
 }
 
 const DETACH: &str = "
-    UPDATE talkmeter.source AS s SET detached_at = clock_timestamp()
+    UPDATE talkmeter.source AS s SET detached_at = $2
     WHERE s.relation = $1::oid::regclass AND s.detached_at IS NULL";
 
 const TRIGGERED: &str = "
@@ -664,7 +664,7 @@ fn detach(source: pg_sys::Oid) {
         connected(|connection| {
             let lock = statement(&["LOCK TABLE ", &relation.name, " IN SHARE ROW EXCLUSIVE MODE"]);
             connection.run_once(&lock, false);
-            if connection.run(DETACH, &[arg(source)]).count() == 0 {
+            if connection.run(DETACH, &[arg(source), arg(Timestamp::from(clock::now()))]).count() == 0 {
                 failure(
                     PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                     format!("table {} is not attached", relation.name),

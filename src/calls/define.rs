@@ -2,6 +2,7 @@
 
 use crate::calls::journal;
 use crate::catalog::cache;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::document;
 use crate::pg::error::{Failure, failure};
 use crate::pg::rights::as_owner;
@@ -52,10 +53,10 @@ const INSERT_POLICY: &str = "
     SELECT r.*
     FROM (SELECT coalesce(max(p.version), 0) + 1 AS next FROM talkmeter.policy AS p WHERE p.name = $1 ->> 'name') AS v
     CROSS JOIN LATERAL jsonb_populate_record(NULL::talkmeter.policy, jsonb_build_object('version', v.next,
-        'label', v.next::text, 'effective_from', now(), 'defined_at', clock_timestamp(), 'defined_by', session_user,
+        'label', v.next::text, 'effective_from', $2::timestamptz, 'defined_at', clock_timestamp(), 'defined_by', session_user,
         'shipped', false) || jsonb_strip_nulls($1)) AS r
     RETURNING version, effective_from::text,
-        effective_from < now() AND EXISTS (SELECT FROM talkmeter.part AS p WHERE p.policy = policy.name)";
+        effective_from < $2::timestamptz AND EXISTS (SELECT FROM talkmeter.part AS p WHERE p.policy = policy.name)";
 
 /// Adds a policy, or the next version of one, and returns its version.
 #[pg_extern(sql = false)]
@@ -71,7 +72,7 @@ fn define_policy(definition: AnyElement) -> i32 {
                 let message = "a retroactive definition needs a \"note\" that says why";
                 failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).raise();
             }
-            let rows = connection.run(INSERT_POLICY, &[row_arg(row)]);
+            let rows = connection.run(INSERT_POLICY, &[row_arg(row), arg(Timestamp::from(clock::of_transaction()))]);
             let mut row = rows.only();
             let (version, from): (i32, String) = (row.value(), row.value());
             if row.value::<bool>() && !is_retroactive {

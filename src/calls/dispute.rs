@@ -87,28 +87,32 @@ const COUNT: &str = "
     RETURNING last_dispute_id";
 
 const FILE: &str = "
-    INSERT INTO talkmeter.dispute_filed (tenant, dispute_id, charge_id, reason, due_at)
-    VALUES ($1, $2, $3, $4, $5)";
+    INSERT INTO talkmeter.dispute_filed (tenant, dispute_id, charge_id, reason, due_at, filed_at)
+    VALUES ($1, $2, $3, $4, $5, $6)";
 
 // Nobody is off for a year. However many days somebody has filled in, the search for a business day is bounded.
 const HOLIDAYS: &str = "
     SELECT h.day
     FROM talkmeter.holidays AS h
-    WHERE h.day BETWEEN current_date - 2 AND current_date + 366";
+    WHERE h.day BETWEEN $1 - 2 AND $1 + 366";
 
 fn file(connection: &Connection, tenant: &str, charge_id: i64, reason: &str) -> i64 {
     known_standing(connection, tenant, charge_id);
     not_disputed(connection, tenant, charge_id);
     let now = clock::now();
     let books = account::read_one(tenant, &Needed::at(now));
-    let rows = connection.run(HOLIDAYS, &[]);
+    let today = period::day_number(now, Default::default()).expect("a day of the calendar");
+    let rows = connection.run(HOLIDAYS, &[arg(Day(today))]);
     let holidays: HashSet<i32> = rows.iter().map(|mut row| row.value::<Day>().0).collect();
     let due = period::end_of_business_day(now, books.account.zone_at(now), BUSINESS_DAYS, |day| {
         holidays.contains(&day.to_epoch_days())
     });
     let id: i64 = connection.run(COUNT, &[arg(tenant)]).only().value();
     let due = due.expect("the calendar goes on for more than a month");
-    connection.run(FILE, &[arg(tenant), arg(id), arg(charge_id), arg(reason), arg(Timestamp::from(due))]);
+    connection.run(
+        FILE,
+        &[arg(tenant), arg(id), arg(charge_id), arg(reason), arg(Timestamp::from(due)), arg(Timestamp::from(now))],
+    );
     let arguments = json!({"charge_id": charge_id, "dispute_id": id});
     journal::note(connection, "dispute", Some(tenant), arguments, Some(reason));
     id
@@ -119,7 +123,7 @@ const FILED: &str = "
 
 const RESOLVE: &str = "
     UPDATE talkmeter.dispute_filed AS d
-    SET state = $3, note = $4, resolved_at = clock_timestamp(), resolved_by = session_user
+    SET state = $3, note = $4, resolved_at = $5, resolved_by = session_user
     WHERE d.tenant = $1 AND d.dispute_id = $2";
 
 /// Ends a dispute: `credited` takes the charge back, `rejected` lets it stand.
@@ -157,7 +161,8 @@ fn resolve_dispute(tenant: Option<&str>, dispute_id: Option<i64>, resolution: Op
         if resolution == "credited" {
             post::credit(connection, tenant, charge_id, note.unwrap_or_default());
         }
-        connection.run(RESOLVE, &[arg(tenant), arg(dispute_id), arg(resolution), arg(note)]);
+        let now = arg(Timestamp::from(clock::now()));
+        connection.run(RESOLVE, &[arg(tenant), arg(dispute_id), arg(resolution), arg(note), now]);
         let arguments = json!({"dispute_id": dispute_id, "charge_id": charge_id, "resolution": resolution});
         journal::note(connection, "resolve_dispute", Some(tenant), arguments, note);
     });

@@ -14,6 +14,7 @@ mod own;
 mod packs;
 mod partitions;
 mod reconcile;
+pub mod rehearsal;
 mod remap;
 mod retry;
 mod statement;

@@ -1,11 +1,11 @@
 //! Which packs does a tenant have (rule 4.3)?
 
 use crate::calls::{journal, locked};
-use crate::catalog::args::{instant, required, short_enough, tenant_key};
+use crate::catalog::args::{instant_or_now, required, short_enough, tenant_key};
 use crate::catalog::offers;
-use crate::pg::clock::Timestamp;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::failure;
-use crate::pg::sql::{Connection, arg};
+use crate::pg::sql::{Arg, Connection, arg};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use serde_json::json;
@@ -21,7 +21,7 @@ fn buy_pack(
 ) -> i64 {
     let tenant = tenant_key(tenant);
     let pack = required(pack, "pack");
-    let purchased_at = instant(required(purchased_at, "purchased_at"), "purchased_at");
+    let purchased_at = instant_or_now(purchased_at, "purchased_at");
     if let Some(key) = purchase_key {
         short_enough(key, "purchase_key");
     }
@@ -63,20 +63,24 @@ const PURCHASE: &str = "
             WHERE p.tenant = $1 AND p.finalized_at IS NOT NULL AND CASE
                 WHEN EXISTS (SELECT FROM talkmeter.period_at($1, $4)) THEN p.period_start <= $4 AND p.period_end > $4
                 ELSE p.period_start > $4 END
-        ) THEN clock_timestamp() ELSE $4 END
+        ) THEN $6 ELSE $4 END
     FROM talkmeter.pack_offer AS o
     WHERE o.name = $3";
 
+fn now() -> Arg {
+    arg(Timestamp::from(clock::now()))
+}
+
 fn purchase(connection: &Connection, tenant: &str, pack: &str, key: Option<&str>, at: Instant) -> i64 {
     let id: i64 = connection.run(COUNT, &[arg(tenant)]).only().value();
-    connection.run(PURCHASE, &[arg(tenant), arg(id), arg(pack), arg(Timestamp::from(at)), arg(key)]);
+    connection.run(PURCHASE, &[arg(tenant), arg(id), arg(pack), arg(Timestamp::from(at)), arg(key), now()]);
     let arguments = json!({"pack": pack, "purchase_key": key, "purchased_at": journal::time(at), "pack_id": id});
     journal::note(connection, "buy_pack", Some(tenant), arguments, None);
     id
 }
 
 const REFUND: &str = "
-    UPDATE talkmeter.pack AS p SET refunded_at = clock_timestamp(), refunded_by = session_user
+    UPDATE talkmeter.pack AS p SET refunded_at = $3, refunded_by = session_user
     WHERE p.tenant = $1 AND p.pack_id = $2 AND p.remaining = p.size AND p.refunded_at IS NULL";
 
 const BOUGHT: &str = "
@@ -90,7 +94,7 @@ fn refund_pack(tenant: Option<&str>, pack_id: Option<i64>) {
     let tenant = tenant_key(tenant);
     let pack_id = required(pack_id, "pack_id");
     locked(tenant, |connection| {
-        if connection.run(REFUND, &[arg(tenant), arg(pack_id)]).count() == 0 {
+        if connection.run(REFUND, &[arg(tenant), arg(pack_id), now()]).count() == 0 {
             not_refundable(connection, tenant, pack_id);
         }
         journal::note(connection, "refund_pack", Some(tenant), json!({"pack_id": pack_id}), None);

@@ -82,7 +82,7 @@ const CLOSE: &str = "
     INSERT INTO talkmeter.period AS p (tenant, period_start, period_end, included_used, pack_used, overage_units,
         overage_amount, finalized_at, finalized_by, finalization, last_charge_id, last_subscription_id, last_pack_id,
         digest)
-    SELECT $1, $2, $3, 0, 0, 0, 0, clock_timestamp(), session_user, a.last_finalization, a.last_charge_id,
+    SELECT $1, $2, $3, 0, 0, 0, 0, $4, session_user, a.last_finalization, a.last_charge_id,
         a.last_subscription_id, a.last_pack_id, ''
     FROM talkmeter.account AS a
     WHERE a.tenant = $1
@@ -105,6 +105,6 @@ fn freeze(connection: &Connection, tenant: &str, period: Period) -> String {
     let key = || [arg(tenant), arg(Timestamp::from(period.start)), arg(Timestamp::from(period.end))];
     connection.run(LINES, &key());
     connection.run(COUNT, &[arg(tenant)]);
-    connection.run(CLOSE, &key());
+    connection.run(CLOSE, &[&key()[..], &[arg(Timestamp::from(clock::now()))]].concat());
     connection.run(PROVE, &key()).only().value()
 }

@@ -4,7 +4,7 @@ use crate::billing::account::{self, Books, Needed};
 use crate::billing::post::post_waiting;
 use crate::billing::subscription_rows::{NewSubscription, write};
 use crate::calls::{self, journal};
-use crate::catalog::args::{instant, required, short_enough, tenant_key};
+use crate::catalog::args::{instant_or_now, required, short_enough, tenant_key};
 use crate::catalog::offers::{self, known_policy};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
@@ -29,7 +29,7 @@ fn subscribe(
 ) -> i64 {
     let tenant = tenant_key(tenant);
     let plan = required(plan, "plan");
-    let since = instant(required(since, "since"), "since");
+    let since = instant_or_now(since, "since");
     let timezone = required(timezone, "timezone");
     let zone = known_zone(timezone);
     let anchor_day = anchor_day.unwrap_or_else(|| period::day_of(since, zone).map_or(1, |day| day.day() as i32));
@@ -82,7 +82,7 @@ fn zone_may_change(connection: &Connection, tenant: &str, books: &Books, since: 
 fn change_plan(tenant: Option<&str>, plan: Option<&str>, at: Option<TimestampWithTimeZone>) -> TimestampWithTimeZone {
     let tenant = tenant_key(tenant);
     let plan = required(plan, "plan");
-    let at = instant(required(at, "at"), "at");
+    let at = instant_or_now(at, "at");
     offers::known_plan(plan);
     let since = locked(tenant, at, |connection, books| {
         let Some(current) = books.account.plan_at(at) else { no_plan(tenant) };
@@ -105,7 +105,7 @@ fn change_plan(tenant: Option<&str>, plan: Option<&str>, at: Option<TimestampWit
 #[pg_extern(sql = false)]
 fn cancel(tenant: Option<&str>, at: Option<TimestampWithTimeZone>) {
     let tenant = tenant_key(tenant);
-    let at = instant(required(at, "at"), "at");
+    let at = instant_or_now(at, "at");
     locked(tenant, at, |connection, books| {
         if books.account.plan_at(at).is_none() {
             no_plan(tenant);

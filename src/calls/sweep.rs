@@ -5,7 +5,7 @@ use crate::billing::post;
 use crate::billing::posting::Postings;
 use crate::calls::sweepers::{self, Sweeper};
 use crate::calls::{access, attach, partitions, retry, sweep_failures};
-use crate::catalog::args::{not_future, required};
+use crate::catalog::args::{not_future_or_now, required};
 use crate::catalog::reading;
 use crate::catalog::sources;
 use crate::meter::batch::{BATCH, Batch};
@@ -28,8 +28,8 @@ use talkmeter_engine::instant::Instant;
 
 /// Ends every part that time has ended by `as_of`, charges what thereby becomes billable, and returns how many ended.
 #[pg_extern(sql = false)]
-fn sweep(as_of: TimestampWithTimeZone) -> i64 {
-    end_what_has_ended("sweep", not_future(as_of, "as_of"))
+fn sweep(as_of: Option<TimestampWithTimeZone>) -> i64 {
+    end_what_has_ended("sweep", not_future_or_now(as_of, "as_of"))
 }
 
 /// Ends every part that time has ended by an instant that is not in the future, and returns how many ended. A tenant
@@ -62,7 +62,7 @@ pub fn end_of_tenant(tenant: &str, as_of: Instant) {
 pub unsafe extern "C-unwind" fn sweep_batches(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the call information is the server's; `sql/50-functions.sql` declares the arguments.
     let (as_of, batch) = unsafe { (pgrx::pg_getarg(call, 0), pgrx::pg_getarg(call, 1)) };
-    let as_of = not_future(required(as_of, "as_of"), "as_of");
+    let as_of = not_future_or_now(as_of, "as_of");
     let batch: i32 = required(batch, "batch");
     if batch < 1 {
         failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"batch\" is less than 1").raise();

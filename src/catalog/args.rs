@@ -55,6 +55,16 @@ pub fn instant(time: TimestampWithTimeZone, name: &str) -> Instant {
     }
 }
 
+/// An instant that can be metered, or that at which the transaction began if none is given.
+pub fn instant_or_now(time: Option<TimestampWithTimeZone>, name: &str) -> Instant {
+    time.map_or_else(clock::of_transaction, |time| instant(time, name))
+}
+
+/// An instant that is not in the future, or this one if none is given.
+pub fn not_future_or_now(time: Option<TimestampWithTimeZone>, name: &str) -> Instant {
+    time.map_or_else(clock::now, |time| not_future(time, name))
+}
+
 /// A day that can be metered.
 pub fn day(date: Date, name: &str) -> Day {
     Day::of(date).unwrap_or_else(|| {

@@ -117,10 +117,22 @@ impl FromDatum for Day {
     }
 }
 
-/// The time of day, as `clock_timestamp()` gives it.
+/// The time of day, as `clock_timestamp()` gives it, but for what a rehearsal adds (rule 3.6.9).
 pub fn now() -> Instant {
+    with_offset(settings::clock_offset())
+}
+
+/// The time of day by a clock that is so many seconds ahead.
+pub fn with_offset(seconds: i32) -> Instant {
     // SAFETY: reads the system clock; needs no state of the server.
-    Timestamp(unsafe { pg_sys::GetCurrentTimestamp() }).bound()
+    Timestamp(unsafe { pg_sys::GetCurrentTimestamp() }).bound().plus(i64::from(seconds) * SECOND)
+}
+
+/// When the transaction began, as `now()` gives it, but for what a rehearsal adds.
+pub fn of_transaction() -> Instant {
+    // SAFETY: reads a variable of this session's.
+    let began = Timestamp(unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }).bound();
+    began.plus(i64::from(settings::clock_offset()) * SECOND)
 }
 
 /// The last instant that is not yet future (rule 3.5.16).

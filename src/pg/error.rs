@@ -3,6 +3,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::cell::RefCell;
+use std::ffi::CString;
 use std::fmt::Display;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::mapping::cut;
@@ -78,6 +79,25 @@ impl Failure {
             told = told.hint(ascii(hint));
         }
         told
+    }
+
+    /// Says why a value of a setting is refused: false, which is what the server is to be answered.
+    pub fn refuse(self) -> bool {
+        let Failure(code, report) = self;
+        let copied = |text: Option<&str>| {
+            text.and_then(|text| CString::new(text).ok()).map_or(std::ptr::null_mut(), |text| {
+                // SAFETY: the server copies the text, and reads its copy when the hook has returned.
+                unsafe { pg_sys::pstrdup(text.as_ptr()) }
+            })
+        };
+        // SAFETY: variables of this process's, made to be set by hooks of settings.
+        unsafe {
+            pg_sys::GUC_check_errcode(code as i32);
+            pg_sys::GUC_check_errmsg_string = copied(Some(report.message()));
+            pg_sys::GUC_check_errdetail_string = copied(report.detail());
+            pg_sys::GUC_check_errhint_string = copied(report.hint());
+        }
+        false
     }
 
     /// Tells the log of the server, and no client.

@@ -11,6 +11,9 @@ pub static MAX_FUTURE: GucSetting<i32> = GucSetting::<i32>::new(300);
 /// Seconds for which a message's time may be behind the clock when the row comes; -1 is without end (rule 3.5.17).
 static MAX_PAST: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
+/// Seconds by which the clock of metering is ahead of the server's.
+static CLOCK_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(0);
+
 /// Off stops metering at once; rows inserted meanwhile are listed for later (rule 4.4.7).
 pub static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 
@@ -25,6 +28,11 @@ static SWEEP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(30);
 
 /// The databases that the worker serves, by their names; `*` is every one that has the extension.
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+
+/// By how many seconds the clock of metering is ahead of the server's.
+pub fn clock_offset() -> i32 {
+    CLOCK_OFFSET.get()
+}
 
 /// How long it is from one sweep of a database by the worker to the next.
 pub fn sweep_interval() -> Duration {
@@ -116,6 +124,29 @@ pub fn define() {
     define_those_of_the_worker();
     // SAFETY: called once while the library is loaded, with a constant string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"talkmeter".as_ptr()) };
+}
+
+/// Defines the setting of the clock, whose values `may_be` judges.
+///
+/// # Safety
+/// The hook must turn its panics into errors of the server.
+pub unsafe fn define_clock_offset(may_be: pg_sys::GucIntCheckHook) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        GucRegistry::define_int_guc_with_hooks(
+            c"talkmeter.clock_offset",
+            c"How far the clock of metering is ahead of the server's, for rehearsals.",
+            c"Negative is behind it. It cannot go back behind a period that is finalized.",
+            &CLOCK_OFFSET,
+            -i32::MAX,
+            i32::MAX,
+            GucContext::Suset,
+            GucFlags::UNIT_S,
+            may_be,
+            None,
+            None,
+        );
+    }
 }
 
 fn define_those_of_the_worker() {

@@ -39,6 +39,7 @@ mod protocol;
 mod random_calls;
 mod reattach;
 mod reconcile;
+mod rehearsal;
 mod remap;
 mod rewrites;
 mod rights;
