@@ -1,4 +1,4 @@
-//! What does the worker do in a database (rule 3.6.8)? It connects for a pass: sweeps, reconciles what is over, and goes.
+//! What does the worker do in a database (rule 3.6.8)? It connects for a pass: sweeps, reconciles what is over, goes.
 //!
 //! Between two passes nobody is connected, so that the database can be dropped, renamed and copied.
 

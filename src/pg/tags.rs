@@ -68,8 +68,8 @@ pub fn is_wanted_alone(database: pg_sys::Oid) -> bool {
     !is_free
 }
 
-/// Whether the extension is there; if it is, it stays until the transaction ends: who drops it waits for that, before he
-/// locks any table of ours. False too while somebody drops it.
+/// Whether the extension is there; if it is, it stays until the transaction ends: who drops it waits for that, before
+/// he locks any table of ours. False too while somebody drops it.
 pub fn hold_extension() -> bool {
     // SAFETY: look-ups by a constant name; reads a variable of this session's.
     let (found, database) =
