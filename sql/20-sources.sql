@@ -50,6 +50,7 @@ CREATE TABLE talkmeter.source (
     attached_at timestamptz NOT NULL,
     attached_by name NOT NULL,
     detached_at timestamptz,
+    row_mode boolean NOT NULL DEFAULT false,
     CHECK (relation IS NOT NULL OR detached_at IS NOT NULL),
     UNIQUE (relation, role)
 );
@@ -78,6 +79,8 @@ COMMENT ON COLUMN talkmeter.source.mapped_since IS
 COMMENT ON COLUMN talkmeter.source.attached_at IS 'When it was attached last';
 COMMENT ON COLUMN talkmeter.source.attached_by IS 'Who attached it last';
 COMMENT ON COLUMN talkmeter.source.detached_at IS 'When it was detached; null while attached';
+COMMENT ON COLUMN talkmeter.source.row_mode IS
+    'Its triggers fire for each row, and also while logical replication applies it';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.source', '');
 
 CREATE TABLE talkmeter.earlier_mapping (

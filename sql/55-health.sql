@@ -30,7 +30,15 @@ CREATE FUNCTION talkmeter.is_unique(relation regclass, message_id name[]) RETURN
             JOIN pg_partitioned_table AS p ON p.partrelid = t.relid
             JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[])
         )
-        SELECT EXISTS (
+        SELECT (
+            -- A table with a foreign partition can have no such index: then each other partition must have one.
+            SELECT CASE WHEN bool_or(c.relkind = 'f') THEN NOT EXISTS (
+                SELECT FROM pg_partition_tree(is_unique.relation) AS other
+                JOIN pg_class AS oc ON oc.oid = other.relid
+                WHERE CASE WHEN oc.relkind = 'r' THEN NOT talkmeter.is_unique(other.relid, is_unique.message_id) END) ELSE false END
+            FROM pg_partition_tree(is_unique.relation) AS t
+            JOIN pg_class AS c ON c.oid = t.relid
+        ) OR EXISTS (
             SELECT FROM pg_index AS i
             WHERE i.indrelid = is_unique.relation AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
                 AND (SELECT bool_or(a.attname = ANY (is_unique.message_id))
@@ -40,7 +48,7 @@ CREATE FUNCTION talkmeter.is_unique(relation regclass, message_id name[]) RETURN
     $$;
 REVOKE ALL ON FUNCTION talkmeter.is_unique(regclass, name[]) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.is_unique(regclass, name[]) IS
-    'Whether a unique index holds columns of the message id, and no others but those of the partition keys';
+    'Whether a unique index holds columns of the message id, and no others but those of the partition keys; of a table with a foreign partition, one on each of the others';
 
 CREATE FUNCTION talkmeter.columns_of(key jsonb, usual text) RETURNS text[]
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -84,12 +92,14 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             SELECT a.source_id, t.relid FROM attached AS a CROSS JOIN LATERAL pg_partition_tree(a.found) AS t
         ), wanted AS (
             SELECT m.relid, f.name AS function, ('talkmeter.' || f.name)::regproc::oid AS function_oid,
-                f.name IN ('on_insert', 'on_status_insert') AS inserts
+                f.name IN ('on_insert', 'on_status_insert') AS inserts, a.row_mode
             FROM member AS m
             JOIN attached AS a USING (source_id)
             CROSS JOIN LATERAL unnest(CASE a.role
                 WHEN 'messages' THEN ARRAY['on_insert', 'on_update', 'on_delete', 'on_truncate']
                 ELSE ARRAY['on_status_insert', 'on_status_update'] END) AS f (name)
+            -- Of a foreign table nobody is told that it was truncated.
+            WHERE f.name <> 'on_truncate' OR (SELECT c.relkind FROM pg_class AS c WHERE c.oid = m.relid) <> 'f'
         )
         SELECT 'metering_off', 'talkmeter.enabled', 'Messages are inserted unmetered.',
             'Set talkmeter.enabled to on.'
@@ -172,11 +182,13 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             CASE WHEN w.inserts THEN 'Inserts into it are ' ELSE 'Changes of its rows are ' END
                 || CASE WHEN t.tgenabled = 'R' AND w.inserts THEN 'metered in replica role only.'
                     WHEN t.tgenabled = 'R' THEN 'followed in replica role only.'
+                    WHEN t.tgenabled = 'O' AND w.inserts THEN 'not metered while logical replication applies them.'
+                    WHEN t.tgenabled = 'O' THEN 'not followed while logical replication applies them.'
                     WHEN w.inserts THEN 'not metered.' ELSE 'not followed.' END,
-            format('ALTER TABLE %s ENABLE TRIGGER %I;', t.tgrelid::regclass, t.tgname)
+            format('ALTER TABLE %s ENABLE %sTRIGGER %I;', t.tgrelid::regclass, CASE WHEN w.row_mode THEN 'ALWAYS ' END, t.tgname)
         FROM wanted AS w
         JOIN pg_trigger AS t ON t.tgrelid = w.relid AND t.tgfoid = w.function_oid
-        WHERE t.tgenabled IN ('D', 'R')
+        WHERE t.tgenabled IN ('D', 'R') OR w.row_mode AND t.tgenabled = 'O'
         UNION ALL
         SELECT 'index_missing', a.relation::text,
             'No index finds the rows of one conversation: a late or changed row makes the whole table be read.',

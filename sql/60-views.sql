@@ -21,7 +21,7 @@ REVOKE ALL ON talkmeter.pack_offers FROM PUBLIC;
 COMMENT ON VIEW talkmeter.pack_offers IS 'Packs that a tenant can buy';
 
 CREATE VIEW talkmeter.sources AS
-    SELECT relation AS source, policy, default_plan, strict, starts_at, attached_at, attached_by, mapping, role
+    SELECT relation AS source, policy, default_plan, strict, starts_at, attached_at, attached_by, mapping, role, row_mode
     FROM talkmeter.source
     WHERE detached_at IS NULL;
 REVOKE ALL ON talkmeter.sources FROM PUBLIC;

@@ -43,6 +43,7 @@ fn attach(
     default_plan: Option<&str>,
     dry_run: Option<bool>,
     strict: Option<bool>,
+    row_mode: Option<bool>,
 ) -> TableIterator<
     'static,
     (
@@ -58,7 +59,9 @@ fn attach(
     let policy = required(policy, "policy");
     let mapping = document::value(required(mapping, "mapping"), "mapping");
     let (dry_run, strict) = (required(dry_run, "dry_run"), required(strict, "strict"));
+    let by_row = required(row_mode, "row_mode");
     let relation = owned_table(source);
+    no_foreign_partition_by_statement(&relation, by_row);
     let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
     known_policy(policy);
     if let Some(plan) = default_plan {
@@ -68,7 +71,7 @@ fn attach(
     if dry_run {
         return TableIterator::new(preview(source, &relation, &checked, &columns));
     }
-    let how = How { role: Role::Messages, policy: Some(policy), default_plan, strict };
+    let how = How { role: Role::Messages, policy: Some(policy), default_plan, strict, by_row };
     meter(source, &relation, &checked, &columns, mapping, &how);
     if !as_owner(|| connected(|connection| is_indexed(connection, source, &checked, &columns))) {
         warn_of_missing_index(&relation, &checked, &columns);
@@ -170,6 +173,7 @@ fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<AnyElement>) {
     let source = required(source, "source");
     let mapping = document::value(required(mapping, "mapping"), "mapping");
     let relation = owned_table(source);
+    no_foreign_partition_by_statement(&relation, false);
     must_be_utf8();
     let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
     let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
@@ -177,7 +181,7 @@ fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<AnyElement>) {
     if let Some(zone) = &checked.timezone {
         known_zone(zone);
     }
-    let how = How { role: Role::Status, policy: None, default_plan: None, strict: false };
+    let how = How { role: Role::Status, policy: None, default_plan: None, strict: false, by_row: false };
     meter(source, &relation, &checked, &columns, mapping, &how);
 }
 
@@ -187,6 +191,8 @@ struct How<'a> {
     policy: Option<&'a str>,
     default_plan: Option<&'a str>,
     strict: bool,
+    /// Triggers fire for each row, also while logical replication applies it.
+    by_row: bool,
 }
 
 /// A trigger of an attached table: its name, when it fires, and what it calls.
@@ -224,12 +230,46 @@ const OF_STATUS: [TriggerDdl; 2] = [
     ),
 ];
 
-/// The triggers of a table that is attached for that.
-pub fn triggers_of(role: Role) -> &'static [TriggerDdl] {
-    match role {
-        Role::Messages => &OF_MESSAGES,
-        Role::Status => &OF_STATUS,
+/// PostgreSQL gives those that fire for each row to all partitions by itself, also to those that are added.
+const OF_MESSAGES_BY_ROW: [TriggerDdl; 4] = [
+    ("talkmeter_insert", " AFTER INSERT ON ", " FOR EACH ROW EXECUTE FUNCTION talkmeter.on_insert()"),
+    ("talkmeter_update", " AFTER UPDATE ON ", " FOR EACH ROW EXECUTE FUNCTION talkmeter.on_update()"),
+    ("talkmeter_delete", " AFTER DELETE ON ", " FOR EACH ROW EXECUTE FUNCTION talkmeter.on_delete()"),
+    ("talkmeter_truncate", " AFTER TRUNCATE ON ", " FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_truncate()"),
+];
+
+/// The triggers of a table that is attached for that, for each statement or for each row.
+pub fn triggers_of(role: Role, by_row: bool) -> &'static [TriggerDdl] {
+    match (role, by_row) {
+        (Role::Messages, false) => &OF_MESSAGES,
+        (Role::Messages, true) => &OF_MESSAGES_BY_ROW,
+        (Role::Status, _) => &OF_STATUS,
     }
+}
+
+/// Creates a trigger on a table. One of row mode fires in every session: who applies what was replicated is in replica
+/// role.
+pub fn create_trigger(connection: &Connection, trigger: &TriggerDdl, table: &str, by_row: bool) {
+    let (name, fires, calls) = trigger;
+    connection.run_once(&statement(&["CREATE TRIGGER ", name, fires, table, calls]), false);
+    if by_row {
+        connection.run_once(&statement(&["ALTER TABLE ", table, " ENABLE ALWAYS TRIGGER ", name]), false);
+    }
+}
+
+/// The triggers to create, each with the table on which: those that PostgreSQL gives to partitions it gives itself, and
+/// a foreign table is never told that it was truncated.
+fn wanted<'a>(relation: &'a Relation, how: &How) -> Vec<(&'a str, &'static TriggerDdl)> {
+    let mut wanted = Vec::new();
+    for (member, is_foreign) in &relation.members {
+        for trigger in triggers_of(how.role, how.by_row) {
+            let is_given = trigger.2.starts_with(" FOR EACH ROW") && *member != relation.name;
+            if !is_given && !(*is_foreign && trigger.1 == " AFTER TRUNCATE ON ") {
+                wanted.push((member.as_str(), trigger));
+            }
+        }
+    }
+    wanted
 }
 
 fn meter(
@@ -240,7 +280,6 @@ fn meter(
     mapping: serde_json::Value,
     how: &How,
 ) {
-    let triggers = triggers_of(how.role);
     as_owner(|| {
         connected(|connection| {
             // Waits for inserts under way, which would otherwise be neither before the start nor metered.
@@ -253,12 +292,9 @@ fn meter(
             drop_triggers(connection, source, how.role);
             journal_attach(connection, source, relation, &mapping, how);
             record(connection, source, relation, &mapping, recorded(checked, columns), how);
-            for member in &relation.members {
-                for (name, fires, calls) in triggers {
-                    connection.run_once(&statement(&["CREATE TRIGGER ", name, fires, member, calls]), false);
-                }
-            }
-            are_on_it(connection, source, relation, triggers);
+            let wanted = wanted(relation, how);
+            wanted.iter().for_each(|(table, trigger)| create_trigger(connection, trigger, table, how.by_row));
+            are_on_it(connection, source, &wanted, relation);
             cache::announce_change(connection);
             map_again(connection, source, mapping, recorded(checked, columns), how);
         })
@@ -302,6 +338,9 @@ fn journal_attach(connection: &Connection, source: pg_sys::Oid, relation: &Relat
             arguments["policy"] = json!(how.policy);
             arguments["default_plan"] = json!(how.default_plan);
             arguments["strict"] = json!(how.strict);
+            if how.by_row {
+                arguments["row_mode"] = json!(true);
+            }
             journal::note(connection, "attach", None, arguments, None);
         }
     }
@@ -321,13 +360,13 @@ const CREATED: &str = "
     SELECT count(*)
     FROM pg_trigger AS g
     WHERE g.tgrelid IN (SELECT $1 UNION SELECT t.relid FROM pg_partition_tree($1) AS t) AND g.tgname::text = ANY ($2)
-        AND NOT g.tgisinternal";
+        AND NOT g.tgisinternal AND g.tgparentid = 0";
 
 /// Refuses triggers that came to be on another table, because a schema was renamed since the names were verified.
-fn are_on_it(connection: &Connection, source: pg_sys::Oid, relation: &Relation, triggers: &[TriggerDdl]) {
-    let names: Vec<&str> = triggers.iter().map(|(name, ..)| *name).collect();
+fn are_on_it(connection: &Connection, source: pg_sys::Oid, wanted: &[(&str, &TriggerDdl)], relation: &Relation) {
+    let names: Vec<&str> = wanted.iter().map(|(_, (name, ..))| *name).collect();
     let created: i64 = connection.run(CREATED, &[arg(source), arg(names)]).only().value();
-    if created != (triggers.len() * relation.members.len()) as i64 {
+    if created != wanted.len() as i64 {
         changed_meanwhile(relation);
     }
 }
@@ -405,15 +444,22 @@ fn owned_table(source: pg_sys::Oid) -> Relation {
     if relation.reserved {
         wrong("a table of the system or of talkmeter itself");
     }
-    if relation.has_foreign_partition {
-        wrong("partitioned, and one of its partitions is a foreign table");
-    }
     if !relation.owned {
         failure(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {}", relation.name))
             .hint("Call this as the table's owner or as a member of the owning role.")
             .raise();
     }
     relation
+}
+
+/// A foreign table has no transition tables, and so no triggers that fire for each statement.
+fn no_foreign_partition_by_statement(relation: &Relation, by_row: bool) {
+    if !by_row && relation.members.iter().any(|(_, is_foreign)| *is_foreign) {
+        failure(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{} cannot be attached", relation.name))
+            .detail("It is partitioned, and one of its partitions is a foreign table.")
+            .hint("Attach it for its messages with row_mode => true.")
+            .raise();
+    }
 }
 
 fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, columns: &[TableColumn]) -> Mapping {
@@ -500,13 +546,13 @@ fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {
 
 const RECORD: &str = "
     INSERT INTO talkmeter.source AS s (source_id, relation, relation_origin, relation_name, policy, default_plan,
-        mapping, columns, strict, starts_at, attached_at, attached_by, members, role)
+        mapping, columns, strict, starts_at, attached_at, attached_by, members, role, row_mode)
     SELECT (SELECT coalesce(max(o.source_id), 0) + 1 FROM talkmeter.source AS o), $1::oid::regclass,
         talkmeter.origin_of($1::oid::regclass), $9, $2,
-        $3, $4, $5, $6, $7, $8, session_user, $10::text[]::regclass[], $11
+        $3, $4, $5, $6, $7, $8, session_user, $10::text[]::regclass[], $11, $12
     ON CONFLICT (relation, role) DO UPDATE
     SET relation_name = excluded.relation_name, attached_at = excluded.attached_at, attached_by = excluded.attached_by,
-        members = excluded.members, detached_at = NULL,
+        members = excluded.members, row_mode = excluded.row_mode, detached_at = NULL,
         -- How messages are mapped is another question, for it has versions.
         relation_origin = CASE s.role WHEN 'status' THEN excluded.relation_origin ELSE s.relation_origin END,
         mapping = CASE s.role WHEN 'status' THEN excluded.mapping ELSE s.mapping END,
@@ -545,8 +591,9 @@ fn record(
             arg(Timestamp::from(starts_at)),
             arg(Timestamp::from(now)),
             arg(relation.name.as_str()),
-            arg(relation.members.clone()),
+            arg(relation.members.iter().map(|(member, _)| member.as_str()).collect::<Vec<_>>()),
             arg(how.role.name()),
+            arg(how.by_row),
         ],
     );
 }
@@ -636,7 +683,7 @@ const TRIGGERED: &str = "
             SELECT $1 UNION ALL SELECT t.relid FROM pg_partition_tree($1) AS t
             UNION ALL SELECT m::oid FROM talkmeter.source AS s CROSS JOIN unnest(s.members) AS m
             WHERE s.relation = $1::oid::regclass)
-        AND NOT g.tgisinternal AND g.tgfoid IN (
+        AND NOT g.tgisinternal AND g.tgparentid = 0 AND g.tgfoid IN (
             SELECT p.oid FROM pg_proc AS p
             WHERE p.pronamespace = 'talkmeter'::regnamespace AND starts_with(p.proname, 'on_')
                 AND starts_with(p.proname, 'on_status_') = ($2 = 'status'))

@@ -12,6 +12,7 @@ use pgrx::prelude::*;
 pub struct Added {
     source: i32,
     role: Role,
+    by_row: bool,
     partition: pg_sys::Oid,
     /// Schema and name, quoted.
     name: String,
@@ -19,7 +20,7 @@ pub struct Added {
 
 // The table itself got them from who attached it, and does not get them from anybody else.
 const ADDED: &str = "
-    SELECT s.source_id, s.role = 'status', t.relid::oid, format('%I.%I', n.nspname, c.relname)
+    SELECT s.source_id, s.role = 'status', s.row_mode, t.relid::oid, format('%I.%I', n.nspname, c.relname)
     FROM talkmeter.source AS s
     CROSS JOIN LATERAL pg_partition_tree(s.relation) AS t
     JOIN pg_class AS c ON c.oid = t.relid
@@ -40,6 +41,7 @@ pub fn added(connection: &Connection) -> Vec<Added> {
     let added = |mut row: Row| Added {
         source: row.value(),
         role: if row.value() { Role::Status } else { Role::Messages },
+        by_row: row.value(),
         partition: row.value(),
         name: row.value(),
     };
@@ -54,14 +56,14 @@ const KNOWN: &str = "
 
 /// Gives a partition the triggers that it lacks.
 pub fn adopt(connection: &Connection, added: &Added) {
-    let Added { source, role, partition, name } = added;
+    let Added { source, role, by_row, partition, name } = added;
     connection.run_once(&statement(&["LOCK TABLE ", name, " IN SHARE ROW EXCLUSIVE MODE"]), false);
-    for (trigger, fires, calls) in attach::triggers_of(*role) {
-        let has = || connection.run(HAS, &[arg(*partition), arg(*trigger)]).count() > 0;
+    for trigger in attach::triggers_of(*role, *by_row) {
+        let has = || connection.run(HAS, &[arg(*partition), arg(trigger.0)]).count() > 0;
         if has() {
             continue;
         }
-        connection.run_once(&statement(&["CREATE TRIGGER ", trigger, fires, name, calls]), false);
+        attach::create_trigger(connection, trigger, name, *by_row);
         if !has() {
             // Triggers are created by name.
             damaged(format!("{name} is another table than it was a moment ago"));

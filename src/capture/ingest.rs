@@ -141,7 +141,9 @@ fn note_changed(call: &Call, source: &Source) {
     };
     let latest = clock::latest();
     if row::is_paired(call.data) {
-        let own = call.may_have_children().then(|| own_rows(call, source, mapping, readers, latest)).flatten();
+        // A trigger for each row is fired for those of its own table.
+        let with_children = call.may_have_children() && !call.is_by_row();
+        let own = with_children.then(|| own_rows(call, source, mapping, readers, latest)).flatten();
         return row::for_each_changed_row(call.data, readers, |old, new| {
             let is_own = |own: &HashSet<RowName>| own.contains(&row_name(source, mapping, new, latest));
             if old != new && own.as_ref().is_none_or(is_own) {

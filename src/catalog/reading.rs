@@ -18,6 +18,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::thread::LocalKey;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::Value;
 
@@ -25,6 +26,7 @@ thread_local! {
     /// Tables that could not be read during this work: it does not wait for them again.
     static GIVEN_UP: RefCell<HashSet<pg_sys::Oid>> = RefCell::default();
     static IN_HASTE: Cell<bool> = const { Cell::new(false) };
+    static IN_COMMIT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// An attached table whose rows cannot be read. It names the table, and repeats nothing that code of its owner's said.
@@ -73,16 +75,27 @@ pub fn begin() {
 /// How long a work in haste waits for the rows of a table, in milliseconds: others wait for what it has locked.
 const HASTE: i32 = 1_000;
 
+/// Takes a flag down, also when an error passes by.
+struct Ended(&'static LocalKey<Cell<bool>>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 /// Does `work`, and waits for the rows of no table longer than a second.
 pub fn in_haste<R>(work: impl FnOnce() -> R) -> R {
-    struct Ended;
-    impl Drop for Ended {
-        fn drop(&mut self) {
-            IN_HASTE.set(false);
-        }
-    }
     IN_HASTE.set(true);
-    let _ended = Ended;
+    let _ended = Ended(&IN_HASTE);
+    work()
+}
+
+/// Does `work`, which belongs to a commit, and reads no foreign table: its wrapper may have ended the transaction over
+/// there already, and would find one that begins anew when it is too late for an error.
+pub fn in_commit<R>(work: impl FnOnce() -> R) -> R {
+    IN_COMMIT.set(true);
+    let _ended = Ended(&IN_COMMIT);
     work()
 }
 
@@ -192,6 +205,9 @@ fn rows<'c>(
 ) -> Result<Rows<'c>, Unreadable> {
     if patience == Patience::OfCommit && GIVEN_UP.with_borrow(|tables| tables.contains(&query.table)) {
         return Err(Unreadable::table(query, "could not be read a moment ago"));
+    }
+    if query.is_far && IN_COMMIT.get() {
+        return Err(Unreadable::table(query, "has a foreign partition, which no commit reads; the next sweep does"));
     }
     let (lock_limit, limit) = match patience {
         Patience::OfCaller => (None, 0),

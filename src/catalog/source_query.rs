@@ -19,6 +19,8 @@ pub struct SourceQuery {
     pub name: String,
     /// The table and its partitions.
     members: Vec<pg_sys::Oid>,
+    /// A partition of it is a foreign table.
+    pub is_far: bool,
     tenant: KeyColumns,
     conversation: KeyColumns,
     message: KeyColumns,
@@ -59,6 +61,7 @@ impl SourceQuery {
             table,
             name: relation.name.clone(),
             members: relation.member_oids.clone(),
+            is_far: relation.members.iter().any(|(_, is_foreign)| *is_foreign),
             by_conversation: words.by_conversation(""),
             of_many: words.of_many(),
             audit: selected.audit.as_ref().map(|shown| words.by_conversation(shown)),

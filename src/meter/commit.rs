@@ -52,7 +52,7 @@ fn work_at_commit() {
         // SAFETY: a commit has no active snapshot, and statements need one to be planned; pushed and popped in pairs.
         // On an error the transaction's abort drops it.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-        work();
+        reading::in_commit(work);
         // SAFETY: pops the snapshot pushed above.
         unsafe { pg_sys::PopActiveSnapshot() };
     }

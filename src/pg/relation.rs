@@ -1,7 +1,7 @@
 //! What is a table of the application's like: its columns, its name as SQL, who may attach it?
 
 use crate::pg::row::Reader;
-use crate::pg::sql::{Connection, arg};
+use crate::pg::sql::{Connection, Row, arg};
 use pgrx::prelude::*;
 use std::ffi::CStr;
 use talkmeter_engine::mapping::{Asked, Class, Column};
@@ -53,11 +53,10 @@ pub struct Relation {
     pub owner: pg_sys::Oid,
     /// The caller owns it or is a member of its owner.
     pub owned: bool,
-    /// Itself and, if it is partitioned, every partition, each quoted.
-    pub members: Vec<String>,
+    /// Itself and, if it is partitioned, every partition, each quoted, and whether it is a foreign table.
+    pub members: Vec<(String, bool)>,
     /// The same by their oids.
     pub member_oids: Vec<pg_sys::Oid>,
-    pub has_foreign_partition: bool,
     /// Names of the columns of its partition key, and of those of its partitions.
     pub partition_key: Vec<String>,
 }
@@ -73,8 +72,9 @@ const RELATION: &str = "
          FROM pg_partition_tree(c.oid) AS t
          JOIN pg_class AS m ON m.oid = t.relid
          JOIN pg_namespace AS mn ON mn.oid = m.relnamespace),
-        EXISTS (SELECT FROM pg_partition_tree(c.oid) AS t JOIN pg_class AS m ON m.oid = t.relid
-                WHERE m.relkind = 'f'),
+        (SELECT array_agg(m.relkind = 'f' ORDER BY t.level, m.oid)
+         FROM pg_partition_tree(c.oid) AS t
+         JOIN pg_class AS m ON m.oid = t.relid),
         (SELECT array_agg(k.name ORDER BY k.level, k.name)
          FROM (SELECT a.attname::text AS name, min(t.level) AS level
                FROM pg_partition_tree(c.oid) AS t
@@ -97,13 +97,17 @@ pub fn facts(connection: &Connection, oid: pg_sys::Oid, caller: pg_sys::Oid) -> 
         unlogged: row.value(),
         reserved: row.value(),
         owned: row.value(),
-        members: row.nullable().unwrap_or_else(|| vec![name.clone()]),
-        has_foreign_partition: row.value(),
+        members: members(&mut row).unwrap_or_else(|| vec![(name.clone(), false)]),
         partition_key: row.nullable().unwrap_or_default(),
         owner: row.value(),
         member_oids: row.nullable().unwrap_or_else(|| vec![oid]),
         name,
     })
+}
+
+fn members(row: &mut Row) -> Option<Vec<(String, bool)>> {
+    let (names, are_foreign): (Option<Vec<String>>, Option<Vec<bool>>) = (row.nullable(), row.nullable());
+    Some(names?.into_iter().zip(are_foreign?).collect())
 }
 
 /// Locks a relation for reading until the transaction ends, and says whether it has that owner and that schema and

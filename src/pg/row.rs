@@ -4,6 +4,7 @@ use crate::pg::clock::Timestamp;
 use crate::pg::jsonb;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
+use crate::pg::trigger::is_by_row;
 use pgrx::prelude::*;
 use pgrx::{AnyNumeric, FromDatum, PgMemoryContexts};
 use std::borrow::Cow;
@@ -214,6 +215,11 @@ unsafe fn number(datum: pg_sys::Datum) -> Value<'static> {
 /// Reads the rows that a statement left new, in the order of their insertion, and gives `each` the values of `readers`.
 /// A value is good until the next row.
 pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value])) {
+    if is_by_row(trigger) {
+        // SAFETY: the slot is the trigger's.
+        let row = unsafe { values(new_slot(trigger), readers) };
+        return each(&row);
+    }
     // SAFETY: the store is that of the trigger call.
     let mut rows = unsafe { TransitionRows::of(trigger, trigger.tg_newtable, readers) };
     while rows.with_next(|row| each(row)).is_some() {}
@@ -221,6 +227,11 @@ pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut e
 
 /// Reads the rows that a statement deleted, as [`for_each_new_row`] does.
 pub fn for_each_old_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value])) {
+    if is_by_row(trigger) {
+        // SAFETY: the slot is the trigger's.
+        let row = unsafe { values(trigger.tg_trigslot, readers) };
+        return each(&row);
+    }
     // SAFETY: the store is that of the trigger call.
     let mut rows = unsafe { TransitionRows::of(trigger, trigger.tg_oldtable, readers) };
     while rows.with_next(|row| each(row)).is_some() {}
@@ -230,9 +241,10 @@ pub fn for_each_old_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut e
 /// kept from it.
 pub fn is_paired(trigger: &pg_sys::TriggerData) -> bool {
     // SAFETY: both stores are those of the trigger call.
-    unsafe {
-        pg_sys::tuplestore_tuple_count(trigger.tg_oldtable) == pg_sys::tuplestore_tuple_count(trigger.tg_newtable)
-    }
+    is_by_row(trigger)
+        || unsafe {
+            pg_sys::tuplestore_tuple_count(trigger.tg_oldtable) == pg_sys::tuplestore_tuple_count(trigger.tg_newtable)
+        }
 }
 
 /// Reads the rows that a statement updated, each as it was and as it is. Call it only if they are paired.
@@ -241,6 +253,11 @@ pub fn for_each_changed_row(
     readers: &[Reader],
     mut each: impl FnMut(&[Value], &[Value]),
 ) {
+    if is_by_row(trigger) {
+        // SAFETY: the slots are the trigger's.
+        let (old, new) = unsafe { (values(trigger.tg_trigslot, readers), values(new_slot(trigger), readers)) };
+        return each(&old, &new);
+    }
     // SAFETY: both stores are those of the trigger call; the server puts each row's two versions into them together.
     let (mut before, mut after) = unsafe {
         (
@@ -249,6 +266,31 @@ pub fn for_each_changed_row(
         )
     };
     while before.with_next(|old| after.with_next(|new| each(old, new))).flatten().is_some() {}
+}
+
+/// Where a trigger that is fired for each row finds what the row is now: an INSERT knows no other.
+fn new_slot(trigger: &pg_sys::TriggerData) -> *mut pg_sys::TupleTableSlot {
+    let is_update = trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
+    if is_update { trigger.tg_newslot } else { trigger.tg_trigslot }
+}
+
+/// The values of a row.
+///
+/// SAFETY: the slot must hold a row of the table for which the readers were made, and not be filled anew while the
+/// values are used, nor the current memory context be reset.
+unsafe fn values<'r>(slot: *mut pg_sys::TupleTableSlot, readers: &[Reader]) -> Vec<Value<'r>> {
+    let last = readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
+    // SAFETY: as the caller promises; columns up to the last that is read are taken apart first.
+    unsafe {
+        if last > 0 {
+            pg_sys::slot_getsomeattrs(slot, last);
+        }
+        let read = |reader: &Reader| {
+            let index = reader.number as usize - 1;
+            reader.read(*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
+        };
+        readers.iter().map(read).collect()
+    }
 }
 
 /// The rows of a transition table.
@@ -287,7 +329,6 @@ impl<'a> TransitionRows<'a> {
     /// Gives `work` the values of the next row; `None` if there is none.
     fn with_next<R>(&mut self, work: impl FnOnce(&[Value]) -> R) -> Option<R> {
         let pointer = self.pointer?;
-        let last = self.readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
         heed_cancel();
         // SAFETY: the store holds rows of the table's type, the pointer and the slot are our own, and a datum is used
         // before the next fetch from this store.
@@ -296,17 +337,8 @@ impl<'a> TransitionRows<'a> {
             if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) {
                 return None;
             }
-            if last > 0 {
-                pg_sys::slot_getsomeattrs(self.slot, last);
-            }
             let (slot, readers) = (self.slot, self.readers);
-            let answer = self.memory.switch_to(|_| {
-                let read = |reader: &Reader| {
-                    let index = reader.number as usize - 1;
-                    reader.read(*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
-                };
-                work(&readers.iter().map(read).collect::<Vec<_>>())
-            });
+            let answer = self.memory.switch_to(|_| work(&values(slot, readers)));
             self.memory.reset();
             Some(answer)
         }

@@ -62,12 +62,18 @@ impl<'a> Call<'a> {
             let data = &*(*call).context.cast::<pg_sys::TriggerData>();
             (data, &*data.tg_relation)
         };
-        let by_statement = data.tg_event & pg_sys::TRIGGER_EVENT_ROW == 0;
+        let by_row = is_by_row(data);
         let after = data.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == 0;
         let by_event = data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == trigger.event;
-        let tables =
-            (trigger.old_table && data.tg_oldtable.is_null()) || (trigger.new_table && data.tg_newtable.is_null());
-        if !by_statement || !after || !by_event || tables {
+        // A row brings what it was and what it is; that a table was truncated no row tells.
+        let is_told = match by_row {
+            true => trigger.event != pg_sys::TRIGGER_EVENT_TRUNCATE && trigger.attached_by == "attach",
+            false => {
+                let lacks = |wanted: bool, table: *mut pg_sys::Tuplestorestate| wanted && table.is_null();
+                !lacks(trigger.old_table, data.tg_oldtable) && !lacks(trigger.new_table, data.tg_newtable)
+            }
+        };
+        if !after || !by_event || !is_told {
             let with = match (trigger.old_table, trigger.new_table) {
                 (false, false) => "",
                 (false, true) => ", with a new transition table",
@@ -82,6 +88,11 @@ impl<'a> Call<'a> {
             .raise();
         }
         Call { data, relation, trigger }
+    }
+
+    /// Whether it was fired for a single row.
+    pub fn is_by_row(&self) -> bool {
+        is_by_row(self.data)
     }
 
     /// Whether the UPDATE may have changed one of these columns. A trigger of the application's before ours may
@@ -151,6 +162,11 @@ impl<'a> Call<'a> {
             why(pgrx::name_data_to_str(unsafe { &(*self.relation.rd_rel).relname })).warn();
         }
     }
+}
+
+/// Whether a trigger was fired for a single row, and not for a statement.
+pub fn is_by_row(data: &pg_sys::TriggerData) -> bool {
+    data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0
 }
 
 /// Tells the server that triggers follow version 1 of its calling convention.

@@ -43,6 +43,7 @@ mod rehearsal;
 mod remap;
 mod rewrites;
 mod rights;
+mod row_mode;
 mod rules;
 mod same_instant;
 mod sample;
