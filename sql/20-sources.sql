@@ -107,13 +107,16 @@ CREATE TABLE talkmeter.source_gap (
     source_id integer NOT NULL,
     from_time timestamptz NOT NULL,
     until_time timestamptz NOT NULL,
+    because text NOT NULL CHECK (because IN ('detached', 'before_start')),
     PRIMARY KEY (source_id, from_time)
 );
 REVOKE ALL ON talkmeter.source_gap FROM PUBLIC;
-COMMENT ON TABLE talkmeter.source_gap IS 'Spans of time in which a table was not attached, between two attaches: rows dated within are no events';
+COMMENT ON TABLE talkmeter.source_gap IS 'Spans of time of which rows are no events, until they are backfilled';
 COMMENT ON COLUMN talkmeter.source_gap.source_id IS 'The table';
-COMMENT ON COLUMN talkmeter.source_gap.from_time IS 'When it was detached';
+COMMENT ON COLUMN talkmeter.source_gap.from_time IS 'When it was detached, or from when on rows wait for a backfill';
 COMMENT ON COLUMN talkmeter.source_gap.until_time IS 'When it was attached again; a row dated at this instant is an event';
+COMMENT ON COLUMN talkmeter.source_gap.because IS
+    'detached: the table was not attached meanwhile; before_start: the rows were there when it was first attached';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.source_gap', '');
 
 CREATE FUNCTION talkmeter.is_source(relation regclass, relation_name text, relation_origin text) RETURNS boolean

@@ -65,12 +65,12 @@ CREATE TRIGGER refuse_restore_with_triggers BEFORE INSERT ON talkmeter.source
     FOR EACH ROW EXECUTE FUNCTION talkmeter.refuse_restore_with_triggers();
 
 CREATE FUNCTION talkmeter.attach(source regclass, policy text, mapping jsonb, default_plan text DEFAULT NULL,
-        dry_run boolean DEFAULT false, strict boolean DEFAULT false, row_mode boolean DEFAULT false)
+        dry_run boolean DEFAULT false, strict boolean DEFAULT false, since timestamptz DEFAULT NULL, row_mode boolean DEFAULT false)
     RETURNS TABLE (message_id text, tenant text, conversation text, occurred_at timestamptz, kind text, excluded text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'attach_wrapper';
-REVOKE ALL ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, boolean, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, boolean, boolean) IS
-    'Meters a message table from now on. With dry_run: changes nothing, returns its first 20 rows with the events each would give. With strict: a row that cannot be metered raises an error. With row_mode: fires per row, also while logical replication applies it. Needs ownership of the table';
+REVOKE ALL ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, boolean, timestamptz, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, boolean, timestamptz, boolean) IS
+    'Meters a message table from now on. With dry_run: changes nothing, returns its first 20 rows with the events each would give. With strict: a row that cannot be metered raises an error. With since: rows that are there already, of that time or later, wait for the backfill that a notice names. With row_mode: fires per row, also while logical replication applies it. Needs ownership of the table';
 
 CREATE FUNCTION talkmeter.remap(source regclass, mapping jsonb, policy text DEFAULT NULL, default_plan text DEFAULT NULL,
         strict boolean DEFAULT NULL, since timestamptz DEFAULT NULL, dry_run boolean DEFAULT false)

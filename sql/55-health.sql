@@ -328,6 +328,17 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             'All other tenants are swept. When the cause is gone, the next sweep ends what is due of this one.'
         FROM talkmeter.sweep_failure AS f
         UNION ALL
+        SELECT 'backfill_unfinished', COALESCE(s.relation::text, s.relation_name),
+            format('It was begun at %s by %s, and nobody is at it. What it has counted is not charged yet.', r.started_at, r.started_by),
+            format('CALL talkmeter.backfill(%L, %L, %L, charge => %s);', COALESCE(s.relation::text, s.relation_name), r.from_time,
+                r.until_time, r.charges)
+        FROM talkmeter.backfill_run AS r
+        JOIN talkmeter.source AS s USING (source_id)
+        WHERE NOT EXISTS (
+            SELECT FROM pg_locks AS l
+            WHERE l.locktype = 'object' AND l.classid = 'talkmeter.backfill_run'::regclass AND l.objid = r.source_id::oid
+                AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AND l.granted)
+        UNION ALL
         SELECT 'posted_late', l.tenant,
             format('%s units were posted more than 35 days after their charge instants, the last at %s, the oldest of %s. '
                 'Each drew the allowance of its own period.', l.units, l.last, l.oldest),

@@ -122,7 +122,7 @@ CREATE FUNCTION talkmeter.verify()
             UNION
             SELECT k.tenant, hashtext(k.conversation) & 63 FROM credited AS k
             UNION
-            SELECT u.tenant, hashtext(u.conversation) & 63 FROM talkmeter.unplanned_unit AS u
+            SELECT u.tenant, hashtext(u.conversation) & 63 FROM talkmeter.waiting_unit AS u
         )
         -- What is numbered within its tenant has no gaps, and its account knows the last number.
         SELECT CASE WHEN n.rows IS NULL THEN a.what || 's_are_missing' ELSE n.what || '_ids_have_gaps' END,
@@ -242,7 +242,7 @@ CREATE FUNCTION talkmeter.verify()
         GROUP BY s.tenant, s.conversation, s.part
         HAVING count(*) > 1
         UNION ALL
-        -- Each billable part has one charge that stands, or waits for a plan, or was credited; no other part has any.
+        -- Each billable part has one charge that stands, or waits for a plan or a backfill, or was credited; no other part has any.
         SELECT w.problem, a.tenant, w.object, w.detail
         FROM (
             SELECT tenant, conversation, part, s.charge_id, p.charged_at, p.policy, p.policy_version, p.is_of_no_policy,
@@ -261,7 +261,7 @@ CREATE FUNCTION talkmeter.verify()
             FULL JOIN (
                 SELECT * FROM judged AS o WHERE (o.tenant, o.drawer) IN (SELECT d.tenant, d.drawer FROM doubtful AS d)
             ) AS p USING (tenant, conversation, part)
-            FULL JOIN talkmeter.unplanned_unit AS u USING (tenant, conversation, part)
+            FULL JOIN talkmeter.waiting_unit AS u USING (tenant, conversation, part)
             LEFT JOIN credited AS k USING (tenant, conversation, part)
         ) AS a
         CROSS JOIN LATERAL (
@@ -275,9 +275,9 @@ CREATE FUNCTION talkmeter.verify()
                 (a.is_credited, 'credited_part_is_charged', o.charge,
                     format('Part %s of %s was credited.', a.part, a.conversation)),
                 (a.has_no_charge, 'part_without_charge', o.part,
-                    format('It is billable since %s, and neither charged, nor waiting for a plan, nor credited.', a.charged_at)),
+                    format('It is billable since %s, and neither charged, nor waiting for a plan or a backfill, nor credited.', a.charged_at)),
                 (a.waits_wrongly, 'waiting_unit_is_wrong', o.part,
-                    'It waits for a plan, but is charged already, or not billable, or of another instant or policy.'),
+                    'It waits for a plan or a backfill, but is charged already, or not billable, or of another instant or policy.'),
                 (a.is_not_judged, 'part_is_not_judged', o.part, 'It has ended, and is neither billable nor not.'),
                 (a.is_impossible, 'part_is_impossible', o.part,
                     'Its times, its counts or its charge instant are none that any messages would give.'),

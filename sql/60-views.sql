@@ -44,12 +44,12 @@ REVOKE ALL ON talkmeter.mappings FROM PUBLIC;
 COMMENT ON VIEW talkmeter.mappings IS 'The versions of the mapping of each attached message table: which reads rows of which time';
 
 CREATE VIEW talkmeter.source_gaps AS
-    SELECT s.relation AS source, g.from_time, g.until_time
+    SELECT s.relation AS source, g.from_time, g.until_time, g.because
     FROM talkmeter.source_gap AS g
     JOIN talkmeter.source AS s USING (source_id)
     WHERE s.detached_at IS NULL;
 REVOKE ALL ON talkmeter.source_gaps FROM PUBLIC;
-COMMENT ON VIEW talkmeter.source_gaps IS 'Spans of time, of attached tables, whose rows are no events, because the table was detached meanwhile';
+COMMENT ON VIEW talkmeter.source_gaps IS 'Spans of time, of attached tables, whose rows are no events until they are backfilled';
 
 CREATE VIEW talkmeter.quarantine AS
     SELECT s.relation AS source, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.quarantined_at,
@@ -138,6 +138,13 @@ CREATE VIEW talkmeter.unplanned AS
     FROM talkmeter.unplanned_unit;
 REVOKE ALL ON talkmeter.unplanned FROM PUBLIC;
 COMMENT ON VIEW talkmeter.unplanned IS 'Billable units that wait until their tenant is subscribed to a plan';
+
+CREATE VIEW talkmeter.uncharged AS
+    SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version, s.relation AS source
+    FROM talkmeter.uncharged_unit AS u
+    LEFT JOIN talkmeter.source AS s USING (source_id);
+REVOKE ALL ON talkmeter.uncharged FROM PUBLIC;
+COMMENT ON VIEW talkmeter.uncharged IS 'Billable units that a backfill has counted and not charged: it is under way, or was called with charge => false';
 
 CREATE VIEW talkmeter.usage AS
     SELECT a.tenant, s.plan, period.period_start, period.period_end,

@@ -88,12 +88,14 @@ pub fn raise(books: &mut Books, tenant: &str, drawn: &Drawn, thresholds: &[Thres
 
 const WRITE: OverRows = insert_rows!(
     "talkmeter.alert",
-    [1 tenant text, 2 period_start timestamptz, 3 period_end timestamptz, 4 kind text, 5 detail text],
+    [
+        1 tenant text, 2 period_start timestamptz, 3 period_end timestamptz, 4 kind text, 5 detail text, 6 muted bool
+    ],
     "ON CONFLICT DO NOTHING"
 );
 
-/// Writes alerts.
-pub fn write(connection: &Connection, alerts: &[Alert]) {
+/// Writes alerts; those that are muted are never sent.
+pub fn write(connection: &Connection, alerts: &[Alert], are_muted: bool) {
     if alerts.is_empty() {
         return;
     }
@@ -106,6 +108,7 @@ pub fn write(connection: &Connection, alerts: &[Alert]) {
             column(alerts, |alert| Timestamp::from(alert.period.end)),
             column(alerts, |alert| alert.kind.as_str()),
             column(alerts, |alert| alert.detail.as_str()),
+            column(alerts, |_| are_muted),
         ],
     );
 }

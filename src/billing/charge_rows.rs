@@ -1,6 +1,7 @@
 //! How is the ledger read and written?
 
 use crate::billing::posting::{Cause, PartKey, Posting, Unit};
+use crate::billing::uncharged;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
@@ -149,6 +150,7 @@ pub fn standing<'a>(connection: &Connection, groups: &[&'a [Posting]]) -> BTreeM
     };
     if !settled.is_empty() {
         connection.run_over(&FORGET_WAITING, settled.len(), &by_part(&settled));
+        uncharged::forget(connection, &settled);
     }
     let rows = connection.run_over(&STANDING, keys.len(), &by_part(&keys));
     rows.iter().map(|mut row| (keys[row.ordinal()], read_standing(&mut row))).collect()
@@ -326,6 +328,7 @@ pub fn take_waiting(connection: &Connection, tenant: &str, since: Instant) -> Ve
         policy: row.value(),
         policy_version: row.value(),
         default_plan: None,
+        awaits: None,
         unless_standing: false,
     };
     rows.iter().map(unit).collect()

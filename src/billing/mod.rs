@@ -7,3 +7,4 @@ pub mod charge_rows;
 pub mod post;
 pub mod posting;
 pub mod subscription_rows;
+pub mod uncharged;

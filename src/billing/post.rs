@@ -5,6 +5,7 @@ use crate::billing::alerts::{self, Alert, Drawn, Threshold};
 use crate::billing::charge_rows::{self, Charge, Reversal, StandingCharge, known_standing, take_waiting};
 use crate::billing::posting::{PartKey, Posting, Postings, Settle, Unit};
 use crate::billing::subscription_rows::{self, NewSubscription};
+use crate::billing::uncharged;
 use crate::pg::clock;
 use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
@@ -13,6 +14,7 @@ use crate::pg::sql::{Connection, connected};
 use std::collections::BTreeMap;
 use talkmeter_engine::draw_down::Tier;
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::period::Period;
 
 /// Units drawn at once.
 const BATCH: usize = 5_000;
@@ -26,21 +28,41 @@ pub fn post(postings: Postings, mut tenants: Tenants) {
             break;
         }
         let groups: Vec<&[Posting]> = some.chunk_by(|a, b| a.tenant() == b.tenant()).collect();
-        connected(|connection| post_tenants(connection, &mut tenants, &groups));
+        connected(|connection| post_tenants(connection, &mut tenants, &groups, Alerting::Sends));
         heed_cancel();
     }
     drop(in_order);
     postings.close();
 }
 
-fn post_tenants(connection: &Connection, locks: &mut Tenants, groups: &[&[Posting]]) {
+/// Charges the earliest units of a tenant that wait for the backfill of a span of a source, and returns how many they
+/// were. Nobody is told what that raises (rule 4.5.8).
+pub fn post_uncharged(connection: &Connection, source: i32, span: Period, tenant: &str) -> usize {
+    let mut locks = Tenants::begin();
+    locks.lock(connection, &[tenant]);
+    let units = uncharged::take(connection, source, span, tenant, BATCH);
+    let postings: Vec<Posting> = units.into_iter().map(Posting::Charge).collect();
+    if !postings.is_empty() {
+        post_tenants(connection, &mut locks, &[&postings], Alerting::IsMuted);
+    }
+    postings.len()
+}
+
+/// Whether alerts that a posting raises are sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alerting {
+    Sends,
+    IsMuted,
+}
+
+fn post_tenants(connection: &Connection, locks: &mut Tenants, groups: &[&[Posting]], alerting: Alerting) {
     let tenants: Vec<&str> = groups.iter().map(|postings| postings[0].tenant()).collect();
     // Postings come in the order of their tenants, so from one call to the next tenants are locked in key order too.
     locks.lock(connection, &tenants);
     let mut standing = charge_rows::standing(connection, groups);
     let credited = charge_rows::credited(groups);
     let mut all = account::read(&tenants, &needed(groups, &standing));
-    let mut posted = Posted::nothing();
+    let mut posted = Posted::nothing(alerting);
     for postings in groups {
         let tenant = postings[0].tenant();
         let mut books = all.remove(tenant).unwrap_or_default();
@@ -49,7 +71,9 @@ fn post_tenants(connection: &Connection, locks: &mut Tenants, groups: &[&[Postin
         let is_changed = !taken_back.is_empty();
         posted.charges.extend(taken_back);
         let wanted = postings.iter().filter_map(|posting| to_draw(posting, &standing));
-        let units: Vec<Unit> = wanted.filter(|unit| !credited.contains(&unit.part())).cloned().collect();
+        let (waiting, units) =
+            uncharged::apart(wanted.filter(|unit| !credited.contains(&unit.part())).cloned().collect());
+        posted.uncharged.extend(waiting);
         let default_plan = units.iter().find_map(|unit| unit.default_plan.clone());
         match default_plan.filter(|_| books.account.subscriptions.is_empty()) {
             Some(plan) => {
@@ -69,16 +93,21 @@ struct Posted {
     charges: Vec<Charge>,
     alerts: Vec<Alert>,
     thresholds: Vec<Threshold>,
+    alerting: Alerting,
+    /// Units that wait for a backfill.
+    uncharged: Vec<Unit>,
 }
 
 impl Posted {
-    fn nothing() -> Posted {
-        Posted { charges: Vec::new(), alerts: Vec::new(), thresholds: alerts::thresholds() }
+    fn nothing(alerting: Alerting) -> Posted {
+        let thresholds = alerts::thresholds();
+        Posted { charges: Vec::new(), alerts: Vec::new(), thresholds, alerting, uncharged: Vec::new() }
     }
 
     fn write(self, connection: &Connection) {
         charge_rows::write_charges(connection, &self.charges);
-        alerts::write(connection, &self.alerts);
+        alerts::write(connection, &self.alerts, self.alerting == Alerting::IsMuted);
+        uncharged::write(connection, &self.uncharged);
     }
 }
 
@@ -168,6 +197,7 @@ fn reversal(
             policy: charge.policy,
             policy_version: charge.policy_version,
             default_plan: None,
+            awaits: None,
             unless_standing: false,
         },
         charge_id: books.last_charge_id,
@@ -251,7 +281,7 @@ fn draw(books: &mut Books, mut units: Vec<Unit>, posted: &mut Posted) -> Vec<Uni
 /// Posts the units of a tenant that waited for a plan, those at or after `since`. Its lock must be held.
 pub fn post_waiting(connection: &Connection, tenant: &str, since: Instant) {
     let units = take_waiting(connection, tenant, since);
-    let mut posted = Posted::nothing();
+    let mut posted = Posted::nothing(Alerting::Sends);
     draw_anew(connection, tenant, units, &mut posted);
     posted.write(connection);
 }

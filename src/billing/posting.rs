@@ -20,8 +20,18 @@ pub struct Unit {
     pub policy_version: i32,
     /// The plan to which its source subscribes a tenant that has none.
     pub default_plan: Option<String>,
+    /// It waits for a backfill, and is not charged now.
+    pub awaits: Option<Awaits>,
     /// The part may have a charge that stands: then it is not charged again.
     pub unless_standing: bool,
+}
+
+/// The backfill that charges a unit.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Awaits {
+    pub source: i32,
+    /// An instant of the span that is backfilled.
+    pub at: Instant,
 }
 
 impl Unit {

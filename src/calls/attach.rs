@@ -1,5 +1,6 @@
 //! How does a table of the application's come to be metered, and how does that end (rule 2)?
 
+use crate::calls::backfill_run;
 use crate::calls::journal;
 use crate::calls::remap::{self, Given};
 use crate::capture::quarantine::{self, Leaving};
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Column, KeyOrigin, Mapping, Reading, Readings, Refusal};
+use talkmeter_engine::period::Period;
 use talkmeter_engine::status;
 
 type PreviewRow =
@@ -35,7 +37,7 @@ type PreviewRow =
 
 /// Meters a message table from now on, or with `dry_run` shows what its newest rows would give.
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity)]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)]
 fn attach(
     source: Option<pg_sys::Oid>,
     policy: Option<&str>,
@@ -43,6 +45,7 @@ fn attach(
     default_plan: Option<&str>,
     dry_run: Option<bool>,
     strict: Option<bool>,
+    since: Option<TimestampWithTimeZone>,
     row_mode: Option<bool>,
 ) -> TableIterator<
     'static,
@@ -67,11 +70,12 @@ fn attach(
     if let Some(plan) = default_plan {
         offers::known_plan(plan);
     }
+    let since = since.map(|since| not_after_now(Timestamp::from(since).bound()));
     let checked = check(source, &relation, &mapping, &columns);
     if dry_run {
         return TableIterator::new(preview(source, &relation, &checked, &columns));
     }
-    let how = How { role: Role::Messages, policy: Some(policy), default_plan, strict, by_row };
+    let how = How { role: Role::Messages, policy: Some(policy), default_plan, strict, since, by_row };
     meter(source, &relation, &checked, &columns, mapping, &how);
     if !as_owner(|| connected(|connection| is_indexed(connection, source, &checked, &columns))) {
         warn_of_missing_index(&relation, &checked, &columns);
@@ -113,11 +117,7 @@ fn remap(
     default_plan.into_iter().for_each(offers::known_plan);
     let since = since.map(|since| not_after_now(Timestamp::from(since).bound()));
     let checked = check(source, &relation, &mapping, &columns);
-    if !settings::ENABLED.get() {
-        failure(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "metering is off")
-            .hint("Set talkmeter.enabled to on.")
-            .raise();
-    }
+    metering_is_on();
     // What was noted by the mapping of before is folded by it.
     commit::work();
     let before = as_owner(|| connected(|connection| locked_source(connection, source, &relation)));
@@ -136,6 +136,15 @@ fn remap(
     TableIterator::new(Vec::new())
 }
 
+/// Refuses what meters while that is switched off.
+pub fn metering_is_on() {
+    if !settings::ENABLED.get() {
+        failure(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "metering is off")
+            .hint("Set talkmeter.enabled to on.")
+            .raise();
+    }
+}
+
 fn not_after_now(since: Instant) -> Instant {
     if since > clock::now() {
         failure(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "\"since\" is in the future")
@@ -152,6 +161,11 @@ fn locked_source(connection: &Connection, source: pg_sys::Oid, relation: &Relati
     connection.run_once(&lock, false);
     still_means(connection, source, relation);
     locks::sources_for_one();
+    attached_source(connection, source, relation)
+}
+
+/// The source of an attached message table, or an error that says that it is none.
+pub fn attached_source(connection: &Connection, source: pg_sys::Oid, relation: &Relation) -> Rc<Source> {
     let id: Option<i32> = connection.run(OF_TABLE, &[arg(source)]).first().map(|mut row| row.value());
     id.and_then(sources::source).unwrap_or_else(|| {
         failure(
@@ -181,7 +195,7 @@ fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<AnyElement>) {
     if let Some(zone) = &checked.timezone {
         known_zone(zone);
     }
-    let how = How { role: Role::Status, policy: None, default_plan: None, strict: false, by_row: false };
+    let how = How { role: Role::Status, policy: None, default_plan: None, strict: false, since: None, by_row: false };
     meter(source, &relation, &checked, &columns, mapping, &how);
 }
 
@@ -191,6 +205,8 @@ struct How<'a> {
     policy: Option<&'a str>,
     default_plan: Option<&'a str>,
     strict: bool,
+    /// From when on rows that are there already wait for a backfill.
+    since: Option<Instant>,
     /// Triggers fire for each row, also while logical replication applies it.
     by_row: bool,
 }
@@ -292,13 +308,41 @@ fn meter(
             drop_triggers(connection, source, how.role);
             journal_attach(connection, source, relation, &mapping, how);
             record(connection, source, relation, &mapping, recorded(checked, columns), how);
+            let waits = how.since.and_then(|since| wait_since(connection, source, since));
             let wanted = wanted(relation, how);
             wanted.iter().for_each(|(table, trigger)| create_trigger(connection, trigger, table, how.by_row));
             are_on_it(connection, source, &wanted, relation);
             cache::announce_change(connection);
             map_again(connection, source, mapping, recorded(checked, columns), how);
+            waits.into_iter().for_each(|span| tell_of_backfill(relation, span));
         })
     });
+}
+
+const FIRST_GAP: &str = "
+    SELECT s.source_id, s.starts_at,
+        (SELECT max(g.until_time) FROM talkmeter.source_gap AS g WHERE g.source_id = s.source_id)
+    FROM talkmeter.source AS s
+    WHERE s.relation = $1::oid::regclass AND s.role = 'messages' AND s.detached_at IS NULL";
+
+/// Has the rows that are there already, from an instant on, wait for a backfill, and says of which span that is.
+fn wait_since(connection: &Connection, source: pg_sys::Oid, since: Instant) -> Option<Period> {
+    let rows = connection.run(FIRST_GAP, &[arg(source)]);
+    let mut row = rows.first()?;
+    let (id, starts_at) = (row.value(), row.value::<Timestamp>().bound());
+    let end = row.nullable::<Timestamp>().map_or(starts_at, |last| last.bound().max(starts_at));
+    backfill_run::start_earlier(connection, id, since);
+    (since < end).then_some(Period { start: since, end })
+}
+
+fn tell_of_backfill(relation: &Relation, span: Period) {
+    failure(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!("rows that {} holds already are not metered yet", relation.name),
+    )
+    .detail("A function cannot commit between the pieces of such a work; a procedure can.")
+    .hint(format!("Once this is committed: {}", backfill_run::call(&relation.name, span, true)))
+    .notice();
 }
 
 const WAS_MAPPED: &str = "
@@ -338,6 +382,9 @@ fn journal_attach(connection: &Connection, source: pg_sys::Oid, relation: &Relat
             arguments["policy"] = json!(how.policy);
             arguments["default_plan"] = json!(how.default_plan);
             arguments["strict"] = json!(how.strict);
+            if let Some(since) = how.since {
+                arguments["since"] = journal::bound(since);
+            }
             if how.by_row {
                 arguments["row_mode"] = json!(true);
             }
@@ -384,7 +431,8 @@ fn found_by<'a>(mapping: &Mapping, columns: &'a [TableColumn]) -> Vec<Vec<&'a st
     }
 }
 
-fn is_indexed(connection: &Connection, source: pg_sys::Oid, mapping: &Mapping, columns: &[TableColumn]) -> bool {
+/// Whether an index finds the rows of one conversation.
+pub fn is_indexed(connection: &Connection, source: pg_sys::Oid, mapping: &Mapping, columns: &[TableColumn]) -> bool {
     let tenant = names_of(&mapping.tenant, mapping, columns).first().copied();
     found_by(mapping, columns).into_iter().all(|names| relation::is_indexed(connection, source, names, tenant))
 }
@@ -418,7 +466,7 @@ fn warn_of_crashes(relation: &Relation) {
 }
 
 /// The facts of a table that the caller may attach, or an error that says why not.
-fn owned_table(source: pg_sys::Oid) -> Relation {
+pub fn owned_table(source: pg_sys::Oid) -> Relation {
     let caller = rights::caller();
     // Asked under a pinned path: a function of the caller's must not answer who owns the table.
     let facts = as_owner(|| connected(|connection| relation::facts(connection, source, caller)));
@@ -560,8 +608,8 @@ const RECORD: &str = "
 
 // What was inserted meanwhile was not metered; a clock that was set back leaves no gap.
 const GAP: &str = "
-    INSERT INTO talkmeter.source_gap (source_id, from_time, until_time)
-    SELECT s.source_id, s.detached_at, $3
+    INSERT INTO talkmeter.source_gap (source_id, from_time, until_time, because)
+    SELECT s.source_id, s.detached_at, $3, 'detached'
     FROM talkmeter.source AS s
     WHERE s.relation = $1::oid::regclass AND s.role = $2 AND s.role = 'messages' AND s.detached_at < $3";
 
@@ -729,10 +777,11 @@ fn detach(source: pg_sys::Oid) {
 /// Detaches the tables that were dropped, or that one of them, and takes their rows out of quarantine, as those of any
 /// row that is gone. False if there are none.
 pub fn forget_dropped(connection: &Connection, only: Option<pg_sys::Oid>) -> bool {
-    locks::for_writing(&[c"quarantined"]);
+    locks::for_writing(&[c"quarantined", c"backfill_run"]);
     let all = sources::forget_dropped(connection, only);
     for dropped in &all {
         quarantine::empty(dropped.id, Leaving::Waits);
+        backfill_run::forget(connection, dropped.id);
         if dropped.was_attached {
             journal::note(connection, "detach", None, json!({"source": dropped.name, "dropped": true}), None);
         }

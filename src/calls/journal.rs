@@ -12,6 +12,11 @@ pub fn note(connection: &Connection, call: &str, tenant: Option<&str>, arguments
     connection.run(NOTE, &[arg(call), arg(tenant), arg(JsonB(arguments)), arg(said)]);
 }
 
+/// An instant as an argument, or `-infinity`.
+pub fn bound(at: Instant) -> Value {
+    at.calendar().map_or_else(|| "-infinity".into(), |time| time.to_rfc3339().into())
+}
+
 /// An instant as an argument.
 pub fn time(at: Instant) -> Value {
     at.calendar().map_or(Value::Null, |time| time.to_rfc3339().into())

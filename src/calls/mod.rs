@@ -3,10 +3,13 @@
 mod access;
 mod alert_channel;
 mod attach;
+mod backfill;
+mod backfill_run;
 mod conversation_key;
 mod define;
 mod dispute;
 mod flush;
+mod gaps;
 mod journal;
 pub mod launcher;
 mod mark;

@@ -70,6 +70,7 @@ pub fn by_worker(connection: &Connection, day: Day) {
 /// Recounts, records, and returns how many tenants are flagged.
 fn compare(connection: &Connection, day: Day, mut days: BTreeMap<String, Counts>) -> i64 {
     recount(day, &mut days);
+    leave_out_uncharged(connection, day, &mut days);
     let flagged = days.values().filter(|counts| counts.is_flagged()).count() as i64;
     record(connection, day, &days);
     flagged
@@ -186,6 +187,24 @@ fn recount(day: Day, days: &mut BTreeMap<String, Counts>) {
             }
         },
     );
+}
+
+const UNCHARGED: &str = "
+    SELECT u.tenant, u.charged_at FROM talkmeter.uncharged_unit AS u WHERE u.charged_at >= $1 AND u.charged_at < $2";
+
+/// A unit that waits for a backfill to charge it is not charged either.
+fn leave_out_uncharged(connection: &Connection, day: Day, days: &mut BTreeMap<String, Counts>) {
+    let utc = in_utc(day);
+    let span = [arg(Timestamp::from(utc.plus(-ASTRAY))), arg(Timestamp::from(utc.plus(DAY + ASTRAY)))];
+    for mut row in connection.run(UNCHARGED, &span).iter() {
+        let (tenant, at): (String, Timestamp) = (row.value(), row.value());
+        let planned = |counts: &&mut Counts| {
+            counts.holds(at.bound()) && counts.account.plan_at(at.bound()).is_some() && counts.recounted > 0
+        };
+        if let Some(counts) = days.get_mut(&tenant).filter(planned) {
+            counts.recounted -= 1;
+        }
+    }
 }
 
 const RECORD: &str = "

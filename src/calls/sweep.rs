@@ -335,14 +335,14 @@ impl Extent {
 
 /// What becomes of a conversation that somebody else has locked.
 #[derive(Clone, Copy)]
-enum Locked {
+pub enum Locked {
     IsWaitedFor,
     IsLeft,
 }
 
 /// Ends what is due in conversations, given in key order, posts it, and returns how many parts ended. With `goes_on`
 /// they are one tenant's, and whatever else is due of it follows.
-fn pass_time(mut keys: Vec<Owned>, as_of: Instant, goes_on: bool, locked: Locked) -> i64 {
+pub fn pass_time(mut keys: Vec<Owned>, as_of: Instant, goes_on: bool, locked: Locked) -> i64 {
     let mut ended = 0;
     let mut postings = Postings::default();
     let mut conversations = Conversations::begin();

@@ -119,11 +119,20 @@ pub enum Operation {
     Moment,
     /// It is a mark that has its number, or a row, to be looked at again.
     Touch,
+    /// Its row is there, and may never have been counted.
+    Backfill,
 }
 
 impl Operation {
-    const ALL: [Operation; 6] =
-        [Operation::Add, Operation::Remove, Operation::Delete, Operation::Mark, Operation::Moment, Operation::Touch];
+    const ALL: [Operation; 7] = [
+        Operation::Add,
+        Operation::Remove,
+        Operation::Delete,
+        Operation::Mark,
+        Operation::Moment,
+        Operation::Touch,
+        Operation::Backfill,
+    ];
 
     /// Whether it is a mark that has no number yet.
     pub fn is_mark(self) -> bool {
@@ -153,7 +162,7 @@ pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
             place,
             &[operation as u8, kind as u8, message.excluded as u8],
         ]);
-        queue.has_changes |= operation != Operation::Add;
+        queue.has_changes |= !matches!(operation, Operation::Add | Operation::Backfill);
         queue.has_deletes |= operation == Operation::Delete;
     });
 }

@@ -36,6 +36,11 @@ pub struct SourceQuery {
     selected: String,
     /// Names the conversations that have rows within a span of time: 0, the table, tenant and id.
     pub conversations: String,
+    /// Names the next of these conversations in the order of their bytes, after a tenant and an id if they are given,
+    /// and at most so many: 0, the table, tenant and id.
+    pub next_conversations: String,
+    /// Counts these: 0, a table, how many have rows in it.
+    pub count_conversations: String,
     /// Reads the newest rows, the last of them first: 0, the table, then the columns of the mapping's slots.
     pub newest: String,
 }
@@ -68,6 +73,8 @@ impl SourceQuery {
             selected: selected.slots.clone(),
             by_message: words.by_message(),
             conversations: words.conversations(),
+            next_conversations: words.next_conversations(),
+            count_conversations: words.count_conversations(),
             newest: words.newest(),
             tenant: words.tenant,
             conversation: words.conversation,
@@ -293,6 +300,34 @@ impl Words {
         format!(
             "SELECT DISTINCT 0::int8, message.tableoid, CAST({tenant} AS pg_catalog.text), {conversation} FROM {table}
             WHERE {is_within}"
+        )
+    }
+
+    /// Which rows are of the conversations after one in the order of bytes, and the keys that these are ordered by.
+    fn after(&self) -> (String, [String; 2]) {
+        let by_bytes = |text: String| format!("CAST({text} AS pg_catalog.text) COLLATE pg_catalog.\"C\"");
+        let keys = [by_bytes(self.tenant.text()), by_bytes(self.conversation.text())];
+        let is_within = self.within("$1", Some("$2"));
+        let is_after = format!("ROW({}) OPERATOR(pg_catalog.>) ROW($3, $4)", keys.join(", "));
+        (format!("{is_within} AND ($3::pg_catalog.text IS NULL OR {is_after})"), keys)
+    }
+
+    fn next_conversations(&self) -> String {
+        let (is_after, [tenant, conversation]) = self.after();
+        format!(
+            "SELECT DISTINCT 0::int8, message.tableoid, {tenant}, {conversation} FROM {}
+            WHERE {is_after} ORDER BY 3, 4 LIMIT $5",
+            self.table
+        )
+    }
+
+    fn count_conversations(&self) -> String {
+        let (is_after, [tenant, conversation]) = self.after();
+        format!(
+            "SELECT 0::int8, own.tableoid, pg_catalog.count(*)
+            FROM (SELECT DISTINCT message.tableoid, {tenant}, {conversation} FROM {} WHERE {is_after}) AS own
+            GROUP BY own.tableoid",
+            self.table
         )
     }
 

@@ -67,14 +67,24 @@ pub struct Source {
     pub strict: bool,
     /// Rows dated before this instant are ignored.
     starts_at: Instant,
-    /// While it was detached: rows dated within are ignored too.
-    gaps: Vec<Period>,
+    /// Rows dated within are ignored too.
+    gaps: Vec<Gap>,
+    /// Spans that are backfilled now, or were without being charged: units whose instants lie within wait.
+    held: Vec<Period>,
     pub layout: Layout,
     is_attached: bool,
     /// The versions of its mapping, of a table with these columns.
     fits: Vec<Fit>,
     columns: Vec<TableColumn>,
     query: OnceCell<Result<Queries, String>>,
+}
+
+/// A span of time of which rows are no events.
+#[derive(Debug)]
+struct Gap {
+    span: Period,
+    /// The table was not attached meanwhile; else the rows were there before.
+    is_detached: bool,
 }
 
 /// The statements that read a source: those of versions of its mapping that find rows by the same columns are the same.
@@ -139,18 +149,32 @@ impl Source {
         at < self.starts_at || self.gap_at(at).is_some()
     }
 
-    fn gap_at(&self, at: Instant) -> Option<&Period> {
-        self.gaps.iter().find(|gap| gap.holds(at))
+    /// Whether it is because it was detached that a row of that time is no event.
+    pub fn was_detached_at(&self, at: Instant) -> bool {
+        self.gap_at(at).is_some_and(|gap| gap.is_detached)
+    }
+
+    fn gap_at(&self, at: Instant) -> Option<&Gap> {
+        self.gaps.iter().find(|gap| gap.span.holds(at))
+    }
+
+    /// Whether a unit of that instant waits for a backfill.
+    pub fn holds_back(&self, at: Instant) -> bool {
+        self.held.iter().any(|span| span.holds(at))
     }
 
     /// Why a row of a time that is ignored is no event.
     pub fn ignores_because(&self, at: Instant) -> String {
         let shown = |at: Instant| at.calendar().map(|at| at.to_rfc3339()).unwrap_or_default();
         match self.gap_at(at) {
-            Some(Period { start, end }) => format!(
+            Some(Gap { span: Period { start, end }, is_detached: true }) => format!(
                 "The table was detached from {} until {}, and rows dated within are no events.",
                 shown(*start),
                 shown(*end)
+            ),
+            Some(Gap { span, .. }) => format!(
+                "The table held rows when it was attached, and those dated before {} wait for a backfill.",
+                shown(span.end)
             ),
             None => format!(
                 "The table held rows when it was attached, so only rows at or after {} are events.",
@@ -330,7 +354,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     };
     let fits = given.iter().map(|given| fit(role, given, same_table, &columns, &fired)).collect();
     let (layout, fits) = layout(&given, fits);
-    let gaps = gaps(connection, id);
+    let (gaps, held) = (gaps(connection, id), held(connection, id));
     let policies = given.into_iter().map(|given| (given.since, given.policy)).collect();
     Some(Rc::new(Source {
         id,
@@ -341,6 +365,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
         strict,
         starts_at,
         gaps,
+        held,
         layout,
         is_attached,
         fits,
@@ -398,12 +423,26 @@ fn queries(
     all.map(Queries::of).ok_or_else(|| format!("Columns of {} are missing.", relation.name))
 }
 
-const GAPS: &str = "SELECT g.from_time, g.until_time FROM talkmeter.source_gap AS g WHERE g.source_id = $1";
+const GAPS: &str = "
+    SELECT g.from_time, g.until_time, g.because = 'detached' FROM talkmeter.source_gap AS g WHERE g.source_id = $1";
 
-fn gaps(connection: &Connection, source: i32) -> Vec<Period> {
-    let bound = |row: &mut Row| row.value::<Timestamp>().bound();
+fn gaps(connection: &Connection, source: i32) -> Vec<Gap> {
     let rows = connection.run(GAPS, &[arg(source)]);
-    rows.iter().map(|mut row| Period { start: bound(&mut row), end: bound(&mut row) }).collect()
+    rows.iter().map(|mut row| Gap { span: span(&mut row), is_detached: row.value() }).collect()
+}
+
+fn span(row: &mut Row) -> Period {
+    Period { start: row.value::<Timestamp>().bound(), end: row.value::<Timestamp>().bound() }
+}
+
+const HELD: &str = "
+    SELECT r.from_time, r.until_time FROM talkmeter.backfill_run AS r
+    WHERE r.source_id = $1 AND r.stage IN ('counting', 'posting')
+    UNION ALL
+    SELECT u.from_time, u.until_time FROM talkmeter.uncharged_span AS u WHERE u.source_id = $1";
+
+fn held(connection: &Connection, source: i32) -> Vec<Period> {
+    connection.run(HELD, &[arg(source)]).iter().map(|mut row| span(&mut row)).collect()
 }
 
 const HAS_TRIGGER: &str = "

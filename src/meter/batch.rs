@@ -1,6 +1,6 @@
 //! How does a batch of conversations get from its state in the tables to the next? Locked, read, folded, written.
 
-use crate::billing::posting::{Posting, Unit};
+use crate::billing::posting::{Awaits, Posting, Unit};
 use crate::billing::subscription_rows::{Pin, pins};
 use crate::capture::entry::Key;
 use crate::catalog::Catalog;
@@ -193,6 +193,7 @@ impl<'c, 'a> Batch<'c, 'a> {
 
 /// A billable part as it is posted.
 pub fn unit(catalog: &Catalog, folding: &Folding, part: i32, at: Instant, opening: &Opening) -> Unit {
+    let source = opening.source.and_then(|id| catalog.source(id));
     Unit {
         tenant: folding.tenant.to_owned(),
         conversation: folding.id.to_owned(),
@@ -200,7 +201,8 @@ pub fn unit(catalog: &Catalog, folding: &Folding, part: i32, at: Instant, openin
         at,
         policy: opening.policy.name.clone(),
         policy_version: opening.policy.version,
-        default_plan: opening.source.and_then(|id| catalog.source(id)).and_then(|source| source.default_plan.clone()),
+        awaits: source.as_ref().filter(|source| source.holds_back(at)).map(|source| Awaits { source: source.id, at }),
+        default_plan: source.and_then(|source| source.default_plan.clone()),
         unless_standing: false,
     }
 }

@@ -9,4 +9,5 @@ pub mod known;
 pub mod part_table;
 pub mod refold;
 pub mod reread;
+pub mod span;
 pub mod work;

@@ -25,6 +25,20 @@ pub struct Late {
     pub new: Vec<Vec<u8>>,
     /// The places of its events that were changed away.
     pub removed: Vec<Vec<u8>>,
+    /// The places of its events that may never have been counted.
+    pub backfilled: Vec<Vec<u8>>,
+}
+
+impl Late {
+    /// What no part has counted was not there before, as far as the parts tell: within one it may have been.
+    fn know_what_is_new(&mut self, stored: &[Part]) {
+        for place in &self.backfilled {
+            let begun = stored.partition_point(|part| part.first_event <= *place);
+            if stored[..begun].last().is_none_or(|part| *place > part.last_event) {
+                self.changes.add(place);
+            }
+        }
+    }
 }
 
 /// What quarantine learns from folding again.
@@ -37,7 +51,7 @@ pub struct Findings {
 
 /// Folds conversations again.
 pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
-    let late: Vec<Late> = late.into_iter().filter(|late| late.changes.earliest().is_some()).collect();
+    let mut late: Vec<Late> = late.into_iter().filter(|late| late.changes.earliest().is_some()).collect();
     let earliest: Vec<&[u8]> = late.iter().filter_map(|late| late.changes.earliest()).collect();
     // At that very instant parts may have been active that were over.
     let instants: Vec<[u8; 8]> = earliest.iter().map(|place| OrderKey::floor(order::time_of(place))).collect();
@@ -55,6 +69,8 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
     // Which charges stand is read before tenants are locked.
     locks::ledger_for_writing();
     let stored = part_table::parts_from(batch.connection, &batch.catalog, &from);
+    late.iter_mut().zip(&stored).for_each(|(late, stored)| late.know_what_is_new(stored));
+    let earliest = late.iter().filter_map(|late| late.changes.earliest());
     let starts: Vec<Restart> = stored.iter().zip(earliest).map(|(parts, earliest)| restart(parts, earliest)).collect();
     let wanted = late.iter().zip(&starts).map(|(late, start)| {
         let folding = &batch.conversations[late.conversation];
@@ -65,6 +81,8 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
     for (((late, start), stored), log) in late.iter().zip(&starts).zip(&stored).zip(logs) {
         match log {
             Ok(log) => fold_one(batch, late, start, stored, log, findings),
+            // Whoever backfills can call again.
+            Err(unreadable) if !late.backfilled.is_empty() => unreadable.raise(),
             Err(unreadable) => wait_for_table(&batch.conversations[late.conversation], late, unreadable, findings),
         }
     }

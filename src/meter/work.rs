@@ -83,7 +83,7 @@ fn add_entry(known: &Known, entries: &mut Vec<Entry>, event: &NotedEvent, reason
     let entry = Entry::of(event.tenant, event.conversation, &place, reason, detail.to_owned());
     match event.operation {
         Operation::Add => entry::add(entries, entry),
-        Operation::Touch => entry::add(entries, Entry { counted: true, ..entry }),
+        Operation::Touch | Operation::Backfill => entry::add(entries, Entry { counted: true, ..entry }),
         Operation::Mark | Operation::Moment => {
             let row = entry::RowName { message: None, ..entry.row };
             entries.push(Entry { row, mark: Some(event.kind), ..entry });
@@ -206,7 +206,8 @@ impl Work<'_> {
             }
             let Folding { tenant, id, .. } = &batch.conversations[index];
             let changes = self.late(index, events).changes;
-            let is_old = |event: &NumberedEvent| event.event.at < earliest && !order::is_mark(&event.place);
+            let came = |event: &NumberedEvent| event.operation != Operation::Backfill && !order::is_mark(&event.place);
+            let is_old = |event: &NumberedEvent| event.event.at < earliest && came(event);
             let row = |event: &NumberedEvent| RowName::at_place(tenant, id, &order::key(&event.place));
             let known = events.iter().filter(|event| is_old(event) && !changes.is_new(&event.place));
             let known: HashSet<RowName> = known.map(row).collect();
@@ -227,14 +228,14 @@ impl Work<'_> {
     }
 
     fn is_in_order(&self, events: &[NumberedEvent], last_event: &[u8]) -> bool {
-        let only_added =
-            |event: &NumberedEvent| event.operation == Operation::Add && !self.known.is_truncated(&event.place);
+        let is_added = |event: &NumberedEvent| matches!(event.operation, Operation::Add | Operation::Backfill);
+        let only_added = |event: &NumberedEvent| is_added(event) && !self.known.is_truncated(&event.place);
         events.first().is_some_and(|first| *first.place > *last_event) && events.iter().all(only_added)
     }
 
     fn late(&self, conversation: usize, events: &[NumberedEvent]) -> Late {
         let mut changes = Changes::default();
-        let (mut new, mut removed) = (Vec::new(), Vec::new());
+        let (mut new, mut removed, mut backfilled) = (Vec::new(), Vec::new(), Vec::new());
         let by_place = events.chunk_by(|a, b| a.place == b.place);
         by_place.filter(|events| turned(events)).for_each(|events| changes.turn(&events[0].place));
         for event in events {
@@ -250,13 +251,17 @@ impl Work<'_> {
                 }
                 Operation::Delete => drop(changes.delete(&event.place)),
                 Operation::Touch => changes.touch(&event.place),
+                Operation::Backfill => {
+                    changes.touch(&event.place);
+                    backfilled.push(event.place.to_vec());
+                }
             }
             if matches!(event.operation, Operation::Add | Operation::Touch) {
                 new.push(event.place.to_vec());
             }
         }
         changes.keep(|place| self.known.is_gone(place));
-        Late { conversation, changes, new, removed }
+        Late { conversation, changes, new, removed, backfilled }
     }
 }
 

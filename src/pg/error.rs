@@ -68,6 +68,12 @@ impl Failure {
         told.1.report(PgLogLevel::WARNING);
     }
 
+    /// As [`Failure::warn`], of what is as it should be.
+    pub fn notice(self) {
+        let told = if client_may_hold_any_text() { self } else { self.in_ascii() };
+        told.1.report(PgLogLevel::NOTICE);
+    }
+
     fn in_ascii(&self) -> Failure {
         let Failure(code, report) = self;
         let ascii = |text: &str| text.replace(|letter: char| !letter.is_ascii(), "?");

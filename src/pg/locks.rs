@@ -51,7 +51,7 @@ const TABLES_OF_CONVERSATIONS: [&CStr; 5] =
     [c"quarantined", c"conversation", c"ended_part", c"marked", c"subscription"];
 
 /// Those that a work on tenants writes, which come after those of conversations.
-const TABLES_OF_TENANTS: [&CStr; 11] = [
+const TABLES_OF_TENANTS: [&CStr; 12] = [
     c"tenant_lock",
     c"account",
     c"subscription",
@@ -59,6 +59,7 @@ const TABLES_OF_TENANTS: [&CStr; 11] = [
     c"pack",
     c"charge",
     c"unplanned_unit",
+    c"uncharged_unit",
     c"day_units",
     c"alert",
     c"dispute_filed",

@@ -23,3 +23,5 @@ pub mod sql;
 pub mod subtransaction;
 pub mod tags;
 pub mod trigger;
+pub mod turn;
+pub mod writers;

@@ -5,3 +5,4 @@ mod calendar;
 mod explain;
 pub mod recount;
 mod simulate;
+pub mod uncounted;

@@ -83,6 +83,35 @@ fn in_span(connection: &Connection, span: Period) -> Conversations {
 }
 
 fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<&str>) -> Vec<Recounted<'a>> {
+    let recounted = |compared: Compared<'a>| {
+        let Compared { key, stored, proof } = compared;
+        match proof {
+            Some((_, parts)) => Recounted { key, parts, is_unprovable: false },
+            None => Recounted { key, parts: stored, is_unprovable: true },
+        }
+    };
+    compared(connection, found, policy).into_iter().map(recounted).collect()
+}
+
+/// A conversation as it was metered, and as its messages have it.
+pub struct Compared<'a> {
+    pub key: Key<'a>,
+    /// In the order of time.
+    pub stored: Vec<Part>,
+    /// The events and the parts that they give; `None` if rows that a part had counted are gone, or cannot be read.
+    pub proof: Option<(Vec<Placed>, Vec<Part>)>,
+}
+
+/// Conversations of one source, compared as a recount compares them.
+pub fn of_source<'a>(connection: &Connection, source: i32, keys: &'a [(String, String)]) -> Vec<Compared<'a>> {
+    let sources = BTreeSet::from([source]);
+    let found: Vec<FoundIn> =
+        keys.iter().map(|(tenant, id)| FoundIn { key: (tenant, id), sources: &sources }).collect();
+    let compared = compared(connection, &found, None);
+    compared.into_iter().zip(keys).map(|(own, key)| Compared { key: (&key.0, &key.1), ..own }).collect()
+}
+
+fn compared<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<&str>) -> Vec<Compared<'a>> {
     let keys: Vec<Key> = found.iter().map(|found| found.key).collect();
     let metered = part_table::sources(connection, &keys);
     let wanted = found.iter().zip(metered).map(|(found, metered)| WantedEvents {
@@ -99,12 +128,11 @@ fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<
     let all = keys.iter().zip(logs).zip(stored).enumerate();
     all.map(|(index, ((key, log), stored))| {
         let proof = log.ok().filter(|log| !stored.iter().any(|part| lost_rows(part, &log.events) > 0));
-        let is_unprovable = proof.is_none();
-        let parts = match proof {
-            Some(log) => folded(&mut batch, index, log.events, &stored, policy),
-            None => stored,
-        };
-        Recounted { key: *key, parts, is_unprovable }
+        let proof = proof.map(|log| {
+            let parts = folded(&mut batch, index, log.events.clone(), &stored, policy);
+            (log.events, parts)
+        });
+        Compared { key: *key, stored, proof }
     })
     .collect()
 }

@@ -147,7 +147,7 @@ fn start_server() -> bool {
     command.status().expect("pg_ctl").success()
 }
 
-fn connect_when_up(database: &Database) -> Session {
+pub fn connect_when_up(database: &Database) -> Session {
     let mut session = None;
     wait_until("the server accepts connections", || {
         session = database.try_connect().ok();
@@ -156,7 +156,7 @@ fn connect_when_up(database: &Database) -> Session {
     session.expect("a session")
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
@@ -300,7 +300,7 @@ impl Writer {
 }
 
 /// Whether the error says that the server is gone, and nothing else.
-fn is_crash(error: &postgres::Error) -> bool {
+pub fn is_crash(error: &postgres::Error) -> bool {
     let gone = [SqlState::CRASH_SHUTDOWN, SqlState::ADMIN_SHUTDOWN];
     error.code().map_or(error.is_closed() || error.to_string().contains("communicating"), |code| gone.contains(code))
 }

@@ -2,6 +2,7 @@
 //!
 //! They measure times and memory, or kill the server, so each begins with [`alone`].
 
+mod backfill;
 mod bulk;
 mod cancels;
 mod cost;

@@ -7,6 +7,7 @@
 mod alerts;
 mod any_order;
 mod audit;
+mod backfill;
 mod changes;
 mod clients;
 mod demo;
