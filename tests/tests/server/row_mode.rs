@@ -1,4 +1,4 @@
-//! Does a table that is metered row by row give what it gives statement by statement, whatever fills it (rule 2.13)?
+//! Does a table that is metered row by row give what it gives statement by statement, whatever fills it (rule 2.14)?
 
 use talkmeter_tests::private::Server;
 use talkmeter_tests::{Database, PLAN, Session, assert_same_rows, create_messages, messages_mapping, quoted};
