@@ -86,7 +86,10 @@ pub fn source_of(call: &Call, role: Role) -> Option<Rc<Source>> {
         return None;
     }
     match sources::attachment(call.relation.rd_id, role) {
-        Attachment::Attached(source) => Some(source),
+        Attachment::Attached(source) => {
+            call.must_be_by_row(source.by_row);
+            Some(source)
+        }
         Attachment::Former => None,
         Attachment::Unknown => {
             call.warn_not_attached();

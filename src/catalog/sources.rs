@@ -65,6 +65,8 @@ pub struct Source {
     policies: Vec<(Instant, String)>,
     pub default_plan: Option<String>,
     pub strict: bool,
+    /// Its triggers fire for each row.
+    pub by_row: bool,
     /// Rows dated before this instant are ignored.
     starts_at: Instant,
     /// Rows dated within are ignored too.
@@ -296,7 +298,7 @@ macro_rules! select_source {
         concat!(
             "SELECT s.source_id, COALESCE(s.relation::oid, 0), s.policy, s.default_plan, s.strict, s.mapping,
                 s.columns, COALESCE(s.relation_origin = talkmeter.origin_of(s.relation), false), s.role, s.starts_at,
-                s.detached_at IS NULL, s.mapped_since
+                s.detached_at IS NULL, s.mapped_since, s.row_mode
             FROM talkmeter.source AS s ",
             $tail
         )
@@ -344,6 +346,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     let starts_at = row.value::<Timestamp>().bound();
     let is_attached = row.value();
     let since = row.value::<Timestamp>().bound();
+    let by_row = row.value();
     let newest = Given { since, policy, mapping, columns };
     let given: Vec<Given> = std::iter::once(newest).chain(earlier(connection, id)).collect();
     watch(attached);
@@ -363,6 +366,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
         policies,
         default_plan,
         strict,
+        by_row,
         starts_at,
         gaps,
         held,

@@ -35,6 +35,24 @@ pub const TRUNCATE: Trigger = trigger("on_truncate", pg_sys::TRIGGER_EVENT_TRUNC
 pub const STATUS_INSERT: Trigger = Trigger { name: "on_status_insert", attached_by: "attach_status", ..INSERT };
 pub const STATUS_UPDATE: Trigger = Trigger { name: "on_status_update", attached_by: "attach_status", ..UPDATE };
 
+impl Trigger {
+    fn misfired(&self, wants_row: bool) -> ! {
+        let how = match (wants_row, self.old_table, self.new_table) {
+            (true, ..) => "for each row",
+            (_, false, false) => "for each statement",
+            (_, false, true) => "for each statement, with a new transition table",
+            (_, true, false) => "for each statement, with an old transition table",
+            (_, true, true) => "for each statement, with an old and a new transition table",
+        };
+        failure(
+            PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            format!("talkmeter.{} must be fired after {} {how}", self.name, self.verb),
+        )
+        .hint(format!("Let talkmeter.{} create the trigger.", self.attached_by))
+        .raise()
+    }
+}
+
 /// A call of a trigger.
 pub struct Call<'a> {
     pub data: &'a pg_sys::TriggerData,
@@ -74,18 +92,7 @@ impl<'a> Call<'a> {
             }
         };
         if !after || !by_event || !is_told {
-            let with = match (trigger.old_table, trigger.new_table) {
-                (false, false) => "",
-                (false, true) => ", with a new transition table",
-                (true, false) => ", with an old transition table",
-                (true, true) => ", with an old and a new transition table",
-            };
-            failure(
-                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                format!("talkmeter.{} must be fired after {} for each statement{with}", trigger.name, trigger.verb),
-            )
-            .hint(format!("Let talkmeter.{} create the trigger.", trigger.attached_by))
-            .raise();
+            trigger.misfired(false);
         }
         Call { data, relation, trigger }
     }
@@ -93,6 +100,13 @@ impl<'a> Call<'a> {
     /// Whether it was fired for a single row.
     pub fn is_by_row(&self) -> bool {
         is_by_row(self.data)
+    }
+
+    /// Refuses a trigger that fires otherwise than those of its table do: beside them it would note all twice.
+    pub fn must_be_by_row(&self, by_row: bool) {
+        if self.trigger.event != pg_sys::TRIGGER_EVENT_TRUNCATE && self.is_by_row() != by_row {
+            self.trigger.misfired(by_row);
+        }
     }
 
     /// Whether the UPDATE may have changed one of these columns. A trigger of the application's before ours may

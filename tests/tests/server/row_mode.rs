@@ -81,6 +81,22 @@ fn the_books_are_those_of_metering_by_statement() {
 }
 
 #[test]
+fn a_trigger_of_the_other_kind_beside_those_of_attach_is_refused() {
+    let database = Database::with_messages("by_statement", "agent_red", PLAN);
+    let mut session = database.connect();
+    session.run("CREATE TRIGGER forged AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION talkmeter.on_insert()");
+    let insert = "INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('acme', 'a', 'exchange')";
+    assert_eq!(session.refused(insert).code(), "39P01");
+    session.run("DROP TRIGGER forged ON messages; SELECT talkmeter.detach('messages')");
+    attach_by_row(&mut session, "messages");
+    session.run(
+        "CREATE TRIGGER forged AFTER INSERT ON messages REFERENCING NEW TABLE AS new
+         FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert()",
+    );
+    assert_eq!(session.refused(insert).code(), "39P01");
+}
+
+#[test]
 fn triggers_that_do_not_fire_for_what_is_replicated_are_named_and_detached_by_detach() {
     let database = Database::fresh("by_row");
     let mut session = database.connect();
