@@ -10,7 +10,7 @@ use crate::meter::history::{self, WantedEvents};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::sql::{Arg, Connection, arg};
 use std::collections::{BTreeSet, HashSet};
-use talkmeter_engine::mapping::Reading;
+use talkmeter_engine::mapping::{LONGEST_KEY, Reading};
 use talkmeter_engine::period::Period;
 
 /// Tenant and conversation.
@@ -33,16 +33,17 @@ impl Span<'_> {
         let mut end: Option<Owned> = None;
         for query in &reading::queries(self.source)?.all {
             let args: Vec<Arg> = self.args(after).into_iter().chain([arg(most as i64)]).collect();
-            let mut own: Vec<Owned> = Vec::new();
-            let mut rows = 0;
+            let (mut last, mut rows) = (None, 0);
             reading::for_each_row(query, &query.next_conversations, &args, &[], Patience::OfCaller, |_, _, row| {
                 rows += 1;
-                own.extend(row.nullable().zip(row.nullable()));
+                let key: Option<Owned> = row.nullable().zip(row.nullable());
+                // One that is longer is the key of no conversation (rule 2.5.6).
+                found.extend(key.clone().filter(|key| key.0.len().max(key.1.len()) <= LONGEST_KEY));
+                last = key.or(last.take());
             })?;
             if rows == most {
-                end = own.last().cloned().into_iter().chain(end).min();
+                end = last.into_iter().chain(end).min();
             }
-            found.extend(own);
         }
         let goes_on = end.is_some();
         let found = found.into_iter().filter(|key| end.as_ref().is_none_or(|end| key <= end));

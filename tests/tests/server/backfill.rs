@@ -535,6 +535,16 @@ fn what_cannot_be_metered_waits_in_quarantine_and_what_waited_there_is_metered()
     assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
 }
 
+#[test]
+fn a_row_whose_key_is_too_long_is_no_conversation_and_stops_nothing() {
+    let (_database, mut session) = visited(3);
+    session.run("ALTER TABLE messages DISABLE TRIGGER USER");
+    tell(&mut session, "acme", &"long".repeat(150), "2026-03-01 10:00 exchange");
+    session.run("ALTER TABLE messages ENABLE TRIGGER USER");
+    session.run(ALL);
+    assert_eq!(session.line("SELECT count(*), max(length(conversation)) FROM talkmeter.conversation"), "3|7");
+}
+
 // --- What it asks for ---
 
 #[test]
