@@ -241,6 +241,8 @@ pub fn attachment(relation: pg_sys::Oid, role: Role) -> Attachment {
         watch(relation);
         as_owner(|| {
             connected(|connection| {
+                // Before it is read: what is announced meanwhile must be heard.
+                cache::watch_announcements(connection);
                 let args = [arg(relation), arg(role.name())];
                 if let Some(source) = load(connection, &connection.run(BY_RELATION, &args), Some(relation)) {
                     return Attachment::Attached(source);
@@ -271,7 +273,11 @@ pub fn attachment(relation: pg_sys::Oid, role: Role) -> Attachment {
 
 /// The source of that id, also if it is detached by now.
 pub fn source(id: i32) -> Option<Rc<Source>> {
-    let read = || as_owner(|| connected(|connection| load(connection, &connection.run(BY_ID, &[arg(id)]), None)));
+    let load = |connection: &Connection| {
+        cache::watch_announcements(connection);
+        load(connection, &connection.run(BY_ID, &[arg(id)]), None)
+    };
+    let read = || as_owner(|| connected(load));
     REMEMBERED.with(|remembered| {
         remembered.get(|kept| kept.by_id.get(&id).cloned(), read, |kept, found| drop(kept.by_id.insert(id, found)))
     })
@@ -329,7 +335,6 @@ const ATTACHED: &str = "
 
 /// The source of a row of `select_source`, read as it comes from `fires_on`, or from the attached table itself.
 fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> Option<Rc<Source>> {
-    cache::watch_announcements(connection);
     let mut row = rows.first()?;
     let id = row.value();
     let attached: pg_sys::Oid = row.value();
