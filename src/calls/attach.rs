@@ -280,7 +280,7 @@ fn wanted<'a>(relation: &'a Relation, how: &How) -> Vec<(&'a str, &'static Trigg
     for (member, is_foreign) in &relation.members {
         for trigger in triggers_of(how.role, how.by_row) {
             let is_given = trigger.2.starts_with(" FOR EACH ROW") && *member != relation.name;
-            if !is_given && !(*is_foreign && trigger.1 == " AFTER TRUNCATE ON ") {
+            if !(is_given || *is_foreign && trigger.1 == " AFTER TRUNCATE ON ") {
                 wanted.push((member.as_str(), trigger));
             }
         }
