@@ -128,14 +128,14 @@ COMMENT ON COLUMN talkmeter.ended_part.end_reason IS 'idle, quiet_review, turn_l
 COMMENT ON COLUMN talkmeter.ended_part.last_event IS 'Order key of the last event that it counted';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.ended_part', '');
 
-CREATE VIEW talkmeter.part AS
+-- Without a condition of its own, so that whoever joins it finds its rows by the indexes of both tables.
+CREATE VIEW talkmeter.part_or_none AS
     SELECT c.tenant, c.conversation, c.open_part AS part, c.source_id, c.policy, c.policy_version, c.first_event, c.started_at,
         c.first_ai_reply_at, c.excluded, c.error_before_reply, c.charged_at, c.not_billable_because,
         NULL::timestamptz AS ended_at, NULL::text AS end_reason, c.timed, c.due_reason, c.due_because, c.due_at, c.due_end,
         c.customer_waits, c.turn_count, c.ai_replies, c.staff_replies, c.event_count, c.message_count, c.last_activity_at,
         COALESCE(c.part_last_event, c.last_event) AS last_event
     FROM talkmeter.conversation AS c
-    WHERE c.open_part IS NOT NULL
     UNION ALL
     SELECT e.tenant, e.conversation, e.part, e.source_id, e.policy, e.policy_version, e.first_event, e.started_at,
         e.first_ai_reply_at, e.excluded, e.error_before_reply, e.charged_at, e.not_billable_because,
@@ -143,6 +143,11 @@ CREATE VIEW talkmeter.part AS
         e.customer_waits, e.turn_count, e.ai_replies, e.staff_replies, e.event_count, e.message_count, e.last_activity_at,
         e.last_event
     FROM talkmeter.ended_part AS e;
+REVOKE ALL ON talkmeter.part_or_none FROM PUBLIC;
+COMMENT ON VIEW talkmeter.part_or_none IS 'As part, with a row of nulls for each conversation that has no open part';
+
+CREATE VIEW talkmeter.part AS
+    SELECT * FROM talkmeter.part_or_none WHERE part IS NOT NULL;
 REVOKE ALL ON talkmeter.part FROM PUBLIC;
 COMMENT ON VIEW talkmeter.part IS 'The metered interactions of each conversation, open and ended, with all that is known of them';
 

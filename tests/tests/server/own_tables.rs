@@ -81,3 +81,17 @@ fn a_trigger_on_an_own_table_is_called_for_each_row_that_is_written() {
     assert_eq!(session.lines("SELECT what FROM seen ORDER BY 1"), seen);
     assert_eq!(*heard.lock().expect("a list"), NOTHING);
 }
+
+/// Whoever joins a whole table to each row takes hours where a look-up takes seconds.
+#[test]
+fn whoever_joins_parts_to_charges_finds_them_by_the_indexes_of_both_tables() {
+    let (_database, mut session) = metered("lutingenie");
+    session.run("SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off");
+    let plan = session.lines(
+        "EXPLAIN (COSTS off) SELECT c.charge_id, p.event_count FROM talkmeter.charge AS c
+         LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part",
+    );
+    for index in ["conversation_pkey", "ended_part_pkey"] {
+        assert!(plan.iter().any(|line| line.contains(&format!("Index Scan using {index}"))), "{plan:#?}");
+    }
+}
