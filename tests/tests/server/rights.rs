@@ -491,7 +491,11 @@ fn a_function_that_is_fired_by_another_trigger_than_its_own_is_refused() {
         for (event, tables) in TRIGGERS.map(|(_, event, tables)| (event, tables)) {
             let mut triggers = vec![format!("BEFORE {event} ON forged EXECUTE FUNCTION talkmeter.{function}()")];
             if event != "TRUNCATE" {
-                triggers.push(format!("AFTER {event} ON forged FOR EACH ROW EXECUTE FUNCTION talkmeter.{function}()"));
+                // In row mode that is its own.
+                if event != own_event || function.starts_with("on_status") {
+                    triggers
+                        .push(format!("AFTER {event} ON forged FOR EACH ROW EXECUTE FUNCTION talkmeter.{function}()"));
+                }
                 triggers.push(format!("BEFORE {event} ON forged FOR EACH ROW EXECUTE FUNCTION talkmeter.{function}()"));
             }
             if !own_tables.is_empty() || event != own_event {
