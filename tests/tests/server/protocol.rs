@@ -895,6 +895,14 @@ fn two_commits_of_several_chunks_over_the_same_tenants_in_opposite_order_both_su
     is_whole(&mut session);
 }
 
+/// Defines the policy "own", or its next version, in force from an instant on.
+fn define_own(since: &str) -> String {
+    format!(
+        r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
+            "charge_on": "first_ai_reply", "effective_from": "{since}"}}')"#
+    )
+}
+
 /// An entry of quarantine is taken out by who changes its row, before conversations are locked, and by who folds its
 /// conversation again, after that. The second must not wait for the first.
 #[test]
@@ -902,17 +910,11 @@ fn a_change_of_a_row_in_quarantine_and_a_late_row_of_its_conversation_both_commi
     let database = Database::fresh("quarantine_order");
     let mut session = database.connect();
     create_messages(&mut session);
-    let define = |since: &str| {
-        format!(
-            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
-                "charge_on": "first_ai_reply", "effective_from": "{since}"}}')"#
-        )
-    };
-    session.run(&define("2026-06-01T00:00:00Z"));
+    session.run(&define_own("2026-06-01T00:00:00Z"));
     attach(&mut session, "messages", "own", Some("agent_red/starter"), &messages_mapping());
     tell(&mut session, "acme", "c", "10:00 exchange");
     assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["unknown_policy"]);
-    session.run(&define("2026-01-01T00:00:00Z"));
+    session.run(&define_own("2026-01-01T00:00:00Z"));
     let [mut holder, mut changer, mut teller] = [(); 3].map(|()| database.connect());
     holder.run("BEGIN");
     tell(&mut holder, "acme", "a", "10:00 note");
@@ -1073,13 +1075,7 @@ fn a_policy_that_is_defined_while_a_commit_waits_is_the_one_that_judges() {
     let database = Database::fresh("policy_while_waiting");
     let mut session = database.connect();
     create_messages(&mut session);
-    let define = |since: &str| {
-        format!(
-            r#"SELECT talkmeter.define_policy('{{"name": "own", "starts_on": ["customer_message"], "ends_on": ["close"],
-                "charge_on": "first_ai_reply", "effective_from": "{since}"}}')"#
-        )
-    };
-    session.run(&define("2026-01-01T00:00:00Z"));
+    session.run(&define_own("2026-01-01T00:00:00Z"));
     attach(&mut session, "messages", "own", Some("agent_red/starter"), &messages_mapping());
     tell(&mut session, "acme", "c", "10:00 exchange, 10:01 close");
     let [mut holder, mut teller] = [(); 2].map(|()| database.connect());
@@ -1095,7 +1091,7 @@ fn a_policy_that_is_defined_while_a_commit_waits_is_the_one_that_judges() {
     );
     let telling = thread::spawn(move || teller.run(&insert));
     session.wait_until_blocked(pid);
-    session.run(&define(&since));
+    session.run(&define_own(&since));
     holder.run("ROLLBACK");
     telling.join().expect("the message");
     let versions = session.lines("SELECT part, policy_version FROM talkmeter.parts ORDER BY 1");
