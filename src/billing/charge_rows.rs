@@ -297,18 +297,7 @@ const WRITE_WAITING: OverRows = insert_rows!(
 /// Keeps units at whose instants no plan was in force.
 pub fn write_waiting(connection: &Connection, units: &[Unit]) {
     for batch in units.chunks(BATCH) {
-        connection.run_over(
-            &WRITE_WAITING,
-            batch.len(),
-            &[
-                column(batch, |unit| unit.tenant.as_str()),
-                column(batch, |unit| unit.conversation.as_str()),
-                column(batch, |unit| unit.part),
-                column(batch, |unit| Timestamp::from(unit.at)),
-                column(batch, |unit| unit.policy.as_str()),
-                column(batch, |unit| unit.policy_version),
-            ],
-        );
+        connection.run_over(&WRITE_WAITING, batch.len(), &uncharged::columns(batch));
     }
 }
 

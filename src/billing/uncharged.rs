@@ -54,6 +54,18 @@ const WRITE: OverRows = insert_rows!(
         default_plan = excluded.default_plan, source_id = excluded.source_id, span_at = excluded.span_at"
 );
 
+/// The columns that all units have which wait, for whatever: their parts, their instants and their policies.
+pub fn columns(units: &[Unit]) -> [Arg; 6] {
+    [
+        column(units, |unit| unit.tenant.as_str()),
+        column(units, |unit| unit.conversation.as_str()),
+        column(units, |unit| unit.part),
+        column(units, |unit| Timestamp::from(unit.at)),
+        column(units, |unit| unit.policy.as_str()),
+        column(units, |unit| unit.policy_version),
+    ]
+}
+
 /// Keeps units that wait. Their tenants must be locked.
 pub fn write(connection: &Connection, units: &[Unit]) {
     let awaits = |unit: &Unit| unit.awaits.unwrap_or(Awaits { source: 0, at: unit.at });
@@ -62,16 +74,14 @@ pub fn write(connection: &Connection, units: &[Unit]) {
             &WRITE,
             batch.len(),
             &[
-                column(batch, |unit| unit.tenant.as_str()),
-                column(batch, |unit| unit.conversation.as_str()),
-                column(batch, |unit| unit.part),
-                column(batch, |unit| Timestamp::from(unit.at)),
-                column(batch, |unit| unit.policy.as_str()),
-                column(batch, |unit| unit.policy_version),
-                column(batch, |unit| unit.default_plan.as_deref()),
-                column(batch, |unit| awaits(unit).source),
-                column(batch, |unit| Timestamp::from(awaits(unit).at)),
-            ],
+                &columns(batch)[..],
+                &[
+                    column(batch, |unit| unit.default_plan.as_deref()),
+                    column(batch, |unit| awaits(unit).source),
+                    column(batch, |unit| Timestamp::from(awaits(unit).at)),
+                ],
+            ]
+            .concat(),
         );
     }
 }

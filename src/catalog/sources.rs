@@ -362,7 +362,7 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
     };
     let fits = given.iter().map(|given| fit(role, given, same_table, &columns, &fired)).collect();
     let (layout, fits) = layout(&given, fits);
-    let (gaps, held) = (gaps(connection, id), held(connection, id));
+    let (gaps, held) = spans(connection, id);
     let policies = given.into_iter().map(|given| (given.since, given.policy)).collect();
     Some(Rc::new(Source {
         id,
@@ -432,26 +432,26 @@ fn queries(
     all.map(Queries::of).ok_or_else(|| format!("Columns of {} are missing.", relation.name))
 }
 
-const GAPS: &str = "
-    SELECT g.from_time, g.until_time, g.because = 'detached' FROM talkmeter.source_gap AS g WHERE g.source_id = $1";
-
-fn gaps(connection: &Connection, source: i32) -> Vec<Gap> {
-    let rows = connection.run(GAPS, &[arg(source)]);
-    rows.iter().map(|mut row| Gap { span: span(&mut row), is_detached: row.value() }).collect()
-}
-
-fn span(row: &mut Row) -> Period {
-    Period { start: row.value::<Timestamp>().bound(), end: row.value::<Timestamp>().bound() }
-}
-
-const HELD: &str = "
-    SELECT r.from_time, r.until_time FROM talkmeter.backfill_run AS r
+// By one statement: the first insert of a session waits for it.
+const SPANS: &str = "
+    SELECT g.from_time, g.until_time, g.because = 'detached' FROM talkmeter.source_gap AS g WHERE g.source_id = $1
+    UNION ALL
+    SELECT r.from_time, r.until_time, NULL FROM talkmeter.backfill_run AS r
     WHERE r.source_id = $1 AND r.stage IN ('counting', 'posting')
     UNION ALL
-    SELECT u.from_time, u.until_time FROM talkmeter.uncharged_span AS u WHERE u.source_id = $1";
+    SELECT u.from_time, u.until_time, NULL FROM talkmeter.uncharged_span AS u WHERE u.source_id = $1";
 
-fn held(connection: &Connection, source: i32) -> Vec<Period> {
-    connection.run(HELD, &[arg(source)]).iter().map(|mut row| span(&mut row)).collect()
+/// The gaps of a source, and the spans whose units wait for a backfill.
+fn spans(connection: &Connection, source: i32) -> (Vec<Gap>, Vec<Period>) {
+    let (mut gaps, mut held) = (Vec::new(), Vec::new());
+    for mut row in connection.run(SPANS, &[arg(source)]).iter() {
+        let span = Period { start: row.value::<Timestamp>().bound(), end: row.value::<Timestamp>().bound() };
+        match row.nullable() {
+            Some(is_detached) => gaps.push(Gap { span, is_detached }),
+            None => held.push(span),
+        }
+    }
+    (gaps, held)
 }
 
 const HAS_TRIGGER: &str = "
