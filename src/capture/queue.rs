@@ -4,7 +4,9 @@
 //! them with it.
 
 use crate::capture::entry::Aside;
-use crate::pg::spool::{Sorted, Spool};
+use crate::pg::groups::{Groups, Ordered};
+use crate::pg::memory::room;
+use crate::pg::spool::Spool;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -34,7 +36,8 @@ struct Queue {
     asides: Spool,
     /// Sources all of whose rows were taken away.
     truncated: Vec<i32>,
-    events: Spool,
+    /// By their conversations.
+    events: Groups,
     /// Something other than an insert was noted.
     has_changes: bool,
     /// A row was deleted.
@@ -53,7 +56,7 @@ impl Default for Queue {
         Queue {
             asides: Spool::of_transaction(),
             truncated: Vec::new(),
-            events: Spool::of_transaction(),
+            events: Groups::of_transaction(),
             has_changes: false,
             has_deletes: false,
             takes_out: false,
@@ -73,7 +76,7 @@ impl Queue {
         // SAFETY: reads the transaction state; there is one, a row is being changed.
         let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
         if self.starts.last().is_none_or(|start| start.subtransaction != subtransaction) {
-            let (asides, events) = (self.asides.end(), self.events.end());
+            let (asides, events) = (self.asides.end(), self.events.count());
             self.starts.push(Start { subtransaction, asides, truncated: self.truncated.len(), events });
         }
     }
@@ -149,19 +152,15 @@ pub struct Message<'a> {
 
 /// Notes what happened to an event; it will be folded at commit.
 ///
-/// Tenant, conversation and order key stand one behind the other, the texts ended by a zero byte, which no text
-/// holds: so the bytes of records are ordered as their events are folded.
+/// Tenant and conversation stand one behind the other, with a zero byte between them, which no text holds: so the bytes
+/// of keys are ordered as conversations are folded. Those of records, which begin with the order key, are as events are.
 pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
     QUEUE.with_borrow_mut(|queue| {
         queue.begin_record();
-        queue.events.push(&[
-            message.tenant.as_bytes(),
-            &[0],
-            message.conversation.as_bytes(),
-            &[0],
-            place,
-            &[operation as u8, kind as u8, message.excluded as u8],
-        ]);
+        queue.events.push(
+            &[message.tenant.as_bytes(), &[0], message.conversation.as_bytes()],
+            &[place, &[operation as u8, kind as u8, message.excluded as u8]],
+        );
         queue.has_changes |= !matches!(operation, Operation::Add | Operation::Backfill);
         queue.has_deletes |= operation == Operation::Delete;
     });
@@ -308,7 +307,7 @@ impl Taken {
 
     /// Gives each event to `each`, in the order in which they were noted: unlike [`Taken::events`], that takes no room.
     pub fn for_each_event(&self, mut each: impl FnMut(NotedEvent)) {
-        self.0.events.for_each(|record| each(read_event(record)));
+        self.0.events.for_each(|key, record| each(read_event(read_key(key), record)));
     }
 
     /// Sources all of whose rows were taken away.
@@ -318,7 +317,7 @@ impl Taken {
 
     /// The events in the order in which they are folded: by conversation in key order, then by place.
     pub fn events(&self) -> Events<'_> {
-        Events { sorted: self.0.events.sorted(), chunk: Chunk::default() }
+        Events { ordered: self.0.events.ordered(), chunk: Chunk::default() }
     }
 }
 
@@ -335,15 +334,15 @@ pub struct NotedEvent<'a> {
 
 /// Events in their order, read back as many at a time as are folded at once.
 pub struct Events<'a> {
-    sorted: Sorted<'a>,
+    ordered: Ordered<'a>,
     chunk: Chunk,
 }
 
-impl<'a> Events<'a> {
+impl Events<'_> {
     /// Reads on until the chunk is full, and returns it if it holds any event.
     pub fn fill(&mut self) -> Option<&Chunk> {
-        while !self.chunk.is_full() && self.chunk.read_one(&mut self.sorted) {}
-        (!self.chunk.ends.is_empty()).then_some(&self.chunk)
+        while !self.chunk.is_full() && self.chunk.read_one(&mut self.ordered) {}
+        (self.chunk.len() > 0).then_some(&self.chunk)
     }
 
     /// What was read last.
@@ -353,11 +352,8 @@ impl<'a> Events<'a> {
 
     /// Reads on until the conversation of the last event is complete, however long it is.
     pub fn complete(&mut self) -> &Chunk {
-        if let Some(newest) = self.chunk.len().checked_sub(1) {
-            let conversation = self.chunk.conversation(newest).to_vec();
-            let is_same = |chunk: &Chunk| chunk.conversation(chunk.len() - 1) == conversation;
-            while is_same(&self.chunk) && self.chunk.read_one(&mut self.sorted) {}
-        }
+        let conversations = self.chunk.conversations.len();
+        while self.chunk.conversations.len() == conversations && self.chunk.read_one(&mut self.ordered) {}
         &self.chunk
     }
 
@@ -382,10 +378,18 @@ impl<'a> Events<'a> {
 /// As many events as are folded at once.
 #[derive(Default)]
 pub struct Chunk {
+    conversations: Vec<OfConversation>,
     bytes: Vec<u8>,
+    /// Where the record of each event ends.
     ends: Vec<usize>,
     /// There are no more events.
     last: bool,
+}
+
+/// The events of a conversation in a chunk: those from the first one on, up to the first one of the next.
+struct OfConversation {
+    key: Vec<u8>,
+    first: usize,
 }
 
 impl Chunk {
@@ -396,12 +400,18 @@ impl Chunk {
         self.ends.len() >= Self::EVENTS || self.bytes.len() >= Self::BYTES
     }
 
-    fn read_one(&mut self, sorted: &mut Sorted) -> bool {
-        self.last = self.last || !sorted.append_next(&mut self.bytes);
-        if !self.last {
-            self.ends.push(self.bytes.len());
+    fn read_one(&mut self, ordered: &mut Ordered) -> bool {
+        let Some(begins) = ordered.append_next(&mut self.bytes) else {
+            self.last = true;
+            return false;
+        };
+        if begins || self.conversations.is_empty() {
+            let (key, first) = (ordered.key().to_vec(), self.len());
+            self.conversations.push(OfConversation { key, first });
         }
-        !self.last
+        room(&mut self.ends, 1);
+        self.ends.push(self.bytes.len());
+        true
     }
 
     pub fn len(&self) -> usize {
@@ -410,45 +420,47 @@ impl Chunk {
 
     /// How many events there are without those of a conversation that may go on after them.
     pub fn whole(&self) -> usize {
-        let Some(newest) = self.ends.len().checked_sub(1).filter(|_| !self.last) else { return self.ends.len() };
-        let conversation = self.conversation(newest);
-        (0..newest).rev().find(|index| self.conversation(*index) != conversation).map_or(0, |index| index + 1)
-    }
-
-    /// The bytes that name the conversation of an event: up to the second zero.
-    fn conversation(&self, index: usize) -> &[u8] {
-        let record = self.record(index);
-        let mut zeros = record.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at);
-        zeros.nth(1).map_or(record, |end| &record[..end])
-    }
-
-    fn record(&self, index: usize) -> &[u8] {
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.bytes[start..self.ends[index]]
+        self.conversations.last().filter(|_| !self.last).map_or(self.len(), |last| last.first)
     }
 
     /// The first events.
-    pub fn events(&self, count: usize) -> impl ExactSizeIterator<Item = NotedEvent<'_>> {
-        (0..count).map(|index| read_event(self.record(index)))
+    pub fn events(&self, count: usize) -> impl Iterator<Item = NotedEvent<'_>> {
+        let ends = self.conversations.iter().skip(1).map(|next| next.first).chain([self.len()]);
+        self.conversations.iter().zip(ends).flat_map(move |(own, end)| {
+            let key = read_key(&own.key);
+            let record = |index: usize| &self.bytes[self.begin(index)..self.ends[index]];
+            (own.first..end.min(count)).map(move |index| read_event(key, record(index)))
+        })
+    }
+
+    fn begin(&self, index: usize) -> usize {
+        index.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 
     fn forget(&mut self, count: usize) {
-        let Some(end) = count.checked_sub(1).map(|last| self.ends[last]) else { return };
-        self.bytes.drain(..end);
+        let begin = self.begin(count);
+        self.bytes.drain(..begin);
         self.ends.drain(..count);
-        self.ends.iter_mut().for_each(|other| *other -= end);
+        self.ends.iter_mut().for_each(|other| *other -= begin);
+        let gone = self.conversations.partition_point(|own| own.first < count);
+        let goes_on = !self.ends.is_empty() && self.conversations.get(gone).is_none_or(|next| next.first > count);
+        self.conversations.drain(..gone - usize::from(goes_on));
+        self.conversations.iter_mut().for_each(|own| own.first = own.first.saturating_sub(count));
     }
 }
 
-fn read_event(record: &[u8]) -> NotedEvent<'_> {
-    let (key, flags) = record.split_last_chunk::<3>().expect("an event ends with three flags");
-    let mut parts = key.splitn(3, |byte| *byte == 0);
-    let mut part = || parts.next().expect("a key of three parts");
-    let (tenant, conversation, place) = (part(), part(), part());
+/// The tenant and the conversation of a key.
+fn read_key(key: &[u8]) -> (&str, &str) {
+    let end = key.iter().position(|byte| *byte == 0).expect("a key of two parts");
     let text = |bytes| std::str::from_utf8(bytes).expect("text was written");
+    (text(&key[..end]), text(&key[end + 1..]))
+}
+
+fn read_event<'a>((tenant, conversation): (&'a str, &'a str), record: &'a [u8]) -> NotedEvent<'a> {
+    let (place, flags) = record.split_last_chunk::<3>().expect("an event ends with three flags");
     NotedEvent {
-        tenant: text(tenant),
-        conversation: text(conversation),
+        tenant,
+        conversation,
         place,
         operation: Operation::ALL[usize::from(flags[0])],
         kind: Kind::numbered(flags[1]).expect("a kind was written"),

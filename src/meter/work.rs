@@ -128,7 +128,9 @@ impl Work<'_> {
     }
 
     fn fold(&mut self, chunk: &Chunk, count: usize) {
-        let events: Vec<NotedEvent> = memory::collected(chunk.events(count));
+        let mut events: Vec<NotedEvent> = Vec::new();
+        memory::room(&mut events, count);
+        events.extend(chunk.events(count));
         let conversations: Vec<&[NotedEvent]> = events
             .chunk_by(|a, b| conversation(a) == conversation(b))
             .filter(|events| events.iter().any(|event| self.known.has_effect(event)))

@@ -70,6 +70,7 @@ pub fn within<R>(milliseconds: i32, work: impl FnOnce() -> R) -> R {
 }
 
 /// Ends the work here, by an error, if a cancel or a shutdown is asked for, or memory has run out.
+#[inline]
 pub fn heed_cancel() {
     pgrx::check_for_interrupts!();
     memory::heed_shortage();

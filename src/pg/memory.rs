@@ -84,7 +84,8 @@ pub fn keep_reserve() {
 
 /// Raises an error if the reserve was needed.
 pub fn heed_shortage() {
-    if IS_SHORT.swap(false, Ordering::Relaxed) {
+    // A look costs nothing, and a swap is one of the dearest instructions that there are.
+    if IS_SHORT.load(Ordering::Relaxed) && IS_SHORT.swap(false, Ordering::Relaxed) {
         out_of_memory();
     }
 }

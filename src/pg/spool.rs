@@ -2,40 +2,33 @@
 
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory::room;
+use crate::pg::temporary::TempFile;
 use pgrx::prelude::*;
 
 /// Bytes kept in memory before they are written to a temporary file.
 const IN_MEMORY: usize = 8 << 20;
 /// Kilobytes that sorting spilled records may take.
 const SORT_MEMORY: i32 = 16 << 10;
-/// Bytes of each file that a temporary file is made of, as the server has it.
-const SEGMENT: u64 = 1 << 30;
-
 /// Records in the order in which they were pushed: each its length in four bytes, then its bytes.
-///
-/// Its file is closed by [`Spool::close`]; on an error by the server, when the subtransaction that opened it is
-/// aborted.
 #[derive(Clone)]
 pub struct Spool {
     memory: Vec<u8>,
     /// Bytes that lie in the file, before those in memory.
     spilled: u64,
-    file: *mut pg_sys::BufFile,
-    /// The file outlives the subtransaction that opens it.
-    lasting: bool,
+    file: TempFile,
 }
 
 impl Default for Spool {
     /// A spool for the work of the moment.
     fn default() -> Spool {
-        Spool { memory: Vec::new(), spilled: 0, file: std::ptr::null_mut(), lasting: false }
+        Spool { memory: Vec::new(), spilled: 0, file: TempFile::of_moment() }
     }
 }
 
 impl Spool {
     /// A spool that lives until the transaction ends, whatever becomes of its subtransactions.
     pub fn of_transaction() -> Spool {
-        Spool { lasting: true, ..Spool::default() }
+        Spool { file: TempFile::of_transaction(), ..Spool::default() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -71,59 +64,29 @@ impl Spool {
 
     /// Gives the temporary file back.
     pub fn close(&mut self) {
-        if !self.file.is_null() {
-            // SAFETY: the file was opened by this transaction, which is still in progress, and is closed once.
-            unsafe { pg_sys::BufFileClose(self.file) };
-        }
-        *self = Spool { lasting: self.lasting, ..Spool::default() };
+        self.file.close();
+        self.memory = Vec::new();
+        self.spilled = 0;
     }
 
     fn spill(&mut self) {
-        // SAFETY: the file's memory is the transaction's, and so is the file itself if it is lasting: owner and
-        // context are put back once it is open. What is written lies in our buffer.
-        unsafe {
-            if self.file.is_null() {
-                let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
-                let owner = pg_sys::CurrentResourceOwner;
-                if self.lasting {
-                    pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
-                }
-                self.file = pg_sys::BufFileCreateTemp(false);
-                pg_sys::CurrentResourceOwner = owner;
-                pg_sys::MemoryContextSwitchTo(context);
-            }
-            self.seek(self.spilled);
-            pg_sys::BufFileWrite(self.file, self.memory.as_mut_ptr().cast(), self.memory.len());
-        }
+        self.file.write(self.spilled, &self.memory);
         self.spilled += self.memory.len() as u64;
         self.memory.clear();
-    }
-
-    fn seek(&self, position: u64) {
-        let (segment, offset) = ((position / SEGMENT) as i32, (position % SEGMENT) as pg_sys::off_t);
-        // SAFETY: the file is open, and the position is not beyond its end.
-        let result = unsafe { pg_sys::BufFileSeek(self.file, segment, offset, 0) };
-        assert_eq!(result, 0, "cannot seek in a temporary file");
-    }
-
-    fn read(&self, buffer: &mut [u8]) {
-        // SAFETY: the file is open, and the buffer is as long as what is read into it.
-        let read = unsafe { pg_sys::BufFileRead(self.file, buffer.as_mut_ptr().cast(), buffer.len()) };
-        assert_eq!(read, buffer.len(), "a temporary file is shorter than what was written");
     }
 
     /// Gives each record in turn, in the order in which they were pushed. A cancel ends it.
     pub fn for_each(&self, mut each: impl FnMut(&[u8])) {
         if self.spilled > 0 {
-            self.seek(0);
+            self.file.seek(0);
         }
         let mut record = Vec::new();
         let mut position = 0;
         while position < self.spilled {
             let mut length = [0; 4];
-            self.read(&mut length);
+            self.file.read(&mut length);
             record.resize(u32::from_ne_bytes(length) as usize, 0);
-            self.read(&mut record);
+            self.file.read(&mut record);
             position += 4 + record.len() as u64;
             heed_cancel();
             each(&record);

@@ -499,11 +499,12 @@ fn after_an_error_in_a_transaction_the_next_statement_is_metered_alone() {
 
 // --- More rows than memory holds ---
 
-/// Inserts messages whose events take more than 8 MB, into 50 conversations of their own with long ids.
+/// Inserts messages whose events take more than 8 MB, into conversations of their own with long ids; of some the first
+/// message is written to a file before the second comes.
 fn tell_much(session: &mut Session, name: &str) {
     session.run(&format!(
         "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
-         SELECT 'acme', rpad('{name} ' || n % 50, 400, '.'), '2026-03-01'::timestamptz + n * interval '1 ms',
+         SELECT 'acme', rpad('{name} ' || n % 18000, 500, '.'), '2026-03-01'::timestamptz + n * interval '1 ms',
              'customer_message'
          FROM generate_series(1, 22000) AS n"
     ));
@@ -558,28 +559,32 @@ fn an_error_of_the_meters_with_more_rows_than_memory_holds_puts_each_into_quaran
     assert_eq!(heard.lines().count(), 1, "what the server complained about:\n{heard}");
 }
 
-/// A transaction whose records the server can keep, in as much temporary space as it may take, but not sort.
-fn tell_more_than_can_be_sorted(session: &mut Session) {
-    session.run("SET work_mem = '64MB'; SET temp_file_limit = '20MB'; BEGIN");
-    tell_much(session, "first");
-    tell_much(session, "second");
+/// A transaction whose messages need no temporary space, and whose 10,000 units take more of it than there may be.
+fn tell_units_beyond_temporary_space(session: &mut Session) {
+    session.run("SET work_mem = '64MB'; SET temp_file_limit = '1MB'; BEGIN");
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'acme', rpad('long ' || n, 400, '.'), '2026-03-01'::timestamptz + m * interval '1 min',
+             (ARRAY['customer_message', 'ai_reply'])[m]
+         FROM generate_series(1, 10000) AS n, generate_series(1, 2) AS m",
+    );
 }
 
 #[test]
-fn too_little_temporary_space_to_sort_what_is_to_be_metered_puts_each_row_into_quarantine() {
+fn too_little_temporary_space_for_the_units_of_a_commit_puts_each_row_into_quarantine() {
     let (database, _) = metered("lutingenie");
     let (mut session, heard) = database.connect_heard();
-    tell_more_than_can_be_sorted(&mut session);
+    tell_units_beyond_temporary_space(&mut session);
     session.run("COMMIT; RESET temp_file_limit");
     let rows = session.lines(&by_name("conversation", "count(*)", "talkmeter.quarantine"));
-    assert_eq!(rows, ["first|22000", "second|22000"]);
+    assert_eq!(rows, ["long|20000"]);
     assert_eq!(
         session.line("SELECT DISTINCT reason, left(detail, 5) FROM talkmeter.quarantine"),
         "internal_error|53400"
     );
     let heard = heard.lock().expect("a list").join("\n");
     assert!(heard.starts_with("WARNING: talkmeter could not meter this transaction: temporary file size"), "{heard}");
-    assert_eq!(session.line("SELECT talkmeter.retry_quarantine()"), "44000");
+    assert_eq!(session.line("SELECT talkmeter.retry_quarantine()"), "20000");
     assert_same_rows(&session.lines(&by_name("conversation", "sum(message_count)", "talkmeter.parts")), &rows);
 }
 
@@ -587,7 +592,7 @@ fn too_little_temporary_space_to_sort_what_is_to_be_metered_puts_each_row_into_q
 fn too_little_temporary_space_fails_the_commit_of_a_strict_source() {
     let (_database, mut session) = metered("lutingenie");
     session.run("UPDATE talkmeter.source SET strict = true");
-    tell_more_than_can_be_sorted(&mut session);
+    tell_units_beyond_temporary_space(&mut session);
     assert_eq!(session.refused("COMMIT"), SqlState::CONFIGURATION_LIMIT_EXCEEDED);
     assert_eq!(traces(&mut session), NOTHING);
 }
