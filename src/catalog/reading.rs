@@ -7,12 +7,13 @@
 
 use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Layout, Queries, Source};
+use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::limit::{self, heed_cancel};
 use crate::pg::rights::as_table_owner;
 use crate::pg::row::Reader;
 use crate::pg::settings;
-use crate::pg::sql::{Arg, Connection, Row, Rows, connected};
+use crate::pg::sql::{Arg, Connection, Row, Rows, arg, connected};
 use crate::pg::subtransaction::{attempt, code, is_of_server, message, sqlstate};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
@@ -55,6 +56,17 @@ impl Unreadable {
         .detail(self.because)
         .hint("See talkmeter.health().")
         .raise()
+    }
+
+    /// For who goes on without the rows.
+    pub fn warn(self) {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the rows of an attached table cannot be read, and are left out",
+        )
+        .detail(self.because)
+        .hint("See talkmeter.health().")
+        .warn();
     }
 }
 
@@ -118,15 +130,54 @@ pub fn for_each_row(
     })
 }
 
+/// Gives `each` all rows of the query's table, as values of the readers. There may be more of them than memory should
+/// hold, so they come some at a time. Meanwhile the rights are those of the table's owner: `each` runs no statement.
+pub fn for_each_of_all(
+    query: &SourceQuery,
+    readers: &[Reader],
+    mut each: impl FnMut(&[Value]),
+) -> Result<(), Unreadable> {
+    connected(|connection| {
+        let mut give = |rows: &Rows| give(query, rows, readers, &mut |_, values, _| each(values));
+        let read = || query.open() && connection.run_in_portions(&query.all_rows, &mut give);
+        match as_owner_of(query, read)? {
+            true => Ok(()),
+            false => Err(Unreadable::changed(query)),
+        }
+    })
+}
+
+/// Which share of the rows of the query's table the server expects within a span of time.
+pub fn expected_share(query: &SourceQuery, from: Instant, to: Instant) -> Result<f64, Unreadable> {
+    let span = [arg(Timestamp::from(from)), arg(Timestamp::from(to))];
+    connected(|connection| {
+        let expected = || {
+            query.open().then(|| connection.expected(&query.within, &span) / connection.expected(&query.all_rows, &[]))
+        };
+        as_owner_of(query, expected)?.ok_or_else(|| Unreadable::changed(query))
+    })
+}
+
+/// Does work that reads the table, for who waits as long as the caller's settings say, with the rights of its owner.
+fn as_owner_of<R>(query: &SourceQuery, work: impl FnOnce() -> R) -> Result<R, Unreadable> {
+    match attempt(|| as_table_owner(query.owner, None, work)) {
+        Ok(result) => Ok(result),
+        Err(error) if is_of_server(&error) => error.rethrow(),
+        Err(error) => Err(failed(query, &error)),
+    }
+}
+
 /// Gives `each` the rows; false, and none, if they are not of that table, in the types that the readers read.
 fn give(query: &SourceQuery, rows: &Rows, readers: &[Reader], each: &mut dyn FnMut(i64, &[Value], &mut Row)) -> bool {
     let is_of = is_of(query, rows, readers);
-    for mut row in rows.iter().filter(|_| is_of) {
-        heed_cancel();
-        let ordinal = row.value();
-        row.value::<pg_sys::Oid>();
-        let values: Vec<Value> = readers.iter().map(|reader| value(&mut row, reader)).collect();
-        each(ordinal, &values, &mut row);
+    if is_of {
+        rows.for_each(|row| {
+            heed_cancel();
+            let ordinal = row.value();
+            row.skip(1);
+            let values: Vec<Value> = readers.iter().map(|reader| value(row, reader)).collect();
+            each(ordinal, &values, row);
+        });
     }
     is_of
 }
@@ -192,7 +243,7 @@ fn is_of(query: &SourceQuery, rows: &Rows, readers: &[Reader]) -> bool {
 
 fn value<'r>(row: &mut Row<'r>, reader: &Reader) -> Value<'r> {
     let (datum, is_null) = row.datum();
-    // SAFETY: the column has the type that the reader reads, and the rows live as long as the connection.
+    // SAFETY: the column has the type that the reader reads, and what the row holds lives as long as it.
     unsafe { reader.read(datum, is_null) }
 }
 

@@ -41,6 +41,10 @@ pub struct SourceQuery {
     pub next_conversations: String,
     /// Counts these: 0, a table, how many have rows in it.
     pub count_conversations: String,
+    /// Reads all rows: 0, the table, then the columns of the mapping's slots.
+    pub all_rows: String,
+    /// Reads something of the rows within a span of time.
+    pub within: String,
     /// Reads the newest rows, the last of them first: 0, the table, then the columns of the mapping's slots.
     pub newest: String,
 }
@@ -75,6 +79,8 @@ impl SourceQuery {
             conversations: words.conversations(),
             next_conversations: words.next_conversations(),
             count_conversations: words.count_conversations(),
+            all_rows: words.all_rows(),
+            within: words.only_within(),
             newest: words.newest(),
             tenant: words.tenant,
             conversation: words.conversation,
@@ -329,6 +335,14 @@ impl Words {
             GROUP BY own.tableoid",
             self.table
         )
+    }
+
+    fn all_rows(&self) -> String {
+        format!("SELECT 0::int8, message.tableoid, {} FROM {}", self.selected, self.table)
+    }
+
+    fn only_within(&self) -> String {
+        format!("SELECT message.tableoid FROM {} WHERE {}", self.table, self.within("$1", Some("$2")))
     }
 
     fn newest(&self) -> String {

@@ -74,7 +74,8 @@ impl<'c, 'a> Batch<'c, 'a> {
         let stepped = state.step(id, place, event, opener, &mut effects);
         let folding = &mut self.conversations[index];
         folding.state = state;
-        folding.last_event = place.to_vec();
+        folding.last_event.clear();
+        folding.last_event.extend_from_slice(place);
         folding.changed = true;
         folding.saw(place);
         self.take(index, effects);

@@ -6,16 +6,15 @@ use crate::catalog::reading::{self, Patience, Unreadable};
 use crate::catalog::source_query::SourceQuery;
 use crate::catalog::sources::{Layout, Source};
 use crate::pg::clock::Timestamp;
-use crate::pg::error::{damaged, failure};
+use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, over_rows};
-use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Reading, Refusal};
-use talkmeter_engine::order::OrderKey;
+use talkmeter_engine::order::{self, OrderKey};
 use talkmeter_engine::refold::Placed;
 
 /// A conversation of which events are wanted, those at or after an instant.
@@ -27,6 +26,17 @@ pub struct WantedEvents<'a> {
     pub sources: Vec<i32>,
     /// Whether marks were ever made in it.
     pub has_marks: bool,
+    /// What is known already of the tables that were read as a whole: they are not read again.
+    pub scanned: &'a [Scanned],
+}
+
+/// The events of a conversation that one source gives, found when the table was read as a whole.
+#[derive(Default)]
+pub struct Scanned {
+    pub source: i32,
+    pub events: Vec<Placed>,
+    /// The time of a row that is read by a version of the mapping that cannot be read any more.
+    pub broken: Option<Instant>,
 }
 
 /// The events of a conversation, in order.
@@ -53,7 +63,10 @@ pub fn read(
     let mut broken: HashMap<usize, Unreadable> = HashMap::new();
     for source in catalog.attached() {
         match rows(source, wanted, patience, &mut broken) {
-            Ok(found) => take(connection, wanted, &mut logs, found, occupied.contains(&source.id)),
+            Ok(mut found) => {
+                found.extend(scanned(source, wanted, &mut broken));
+                take(connection, wanted, &mut logs, found, occupied.contains(&source.id));
+            }
             Err(because) => drop(unreadable.insert(source.id, because)),
         }
     }
@@ -80,25 +93,14 @@ pub fn read(
 /// Conversations by tenant and id, each with the tables in which it was found.
 pub type Conversations = BTreeMap<(String, String), BTreeSet<i32>>;
 
-/// The conversations that have rows within a span of time; some may have them only near it. Of a table that cannot be
-/// read a warning says so.
-pub fn conversations(catalog: &Catalog, from: Instant, to: Instant) -> Conversations {
-    let mut found = Conversations::new();
-    for source in catalog.attached() {
-        if let Err(Unreadable { because, .. }) = conversations_of(source, from, to, &mut found) {
-            failure(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "the rows of an attached table cannot be read, and are left out",
-            )
-            .detail(because)
-            .hint("See talkmeter.health().")
-            .warn();
-        }
+/// As [`conversations_of`]; if the table cannot be read, a warning says so.
+pub fn conversations(source: &Source, from: Instant, to: Instant, found: &mut Conversations) {
+    if let Err(because) = conversations_of(source, from, to, found) {
+        because.warn();
     }
-    found
 }
 
-/// The conversations that have rows of one source within a span of time.
+/// The conversations that have rows of one source within a span of time; some may have them only near it.
 pub fn conversations_of(
     source: &Source,
     from: Instant,
@@ -179,6 +181,33 @@ fn rows(
     Ok(found)
 }
 
+/// What is known already of the rows of one source.
+fn scanned<'w>(
+    source: &Source,
+    wanted: &'w [WantedEvents],
+    broken: &mut HashMap<usize, Unreadable>,
+) -> impl Iterator<Item = Found> + use<'w> {
+    let of_source = |index: usize, wanted: &'w WantedEvents| {
+        let has_events = wanted.sources.contains(&source.id);
+        wanted.scanned.iter().filter(move |own| has_events && own.source == source.id).map(move |own| (index, own))
+    };
+    let all: Vec<(usize, &Scanned)> =
+        wanted.iter().enumerate().flat_map(|(index, own)| of_source(index, own)).collect();
+    for (index, own) in &all {
+        if let Some(at) = own.broken {
+            broken.entry(*index).or_insert_with(|| reading::broken_version(source, at));
+        }
+    }
+    all.into_iter().flat_map(|(conversation, own)| {
+        own.events.iter().map(move |Placed { place, event }| Found {
+            conversation,
+            place: order::key(place),
+            event: *event,
+            because: None,
+        })
+    })
+}
+
 /// Events of a row that were metered at one time: the index of their conversation, what they are to the meter, their
 /// time, and which version of the mapping says so. They are refused if that version cannot be read any more.
 struct Metered<'r> {
@@ -201,7 +230,8 @@ fn for_each_row(
     patience: Patience,
     mut each: impl FnMut(&mut Row, Metered),
 ) -> Result<(), Unreadable> {
-    let had_events = |wanted: &WantedEvents| wanted.sources.contains(&source.id);
+    let is_scanned = |wanted: &WantedEvents| wanted.scanned.iter().any(|scanned| scanned.source == source.id);
+    let had_events = |wanted: &WantedEvents| wanted.sources.contains(&source.id) && !is_scanned(wanted);
     if !wanted.iter().any(had_events) {
         return Ok(());
     }

@@ -9,5 +9,6 @@ pub mod known;
 pub mod part_table;
 pub mod refold;
 pub mod reread;
+pub mod scan;
 pub mod span;
 pub mod work;

@@ -9,7 +9,7 @@ use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::own_table::types::{BOOL, BYTES, INT4, INT4S, INT8, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
-use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, insert_rows, over_rows};
+use crate::pg::sql::{Arg, Connection, OverRows, Row, Rows, arg, column, insert_rows, over_rows};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use talkmeter_engine::event::Kind;
@@ -274,6 +274,23 @@ const READ_FROM: OverRows = over_rows!(
     ORDER BY wanted.ordinal, p.first_event"
 );
 
+const READ_ALL: OverRows = over_rows!(
+    concat!("SELECT wanted.ordinal, ", part_columns!(), " FROM"),
+    [1 tenant text, 2 conversation text],
+    "CROSS JOIN LATERAL (
+        SELECT * FROM talkmeter.part AS own
+        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation
+        OFFSET 0
+    ) AS p
+    ORDER BY wanted.ordinal, p.first_event"
+);
+
+/// All parts of conversations, in the order of time.
+pub fn all_parts(connection: &Connection, catalog: &Catalog, keys: &[Key]) -> Vec<Vec<Part>> {
+    let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
+    read_parts(catalog, keys.len(), &connection.run_over(&READ_ALL, keys.len(), &args))
+}
+
 /// A conversation, and the place from which on its parts are wanted.
 pub struct FromPlace<'a> {
     pub key: Key<'a>,
@@ -287,12 +304,16 @@ pub fn parts_from(connection: &Connection, catalog: &Catalog, from: &[FromPlace]
         from.len(),
         &[column(from, |from| from.key.0), column(from, |from| from.key.1), column(from, |from| from.place)],
     );
-    let mut parts: Vec<Vec<Part>> = from.iter().map(|_| Vec::new()).collect();
-    for mut row in rows.iter() {
+    read_parts(catalog, from.len(), &rows)
+}
+
+fn read_parts(catalog: &Catalog, count: usize, rows: &Rows) -> Vec<Vec<Part>> {
+    let mut parts: Vec<Vec<Part>> = (0..count).map(|_| Vec::new()).collect();
+    rows.for_each(|row| {
         heed_cancel();
         let of_conversation = &mut parts[row.ordinal()];
-        of_conversation.push(read_part(catalog, &mut row));
-    }
+        of_conversation.push(read_part(catalog, row));
+    });
     parts
 }
 
@@ -312,7 +333,7 @@ pub fn last_opening(connection: &Connection, catalog: &Catalog, (tenant, convers
 }
 
 const SOURCES: OverRows = over_rows!(
-    "SELECT wanted.ordinal, c.sources FROM",
+    "SELECT wanted.ordinal, c.sources, c.last_mark > 0 FROM",
     [1 tenant text, 2 conversation text],
     "CROSS JOIN LATERAL (
         SELECT * FROM talkmeter.conversation AS own
@@ -320,13 +341,13 @@ const SOURCES: OverRows = over_rows!(
     ) AS c"
 );
 
-/// The attached tables that have had events in conversations.
-pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<Vec<i32>> {
-    let mut sources = vec![Vec::new(); keys.len()];
+/// The attached tables that have had events in conversations, and whether any mark was made in them.
+pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<(Vec<i32>, bool)> {
+    let mut sources = vec![(Vec::new(), false); keys.len()];
     let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
     for mut row in connection.run_over(&SOURCES, keys.len(), &args).iter() {
         let ordinal = row.ordinal();
-        sources[ordinal] = row.list();
+        sources[ordinal] = (row.list(), row.value());
     }
     sources
 }

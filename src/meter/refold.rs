@@ -75,7 +75,14 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
     let wanted = late.iter().zip(&starts).map(|(late, start)| {
         let folding = &batch.conversations[late.conversation];
         let (tenant, conversation, sources) = (folding.tenant, folding.id, folding.sources.clone());
-        WantedEvents { tenant, conversation, since: start.since(), sources, has_marks: folding.last_mark > 0 }
+        WantedEvents {
+            tenant,
+            conversation,
+            since: start.since(),
+            sources,
+            has_marks: folding.last_mark > 0,
+            scanned: &[],
+        }
     });
     let logs = history::read(batch.connection, &batch.catalog, &wanted.collect::<Vec<_>>(), Patience::OfCommit);
     for (((late, start), stored), log) in late.iter().zip(&starts).zip(&stored).zip(logs) {

@@ -245,7 +245,7 @@ fn wanted<'a>(
 ) -> Vec<(usize, WantedEvents<'a>)> {
     let possible = keys.iter().enumerate().filter(|(_, (tenant, conversation))| query.can_hold(tenant, conversation));
     let wanted = |(index, (tenant, conversation)): (usize, &&'a (String, String))| {
-        (index, WantedEvents { tenant, conversation, since, sources: vec![source], has_marks: false })
+        (index, WantedEvents { tenant, conversation, since, sources: vec![source], has_marks: false, scanned: &[] })
     };
     possible.map(wanted).collect()
 }

@@ -31,6 +31,7 @@ pub struct Groups {
 struct Run {
     begin: u64,
     end: u64,
+    groups: usize,
     /// How many records were pushed before the first one of the run.
     before: u64,
     /// Those of a number below this one count.
@@ -61,6 +62,11 @@ impl Groups {
     /// How many records there are.
     pub fn count(&self) -> u64 {
         self.spilled() + self.memory.records.len() as u64
+    }
+
+    /// How many groups there are, or more: one that is in several runs counts for each.
+    pub fn most_groups(&self) -> usize {
+        self.runs.iter().map(|run| run.groups).sum::<usize>() + self.memory.keys.ends.len()
     }
 
     fn spilled(&self) -> u64 {
@@ -114,7 +120,8 @@ impl Groups {
             }
         }
         let end = writer.flushed();
-        self.runs.push(Run { begin, end, before: self.spilled(), count: order.len() as u32 });
+        let groups = self.memory.keys.ends.len();
+        self.runs.push(Run { begin, end, groups, before: self.spilled(), count: order.len() as u32 });
         self.memory.clear();
     }
 

@@ -178,7 +178,7 @@ impl Connection {
         let _running = Running::begin();
         let known = COMPOSED.with_borrow(|plans| plans.get(statement).copied());
         let plan = known.unwrap_or_else(|| {
-            let plan = prepare(statement, args);
+            let plan = prepare(statement, args, pg_sys::CURSOR_OPT_GENERIC_PLAN);
             COMPOSED.with_borrow_mut(|plans| plans.insert(statement.to_owned(), plan));
             plan
         });
@@ -224,9 +224,74 @@ impl Connection {
         }
     }
 
+    /// Runs a statement that was put together, with the newest snapshot, and gives `each` its rows, some at a time, as
+    /// long as it says to go on: there may be more of them than memory should hold. False if it said to stop.
+    pub fn run_in_portions(&self, statement: &str, mut each: impl FnMut(&Rows) -> bool) -> bool {
+        const PORTION: i64 = 1_000;
+        let cursor = Cursor::open(self, statement, &[]);
+        loop {
+            // SAFETY: the cursor is open; what was fetched is freed once it was looked at.
+            let rows = unsafe {
+                pg_sys::SPI_cursor_fetch(cursor.portal, true, PORTION);
+                self.result()
+            };
+            let goes_on = rows.count == 0 || each(&rows);
+            let is_last = rows.count < PORTION as usize;
+            // SAFETY: nobody has kept any of the rows: they live as long as the borrow.
+            unsafe { pg_sys::SPI_freetuptable(rows.table) };
+            if !goes_on || is_last {
+                return goes_on;
+            }
+        }
+    }
+
+    /// How many rows the server expects of a statement that was put together, with these values.
+    pub fn expected(&self, statement: &str, args: &[Arg]) -> f64 {
+        let cursor = Cursor::open(self, statement, args);
+        // SAFETY: an open cursor of a query has a plan.
+        unsafe { (*(*(*(*cursor.portal).queryDesc).plannedstmt).planTree).plan_rows }
+    }
+
     /// SAFETY: a statement must just have run on this connection.
     unsafe fn result(&self) -> Rows<'_> {
         unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, connection: PhantomData } }
+    }
+}
+
+/// A statement whose rows are fetched; if an error passes by, the server closes it.
+struct Cursor<'c> {
+    portal: pg_sys::Portal,
+    plan: pg_sys::SPIPlanPtr,
+    connection: PhantomData<&'c Connection>,
+}
+
+impl<'c> Cursor<'c> {
+    /// Planned for these values, and not for any: it is run once.
+    fn open(_: &'c Connection, statement: &str, args: &[Arg]) -> Cursor<'c> {
+        let (_, mut values, nulls) = Arg::parts(args);
+        let plan = prepare(statement, args, pg_sys::CURSOR_OPT_CUSTOM_PLAN);
+        // SAFETY: as of [`Connection::execute`]; the cursor keeps the snapshot that is active when it is opened.
+        let portal = unsafe {
+            lock_relations(plan);
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+            let portal =
+                pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), nulls.as_ptr().cast(), true);
+            pg_sys::PopActiveSnapshot();
+            portal
+        };
+        Cursor { portal, plan, connection: PhantomData }
+    }
+}
+
+impl Drop for Cursor<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by this value, and closed once. The plan is known to nobody else, and does not run.
+            unsafe {
+                pg_sys::SPI_cursor_close(self.portal);
+                pg_sys::SPI_freeplan(self.plan);
+            }
+        }
     }
 }
 
@@ -254,22 +319,21 @@ fn check(result: i32, statement: &str) {
 fn plan(statement: &'static str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
     let known = PLANS.with_borrow(|plans| plans.get(&statement.as_ptr()).copied());
     known.unwrap_or_else(|| {
-        let plan = prepare(statement, args);
+        let plan = prepare(statement, args, pg_sys::CURSOR_OPT_GENERIC_PLAN);
         PLANS.with_borrow_mut(|plans| plans.insert(statement.as_ptr(), plan));
         plan
     })
 }
 
 /// A plan that is kept.
-fn prepare(statement: &str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
+fn prepare(statement: &str, args: &[Arg], options: u32) -> pg_sys::SPIPlanPtr {
     let text = CString::new(statement).expect("SQL without zero bytes");
     rights::settle();
     let mut oids: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
     // SAFETY: the server copies text and types; a kept plan lives as long as the session, as the map that holds it
     // does.
     unsafe {
-        let options = pg_sys::CURSOR_OPT_GENERIC_PLAN as i32;
-        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), oids.len() as i32, oids.as_mut_ptr(), options);
+        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), oids.len() as i32, oids.as_mut_ptr(), options as i32);
         assert!(!plan.is_null(), "SPI could not prepare: {statement}");
         pg_sys::SPI_keepplan(plan);
         plan
@@ -297,6 +361,22 @@ impl Rows<'_> {
         let returned = if self.table.is_null() { 0 } else { self.count };
         // SAFETY: the table lives as long as the connection, and has that many rows.
         (0..returned).map(|index| unsafe { Row::of(*(*self.table).vals.add(index), (*self.table).tupdesc) })
+    }
+
+    /// Gives `each` the rows in their order, each taken apart at once: that is cheaper where many columns are read.
+    pub fn for_each(&self, mut each: impl FnMut(&mut Row)) {
+        if self.table.is_null() {
+            return;
+        }
+        // SAFETY: the table lives as long as the connection, and has that many rows of these columns.
+        unsafe {
+            let columns = (*self.table).tupdesc;
+            let mut cells = vec![(pg_sys::Datum::from(0usize), true); (*columns).natts as usize];
+            for index in 0..self.count {
+                cells_of(*(*self.table).vals.add(index), columns, &mut cells);
+                each(&mut Row::of_cells(&cells, columns));
+            }
+        }
     }
 
     /// The first row, if there is any.

@@ -41,8 +41,8 @@ fn audit_of(
     }
     let since = order::time_of(first);
     let read = |connection: &Connection| {
-        let sources = part_table::sources(connection, &[(tenant, conversation)]).remove(0);
-        let wanted = WantedEvents { tenant, conversation, since, sources, has_marks: false };
+        let (sources, _) = part_table::sources(connection, &[(tenant, conversation)]).remove(0);
+        let wanted = WantedEvents { tenant, conversation, since, sources, has_marks: false, scanned: &[] };
         history::audited(connection, &Catalog::now(), wanted)
     };
     let mut rows = as_owner(|| connected(read)).unwrap_or_else(|unreadable| unreadable.raise());

@@ -6,7 +6,7 @@ use crate::catalog::args::{required, tenant_key};
 use crate::catalog::reading::Patience;
 use crate::meter::batch::Batch;
 use crate::meter::history::{self, Log, WantedEvents};
-use crate::meter::part_table::{self, FromPlace, parts_from};
+use crate::meter::part_table;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::rights::as_owner;
@@ -108,11 +108,11 @@ fn line((step, told): (i32, Told)) -> ToldRow {
 fn told(connection: &Connection, key: Key) -> Vec<Told> {
     let mut batch = Batch::dry(connection, &[key]);
     let since = Instant::EARLIEST;
-    let sources = part_table::sources(connection, &[key]).remove(0);
-    let wanted = [WantedEvents { tenant: key.0, conversation: key.1, since, sources, has_marks: true }];
+    let (sources, has_marks) = part_table::sources(connection, &[key]).remove(0);
+    let wanted = [WantedEvents { tenant: key.0, conversation: key.1, since, sources, has_marks, scanned: &[] }];
     let log = history::read(connection, &batch.catalog, &wanted, Patience::OfCaller).remove(0);
     let log = log.unwrap_or_else(|unreadable| unreadable.raise());
-    let stored = parts_from(connection, &batch.catalog, &[FromPlace { key, place: &[] }]).pop().unwrap_or_default();
+    let stored = part_table::all_parts(connection, &batch.catalog, &[key]).remove(0);
     let story = story(&mut batch, key, &log, &stored);
     let charges = Charges::read(connection, key);
     let teller = Teller { catalog: &batch.catalog, story: &story, log: &log, stored: &stored, charges: &charges };

@@ -4,13 +4,15 @@ use crate::capture::entry::Key;
 use crate::catalog::Catalog;
 use crate::catalog::reading::Patience;
 use crate::meter::batch::Batch;
-use crate::meter::history::{self, Conversations, WantedEvents};
-use crate::meter::part_table::{self, FromPlace, parts_from};
+use crate::meter::history::{self, Conversations, Scanned, WantedEvents};
+use crate::meter::part_table;
+use crate::meter::scan::{self, Scan};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::progress::Progress;
 use crate::pg::sql::{Connection, arg, connected};
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
 use talkmeter_engine::part::{Opening, Part, UnknownPolicy};
@@ -51,35 +53,96 @@ pub fn conversations(
     is_wanted: impl Fn(&str) -> bool,
     mut each: impl FnMut(&[Recounted]),
 ) {
-    let found = connected(|connection| in_span(connection, span));
-    let found: Vec<FoundIn> = found
-        .iter()
-        .map(|((tenant, id), sources)| FoundIn { key: (tenant, id), sources })
-        .filter(|found| is_wanted(found.key.0))
-        .collect();
-    let mut progress = Progress::begin(work, "conversations", found.len());
-    for some in found.chunks(TOGETHER) {
-        each(&connected(|connection| recounted(connection, some, policy)));
+    let (found, scans) = connected(|connection| in_span(connection, span));
+    let most = found.len() + scans.iter().map(Scan::most_conversations).sum::<usize>();
+    let mut progress = Progress::begin(work, "conversations", most);
+    let mut merged = Merged {
+        found: found.into_iter().peekable(),
+        scanned: scans.iter().map(|scan| (scan.source, scan.conversations().peekable())).collect(),
+    };
+    loop {
+        let all = std::iter::from_fn(|| merged.next()).filter(|own| is_wanted(&own.key.0));
+        let some: Vec<Candidate> = all.take(TOGETHER).collect();
+        if some.is_empty() {
+            break;
+        }
+        let found: Vec<FoundIn> = some.iter().map(Candidate::found).collect();
+        each(&connected(|connection| recounted(connection, &found, policy)));
         progress.advance(some.len());
     }
+    drop(merged);
+    scans.into_iter().for_each(Scan::close);
 }
 
 /// A conversation with the tables in which it was found: some of them it may never have been metered by.
 struct FoundIn<'a> {
     key: Key<'a>,
     sources: &'a BTreeSet<i32>,
+    scanned: &'a [Scanned],
 }
 
-/// Those with messages, marks or units in the span, or so little before it that time may end a part in it.
-fn in_span(connection: &Connection, span: Period) -> Conversations {
+/// A conversation that may have a unit in the span.
+struct Candidate {
+    key: (String, String),
+    sources: BTreeSet<i32>,
+    /// One of each table that was read as a whole.
+    scanned: Vec<Scanned>,
+}
+
+impl Candidate {
+    fn found(&self) -> FoundIn<'_> {
+        FoundIn { key: (&self.key.0, &self.key.1), sources: &self.sources, scanned: &self.scanned }
+    }
+}
+
+/// Conversations that were found by index, and those of tables that were read as a whole, in the order of their keys.
+struct Merged<'s> {
+    found: Peekable<<Conversations as IntoIterator>::IntoIter>,
+    /// By the table.
+    scanned: Vec<(i32, Peekable<scan::Conversations<'s>>)>,
+}
+
+impl Merged<'_> {
+    fn next(&mut self) -> Option<Candidate> {
+        loop {
+            let found = self.found.peek().map(|(key, _)| key.clone());
+            let scanned = self.scanned.iter_mut().filter_map(|(_, all)| all.peek()).map(|own| own.key.clone());
+            let key = scanned.chain(found).min()?;
+            let found = self.found.next_if(|(other, _)| *other == key);
+            let is_found = found.is_some();
+            let mut sources = found.map_or_else(BTreeSet::new, |(_, sources)| sources);
+            let mut scanned = Vec::new();
+            for (source, all) in &mut self.scanned {
+                let own = all.next_if(|own| own.key == key);
+                sources.extend(own.iter().filter(|own| own.is_within).map(|_| *source));
+                let nothing = || Scanned { source: *source, ..Scanned::default() };
+                scanned.push(own.map_or_else(nothing, |own| own.scanned));
+            }
+            if is_found || !sources.is_empty() {
+                return Some(Candidate { key, sources, scanned });
+            }
+        }
+    }
+}
+
+/// Those with messages, marks or units in the span, or so little before it that time may end a part in it. A table of
+/// which the span holds much is read as a whole.
+fn in_span(connection: &Connection, span: Period) -> (Conversations, Vec<Scan>) {
     let timeout: i64 = connection.run(LONGEST_TIMEOUT, &[]).only().value();
     let since = span.start.plus(-timeout);
-    let mut found = history::conversations(&Catalog::now(), since, span.end);
+    let (mut found, mut scans) = (Conversations::new(), Vec::new());
+    for source in Catalog::now().attached() {
+        match Scan::of(source, Period { start: since, end: span.end }) {
+            Ok(Some(scan)) => scans.push(scan),
+            Ok(None) => history::conversations(source, since, span.end, &mut found),
+            Err(because) => because.warn(),
+        }
+    }
     let rows = connection.run(IN_SPAN, &[span.start, span.end, since].map(|at| arg(Timestamp::from(at))));
     for mut row in rows.iter() {
         found.entry((row.value(), row.value())).or_default();
     }
-    found
+    (found, scans)
 }
 
 fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<&str>) -> Vec<Recounted<'a>> {
@@ -106,7 +169,7 @@ pub struct Compared<'a> {
 pub fn of_source<'a>(connection: &Connection, source: i32, keys: &'a [(String, String)]) -> Vec<Compared<'a>> {
     let sources = BTreeSet::from([source]);
     let found: Vec<FoundIn> =
-        keys.iter().map(|(tenant, id)| FoundIn { key: (tenant, id), sources: &sources }).collect();
+        keys.iter().map(|(tenant, id)| FoundIn { key: (tenant, id), sources: &sources, scanned: &[] }).collect();
     let compared = compared(connection, &found, None);
     compared.into_iter().zip(keys).map(|(own, key)| Compared { key: (&key.0, &key.1), ..own }).collect()
 }
@@ -114,17 +177,17 @@ pub fn of_source<'a>(connection: &Connection, source: i32, keys: &'a [(String, S
 fn compared<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<&str>) -> Vec<Compared<'a>> {
     let keys: Vec<Key> = found.iter().map(|found| found.key).collect();
     let metered = part_table::sources(connection, &keys);
-    let wanted = found.iter().zip(metered).map(|(found, metered)| WantedEvents {
+    let wanted = found.iter().zip(metered).map(|(found, (metered, has_marks))| WantedEvents {
         tenant: found.key.0,
         conversation: found.key.1,
         since: Instant::EARLIEST,
         sources: found.sources.iter().copied().chain(metered).collect(),
-        has_marks: true,
+        has_marks,
+        scanned: found.scanned,
     });
     let mut batch = Batch::dry(connection, &keys);
     let logs = history::read(connection, &batch.catalog, &wanted.collect::<Vec<_>>(), Patience::OfCaller);
-    let from: Vec<FromPlace> = keys.iter().map(|key| FromPlace { key: *key, place: &[] }).collect();
-    let stored = parts_from(connection, &batch.catalog, &from);
+    let stored = part_table::all_parts(connection, &batch.catalog, &keys);
     let all = keys.iter().zip(logs).zip(stored).enumerate();
     all.map(|(index, ((key, log), stored))| {
         let proof = log.ok().filter(|log| !stored.iter().any(|part| lost_rows(part, &log.events) > 0));

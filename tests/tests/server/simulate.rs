@@ -529,3 +529,50 @@ fn with_an_index_few_conversations_of_a_table_of_many_are_read_by_it() {
     assert_eq!(whole, 0);
     assert!(by_index > 0);
 }
+
+// --- A table that is read as a whole ---
+
+/// How many times this session has looked something up in the messages by an index so far.
+fn looked_up(session: &mut Session) -> i64 {
+    session.run("SELECT pg_stat_force_next_flush()");
+    let count = "SELECT sum(idx_scan) FROM pg_stat_user_tables WHERE relname LIKE 'messages%'";
+    session.line(count).parse().expect("a count")
+}
+
+#[test]
+fn a_table_that_is_read_as_a_whole_gives_what_its_conversations_give_one_by_one() {
+    let (_database, mut session) = shop("agent_red", Some("one"));
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'tenant ' || n % 3, 'c' || n, '2026-03-01'::timestamptz + n * interval '1 hour' + m * interval '20 min',
+             CASE WHEN (n + m) % 7 = 6 THEN 'error' WHEN m % 2 = 0 THEN 'customer_message' ELSE 'ai_reply' END
+         FROM generate_series(1, 1500) AS n, generate_series(0, 4) AS m;
+         INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         VALUES ('tenant 0', 'c3', '2026-03-20', 'unheard_of'), ('tenant 1', NULL, '2026-03-20', 'ai_reply');
+         SELECT talkmeter.mark('tenant ' || n % 3, 'c' || n, 'new_topic', '2026-03-01'::timestamptz + n * interval '1 hour 5 min')
+         FROM generate_series(1, 1500, 50) AS n;
+         UPDATE messages SET kind = 'ai_reply' WHERE id % 31 = 0;
+         DELETE FROM messages WHERE id % 97 = 0;
+         SELECT talkmeter.sweep()",
+    );
+    let spans = ["'2026-03-01', '2026-06-01'", "'2026-03-11 07:30', '2026-04-02'", "'0001-01-02', '9999-01-01'"];
+    let asked = ["NULL, NULL", "'agent_red', 'three'", "'lutingenie', 'none'"];
+    let mut answers = |session: &mut Session| {
+        let mut all = Vec::new();
+        for (span, asked) in spans.iter().flat_map(|span| asked.map(|asked| (span, asked))) {
+            all.extend(session.lines(&format!("SELECT * FROM talkmeter.simulate({asked}, {span}) ORDER BY 1")));
+            all.extend(
+                session.lines(&format!("SELECT * FROM talkmeter.simulate_parts({asked}, {span}) ORDER BY 1, 2, 3")),
+            );
+        }
+        all
+    };
+    let before = looked_up(&mut session);
+    let one_by_one = answers(&mut session);
+    assert!(one_by_one.len() > 50, "{}", one_by_one.len());
+    let between = looked_up(&mut session);
+    assert!(between > before, "the server knows nothing of the table, and so expects little in the spans");
+    session.run("ANALYZE messages");
+    assert_same_rows(&answers(&mut session), &one_by_one);
+    assert_eq!(looked_up(&mut session), between, "looked up by index");
+}
