@@ -152,8 +152,8 @@ pub struct Message<'a> {
 
 /// Notes what happened to an event; it will be folded at commit.
 ///
-/// Tenant and conversation stand one behind the other, with a zero byte between them, which no text holds: so the bytes
-/// of keys are ordered as conversations are folded. Those of records, which begin with the order key, are as events are.
+/// Tenant and conversation stand one behind the other, with a zero byte between them, which no text holds: so keys are
+/// ordered by their bytes as conversations are folded. Records begin with the order key, and are ordered as events are.
 pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
     QUEUE.with_borrow_mut(|queue| {
         queue.begin_record();

@@ -1,5 +1,5 @@
-//! Where do the records of many groups wait until they are read group by group? In memory, and what is more than that in
-//! sorted runs of a temporary file.
+//! Where do the records of many groups wait until they are read group by group? In memory, and in a temporary file what
+//! is more than that.
 //!
 //! The key of a group is kept once, not with each record, and records are not sorted but put to their group: mostly they
 //! have come in their order there.

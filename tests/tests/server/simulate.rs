@@ -557,7 +557,7 @@ fn a_table_that_is_read_as_a_whole_gives_what_its_conversations_give_one_by_one(
     );
     let spans = ["'2026-03-01', '2026-06-01'", "'2026-03-11 07:30', '2026-04-02'", "'0001-01-02', '9999-01-01'"];
     let asked = ["NULL, NULL", "'agent_red', 'three'", "'lutingenie', 'none'"];
-    let mut answers = |session: &mut Session| {
+    let answers = |session: &mut Session| {
         let mut all = Vec::new();
         for (span, asked) in spans.iter().flat_map(|span| asked.map(|asked| (span, asked))) {
             all.extend(session.lines(&format!("SELECT * FROM talkmeter.simulate({asked}, {span}) ORDER BY 1")));
