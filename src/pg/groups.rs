@@ -22,7 +22,6 @@ pub struct Groups {
     memory: Kept,
     runs: Vec<Run>,
     file: TempFile,
-    key: Vec<u8>,
 }
 
 /// Records that lie in the file, in order: of each group the length of its key in four bytes, the key, and how many
@@ -52,7 +51,7 @@ impl Groups {
     }
 
     fn in_file(file: TempFile) -> Groups {
-        Groups { memory: Kept::default(), runs: Vec::new(), file, key: Vec::new() }
+        Groups { memory: Kept::default(), runs: Vec::new(), file }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -75,9 +74,7 @@ impl Groups {
 
     /// Adds a record to a group; of both the bytes come in parts.
     pub fn push(&mut self, key: &[&[u8]], record: &[&[u8]]) {
-        self.key.clear();
-        key.iter().for_each(|part| self.key.extend_from_slice(part));
-        self.memory.push(&self.key, record);
+        self.memory.push(key, record);
         if self.memory.size() > IN_MEMORY {
             self.spill();
         }
@@ -158,10 +155,10 @@ impl Groups {
 
     /// The records in the order of the keys of their groups, and of their bytes within a group.
     pub fn ordered(&self) -> Ordered<'_> {
-        let order = self.memory.order();
-        let in_memory = Lane::Memory { kept: &self.memory, order, at: 0 };
-        let runs = self.runs.iter().map(|run| Lane::Run(Reader::of(run, &self.file)));
-        Ordered { lanes: runs.chain([in_memory]).collect(), current: Vec::new(), key: Vec::new() }
+        let in_memory = Records::Memory { kept: &self.memory, order: self.memory.order(), at: 0 };
+        let runs = self.runs.iter().map(|run| Records::Run(Reader::of(run, &self.file)));
+        let lane = |records| Lane { records, is_current: false };
+        Ordered { lanes: runs.chain([in_memory]).map(lane).collect(), key: Vec::new() }
     }
 }
 
@@ -192,7 +189,7 @@ struct Record {
 }
 
 impl Kept {
-    fn push(&mut self, key: &[u8], parts: &[&[u8]]) {
+    fn push(&mut self, key: &[&[u8]], parts: &[&[u8]]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let end = u32::try_from(self.bytes.len() + length).expect("a record below 4 GB");
         room(&mut self.bytes, length);
@@ -232,6 +229,11 @@ impl Kept {
 
     /// The indexes of the records in their order.
     fn order(&self) -> Vec<u32> {
+        if self.keys.count() == 1 {
+            let mut order = collected(0..self.records.len() as u32);
+            self.sort(&mut order);
+            return order;
+        }
         let mut groups: Vec<u32> = collected(0..self.keys.count());
         groups.sort_unstable_by(|a, b| self.keys.key(*a).cmp(self.keys.key(*b)));
         // How many records each group has, then where its next one comes.
@@ -249,12 +251,15 @@ impl Kept {
             *place += 1;
         }
         let is_same = |a: &u32, b: &u32| self.records[*a as usize].group == self.records[*b as usize].group;
-        for group in order.chunk_by_mut(is_same) {
-            if !group.is_sorted_by(|a, b| self.record(*a) <= self.record(*b)) {
-                group.sort_unstable_by(|a, b| self.record(*a).cmp(self.record(*b)));
-            }
-        }
+        order.chunk_by_mut(is_same).for_each(|group| self.sort(group));
         order
+    }
+
+    /// Puts the records of a group in order; as a rule they are.
+    fn sort(&self, group: &mut [u32]) {
+        if !group.is_sorted_by(|a, b| self.record(*a) <= self.record(*b)) {
+            group.sort_unstable_by(|a, b| self.record(*a).cmp(self.record(*b)));
+        }
     }
 }
 
@@ -292,24 +297,29 @@ impl Keys {
     }
 
     /// The number of a key, which is added if it is new.
-    fn number(&mut self, key: &[u8]) -> u32 {
-        let count = self.count();
-        // Rows of one conversation often follow one another.
-        if let Some(last) = count.checked_sub(1).filter(|last| self.key(*last) == key) {
-            return last;
-        }
-        let known = match self.ends.len() > FEW {
-            true => self.table.find(self.hasher.hash_one(key), |number| self.key(*number) == key).copied(),
-            false => (0..count).find(|number| self.key(*number) == key),
-        };
-        known.unwrap_or_else(|| self.add(key))
+    fn number(&mut self, parts: &[&[u8]]) -> u32 {
+        let known = self.bytes.len();
+        room(&mut self.bytes, parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        let Some(number) = self.find(&self.bytes[known..]) else { return self.add() };
+        self.bytes.truncate(known);
+        number
     }
 
-    fn add(&mut self, key: &[u8]) -> u32 {
+    fn find(&self, key: &[u8]) -> Option<u32> {
+        let is_it = |number: &u32| self.key(*number) == key;
+        // Rows of one conversation often follow one another.
+        let last = self.count().checked_sub(1).filter(is_it);
+        last.or_else(|| match self.ends.len() > FEW {
+            true => self.table.find(self.hasher.hash_one(key), is_it).copied(),
+            false => (0..self.count()).find(is_it),
+        })
+    }
+
+    /// Adds the key that stands behind those that are known.
+    fn add(&mut self) -> u32 {
         let number = self.count();
-        room(&mut self.bytes, key.len());
         room(&mut self.ends, 1);
-        self.bytes.extend_from_slice(key);
         self.ends.push(u32::try_from(self.bytes.len()).expect("keys below 4 GB"));
         let new = match self.ends.len() {
             more if more > FEW + 1 => number..number + 1,
@@ -462,36 +472,36 @@ impl<'f> Reader<'f> {
 }
 
 /// Records in order, from one place.
-enum Lane<'g> {
+enum Records<'g> {
     Memory { kept: &'g Kept, order: Vec<u32>, at: usize },
     Run(Reader<'g>),
 }
 
-impl Lane<'_> {
+impl Records<'_> {
     /// The key of the group of the next record, if there is one.
     fn key(&self) -> Option<&[u8]> {
         match self {
-            Lane::Memory { kept, order, at } => order.get(*at).map(|index| kept.key(*index)),
-            Lane::Run(reader) => reader.has_record.then_some(reader.key.as_slice()),
+            Records::Memory { kept, order, at } => order.get(*at).map(|index| kept.key(*index)),
+            Records::Run(reader) => reader.has_record.then_some(reader.key.as_slice()),
         }
     }
 
     fn record(&self) -> &[u8] {
         match self {
-            Lane::Memory { kept, order, at } => kept.record(order[*at]),
-            Lane::Run(reader) => reader.record(),
+            Records::Memory { kept, order, at } => kept.record(order[*at]),
+            Records::Run(reader) => reader.record(),
         }
     }
 
     /// Goes on to the next record, and says whether that is one of the same group.
     fn advance(&mut self) -> bool {
         match self {
-            Lane::Memory { kept, order, at } => {
+            Records::Memory { kept, order, at } => {
                 *at += 1;
                 let group = |index: &u32| kept.records[*index as usize].group;
                 order.get(*at).is_some_and(|next| group(next) == group(&order[*at - 1]))
             }
-            Lane::Run(reader) => {
+            Records::Run(reader) => {
                 reader.advance();
                 reader.has_record && !reader.begins
             }
@@ -502,9 +512,13 @@ impl Lane<'_> {
 /// Records in the order of their groups.
 pub struct Ordered<'g> {
     lanes: Vec<Lane<'g>>,
-    /// The lanes whose next record is of the current group.
-    current: Vec<usize>,
     key: Vec<u8>,
+}
+
+struct Lane<'g> {
+    records: Records<'g>,
+    /// Its next record is of the current group.
+    is_current: bool,
 }
 
 impl Ordered<'_> {
@@ -516,27 +530,24 @@ impl Ordered<'_> {
     /// Appends the next record to `buffer` and says whether it is the first of its group; `None` if there is none.
     pub fn append_next(&mut self, buffer: &mut Vec<u8>) -> Option<bool> {
         heed_cancel();
-        let begins = self.current.is_empty();
+        let begins = !self.lanes.iter().any(|lane| lane.is_current);
         if begins {
             self.next_group()?;
         }
-        let by_record = |lane: &usize| self.lanes[*lane].record();
-        let lane = *self.current.iter().min_by_key(|lane| by_record(lane))?;
-        let record = self.lanes[lane].record();
+        let current = self.lanes.iter_mut().filter(|lane| lane.is_current);
+        let lane = current.min_by(|a, b| a.records.record().cmp(b.records.record()))?;
+        let record = lane.records.record();
         room(buffer, record.len());
         buffer.extend_from_slice(record);
-        if !self.lanes[lane].advance() {
-            self.current.retain(|other| *other != lane);
-        }
+        lane.is_current = lane.records.advance();
         Some(begins)
     }
 
     fn next_group(&mut self) -> Option<()> {
-        let key = self.lanes.iter().filter_map(Lane::key).min()?;
+        let key = self.lanes.iter().filter_map(|lane| lane.records.key()).min()?;
         self.key.clear();
         self.key.extend_from_slice(key);
-        let is_of = |lane: &usize| self.lanes[*lane].key() == Some(&self.key);
-        self.current = (0..self.lanes.len()).filter(is_of).collect();
+        self.lanes.iter_mut().for_each(|lane| lane.is_current = lane.records.key() == Some(&self.key));
         Some(())
     }
 }
