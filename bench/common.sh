@@ -197,3 +197,42 @@ milliseconds_of() {
         for ((n = 0; n < ${3:-9}; n++)); do say "$2;"; done
     } | sql -d "$1" | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | median
 }
+
+# --- Instructions ---
+
+# A backend without a server reads one statement a line.
+write_inserts() {
+    local peer=$1 count=$2 first=$3
+    say "PREPARE message (text, text, timestamptz, text) AS INSERT INTO message_$peer (tenant_id, conversation_id, created_at,\
+ sender, body) VALUES (\$1, \$2, \$3, \$4, '$body')"
+    awk -v count="$count" -v first="$first" 'BEGIN {
+        srand(7)
+        for (n = 0; n < count; n++) {
+            conversation = first + int(n / 400) * 50 + int(rand() * 50)
+            at = sprintf("2026-01-01 %02d:%02d:%02d+00", int(n / 3600), int(n / 60) % 60, n % 60)
+            printf "EXECUTE message (\047tenant-%d\047, \047conversation-%d\047, \047%s\047, \047%s\047)\n",
+                conversation % 20, conversation, at, rand() < 0.5 ? "user" : "bot"
+        }
+    }'
+}
+
+# Prints the instructions of a backend that executes the standard input in database $1.
+instructions() {
+    command -v valgrind >/dev/null || die "valgrind is missing: run make setup."
+    as_server valgrind --tool=callgrind --callgrind-out-file="$TALKMETER_DIR/callgrind.out" --trace-children=no \
+        "$TALKMETER_BIN/postgres" --single -D "$TALKMETER_DIR/data" -c fsync=off -c shared_buffers=64MB "$1" \
+        >"$TALKMETER_DIR/instructions.out" 2>"$TALKMETER_DIR/instructions.err" ||
+        die "valgrind failed:" "$(tail -n 20 "$TALKMETER_DIR/instructions.err")"
+    if grep -m 3 ERROR "$TALKMETER_DIR/instructions.err" >&2; then die "an insert failed."; fi
+    awk '/Collected/ { print $NF }' "$TALKMETER_DIR/instructions.err"
+}
+
+# Prints the instructions of an insert into the table of peer $1 in database $2, while the server is stopped. A backend without
+# a server executes prepared inserts under valgrind: 400 of them, then 1,200. The difference, divided by 800, leaves out the
+# start and the first use of everything.
+instructions_per_insert() {
+    local few many
+    few=$(write_inserts "$1" 400 1000000 | instructions "$2")
+    many=$(write_inserts "$1" 1200 2000000 | instructions "$2")
+    say $(((many - few) / 800))
+}
