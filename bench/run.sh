@@ -5,12 +5,12 @@
 #
 # Each part is a file beside this one that prints one table. They are written into docs/performance.md; of parts that did
 # not run it keeps what it has. LONG=1 adds ten million rows. To shorten a run: ROUNDS, SECONDS_EACH (of a run of pgbench), ROWS (of a
-# COPY), LEDGERS (numbers of charges: "10000 1000000").
+# COPY), LEDGERS (numbers of charges: "10000 1000000"), CONVERSATIONS (of a month).
 set -euo pipefail
 # shellcheck source=bench/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-all=(instructions grown single wal size copy batches late hot session reports simulate verify)
+all=(instructions grown single wal size copy batches late hot session reports simulate verify year)
 page=$talkmeter_repo/docs/performance.md
 
 # Where and when, in a line: of a table that is compared with another this is asked first.
