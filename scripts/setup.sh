@@ -62,6 +62,9 @@ look() {
         -a -x "$runners/isolation/pg_isolation_regress"
     # What operators rewrite tables with; a test rewrites ours.
     want "postgresql-$major-repack" test -x "$bindir/pg_repack"
+    # What sweeps elsewhere, and what applications connect through; tests start both.
+    want "postgresql-$major-cron" test -f "$("$pg_config" --pkglibdir)/pg_cron.so"
+    want pgbouncer test -x /usr/sbin/pgbouncer
     # Packages cannot complete a server that did not come from them.
     if [ ${#missing[@]} -gt 0 ] && [ -n "$bindir" ] && [ "$bindir" != "/usr/lib/postgresql/$major/bin" ]; then
         die "$pg_config describes a server in $bindir that lacks its programs, headers ($include) or pg_regress ($runners)." \
@@ -87,7 +90,8 @@ become_admin() {
 }
 
 install_missing() {
-    # Debian starts a database cluster when a server is first installed; ours are private, so switch that off meanwhile.
+    # Debian starts a database cluster when a server is first installed, and a pgbouncer; ours are private, so both are
+    # switched off.
     # shellcheck disable=SC2016 # expanded by the shell that the administrator's rights are lent to
     "${as_admin[@]}" bash -euc '
         umask 022
@@ -98,6 +102,7 @@ install_missing() {
         echo "create_main_cluster = false" >"$drop_in"
         apt-get update
         apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=120 "$@"
+        if [ -d /run/systemd/system ] && [[ " $* " == *" pgbouncer "* ]]; then systemctl disable --quiet --now pgbouncer; fi
     ' setup "$@"
 }
 

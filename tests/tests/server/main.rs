@@ -34,6 +34,7 @@ mod own_tables;
 mod own_times;
 mod owners;
 mod periods;
+mod pooler;
 mod products;
 mod progress;
 mod protocol;

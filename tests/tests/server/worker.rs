@@ -324,3 +324,40 @@ fn whoever_sweeps_beside_the_worker_does_no_harm() {
     let log = server.log();
     assert!(!log.contains("ERROR") && !log.contains("WARNING"), "{log}");
 }
+
+#[test]
+fn a_cron_beside_the_worker_does_no_harm_and_both_are_named() {
+    let server = Server::with(&[
+        "shared_preload_libraries = 'talkmeter, pg_cron'",
+        "talkmeter.sweep_interval = '1s'",
+        "cron.use_background_workers = on",
+        "max_worker_processes = 20",
+    ]);
+    let mut session = metered(&server, "d");
+    look(&mut session);
+    wait_until_served(&mut session);
+    insert_due(&mut session, "before");
+    let mut cron = server.connect("postgres");
+    cron.run(
+        "CREATE EXTENSION pg_cron;
+         SELECT cron.schedule_in_database('sweep', '* * * * *', 'SELECT talkmeter.sweep()', 'd')",
+    );
+    // pg_cron begins with the next minute.
+    let started = Instant::now();
+    let mut inserted = 0;
+    while cron.line("SELECT count(*) FROM cron.job_run_details WHERE status = 'succeeded'") == "0" {
+        assert!(started.elapsed() < Duration::from_secs(90), "{:?}", cron.lines("TABLE cron.job_run_details"));
+        insert_due(&mut session, &format!("c{inserted}"));
+        inserted += 1;
+        thread::sleep(Duration::from_millis(200));
+    }
+    let ended = "SELECT count(*), count(DISTINCT p.conversation), count(*) FILTER (
+            WHERE p.end_reason = 'idle' AND p.ended_at - p.last_activity_at = '30 minutes')
+        FROM talkmeter.part AS p WHERE p.ended_at IS NOT NULL";
+    session.wait_for(ended, &[inserted + 1; 3].map(|count| count.to_string()).join("|"));
+    assert_eq!(session.lines("SELECT sweeper FROM talkmeter.sweepers ORDER BY 1"), ["session", "worker"]);
+    assert_eq!(
+        session.lines("SELECT problem FROM talkmeter.health() UNION SELECT problem FROM talkmeter.verify()").len(),
+        0
+    );
+}
