@@ -1,6 +1,6 @@
 //! What does a commit post to the ledger? Units to be charged, and parts whose charges are to be settled.
 
-use crate::pg::spool::{Sorted, Spool};
+use crate::pg::groups::{Groups, Ordered};
 use serde::{Deserialize, Serialize};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
@@ -126,30 +126,26 @@ impl Posting {
 
 /// Postings on their way to the ledger: there may be more than memory should hold.
 #[derive(Default)]
-pub struct Postings(Spool);
+pub struct Postings(Groups);
 
 impl Postings {
-    /// The bytes of a record are ordered by tenant, and then as [`Unit::order`] is; what is taken back comes before all
-    /// that is drawn. No text holds a zero byte.
+    /// By tenants. The bytes of a record are ordered as [`Unit::order`] is; what is taken back comes before all that is
+    /// drawn. No text holds a zero byte.
     pub fn push(&mut self, posting: &Posting) {
         let at = match posting {
             Posting::Charge(unit) => unit.at,
             Posting::Settle(_) => Instant::BEGINNING,
         };
         let (tenant, conversation, part) = posting.part();
-        self.0.push(&[
-            tenant.as_bytes(),
-            &[0],
-            &OrderKey::floor(at),
-            conversation.as_bytes(),
-            &[0],
-            &part.to_be_bytes(),
-            &serde_json::to_vec(posting).expect("plain data"),
-        ]);
+        let json = serde_json::to_vec(posting).expect("plain data");
+        self.0.push(
+            &[tenant.as_bytes()],
+            &[&OrderKey::floor(at), conversation.as_bytes(), &[0], &part.to_be_bytes(), &json],
+        );
     }
 
     pub fn in_order(&self) -> InOrder<'_> {
-        InOrder(self.0.sorted())
+        InOrder(self.0.ordered())
     }
 
     /// They are posted: their file is given back.
@@ -159,14 +155,14 @@ impl Postings {
 }
 
 /// Postings in the order in which they are posted.
-pub struct InOrder<'a>(Sorted<'a>);
+pub struct InOrder<'a>(Ordered<'a>);
 
 impl InOrder<'_> {
     /// The next ones, at most so many; none if there are no more.
     pub fn some(&mut self, most: usize) -> Vec<Posting> {
         let mut postings = Vec::new();
         let mut record = Vec::new();
-        while postings.len() < most && self.0.append_next(&mut record) {
+        while postings.len() < most && self.0.append_next(&mut record).is_some() {
             postings.push(read_posting(&record).expect("a posting was written"));
             record.clear();
         }
@@ -175,8 +171,7 @@ impl InOrder<'_> {
 }
 
 fn read_posting(record: &[u8]) -> Option<Posting> {
-    let after_text = |bytes: &'_ [u8]| bytes.iter().position(|byte| *byte == 0).map(|end| end + 1);
-    let conversation = after_text(record)? + size_of::<i64>();
-    let part = conversation + after_text(&record[conversation..])?;
-    serde_json::from_slice(&record[part + size_of::<i32>()..]).ok()
+    let after_time = record.get(size_of::<i64>()..)?;
+    let conversation = after_time.iter().position(|byte| *byte == 0)?;
+    serde_json::from_slice(after_time.get(conversation + 1 + size_of::<i32>()..)?).ok()
 }
