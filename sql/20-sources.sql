@@ -1,33 +1,13 @@
 -- Which tables of the application are metered, and which of their rows could not be.
 
 CREATE FUNCTION talkmeter.origin_of(relation regclass) RETURNS text
-    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
-    AS $$
-        SELECT pg_catalog.concat_ws('/', c.system_identifier, d.oid, relation::oid)
-        FROM pg_control_system() AS c
-        JOIN pg_database AS d ON d.datname = current_database()
-    $$;
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'origin_of_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.origin_of(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.origin_of(regclass) IS
     'Which table of which database of which server: differs after a restore, where column numbers mean nothing any more';
 
 CREATE FUNCTION talkmeter.class_of(type oid) RETURNS text
-    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH RECURSIVE under (oid, inner_type, kind) AS (
-            SELECT t.oid, t.typbasetype, t.typtype FROM pg_type AS t WHERE t.oid = class_of.type
-            UNION ALL
-            SELECT t.oid, t.typbasetype, t.typtype FROM under JOIN pg_type AS t ON t.oid = under.inner_type
-        )
-        SELECT CASE
-            WHEN u.kind = 'e' OR u.oid IN ('text'::regtype, 'varchar'::regtype) THEN 'text'
-            WHEN u.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'integer'
-            WHEN u.oid IN ('float4'::regtype, 'float8'::regtype) THEN 'float'
-            WHEN u.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json'
-            ELSE format_type(u.oid, NULL) END
-        FROM under AS u
-        WHERE u.kind <> 'd'
-    $$;
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'class_of_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.class_of(oid) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.class_of(oid) IS
     'What a type means to a mapping, under all domains: a column whose new type is of the same class is read as before';

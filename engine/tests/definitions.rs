@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value as Json, json};
 use talkmeter_engine::definition::DefinitionRow;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
-use talkmeter_engine::instant::{DAY, SECOND, interval};
+use talkmeter_engine::instant::{DAY, SECOND};
 use talkmeter_engine::offer::{PackDefinition, PlanDefinition};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::presets;
@@ -18,8 +18,13 @@ const PACK_KEYS: &str = "name, size, price, currency, valid_for";
 const AMOUNT_HINT: &str =
     "Write a number from 0 to below 1000000000 with at most 12 digits after the point, such as 0.04.";
 
+/// Of days, or of hours, minutes and seconds.
 fn micros(text: &str, key: &str) -> i64 {
-    interval(text).unwrap_or_else(|| panic!("\"{key}\" is {text}"))
+    let number = |digits: &str| digits.parse::<i64>().unwrap_or_else(|_| panic!("\"{key}\" is {text}"));
+    match text.strip_suffix(" days") {
+        Some(days) => number(days) * DAY,
+        None => text.split(':').fold(0, |sum, field| 60 * sum + number(field)) * SECOND,
+    }
 }
 
 /// No interval is measured while anything else is wrong.
@@ -407,7 +412,7 @@ fn a_plan_needs_a_name_and_that_is_said_last() {
 
 #[test]
 fn a_pack_is_read_and_its_row_holds_its_lifetime_as_written() {
-    let definition = pack_with(json!({"size": 10, "price": "1.50", "valid_for": "1 day 12:00:00"}));
+    let definition = pack_with(json!({"size": 10, "price": "1.50", "valid_for": "36:00:00"}));
     let (pack, row) = PackDefinition::read(&definition, &mut micros).expect("a pack");
     let expected = PackDefinition {
         name: "k".into(),
@@ -417,8 +422,7 @@ fn a_pack_is_read_and_its_row_holds_its_lifetime_as_written() {
         valid_for: DAY + 12 * 3600 * SECOND,
     };
     assert_eq!(pack, expected);
-    let row_expected =
-        json!({"name": "k", "size": 10, "price": "1.50", "currency": "USD", "valid_for": "1 day 12:00:00"});
+    let row_expected = json!({"name": "k", "size": 10, "price": "1.50", "currency": "USD", "valid_for": "36:00:00"});
     assert_eq!(Json::Object(row), row_expected);
 }
 

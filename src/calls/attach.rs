@@ -65,7 +65,7 @@ fn attach(
     let by_row = required(row_mode, "row_mode");
     let relation = owned_table(source);
     no_foreign_partition_by_statement(&relation, by_row);
-    let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
+    let columns = as_owner(|| relation::columns(source));
     known_policy(policy);
     if let Some(plan) = default_plan {
         offers::known_plan(plan);
@@ -112,7 +112,7 @@ fn remap(
     let mapping = document::value(required(mapping, "mapping"), "mapping");
     let dry_run = required(dry_run, "dry_run");
     let relation = owned_table(source);
-    let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
+    let columns = as_owner(|| relation::columns(source));
     policy.into_iter().for_each(known_policy);
     default_plan.into_iter().for_each(offers::known_plan);
     let since = since.map(|since| not_after_now(Timestamp::from(since).bound()));
@@ -189,7 +189,7 @@ fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<AnyElement>) {
     let relation = owned_table(source);
     no_foreign_partition_by_statement(&relation, false);
     must_be_utf8();
-    let columns = as_owner(|| connected(|connection| relation::columns(connection, source)));
+    let columns = as_owner(|| relation::columns(source));
     let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
     let checked = status::check(&mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
     if let Some(zone) = &checked.timezone {
@@ -312,7 +312,7 @@ fn meter(
             let wanted = wanted(relation, how);
             wanted.iter().for_each(|(table, trigger)| create_trigger(connection, trigger, table, how.by_row));
             are_on_it(connection, source, &wanted, relation);
-            cache::announce_change(connection);
+            cache::announce_change();
             map_again(connection, source, mapping, recorded(checked, columns), how);
             waits.into_iter().for_each(|span| tell_of_backfill(relation, span));
         })
@@ -769,7 +769,7 @@ fn detach(source: pg_sys::Oid) {
             }
             [Role::Messages, Role::Status].into_iter().for_each(|role| drop_triggers(connection, source, role));
             journal::note(connection, "detach", None, json!({"source": relation.name}), None);
-            cache::announce_change(connection);
+            cache::announce_change();
         })
     });
 }

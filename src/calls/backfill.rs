@@ -335,6 +335,6 @@ pub fn span_of<'s>(connection: &Connection, source: &'s Source, period: Period) 
 
 fn is_indexed(connection: &Connection, source: &Source) -> bool {
     let Layout::Whole { mapping, .. } = &source.layout else { return false };
-    let columns = relation::columns(connection, source.relation);
+    let columns = relation::columns(source.relation);
     attach::is_indexed(connection, source.relation, mapping.newest(), &columns)
 }

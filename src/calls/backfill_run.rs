@@ -108,7 +108,7 @@ pub fn begin(connection: &Connection, table: &str, run: &Run) {
     let (from_time, to_time) = (journal::bound(run.span.start), journal::bound(run.span.end));
     let arguments = json!({"source": table, "from_time": from_time, "to_time": to_time, "charge": run.charges});
     journal::note(connection, "backfill", None, arguments, None);
-    cache::announce_change(connection);
+    cache::announce_change();
 }
 
 const COUNTED: &str = "
@@ -152,7 +152,7 @@ pub fn go_on(connection: &Connection, run: &Run) {
         let statement = if run.charges { CHARGED } else { UNCHARGED };
         connection.run(statement, &of_span(run.source, run.span));
     }
-    cache::announce_change(connection);
+    cache::announce_change();
 }
 
 const END: &str = "DELETE FROM talkmeter.backfill_run AS r WHERE r.source_id = $1";

@@ -80,7 +80,7 @@ fn define_policy(definition: AnyElement) -> i32 {
             }
             let arguments = json!({"definition": definition, "version": version});
             journal::note(connection, "define_policy", None, arguments, note.as_deref());
-            cache::announce_change(connection);
+            cache::announce_change();
             version
         })
     })

@@ -13,6 +13,7 @@ mod gaps;
 mod journal;
 pub mod launcher;
 mod mark;
+mod meanings;
 mod own;
 mod packs;
 mod partitions;

@@ -70,5 +70,5 @@ pub fn adopt(connection: &Connection, added: &Added) {
         }
     }
     connection.run(KNOWN, &[arg(*source), arg(*partition)]);
-    cache::announce_change(connection);
+    cache::announce_change();
 }

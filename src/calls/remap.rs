@@ -79,7 +79,7 @@ pub fn give(connection: &Connection, before: &Source, given: &Given, tally: Opti
             arg(given.strict),
         ],
     );
-    cache::announce_change(connection);
+    cache::announce_change();
     let after = sources::source(id).unwrap_or_else(|| damaged(format!("source {id} is gone")));
     let since = since.unwrap_or_else(|| oldest_waiting(connection, &after));
     let remapped = Remapped { before, after: &after, since };

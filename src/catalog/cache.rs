@@ -1,6 +1,7 @@
 //! When does this session forget what it remembers of sources and policies? When the server says that they changed.
 
-use crate::pg::sql::{self, Connection};
+use crate::pg::own_table;
+use crate::pg::sql;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -94,20 +95,19 @@ pub fn watch(relation: pg_sys::Oid) {
     });
 }
 
+/// The table of ours whose changes stand for those of all that is remembered.
+fn announcing() -> pg_sys::Oid {
+    own_table::oid(c"source")
+}
+
 /// From now on what [`announce_change`] announces makes the session forget.
-pub fn watch_announcements(connection: &Connection) {
-    watch(own_table(connection));
+pub fn watch_announcements() {
+    watch(announcing());
 }
 
 /// Tells every session, once this transaction commits, that sources or policies have changed.
-pub fn announce_change(connection: &Connection) {
-    let table = own_table(connection);
+pub fn announce_change() {
     // SAFETY: sends a message to the other sessions at commit, and to this one now.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(announcing()) };
     forget();
-}
-
-/// The table of ours whose changes stand for those of all that is remembered.
-fn own_table(connection: &Connection) -> pg_sys::Oid {
-    connection.run("SELECT 'talkmeter.source'::regclass::oid", &[]).only().value()
 }

@@ -7,6 +7,7 @@ pub mod offers;
 pub mod policies;
 pub mod reading;
 pub mod source_query;
+pub mod source_rows;
 pub mod sources;
 
 use policies::Policies;

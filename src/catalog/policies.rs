@@ -3,13 +3,16 @@
 use crate::catalog::cache::{self, Remembered};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
+use crate::pg::own_table::types::*;
+use crate::pg::own_table::{Access, OwnTable, Shape, with_newest};
 use crate::pg::rights::as_owner;
-use crate::pg::sql::{Connection, connected};
-use pgrx::JsonB;
+use crate::pg::sql::Row;
+use pgrx::datum::Interval;
+use serde_json::{Map, Value as Json};
 use std::rc::Rc;
 use std::sync::Arc;
 use talkmeter_engine::event::Kind;
-use talkmeter_engine::instant::{self, Instant};
+use talkmeter_engine::instant::Instant;
 use talkmeter_engine::policy::Policy;
 
 thread_local! {
@@ -85,30 +88,53 @@ impl Policies {
 pub fn all() -> Rc<Policies> {
     let read = || {
         as_owner(|| {
-            connected(|connection| {
-                cache::watch_announcements(connection);
-                Rc::new(load(connection))
-            })
+            cache::watch_announcements();
+            Rc::new(load())
         })
     };
     REMEMBERED.with(|remembered| remembered.get(Option::clone, read, |kept, found| *kept = Some(found)))
 }
 
-// The rows as they are: which columns are keys of a policy, the engine says.
-const LOAD: &str = "SELECT p.version, p.effective_from, p.retroactive, to_jsonb(p) FROM talkmeter.policy AS p";
+/// Which of the other columns are keys of a policy, the engine says.
+const POLICY: Shape = Shape { name: c"policy", types: &[TEXT, INT4] };
 
-fn load(connection: &Connection) -> Policies {
-    let rows = connection.run(LOAD, &[]);
-    let policies = rows.iter().map(|mut row| {
-        let version = row.value();
-        let from = row.value::<Timestamp>().bound();
-        let is_retroactive = row.value();
-        let JsonB(definition) = row.value();
-        let mut micros = |interval: &str, key: &str| {
-            instant::interval(interval).unwrap_or_else(|| damaged(format!("{key} of a policy is {interval}")))
+fn load() -> Policies {
+    let table = OwnTable::open(&POLICY, Access::Reading);
+    let mut versions = Vec::new();
+    with_newest(|newest| table.all(newest, |row| versions.push(version(row))));
+    Policies(versions)
+}
+
+fn version(row: &mut Row) -> Version {
+    let mut definition = Map::new();
+    let mut from = None;
+    while let Some((key, of_type)) = row.next() {
+        let value = match of_type {
+            TEXT => row.nullable::<String>().map(Json::from),
+            INT4 => row.nullable::<i32>().map(Json::from),
+            BOOL => row.nullable::<bool>().map(Json::from),
+            TEXTS => row.nullable::<Vec<Option<String>>>().map(Json::from),
+            INTERVAL => row.nullable().map(|interval| Json::from(micros(&interval, key).to_string())),
+            TIME if key == "effective_from" => {
+                from = row.nullable::<Timestamp>();
+                None
+            }
+            _ => {
+                row.skip(1);
+                None
+            }
         };
-        let policy = Policy::stored(&definition, &mut micros).unwrap_or_else(|flaw| damaged(flaw.message));
-        Version { from, policy: Arc::new(Policy { version, ..policy }), is_retroactive }
-    });
-    Policies(policies.collect())
+        definition.extend(value.map(|value| (key.to_owned(), value)));
+    }
+    let is_retroactive = definition.get("retroactive") == Some(&Json::Bool(true));
+    let mut measured = |micros: &str, _: &str| micros.parse().expect("as it was written above");
+    let policy = Policy::stored(&Json::Object(definition), &mut measured).unwrap_or_else(|flaw| damaged(flaw.message));
+    let from = from.unwrap_or_else(|| damaged(format!("policy {} is never in force", policy.name))).bound();
+    Version { from, policy: Arc::new(policy), is_retroactive }
+}
+
+/// Days have 24 hours; months have no length of their own, and so no policy has any.
+fn micros(interval: &Interval, key: &str) -> i64 {
+    let micros = i64::try_from(interval.as_micros()).ok().filter(|_| interval.months() == 0);
+    micros.unwrap_or_else(|| damaged(format!("{key} of a policy is {interval}")))
 }

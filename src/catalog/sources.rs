@@ -2,13 +2,14 @@
 
 use crate::catalog::cache::{self, Remembered, watch};
 use crate::catalog::source_query::{Selected, SourceQuery};
-use crate::pg::clock::{self, Timestamp};
+use crate::catalog::source_rows::{self, Gap, Stored, Version};
+use crate::pg::clock;
 use crate::pg::error::damaged;
+use crate::pg::memory;
 use crate::pg::relation::{self, TableColumn};
 use crate::pg::rights::{self, as_owner};
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, Row, Rows, arg, connected};
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -79,14 +80,6 @@ pub struct Source {
     fits: Vec<Fit>,
     columns: Vec<TableColumn>,
     query: OnceCell<Result<Queries, String>>,
-}
-
-/// A span of time of which rows are no events.
-#[derive(Debug)]
-struct Gap {
-    span: Period,
-    /// The table was not attached meanwhile; else the rows were there before.
-    is_detached: bool,
 }
 
 /// The statements that read a source: those of versions of its mapping that find rows by the same columns are the same.
@@ -240,18 +233,18 @@ pub fn attachment(relation: pg_sys::Oid, role: Role) -> Attachment {
     let read = || {
         watch(relation);
         as_owner(|| {
-            connected(|connection| {
-                // Before it is read: what is announced meanwhile must be heard.
-                cache::watch_announcements(connection);
-                let args = [arg(relation), arg(role.name())];
-                if let Some(source) = load(connection, &connection.run(BY_RELATION, &args), Some(relation)) {
-                    return Attachment::Attached(source);
-                }
-                match connection.run(FORMER, &args).count() {
-                    0 => Attachment::Unknown,
-                    _ => Attachment::Former,
-                }
-            })
+            // A session's first work begins, and may come to hold much before it has a connection.
+            memory::keep_reserve();
+            // Before it is read: what is announced meanwhile must be heard.
+            cache::watch_announcements();
+            if let Some(stored) = source_rows::of_relation(relation, role.name()) {
+                return Attachment::Attached(load(stored, Some(relation)));
+            }
+            let args = [arg(relation), arg(role.name())];
+            match connected(|connection| connection.run(FORMER, &args).count()) {
+                0 => Attachment::Unknown,
+                _ => Attachment::Former,
+            }
         })
     };
     REMEMBERED.with(|remembered| {
@@ -273,11 +266,12 @@ pub fn attachment(relation: pg_sys::Oid, role: Role) -> Attachment {
 
 /// The source of that id, also if it is detached by now.
 pub fn source(id: i32) -> Option<Rc<Source>> {
-    let load = |connection: &Connection| {
-        cache::watch_announcements(connection);
-        load(connection, &connection.run(BY_ID, &[arg(id)]), None)
+    let read = || {
+        as_owner(|| {
+            cache::watch_announcements();
+            source_rows::of_id(id).map(|stored| load(stored, None))
+        })
     };
-    let read = || as_owner(|| connected(load));
     REMEMBERED.with(|remembered| {
         remembered.get(|kept| kept.by_id.get(&id).cloned(), read, |kept, found| drop(kept.by_id.insert(id, found)))
     })
@@ -288,7 +282,7 @@ pub fn attached() -> Rc<[Rc<Source>]> {
     let read = || {
         let ids: Vec<i32> = as_owner(|| {
             connected(|connection| {
-                cache::watch_announcements(connection);
+                cache::watch_announcements();
                 connection.run(ATTACHED, &[]).iter().map(|mut row| row.value()).collect()
             })
         });
@@ -298,27 +292,6 @@ pub fn attached() -> Rc<[Rc<Source>]> {
         remembered.get(|kept| kept.attached.clone(), read, |kept, found| kept.attached = Some(found))
     })
 }
-
-macro_rules! select_source {
-    ($tail:literal) => {
-        concat!(
-            "SELECT s.source_id, COALESCE(s.relation::oid, 0), s.policy, s.default_plan, s.strict, s.mapping,
-                s.columns, COALESCE(s.relation_origin = talkmeter.origin_of(s.relation), false), s.role, s.starts_at,
-                s.detached_at IS NULL, s.mapped_since, s.row_mode
-            FROM talkmeter.source AS s ",
-            $tail
-        )
-    };
-}
-
-const BY_RELATION: &str = select_source!(
-    "WHERE s.relation IN (
-        SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a
-    ) AND s.role = $2 AND s.detached_at IS NULL
-    LIMIT 1"
-);
-
-const BY_ID: &str = select_source!("WHERE s.source_id = $1");
 
 // A table that was detached lost its trigger, so one that fires there was not put there by us.
 const FORMER: &str = "
@@ -333,38 +306,26 @@ const ATTACHED: &str = "
         AND talkmeter.is_source(s.relation, s.relation_name, s.relation_origin)
     ORDER BY s.source_id";
 
-/// The source of a row of `select_source`, read as it comes from `fires_on`, or from the attached table itself.
-fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> Option<Rc<Source>> {
-    let mut row = rows.first()?;
-    let id = row.value();
-    let attached: pg_sys::Oid = row.value();
-    let policy = row.nullable::<String>().unwrap_or_default();
-    let default_plan = row.nullable();
-    let strict = row.value();
-    let JsonB(mapping) = row.value();
-    let columns = recorded(id, row.value());
-    let same_table = row.value();
-    let role = match row.value::<String>().as_str() {
+/// The source that is stored so, read as it comes from `fires_on`, or from the attached table itself.
+fn load(stored: Stored, fires_on: Option<pg_sys::Oid>) -> Rc<Source> {
+    let Stored { id, default_plan, strict, starts_at, is_attached, by_row, gaps, held, .. } = stored;
+    let attached = stored.relation.unwrap_or(pg_sys::InvalidOid);
+    let same_table = stored.relation.is_some_and(|relation| stored.origin == relation::origin_of(relation));
+    let role = match stored.role.as_str() {
         "status" => Role::Status,
         _ => Role::Messages,
     };
-    let starts_at = row.value::<Timestamp>().bound();
-    let is_attached = row.value();
-    let since = row.value::<Timestamp>().bound();
-    let by_row = row.value();
-    let newest = Given { since, policy, mapping, columns };
-    let given: Vec<Given> = std::iter::once(newest).chain(earlier(connection, id)).collect();
+    let given: Vec<Given> = stored.versions.into_iter().map(|version| Given::of(id, version)).collect();
     watch(attached);
-    let columns = relation::columns(connection, attached);
+    let columns = relation::columns(attached);
     let fired = match fires_on.filter(|fires_on| *fires_on != attached) {
-        Some(fires_on) => relation::columns(connection, fires_on),
+        Some(fires_on) => relation::columns(fires_on),
         None => columns.clone(),
     };
     let fits = given.iter().map(|given| fit(role, given, same_table, &columns, &fired)).collect();
     let (layout, fits) = layout(&given, fits);
-    let (gaps, held) = spans(connection, id);
     let policies = given.into_iter().map(|given| (given.since, given.policy)).collect();
-    Some(Rc::new(Source {
+    Rc::new(Source {
         id,
         relation: attached,
         role,
@@ -380,10 +341,10 @@ fn load(connection: &Connection, rows: &Rows, fires_on: Option<pg_sys::Oid>) -> 
         fits,
         columns,
         query: OnceCell::new(),
-    }))
+    })
 }
 
-/// A version of a mapping as it is stored.
+/// A version of a mapping.
 struct Given {
     /// Rows of this time or later are read by it.
     since: Instant,
@@ -392,22 +353,13 @@ struct Given {
     columns: Vec<Recorded>,
 }
 
-const EARLIER: &str = "
-    SELECT e.since, e.policy, e.mapping, e.columns
-    FROM talkmeter.earlier_mapping AS e
-    WHERE e.source_id = $1
-    ORDER BY e.since DESC";
-
-fn earlier(connection: &Connection, source: i32) -> Vec<Given> {
-    let given = |mut row: Row| {
-        let (since, policy) = (row.value::<Timestamp>().bound(), row.value());
-        let JsonB(mapping) = row.value();
-        Given { since, policy, mapping, columns: recorded(source, row.value()) }
-    };
-    connection.run(EARLIER, &[arg(source)]).iter().map(given).collect()
+impl Given {
+    fn of(source: i32, Version { since, policy, mapping, columns }: Version) -> Given {
+        Given { since, policy, mapping, columns: recorded(source, columns) }
+    }
 }
 
-fn recorded(source: i32, JsonB(columns): JsonB) -> Vec<Recorded> {
+fn recorded(source: i32, columns: Json) -> Vec<Recorded> {
     serde_json::from_value(columns)
         .unwrap_or_else(|error| damaged(format!("columns of source {source} are not as attach wrote them: {error}")))
 }
@@ -430,28 +382,6 @@ fn queries(
     let all = Selected::of(&parts, columns)
         .and_then(|selected| fits.iter().map(|fit| query(&selected, fit)).collect::<Option<Vec<_>>>());
     all.map(Queries::of).ok_or_else(|| format!("Columns of {} are missing.", relation.name))
-}
-
-// By one statement: the first insert of a session waits for it.
-const SPANS: &str = "
-    SELECT g.from_time, g.until_time, g.because = 'detached' FROM talkmeter.source_gap AS g WHERE g.source_id = $1
-    UNION ALL
-    SELECT r.from_time, r.until_time, NULL FROM talkmeter.backfill_run AS r
-    WHERE r.source_id = $1 AND r.stage IN ('counting', 'posting')
-    UNION ALL
-    SELECT u.from_time, u.until_time, NULL FROM talkmeter.uncharged_span AS u WHERE u.source_id = $1";
-
-/// The gaps of a source, and the spans whose units wait for a backfill.
-fn spans(connection: &Connection, source: i32) -> (Vec<Gap>, Vec<Period>) {
-    let (mut gaps, mut held) = (Vec::new(), Vec::new());
-    for mut row in connection.run(SPANS, &[arg(source)]).iter() {
-        let span = Period { start: row.value::<Timestamp>().bound(), end: row.value::<Timestamp>().bound() };
-        match row.nullable() {
-            Some(is_detached) => gaps.push(Gap { span, is_detached }),
-            None => held.push(span),
-        }
-    }
-    (gaps, held)
 }
 
 const HAS_TRIGGER: &str = "
@@ -574,7 +504,7 @@ const RECORD_NAMES: &str = "
 pub fn record_names_anew(connection: &Connection) {
     let tables = connection.run(RECORD_NAMES, &[]).count();
     if connection.run(RECORD_ANEW, &[]).count() + tables > 0 {
-        cache::announce_change(connection);
+        cache::announce_change();
     }
 }
 
@@ -628,25 +558,25 @@ const FORGET_MEMBERS: &str = "
 /// Forgets the numbers of partitions that were dropped: a dump would hold them, and elsewhere they are other tables'.
 pub fn forget_dropped_members(connection: &Connection) {
     if connection.run(FORGET_MEMBERS, &[]).count() > 0 {
-        cache::announce_change(connection);
+        cache::announce_change();
     }
 }
 
 /// Detaches the tables that were dropped, or that one of them, and forgets their numbers.
 pub fn forget_dropped(connection: &Connection, only: Option<pg_sys::Oid>) -> Vec<Forgotten> {
-    forgotten(connection, &connection.run(FORGET_DROPPED, &[arg(only)]))
+    forgotten(&connection.run(FORGET_DROPPED, &[arg(only)]))
 }
 
 /// Detaches what a table was taken for, of which it has nothing but the number.
 pub fn forget_number_of(connection: &Connection, table: pg_sys::Oid) {
-    forgotten(connection, &connection.run(FORGET_NUMBER, &[arg(table)]));
+    forgotten(&connection.run(FORGET_NUMBER, &[arg(table)]));
 }
 
-fn forgotten(connection: &Connection, rows: &Rows) -> Vec<Forgotten> {
+fn forgotten(rows: &Rows) -> Vec<Forgotten> {
     let read = |mut row: Row| Forgotten { id: row.value(), name: row.value(), was_attached: row.value() };
     let all: Vec<Forgotten> = rows.iter().map(read).collect();
     if !all.is_empty() {
-        cache::announce_change(connection);
+        cache::announce_change();
     }
     all
 }

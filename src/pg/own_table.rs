@@ -24,6 +24,10 @@ pub mod types {
     pub const TIME: Oid = pg_sys::TIMESTAMPTZOID;
     pub const INT4S: Oid = pg_sys::INT4ARRAYOID;
     pub const TEXTS: Oid = pg_sys::TEXTARRAYOID;
+    pub const INTERVAL: Oid = pg_sys::INTERVALOID;
+    pub const JSONB: Oid = pg_sys::JSONBOID;
+    pub const REGCLASS: Oid = pg_sys::REGCLASSOID;
+    pub const REGCLASSES: Oid = pg_sys::REGCLASSARRAYOID;
 }
 
 /// A table of ours as this library knows it.
@@ -165,6 +169,12 @@ impl OwnTable {
         let table = OwnTable { shape, relation, writer: None };
         table.check(access);
         table
+    }
+
+    /// Opens a table for reading, unless there is nothing to be read. That is known before the server has gathered all
+    /// that is to be known of a table, which takes longer than to read a small one.
+    pub fn open_unless_empty(shape: &'static Shape) -> Option<OwnTable> {
+        (!has_no_pages(oid(shape.name))).then(|| OwnTable::open(shape, Access::Reading))
     }
 
     fn check(&self, access: Access) {
@@ -443,6 +453,37 @@ impl Drop for OwnTable {
         }
         // SAFETY: it is open; its lock is kept until the transaction ends.
         unsafe { pg_sys::table_close(self.relation, pg_sys::NoLock as i32) };
+    }
+}
+
+/// Locks a table for reading, until the transaction ends, and says whether it is one with an empty file: as long as
+/// nobody writes to it and after a VACUUM.
+fn has_no_pages(table: pg_sys::Oid) -> bool {
+    // SAFETY: takes a lock of the server's on any oid, and learns what others have changed; then a look-up in its cache
+    // of the catalog, whose tuple is read before it is released. The lock keeps the file, which is closed at the end of
+    // the transaction.
+    unsafe {
+        pg_sys::LockRelationOid(table, pg_sys::AccessShareLock as i32);
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, table.into());
+        if tuple.is_null() {
+            return false;
+        }
+        let class = *pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        pg_sys::ReleaseSysCache(tuple);
+        let is_plain = class.relkind == pg_sys::RELKIND_RELATION as i8
+            && class.relam == pg_sys::HEAP_TABLE_AM_OID
+            && class.relpersistence == pg_sys::RELPERSISTENCE_PERMANENT as i8
+            && class.relfilenode != pg_sys::InvalidOid;
+        let space = match class.reltablespace {
+            pg_sys::InvalidOid => pg_sys::MyDatabaseTableSpace,
+            other => other,
+        };
+        let file = pg_sys::RelFileNode { spcNode: space, dbNode: pg_sys::MyDatabaseId, relNode: class.relfilenode };
+        let pages = || {
+            let file = pg_sys::smgropen(file, pg_sys::InvalidBackendId);
+            pg_sys::smgrnblocks(file, pg_sys::ForkNumber::MAIN_FORKNUM)
+        };
+        is_plain && pages() == 0
     }
 }
 

@@ -2,6 +2,8 @@
 
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, Row, arg};
+use crate::pg::system::{self, Attribute};
+use crate::pg::types;
 use pgrx::prelude::*;
 use std::ffi::CStr;
 use talkmeter_engine::mapping::{Asked, Class, Column};
@@ -147,56 +149,32 @@ fn name_of(oid: pg_sys::Oid) -> Option<String> {
     }
 }
 
-const COLUMNS: &str = "
-    SELECT a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod),
-        (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = base.oid),
-        base.oid, format_type(a.atttypid, NULL), COALESCE(talkmeter.class_of(a.atttypid), '')
-    FROM pg_attribute AS a
-    CROSS JOIN LATERAL (
-        WITH RECURSIVE domains (oid, inner_type, kind) AS (
-            SELECT t.oid, t.typbasetype, t.typtype FROM pg_type AS t WHERE t.oid = a.atttypid
-            UNION ALL
-            SELECT t.oid, t.typbasetype, t.typtype FROM domains JOIN pg_type AS t ON t.oid = domains.inner_type
-        )
-        SELECT domains.oid FROM domains WHERE domains.kind <> 'd'
-    ) AS base
-    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
-    ORDER BY a.attnum";
-
 /// The columns of a relation in the order of their numbers.
-pub fn columns(connection: &Connection, oid: pg_sys::Oid) -> Vec<TableColumn> {
-    let rows = connection.run(COLUMNS, &[arg(oid)]);
-    let columns = rows.iter().map(|mut row| {
-        let number = row.value();
-        let (name, type_name) = (row.value(), row.value());
-        let labels: Option<Vec<String>> = row.nullable();
-        let base_type = row.value();
-        let plain_type = row.value();
-        let of_class = row.value();
-        let seen = Column { name, class: class(base_type, labels), type_name };
-        TableColumn { number, plain_type, class: of_class, base_type, seen }
-    });
-    columns.collect()
+pub fn columns(oid: pg_sys::Oid) -> Vec<TableColumn> {
+    system::attributes_of(oid).into_iter().filter_map(column).collect()
 }
 
-/// What a type means to a mapping. Types of users, but for enums, are `Other`: nothing of theirs is ever run.
-fn class(base_type: pg_sys::Oid, labels: Option<Vec<String>>) -> Class {
-    match (base_type, labels) {
-        (_, Some(labels)) => Class::Enum(labels),
-        (pg_sys::TEXTOID | pg_sys::VARCHAROID, _) => Class::Text,
-        (pg_sys::BPCHAROID, _) => Class::PaddedText,
-        (pg_sys::UUIDOID, _) => Class::Uuid,
-        (pg_sys::INT2OID, _) => Class::Integer { smallest: i16::MIN.into(), largest: i16::MAX.into() },
-        (pg_sys::INT4OID, _) => Class::Integer { smallest: i32::MIN.into(), largest: i32::MAX.into() },
-        (pg_sys::INT8OID, _) => Class::Integer { smallest: i64::MIN, largest: i64::MAX },
-        (pg_sys::BOOLOID, _) => Class::Boolean,
-        (pg_sys::NUMERICOID, _) => Class::Numeric,
-        (pg_sys::FLOAT4OID | pg_sys::FLOAT8OID, _) => Class::Float,
-        (pg_sys::JSONOID | pg_sys::JSONBOID, _) => Class::Json,
-        (pg_sys::TIMESTAMPTZOID, _) => Class::Timestamptz,
-        (pg_sys::TIMESTAMPOID, _) => Class::Timestamp,
-        _ => Class::Other,
-    }
+/// `None` if the type is gone, and with it the column.
+fn column(attribute: Attribute) -> Option<TableColumn> {
+    let Attribute { number, name, type_oid, type_modifier } = attribute;
+    let base = types::base(type_oid)?;
+    let seen = Column { name, class: types::class(base), type_name: types::name(type_oid, Some(type_modifier)) };
+    Some(TableColumn {
+        number,
+        plain_type: types::name(type_oid, None),
+        class: types::recorded_class(base),
+        base_type: base.oid,
+        seen,
+    })
+}
+
+/// Which table of which database of which server a number is: it differs after a restore, where the numbers of columns
+/// mean nothing any more.
+pub fn origin_of(oid: pg_sys::Oid) -> String {
+    // SAFETY: each reads a variable of this server's.
+    let (system, database) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId) };
+    // Signed, as SQL's `pg_control_system` has it.
+    format!("{}/{}/{}", system as i64, database.to_u32(), oid.to_u32())
 }
 
 const UNIQUE: &str = "SELECT talkmeter.is_unique($1::oid::regclass, $2::text[]::name[])";

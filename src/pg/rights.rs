@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 const PINNED: [(&CStr, &CStr); 4] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"quote_all_identifiers", c"off"),
-    // The engine reads the intervals of stored policies as text.
+    // In another style the sign of an interval's first field goes for all of them.
     (c"intervalstyle", c"postgres"),
     // Rows that a policy would hide are an error, not missing.
     (c"row_security", c"off"),

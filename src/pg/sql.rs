@@ -469,6 +469,18 @@ impl<'r> Row<'r> {
         known.unwrap_or_else(|| damaged(format!("an element of column {} of what was read is null", self.column)))
     }
 
+    /// The next column, a `regclass`; `None` if it is null.
+    pub fn relation(&mut self) -> Option<pg_sys::Oid> {
+        let (datum, is_null) = self.datum();
+        assert_eq!(self.type_of_last(), pg_sys::REGCLASSOID, "type of column {}", self.column);
+        (!is_null).then(|| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    /// Name and type of the next column, if there is one; one that was dropped has no type.
+    pub fn next(&self) -> Option<(&'r str, pg_sys::Oid)> {
+        self.attribute(self.column).map(|next| (pgrx::name_data_to_str(&next.attname), next.atttypid))
+    }
+
     /// The next column, the ordinal of a row that was given as parameters ([`over_rows`]), counted from 0.
     pub fn ordinal(&mut self) -> usize {
         self.value::<i64>() as usize - 1
@@ -487,10 +499,16 @@ impl<'r> Row<'r> {
         (datum, is_null)
     }
 
-    /// The type of the column that was read last.
+    /// The type of the column that was read last; one beyond the last has none.
     fn type_of_last(&self) -> pg_sys::Oid {
-        // SAFETY: the columns live as long as the row; one beyond the last has no type.
-        unsafe { pg_sys::SPI_gettypeid(self.columns, self.column) }
+        self.attribute(self.column - 1).map_or(pg_sys::InvalidOid, |last| last.atttypid)
+    }
+
+    /// A column by its index.
+    fn attribute(&self, index: i32) -> Option<&'r pg_sys::FormData_pg_attribute> {
+        // SAFETY: the columns live as long as the row, and are as many as they say.
+        let all = unsafe { (*self.columns).attrs.as_slice((*self.columns).natts as usize) };
+        all.get(index as usize)
     }
 }
 
