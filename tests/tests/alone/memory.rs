@@ -46,7 +46,7 @@ fn a_late_row_of_a_long_conversation_is_metered_or_waits_and_no_session_ends_wha
     let mut other = database.connect();
     let started = other.line("SELECT pg_postmaster_start_time()");
     let (mut inserted, mut failed) = (0, 0);
-    for more in [12, 14, 16, 18, 20, 24, 32, 48, 96] {
+    for more in [6, 8, 10, 12, 14, 16, 18, 20, 24, 32, 48, 96] {
         let mut session = database.connect();
         // It has done the same before, with all the memory that it wanted.
         session.run(&insert(0, "09:59", 1));
