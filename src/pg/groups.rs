@@ -1,8 +1,8 @@
 //! Where do the records of many groups wait until they are read group by group? In memory, and in a temporary file what
 //! is more than that.
 //!
-//! The key of a group is kept once, not with each record, and records are not sorted but put to their group: mostly they
-//! have come in their order there.
+//! The key of a group is kept once, not with each record, and records are not sorted but put to their group: there they
+//! have mostly come in their order.
 
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory::{collected, room};

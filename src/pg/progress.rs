@@ -15,7 +15,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `what` is the function at work, `unit` what it counts.
+    /// `what` is the function at work, `unit` what it counts; `total` may turn out to be too low.
     pub fn begin(what: &'static str, unit: &'static str, total: usize) -> Progress {
         prove();
         let progress = Progress { what, unit, done: 0, total, statement: statement() };
@@ -32,6 +32,7 @@ impl Progress {
     /// So many more are done.
     pub fn advance(&mut self, by: usize) {
         self.done += by;
+        self.total = self.total.max(self.done);
         self.show();
         heed_cancel();
     }

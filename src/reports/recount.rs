@@ -54,8 +54,9 @@ pub fn conversations(
     mut each: impl FnMut(&[Recounted]),
 ) {
     let (found, scans) = connected(|connection| in_span(connection, span));
-    let most = found.len() + scans.iter().map(Scan::most_conversations).sum::<usize>();
-    let mut progress = Progress::begin(work, "conversations", most);
+    // Mostly they are the same ones.
+    let about = scans.iter().map(Scan::most_conversations).fold(found.len(), usize::max);
+    let mut progress = Progress::begin(work, "conversations", about);
     let mut merged = Merged {
         found: found.into_iter().peekable(),
         scanned: scans.iter().map(|scan| (scan.source, scan.conversations().peekable())).collect(),

@@ -115,11 +115,12 @@ impl Store {
 
     pub fn commit(&mut self, statements: &[Change]) -> Outcome {
         let highest = self.highest;
+        let removed = self.removed(statements);
         statements.iter().for_each(|change| self.write(change));
         let later = |change: &Change| matches!(change, Change::Add(placed) if placed.place > self.last_event);
         let outcome = match statements.iter().all(later) {
             true => self.go_on(statements),
-            false => self.fold_again(statements),
+            false => self.fold_again(statements, &removed),
         };
         assert!(self.highest >= highest, "the highest number went down");
         self.check();
@@ -148,6 +149,14 @@ impl Store {
         state.pass_time(swept.id, now, &mut effects);
         swept.put_state(state, effects);
         swept.parts
+    }
+
+    /// The events that are there and are changed away.
+    fn removed(&self, statements: &[Change]) -> Vec<Placed> {
+        let is_removed = |placed: &&Placed| {
+            statements.iter().any(|change| matches!(change, Change::Remove(place) if *place == placed.place))
+        };
+        self.log.iter().filter(is_removed).cloned().collect()
     }
 
     fn write(&mut self, change: &Change) {
@@ -186,8 +195,10 @@ impl Store {
         Outcome::default()
     }
 
-    fn fold_again(&mut self, statements: &[Change]) -> Outcome {
-        let changes = changes(statements);
+    fn fold_again(&mut self, statements: &[Change], removed: &[Placed]) -> Outcome {
+        let mut changes = changes(statements);
+        let is_other = |old: &&Placed| self.log.iter().any(|now| now.place == old.place && now.event != old.event);
+        removed.iter().filter(is_other).for_each(|old| changes.turn(&old.place));
         let Some(earliest) = changes.earliest() else { return Outcome::default() };
         let from = restart(&self.parts, earliest);
         let first = self.log.partition_point(|placed| placed.place < from.place);
