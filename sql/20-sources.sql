@@ -1,10 +1,19 @@
 -- Which tables of the application are metered, and which of their rows could not be.
 
+CREATE TABLE talkmeter.installation (
+    installation uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid()
+);
+REVOKE ALL ON talkmeter.installation FROM PUBLIC;
+INSERT INTO talkmeter.installation DEFAULT VALUES;
+COMMENT ON TABLE talkmeter.installation IS
+    'Of which CREATE EXTENSION this is. Not dumped: a copy of the files has the same, as by pg_upgrade or CREATE DATABASE ... TEMPLATE, and a restored database another';
+COMMENT ON COLUMN talkmeter.installation.installation IS 'Drawn at random by CREATE EXTENSION';
+
 CREATE FUNCTION talkmeter.origin_of(relation regclass) RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'origin_of_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.origin_of(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.origin_of(regclass) IS
-    'Which table of which database of which server: differs after a restore, where column numbers mean nothing any more';
+    'Which table of which installation: differs after a restore, where column numbers mean nothing any more, and not in a copy of the files';
 
 CREATE FUNCTION talkmeter.class_of(type oid) RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'class_of_wrapper';

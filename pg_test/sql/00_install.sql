@@ -16,14 +16,14 @@ FROM pg_catalog.pg_class AS c
 WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind IN ('r', 'v')
     AND EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) AS a WHERE a.grantee = 0);
 
--- Every table has a primary key and is dumped; every table, column, view and function is commented.
+-- Every table has a primary key and is dumped, but for the one that tells a restored database from a copy; every table, column, view and function is commented.
 SELECT c.oid::regclass AS table_without_primary_key
 FROM pg_catalog.pg_class AS c
 WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'r'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary);
 SELECT c.oid::regclass AS table_not_dumped
 FROM pg_catalog.pg_class AS c
-WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind IN ('r', 'S')
+WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind IN ('r', 'S') AND c.relname <> 'installation'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension AS e WHERE e.extname = 'talkmeter' AND c.oid = ANY (e.extconfig));
 SELECT c.oid::regclass AS relation, a.attname AS without_comment
 FROM pg_catalog.pg_class AS c

@@ -23,6 +23,7 @@ pub mod types {
     pub const DATE: Oid = pg_sys::DATEOID;
     pub const TIME: Oid = pg_sys::TIMESTAMPTZOID;
     pub const INT4S: Oid = pg_sys::INT4ARRAYOID;
+    pub const UUID: Oid = pg_sys::UUIDOID;
     pub const TEXTS: Oid = pg_sys::TEXTARRAYOID;
     pub const INTERVAL: Oid = pg_sys::INTERVALOID;
     pub const JSONB: Oid = pg_sys::JSONBOID;

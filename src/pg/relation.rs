@@ -1,5 +1,6 @@
 //! What is a table of the application's like: its columns, its name as SQL, who may attach it?
 
+use crate::pg::own_table::{Access, OwnTable, Shape, types as own_types, with_newest};
 use crate::pg::row::Reader;
 use crate::pg::sql::{Connection, Row, arg};
 use crate::pg::system::{self, Attribute};
@@ -168,13 +169,18 @@ fn column(attribute: Attribute) -> Option<TableColumn> {
     })
 }
 
-/// Which table of which database of which server a number is: it differs after a restore, where the numbers of columns
-/// mean nothing any more.
+const INSTALLATION: Shape = Shape { name: c"installation", types: &[own_types::UUID] };
+
+/// Which table of which installation a number is: it differs after a restore, where the numbers of columns mean nothing
+/// any more, and not in a copy of the database's files.
 pub fn origin_of(oid: pg_sys::Oid) -> String {
-    // SAFETY: each reads a variable of this server's.
-    let (system, database) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId) };
-    // Signed, as SQL's `pg_control_system` has it.
-    format!("{}/{}/{}", system as i64, database.to_u32(), oid.to_u32())
+    let installation = with_newest(|newest| {
+        let mut all = Vec::new();
+        OwnTable::open(&INSTALLATION, Access::Reading).all(newest, |row| all.push(row.value::<pgrx::Uuid>()));
+        all.into_iter().min_by_key(|installation| *installation.as_bytes())
+    });
+    let installation = installation.map(|installation| installation.to_string()).unwrap_or_default();
+    format!("{installation}/{}", oid.to_u32())
 }
 
 const UNIQUE: &str = "SELECT talkmeter.is_unique($1::oid::regclass, $2::text[]::name[])";

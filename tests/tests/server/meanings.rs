@@ -49,11 +49,11 @@ fn every_type_means_what_the_catalog_says_whatever_the_path_is() {
 }
 
 #[test]
-fn a_table_is_named_by_server_database_and_number() {
+fn a_table_is_named_by_its_installation_and_number() {
     let database = Database::fresh("meanings");
     let mut session = database.connect();
-    let compared = "SELECT DISTINCT talkmeter.origin_of(c.oid) = concat_ws('/', s.system_identifier, d.oid, c.oid)
-         FROM pg_class AS c, pg_control_system() AS s, pg_database AS d WHERE d.datname = current_database()";
+    let compared = "SELECT DISTINCT talkmeter.origin_of(c.oid) = concat_ws('/', i.installation, c.oid)
+         FROM pg_class AS c, talkmeter.installation AS i";
     assert_eq!(session.lines(compared), ["t"]);
     assert_eq!(session.line("SELECT talkmeter.origin_of(NULL) IS NULL"), "t");
 }

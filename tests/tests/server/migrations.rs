@@ -280,3 +280,28 @@ fn attach_says_of_an_unlogged_table_that_a_crash_empties_it_and_of_no_other() {
         session.run("SELECT talkmeter.detach('messages')");
     }
 }
+
+#[test]
+fn a_copy_of_the_database_goes_on_by_columns_and_tables_that_were_renamed_since_the_last_sweep() {
+    let database = Database::with_messages("migrations", "lutingenie", PLAN);
+    let mut session = database.connect();
+    tell(&mut session, "acme", "c", "10:00 customer_message, 10:10 ai_reply");
+    session.run("ALTER TABLE messages RENAME kind TO sort; ALTER TABLE messages RENAME TO letters");
+    drop(session);
+    for strategy in ["wal_log", "file_copy"] {
+        let copy = database.copy(strategy);
+        let mut session = copy.connect();
+        session.run(
+            "INSERT INTO letters (tenant_id, conversation_id, created_at, sort)
+             VALUES ('acme', 'c', '2026-03-01 10:05+00', 'customer_message')",
+        );
+        assert_eq!(counted(&mut session), ["c|3|t"], "{strategy}");
+        assert_eq!(quarantined(&mut session), NOTHING);
+        assert_eq!(problems(&mut session), NOTHING);
+        session.run("SELECT talkmeter.sweep()");
+        assert_eq!(
+            session.line("SELECT relation_name, columns @> '[{\"name\": \"sort\"}]' FROM talkmeter.source"),
+            "public.letters|t"
+        );
+    }
+}
