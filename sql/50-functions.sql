@@ -72,6 +72,12 @@ REVOKE ALL ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, bo
 COMMENT ON FUNCTION talkmeter.attach(regclass, text, jsonb, text, boolean, boolean, timestamptz, boolean) IS
     'Meters a message table from now on. With dry_run: changes nothing, returns its first 20 rows with the events each would give. With strict: a row that cannot be metered raises an error. With since: rows that are there already, of that time or later, wait for the backfill that a notice names. With row_mode: fires per row, also while logical replication applies it. Needs ownership of the table';
 
+CREATE FUNCTION talkmeter.adopt_partitions(source regclass) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'adopt_partitions_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.adopt_partitions(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.adopt_partitions(regclass) IS
+    'Gives the partitions of an attached table the triggers that they lack, as the sweep does';
+
 CREATE FUNCTION talkmeter.remap(source regclass, mapping jsonb, policy text DEFAULT NULL, default_plan text DEFAULT NULL,
         strict boolean DEFAULT NULL, since timestamptz DEFAULT NULL, dry_run boolean DEFAULT false)
     RETURNS TABLE (before text, after text, rows bigint, conversations bigint, parts bigint, charges bigint)

@@ -236,7 +236,18 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
                 a.relation),
             'Insert into the attached table, or attach it too if its rows are messages.'
         FROM attached AS a
-        JOIN pg_inherits AS i ON i.inhparent = a.found
+        CROSS JOIN LATERAL (
+            -- Those of a table that is attached too are its own.
+            WITH RECURSIVE heir AS (
+                SELECT h.inhrelid FROM pg_inherits AS h
+                WHERE h.inhparent = a.found
+                    AND NOT EXISTS (SELECT FROM attached AS other WHERE other.found = h.inhrelid AND other.role = a.role)
+                UNION
+                SELECT h.inhrelid FROM heir JOIN pg_inherits AS h ON h.inhparent = heir.inhrelid
+                WHERE NOT EXISTS (SELECT FROM attached AS other WHERE other.found = h.inhrelid AND other.role = a.role)
+            )
+            SELECT heir.inhrelid FROM heir
+        ) AS i
         JOIN pg_class AS c ON c.oid = i.inhrelid
         WHERE NOT c.relispartition
             AND NOT EXISTS (SELECT FROM attached AS other WHERE other.found = i.inhrelid AND other.role = a.role)

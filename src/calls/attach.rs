@@ -274,10 +274,11 @@ pub fn create_trigger(connection: &Connection, trigger: &TriggerDdl, table: &str
 }
 
 /// The triggers to create, each with the table on which: those that PostgreSQL gives to partitions it gives itself, and
-/// a foreign table is never told that it was truncated.
+/// a foreign table is never told that it was truncated. The table itself comes last: until it has a trigger, no
+/// partition of it lacks one.
 fn wanted<'a>(relation: &'a Relation, how: &How) -> Vec<(&'a str, &'static TriggerDdl)> {
     let mut wanted = Vec::new();
-    for (member, is_foreign) in &relation.members {
+    for (member, is_foreign) in relation.members.iter().rev() {
         for trigger in triggers_of(how.role, how.by_row) {
             let is_given = trigger.2.starts_with(" FOR EACH ROW") && *member != relation.name;
             if !(is_given || *is_foreign && trigger.1 == " AFTER TRUNCATE ON ") {

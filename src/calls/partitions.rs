@@ -1,12 +1,17 @@
-//! How does a partition that was added to an attached table come by its triggers? The next sweep puts them there.
+//! How does a partition that was added to an attached table come by its triggers? An event trigger has them put there
+//! when it is added; what that could not do the next sweep does (rule 2.6.7).
 
 use crate::calls::attach;
 use crate::catalog::cache;
 use crate::catalog::sources::Role;
 use crate::pg::error::damaged;
 use crate::pg::relation::statement;
-use crate::pg::sql::{Connection, Row, arg};
+use crate::pg::rights::as_owner_in_haste;
+use crate::pg::sql::{Connection, Row, arg, connected};
 use pgrx::prelude::*;
+
+/// How long a lock on a partition is waited for, in milliseconds: what it holds up is somebody else's.
+const PATIENCE: i32 = 100;
 
 /// A partition that has not all of the triggers that its table has.
 pub struct Added {
@@ -33,11 +38,12 @@ const ADDED: &str = "
         WHERE g.tgrelid IN (s.relation, t.relid) AND f.pronamespace = 'talkmeter'::regnamespace
             AND starts_with(f.proname, 'on_') AND starts_with(f.proname, 'on_status_') = (s.role = 'status')
     ) AS own
-    WHERE s.detached_at IS NULL AND t.relid <> s.relation AND c.relkind IN ('r', 'p')
+    WHERE s.detached_at IS NULL AND COALESCE(s.relation = $1::oid::regclass, true) AND t.relid <> s.relation
+        AND c.relkind IN ('r', 'p')
         AND own.on_partition < own.on_table AND talkmeter.is_source(s.relation, s.relation_name, s.relation_origin)";
 
-/// The partitions that were added.
-pub fn added(connection: &Connection) -> Vec<Added> {
+/// The partitions that were added, or those of that table.
+pub fn added(connection: &Connection, only: Option<pg_sys::Oid>) -> Vec<Added> {
     let added = |mut row: Row| Added {
         source: row.value(),
         role: if row.value() { Role::Status } else { Role::Messages },
@@ -45,7 +51,7 @@ pub fn added(connection: &Connection) -> Vec<Added> {
         partition: row.value(),
         name: row.value(),
     };
-    connection.run(ADDED, &[]).iter().map(added).collect()
+    connection.run(ADDED, &[arg(only)]).iter().map(added).collect()
 }
 
 const HAS: &str = "SELECT FROM pg_trigger AS g WHERE g.tgrelid = $1 AND g.tgname = $2::name AND NOT g.tgisinternal";
@@ -71,4 +77,13 @@ pub fn adopt(connection: &Connection, added: &Added) {
     }
     connection.run(KNOWN, &[arg(*source), arg(*partition)]);
     cache::announce_change();
+}
+
+/// Gives the partitions of an attached table the triggers that they lack. The event trigger calls it within the
+/// statement that added one, and lets none of its errors pass.
+#[pg_extern(sql = false)]
+fn adopt_partitions(source: pg_sys::Oid) {
+    as_owner_in_haste(PATIENCE, || {
+        connected(|connection| added(connection, Some(source)).iter().for_each(|added| adopt(connection, added)))
+    });
 }

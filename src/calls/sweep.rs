@@ -278,7 +278,7 @@ impl Sweep {
         self.see_to_rest();
         // Last, because this holds off who inserts into them.
         let mut added = Vec::new();
-        chore("partitions that were added", |connection| added = partitions::added(connection));
+        chore("partitions that were added", |connection| added = partitions::added(connection, None));
         for partition in &added {
             chore("a partition that was added", |connection| partitions::adopt(connection, partition));
         }

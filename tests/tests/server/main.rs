@@ -35,6 +35,7 @@ mod orders;
 mod own_tables;
 mod own_times;
 mod owners;
+mod partitions;
 mod periods;
 mod pooler;
 mod products;

@@ -191,6 +191,7 @@ fn a_partition_that_was_added_gets_its_triggers_from_the_next_sweep() {
          CREATE INDEX ON messages (tenant_id, conversation_id, created_at)",
     );
     attach(&mut session, "messages", "lutingenie", PLAN, &messages_mapping());
+    session.run("ALTER EVENT TRIGGER talkmeter_partitions DISABLE");
     session.run(
         "CREATE TABLE april PARTITION OF messages FOR VALUES FROM ('2026-04-01') TO ('2026-05-01');
          CREATE TABLE may PARTITION OF messages FOR VALUES FROM ('2026-05-01') TO ('2026-06-01') PARTITION BY RANGE (created_at);
@@ -229,6 +230,7 @@ fn a_partition_into_which_somebody_inserts_is_left_to_a_later_sweep() {
          CREATE INDEX ON messages (tenant_id, conversation_id)",
     );
     attach(&mut session, "messages", "lutingenie", PLAN, &messages_mapping());
+    session.run("ALTER EVENT TRIGGER talkmeter_partitions DISABLE");
     session.run("CREATE TABLE march PARTITION OF messages FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')");
     let mut application = database.connect();
     application.run("BEGIN; INSERT INTO march VALUES (1, 'acme', 'c', '2026-03-01', 'note', false)");
