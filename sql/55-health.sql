@@ -250,7 +250,13 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
         ) AS i
         JOIN pg_class AS c ON c.oid = i.inhrelid
         WHERE NOT c.relispartition
-            AND NOT EXISTS (SELECT FROM attached AS other WHERE other.found = i.inhrelid AND other.role = a.role)
+        UNION ALL
+        SELECT 'unlogged', c.oid::regclass::text,
+            'A crash empties it. What was charged for its rows stays, and rows that are sent again are not metered if they are late.',
+            format('If its rows are to outlive a crash: ALTER TABLE %s SET LOGGED;', c.oid::regclass)
+        FROM pg_class AS c
+        WHERE c.relpersistence = 'u' AND c.oid IN (
+            SELECT m.relid FROM member AS m JOIN attached AS a USING (source_id) WHERE a.role = 'messages')
         UNION ALL
         SELECT 'mapping_broken', a.relation::text,
             format('Column "%s" (%s), which the mapping%s names, was dropped or has another type.',

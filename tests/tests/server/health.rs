@@ -192,6 +192,16 @@ fn a_table_that_inherits_from_an_attached_one_is_named_until_it_is_attached() {
 }
 
 #[test]
+fn a_table_that_a_crash_empties_is_named_until_it_is_logged_again() {
+    let (_database, mut session) = metered("agent_red");
+    session.run("ALTER TABLE messages SET UNLOGGED");
+    assert_eq!(problems(&mut session), ["unlogged|public.messages"]);
+    let hint = session.line("SELECT hint FROM talkmeter.health() WHERE problem = 'unlogged'");
+    session.run(hint.split_once(": ").expect("a statement").1);
+    assert_eq!(problems(&mut session), [""; 0]);
+}
+
+#[test]
 fn a_partition_that_was_taken_out_is_named_and_its_hint_ends_the_problem() {
     let database = Database::fresh("health");
     let mut session = database.connect();
