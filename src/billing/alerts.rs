@@ -53,7 +53,9 @@ pub struct Drawn {
 /// Adds to the units of the local day of an instant, and returns that day, counted from 1970-01-01.
 pub fn count(books: &mut Books, at: Instant, units: i64) -> i32 {
     let day = books.account.day_of(at).unwrap_or_else(|| damaged("a charge is of no day of the calendar"));
-    *books.days.entry(day).or_default() += units;
+    let of_day = books.days.entry(day).or_default();
+    // What somebody wrote there by hand may be anything.
+    *of_day = of_day.saturating_add(units);
     if units > 0 {
         books.first_day = Some(books.first_day.map_or(day, |first| first.min(day)));
     }
@@ -75,7 +77,7 @@ pub fn raise(books: &mut Books, tenant: &str, drawn: &Drawn, thresholds: &[Thres
         }
     }
     let units = |day: i32| books.days.get(&day).copied().unwrap_or(0);
-    let week: i64 = (day - 7..day).map(units).sum();
+    let week = (day - 7..day).map(units).fold(0, i64::saturating_add);
     if history_from.is_some_and(|first| first < day - 7) && is_spike(units(day), week) {
         raised
             .push(("volume_spike".into(), format!("{} units on the day, {week} on the seven days before", units(day))));
