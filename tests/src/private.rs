@@ -1,10 +1,12 @@
 //! How does a test get a server of its own, with settings that need a start, a crash or a second server?
 
-use crate::standby::as_server;
+use crate::standby::{as_server, succeeds_as_server};
 use crate::{Session, variable};
 use postgres::{Config, NoTls};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ pub struct Server {
 }
 
 impl Server {
-    fn data(&self) -> String {
+    pub fn data(&self) -> String {
         format!("{}/data", self.directory)
     }
 
@@ -72,6 +74,61 @@ impl Server {
         as_server("pg_ctl", &["start", "-D", &self.data(), "-l", &log, "-s", "-w", "-t", "60"]);
     }
 
+    /// Its first process, and no other server's.
+    pub fn postmaster(&self) -> String {
+        let file = fs::read_to_string(format!("{}/postmaster.pid", self.data())).expect("the server runs");
+        let pid = file.lines().next().expect("a process number").to_owned();
+        let runs = fs::read_link(format!("/proc/{pid}/exe")).expect("the server runs");
+        assert_eq!(runs, PathBuf::from(variable("TALKMETER_BIN")).join("postgres"));
+        pid
+    }
+
+    /// Whether it is there: a test may have killed it.
+    fn runs(&self) -> bool {
+        let file = fs::read_to_string(format!("{}/postmaster.pid", self.data())).unwrap_or_default();
+        let pid = file.lines().next().unwrap_or_default();
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|runs| runs.ends_with("postgres"))
+    }
+
+    /// A session that answers, after a crash. Starts the server if it has ended, once no process of the old one is left.
+    pub fn connect_after_crash(&self, database: &str) -> Session {
+        let log = format!("{}/log", self.directory);
+        let started = Instant::now();
+        loop {
+            if !self.runs() {
+                succeeds_as_server("pg_ctl", &["start", "-D", &self.data(), "-l", &log, "-s", "-w", "-t", "60"]);
+            }
+            // Right after the crash the server may still take a session, and end it.
+            if let Ok(mut client) = self.config(database).connect(NoTls)
+                && client.simple_query("SELECT").is_ok()
+            {
+                return Session { client };
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "the server does not answer");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A backup that [`Server::restored`] begins with, in a directory beside its data.
+    pub fn back_up(&self) {
+        let (user, into) = (variable("PGUSER"), format!("{}/backup", self.directory));
+        as_server("pg_basebackup", &["-h", &self.directory, "-U", &user, "-D", &into, "-c", "fast", "-X", "none"]);
+    }
+
+    /// The server as it was at an instant, from that backup and its archive.
+    pub fn restored(&self, archive: &str, instant: &str) -> Server {
+        let restored = Server::at_new_place();
+        fs::create_dir(&restored.directory).expect("a new place");
+        run("chown", &[&format!("--reference={}", self.directory), &restored.directory]);
+        run("cp", &["-a", &format!("{}/backup", self.directory), &restored.data()]);
+        restored.set(&["archive_mode = off", &format!("unix_socket_directories = '{}'", restored.directory)]);
+        restored.set(&[&format!("restore_command = 'cp {archive}/%f %p'"), "recovery_target_action = promote"]);
+        restored.set(&[&format!("recovery_target_time = '{instant}'")]);
+        fs::write(format!("{}/recovery.signal", restored.data()), "").expect("a signal");
+        restored.start();
+        restored
+    }
+
     pub fn stop(&self, mode: &str) {
         as_server("pg_ctl", &["stop", "-D", &self.data(), "-m", mode, "-s", "-w", "-t", "60"]);
     }
@@ -86,11 +143,16 @@ impl Server {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// A session of the superuser's, in UTC, as soon as the server takes one.
-    pub fn connect(&self, database: &str) -> Session {
+    fn config(&self, database: &str) -> Config {
         let mut config = Config::new();
         config.host(&self.directory).port(5432).dbname(database).user(&variable("PGUSER"));
         config.options("-c TimeZone=UTC");
+        config
+    }
+
+    /// A session of the superuser's, in UTC, as soon as the server takes one.
+    pub fn connect(&self, database: &str) -> Session {
+        let config = self.config(database);
         let started = Instant::now();
         loop {
             match config.connect(NoTls) {
@@ -118,9 +180,16 @@ impl Drop for Server {
             let lines: Vec<&str> = log.lines().collect();
             println!("{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
-        as_server("pg_ctl", &["stop", "-D", &self.data(), "-m", "immediate", "-s", "-w"]);
+        if self.runs() {
+            as_server("pg_ctl", &["stop", "-D", &self.data(), "-m", "immediate", "-s", "-w"]);
+        }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let done = Command::new(program).args(arguments).status().expect("a program");
+    assert!(done.success(), "{program} {arguments:?}: {done}");
 }
 
 impl Session {

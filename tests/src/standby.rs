@@ -72,6 +72,17 @@ impl Drop for Standby {
 
 /// Runs a program of the server's as the user that the server runs as.
 pub(crate) fn as_server(name: &str, arguments: &[&str]) {
+    // A panic while another one is on its way would hide it.
+    let done = command_as_server(name, arguments).status().expect("a program");
+    assert!(done.success() || thread::panicking(), "{name}: {done}");
+}
+
+/// The same, where it may fail, and then says nothing.
+pub(crate) fn succeeds_as_server(name: &str, arguments: &[&str]) -> bool {
+    command_as_server(name, arguments).stderr(Stdio::null()).status().expect("a program").success()
+}
+
+fn command_as_server(name: &str, arguments: &[&str]) -> Command {
     let program = program(name).get_program().to_owned();
     let user = variable("TALKMETER_RUN_AS");
     let mut command = Command::new(if user.is_empty() { "env" } else { "runuser" });
@@ -79,7 +90,6 @@ pub(crate) fn as_server(name: &str, arguments: &[&str]) {
         command.args(["-u", &user, "--", "env"]);
     }
     command.arg(program).args(arguments).current_dir(variable("TALKMETER_DIR"));
-    let done = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("a program");
-    // A panic while another one is on its way would hide it.
-    assert!(done.success() || thread::panicking(), "{name}: {done}");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
 }

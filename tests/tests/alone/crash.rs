@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use talkmeter_tests::{Database, Random, Session, at_length, attach, create_messages, messages_mapping, variable};
 
 #[test]
@@ -73,7 +73,7 @@ fn write_until_crash(
     const WRITERS: usize = 4;
     let committed = AtomicUsize::new(0);
     let mut writers: Vec<Writer> = (0..WRITERS)
-        .map(|number| Writer::new(database, format!("{cycle}-{number}"), random.below(usize::MAX)))
+        .map(|number| Writer::new(database.connect(), format!("{cycle}-{number}"), random.below(usize::MAX)))
         .collect();
     thread::scope(|scope| {
         for writer in &mut writers {
@@ -116,7 +116,7 @@ fn postmaster() -> String {
     pid
 }
 
-fn kill(pid: &str) {
+pub fn kill(pid: &str) {
     let killed = Command::new("sh").args(["-c", "kill -KILL \"$1\"", "sh", pid]).status().expect("a shell");
     assert!(killed.success(), "cannot kill {pid}");
 }
@@ -169,36 +169,49 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// A database whose tenants have an allowance of 5 units a month and buy packs of 10.
 fn metered() -> Database {
     let database = Database::fresh("crash");
-    let mut session = database.connect();
-    create_messages(&mut session);
+    meter_messages(&mut database.connect());
+    database
+}
+
+/// Meters a new table of messages, with that allowance and that pack.
+pub fn meter_messages(session: &mut Session) {
+    create_messages(session);
     session.run(
         r#"SELECT talkmeter.define_plan('{"name": "five", "included": 5, "overage_rate": 0.125, "currency": "EUR"}');
            SELECT talkmeter.define_pack(
                '{"name": "ten", "size": 10, "price": 1, "currency": "EUR", "valid_for": "90 days"}')"#,
     );
-    attach(&mut session, "messages", "lutingenie", Some("five"), &messages_mapping());
-    database
+    attach(session, "messages", "lutingenie", Some("five"), &messages_mapping());
 }
 
 /// What clients know of their messages: ids and whether the server said that they are committed.
 #[derive(Default)]
-struct History {
-    acknowledged: BTreeSet<i64>,
+pub struct History {
+    pub acknowledged: BTreeSet<i64>,
     /// Messages of one transaction each, whose commit the crash left unanswered.
-    in_doubt: Vec<Vec<i64>>,
+    pub in_doubt: Vec<Vec<i64>>,
+    /// The acknowledged transactions that wrote messages.
+    pub commits: Vec<Commit>,
     /// How many transactions were in doubt, and how many of these turned out to be committed.
     unanswered: usize,
     happened: usize,
     purchases: Vec<String>,
 }
 
+/// Messages of one transaction, and between which instants it was committed.
+pub struct Commit {
+    pub ids: Vec<i64>,
+    pub asked: SystemTime,
+    pub answered: SystemTime,
+}
+
 /// A client with conversations that nobody else writes to.
-struct Writer {
+pub struct Writer {
     session: Session,
     random: Random,
     name: String,
     conversations: Vec<Conversation>,
-    history: History,
+    pub history: History,
 }
 
 #[derive(Clone)]
@@ -212,7 +225,7 @@ struct Conversation {
 }
 
 impl Writer {
-    fn new(database: &Database, name: String, seed: usize) -> Writer {
+    pub fn new(session: Session, name: String, seed: usize) -> Writer {
         let mut random = Random::new(seed as u64);
         let conversation = |number| Conversation {
             tenant: random.below(6),
@@ -221,10 +234,10 @@ impl Writer {
             opens: true,
         };
         let conversations = (0..5).map(conversation).collect();
-        Writer { session: database.connect(), random, name, conversations, history: History::default() }
+        Writer { session, random, name, conversations, history: History::default() }
     }
 
-    fn write_until_crash(&mut self, committed: &AtomicUsize) {
+    pub fn write_until_crash(&mut self, committed: &AtomicUsize) {
         loop {
             let done = if self.random.below(15) == 0 { self.buy() } else { self.write() };
             match done {
@@ -235,7 +248,7 @@ impl Writer {
     }
 
     /// A transaction of some statements, and savepoints that are rolled back.
-    fn write(&mut self) -> Result<(), postgres::Error> {
+    pub fn write(&mut self) -> Result<(), postgres::Error> {
         let mut conversations = self.conversations.clone();
         let mut ids = Vec::new();
         self.session.client.batch_execute("BEGIN")?;
@@ -248,9 +261,11 @@ impl Writer {
                 self.session.client.batch_execute(&savepoint)?;
             }
         }
+        let asked = SystemTime::now();
         match self.session.client.batch_execute("COMMIT") {
             Ok(()) => {
-                self.history.acknowledged.extend(ids);
+                self.history.acknowledged.extend(&ids);
+                self.history.commits.push(Commit { ids, asked, answered: SystemTime::now() });
                 self.conversations = conversations;
                 Ok(())
             }
@@ -308,16 +323,17 @@ pub fn is_crash(error: &postgres::Error) -> bool {
 // --- What must hold after a crash ---
 
 impl History {
-    fn extend(&mut self, others: Vec<History>) {
+    pub fn extend(&mut self, others: Vec<History>) {
         for other in others {
             self.acknowledged.extend(other.acknowledged);
             self.in_doubt.extend(other.in_doubt);
+            self.commits.extend(other.commits);
             self.purchases.extend(other.purchases);
         }
     }
 
     /// Every acknowledged transaction is there, one in doubt is there whole or not at all, and nothing else is.
-    fn check_that_what_was_acknowledged_is_there(&mut self, session: &mut Session) {
+    pub fn check_that_what_was_acknowledged_is_there(&mut self, session: &mut Session) {
         let lines = session.lines("SELECT id FROM messages");
         let present: BTreeSet<i64> = lines.iter().map(|id| id.parse().expect("a number")).collect();
         for ids in self.in_doubt.drain(..) {
@@ -403,11 +419,31 @@ const RULES: [(&str, &str); 8] = [
     ),
 ];
 
-fn check_that_messages_and_charges_agree(session: &mut Session) {
+pub fn check_that_messages_and_charges_agree(session: &mut Session) {
     session.run("SELECT talkmeter.sweep()");
     for (rule, breaks) in RULES {
         assert_eq!(session.lines(breaks), [""; 0], "{rule}");
     }
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
+}
+
+/// Each charge was committed together with a reply of its conversation; those of some tenants came later. A charge is
+/// written in a subtransaction, so it is not the transaction's number that the two share, but the instant of its commit
+/// (`track_commit_timestamp`).
+pub fn check_that_charges_came_with_messages(session: &mut Session, but_not_of: &[String]) {
+    const COMMITTED: &str = "SELECT count(*), count(pg_xact_commit_timestamp(xmin)) FROM talkmeter.charge";
+    let committed = session.line(COMMITTED);
+    let (charges, dated) = committed.split_once('|').expect("two numbers");
+    assert!(charges != "0" && charges == dated, "charges, and those with an instant of their commit: {committed}");
+    let apart = session.lines(&format!(
+        "SELECT c.tenant, c.conversation, c.charge_id FROM talkmeter.charge AS c
+         WHERE NOT EXISTS (SELECT FROM messages AS m
+                 WHERE m.tenant_id = c.tenant AND m.conversation_id = c.conversation AND m.kind = 'ai_reply'
+                     AND pg_xact_commit_timestamp(m.xmin) = pg_xact_commit_timestamp(c.xmin))
+             AND c.tenant <> ALL (string_to_array('{}', '|'))",
+        but_not_of.join("|")
+    ));
+    assert_eq!(apart, [""; 0], "charges that came without a message");
 }
 
 /// The rows in quarantine are all that it has to tell.

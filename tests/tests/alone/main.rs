@@ -7,9 +7,13 @@ mod bulk;
 mod cancels;
 mod cost;
 mod crash;
+mod few_locks;
+mod full;
 mod growth;
+mod kills;
 mod large;
 mod memory;
+mod restore;
 mod sessions;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
