@@ -56,7 +56,9 @@ impl Pooler {
         let mut command = program("pgbench");
         command.args(["-n", "-M", "extended", "-h", &self.directory, "-p", "6432", "-j", "2"]);
         command.args(["-c", &CLIENTS.to_string(), "-t", &TRANSACTIONS.to_string()]);
-        files.iter().for_each(|file| drop(command.args(["-f", file])));
+        for file in &files {
+            command.args(["-f", file]);
+        }
         let done = command.arg(database.name()).output().expect("pgbench");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
