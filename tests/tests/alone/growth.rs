@@ -6,7 +6,7 @@
 use crate::alone;
 use std::thread;
 use std::time::{Duration, Instant};
-use talkmeter_tests::{Database, Session, metered};
+use talkmeter_tests::{Database, Session, at_length, metered};
 
 const MEASURES: usize = 3;
 const RATIO: f64 = 8.0;
@@ -82,6 +82,36 @@ fn a_delete_of_rows_without_an_id_that_wait_in_quarantine() {
         timed(&mut session, &format!("DELETE FROM messages WHERE conversation_id = '{name}'"))
     });
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "0");
+}
+
+/// Each is listed once, in time and space that grow as their number, and `health` says how many there are.
+#[test]
+fn a_flood_of_rows_of_no_kind() {
+    let _alone = alone();
+    let (_database, mut session) = metered("lutingenie");
+    let many = if at_length() { 25_000 } else { 2_500 };
+    let size = "SELECT pg_total_relation_size('talkmeter.quarantined')";
+    let mut spaces = Vec::new();
+    let mut all = 0;
+    grows_with_its_size(many, |name, rows| {
+        all += rows;
+        let before: i64 = session.line(size).parse().expect("a number");
+        let taken = timed(
+            &mut session,
+            &format!(
+                "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+                 SELECT 'acme', '{name}' || n % 100, '2026-01-01 00:00+00'::timestamptz + n * interval '1 s', 'unheard_of'
+                 FROM generate_series(1, {rows}) AS n"
+            ),
+        );
+        spaces.push((session.line(size).parse::<i64>().expect("a number") - before) as f64 / rows as f64);
+        taken + timed(&mut session, "SELECT talkmeter.retry_quarantine()")
+    });
+    let (first, last) = (spaces[0], spaces[spaces.len() - 1]);
+    assert!(last < 3.0 * first && last < 2_000.0, "{spaces:?} bytes for each row");
+    let told = session.line("SELECT detail FROM talkmeter.health() WHERE problem = 'quarantine'");
+    assert!(told.starts_with(&format!("{all} rows could not be metered: no_kind.")), "{told}");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.parts"), "0");
 }
 
 #[test]
