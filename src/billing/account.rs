@@ -5,7 +5,7 @@ use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{BOOL, BYTES, DATE, INT8, NAME, NUMERIC, TEXT, TEXTS, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Place, Shape, Wanted, with_newest};
-use crate::pg::sql::{Arg, Connection, Row, arg, decimal, numeric};
+use crate::pg::sql::{Arg, Row, arg, decimal, numeric};
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +32,8 @@ pub struct Books {
     place: Option<Place>,
     periods: BTreeMap<Period, Place>,
     day_places: BTreeMap<i32, Place>,
+    /// By their ids.
+    pack_places: BTreeMap<i64, Place>,
 }
 
 /// What the books are to hold.
@@ -108,7 +110,8 @@ impl Tables {
         // one.
         let first = needed.first.min(now).plus(-MONTH);
         let last = arg(Timestamp::from(needed.last.max(now).plus(MONTH)));
-        self.periods.scan(newest, &PERIOD_KEY, &[(0, Wanted::Same(key)), (1, Wanted::AtMost(last))], |place, row| {
+        let span = [(0, Wanted::Same(key)), (1, Wanted::AtMost(last))];
+        self.periods.scan_newest(newest, &PERIOD_KEY, &span, |place, row| {
             let (usage, alerted) = usage(row);
             if usage.period.end > first {
                 books.alerted.insert(usage.period, alerted);
@@ -116,14 +119,16 @@ impl Tables {
                 books.account.used.insert(usage.period, usage);
             }
         });
-        self.packs.scan(newest, &PACK_KEY, &[(0, Wanted::Same(key))], |_, row| {
-            books.account.packs.extend(pack(row, &needed.packs));
+        self.packs.scan_newest(newest, &PACK_KEY, &[(0, Wanted::Same(key))], |place, row| {
+            let Some(pack) = pack(row, &needed.packs) else { return };
+            books.pack_places.insert(pack.id, place);
+            books.account.packs.push(pack);
         });
         books.account.packs.sort_by_key(|pack| (pack.purchased_at, pack.id));
         // The eight days before the first may be those before which a spike is judged, in any zone.
         let from = Wanted::AtLeast(arg(Day(utc_day(needed.first).saturating_sub(9))));
         let to = Wanted::AtMost(arg(Day(utc_day(needed.last).saturating_add(1))));
-        self.days.scan(newest, &DAY_KEY, &[(0, Wanted::Same(key)), (1, from), (1, to)], |place, row| {
+        self.days.scan_newest(newest, &DAY_KEY, &[(0, Wanted::Same(key)), (1, from), (1, to)], |place, row| {
             row.skip(1);
             let day = row.value::<Day>().0;
             books.days.insert(day, row.value());
@@ -203,24 +208,26 @@ pub fn read_one(tenant: &str, needed: &Needed) -> Books {
     read(&[tenant], needed).remove(tenant).unwrap_or_default()
 }
 
-const WRITE_PACKS: &str = "
-    UPDATE talkmeter.pack AS p SET remaining = u.remaining
-    FROM unnest($2::int8[], $3::int8[]) AS u (pack_id, remaining)
-    WHERE p.tenant = $1 AND p.pack_id = u.pack_id";
-
 /// Writes what has changed in a tenant's books since they were read.
-pub fn write(connection: &Connection, tenant: &str, before: &Books, books: &Books) {
-    let drawn = books.account.packs.iter().zip(&before.account.packs);
-    let drawn = drawn.filter(|(now, then)| now.remaining != then.remaining);
-    let (ids, remaining): (Vec<i64>, Vec<i64>) = drawn.map(|(pack, _)| (pack.id, pack.remaining)).unzip();
-    if !ids.is_empty() {
-        connection.run(WRITE_PACKS, &[arg(tenant), arg(ids), arg(remaining)]);
-    }
+pub fn write(tenant: &str, before: &Books, books: &Books) {
     with_newest(|newest| {
+        write_packs(newest, before, books);
         write_account(newest, tenant, books);
         write_periods(newest, tenant, before, books);
         write_days(newest, tenant, before, books);
     });
+}
+
+fn write_packs(newest: &Newest, before: &Books, books: &Books) {
+    let drawn = books.account.packs.iter().zip(&before.account.packs);
+    let drawn: Vec<_> = drawn.filter(|(now, then)| now.remaining != then.remaining).map(|(pack, _)| pack).collect();
+    if drawn.is_empty() {
+        return;
+    }
+    let mut packs = OwnTable::open(&PACK, Access::Writing);
+    for pack in drawn {
+        packs.change(newest, books.pack_places[&pack.id], &[(5, arg(pack.remaining))]);
+    }
 }
 
 fn write_account(newest: &Newest, tenant: &str, books: &Books) {

@@ -167,7 +167,7 @@ pub fn credit(connection: &Connection, tenant: &str, charge_id: i64, note: &str)
     let charge = charge.unwrap_or_else(|| damaged(format!("charge {charge_id} does not stand alone for its part")));
     let why = Reversal { reason: "credit", note: Some(note.to_owned()), cause: None };
     let reversal = reversal(&mut books, key, charge, why, clock::now());
-    account::write(connection, tenant, &before, &books);
+    account::write(tenant, &before, &books);
     let id = reversal.charge_id;
     charge_rows::write_charges(connection, &[reversal]);
     id
@@ -241,7 +241,7 @@ fn draw_and_write(
     let waiting = draw(&mut books, units, posted);
     charge_rows::write_waiting(connection, &waiting);
     if is_changed || posted.charges.len() > count {
-        account::write(connection, tenant, before, &books);
+        account::write(tenant, before, &books);
     }
 }
 

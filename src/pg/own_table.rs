@@ -7,6 +7,7 @@ use crate::pg::sql::{self, Arg, Row};
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char};
+use std::ops::ControlFlow;
 use std::ptr::null_mut;
 
 /// The types of the columns of our tables.
@@ -227,10 +228,77 @@ impl OwnTable {
     ) -> Option<(Place, R)> {
         let wanted: Vec<(usize, Wanted)> = key.iter().copied().map(Wanted::Same).enumerate().collect();
         let (mut read, mut found) = (Some(read), None);
-        self.scan(newest, index, &wanted, |place, row| {
+        self.scan_down(newest, index, &wanted, &mut |place, row| {
             found = read.take().map(|read| (place, read(row)));
+            ControlFlow::Break(())
         });
         found
+    }
+
+    /// As [`OwnTable::scan`] by a unique index, the greatest key first: of a row that has many versions, because
+    /// somebody's snapshot keeps them, the first that is looked at is the last one as a rule, and the others are not.
+    pub fn scan_newest(
+        &self,
+        newest: &Newest,
+        index: &Index,
+        wanted: &[(usize, Wanted)],
+        mut each: impl FnMut(Place, &mut Row),
+    ) {
+        self.scan_down(newest, index, wanted, &mut |place, row| {
+            each(place, row);
+            ControlFlow::Continue(())
+        });
+    }
+
+    fn scan_down(
+        &self,
+        newest: &Newest,
+        index: &Index,
+        wanted: &[(usize, Wanted)],
+        each: &mut dyn FnMut(Place, &mut Row) -> ControlFlow<()>,
+    ) {
+        let (oid, mut keys) = self.keys(index, wanted, |position| position as i16 + 1);
+        // SAFETY: as of a scan upwards; the slot is of this table, and the tuple in it is there until the next is.
+        unsafe {
+            let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as i32);
+            let slot = pg_sys::table_slot_create(self.relation, null_mut());
+            let count = wanted.len() as i32;
+            let scan = pg_sys::index_beginscan(self.relation, index, newest.0, count, 0);
+            (*scan).xs_want_itup = true;
+            pg_sys::index_rescan(scan, keys.as_mut_ptr(), count, null_mut(), 0);
+            self.read_down(scan, slot, each);
+            pg_sys::index_endscan(scan);
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
+        }
+    }
+
+    /// SAFETY: the scan must be of this table, by a unique index, and have begun; the slot must be of the table.
+    unsafe fn read_down(
+        &self,
+        scan: pg_sys::IndexScanDesc,
+        slot: *mut pg_sys::TupleTableSlot,
+        each: &mut dyn FnMut(Place, &mut Row) -> ControlFlow<()>,
+    ) {
+        let mut seen: Vec<u8> = Vec::new();
+        // SAFETY: a tuple of the index is there until the next one is asked for, and begins with its header.
+        unsafe {
+            let columns = (*self.relation).rd_att;
+            let mut cells = vec![(pg_sys::Datum::from(0usize), true); (*columns).natts as usize];
+            while !pg_sys::index_getnext_tid(scan, pg_sys::ScanDirection::BackwardScanDirection).is_null() {
+                let key = key_of((*scan).xs_itup);
+                if key == seen || !pg_sys::index_fetch_heap(scan, slot) {
+                    continue;
+                }
+                let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, null_mut());
+                sql::cells_of(tuple, columns, &mut cells);
+                if each(Place((*tuple).t_self), &mut Row::of_cells(&cells, columns)).is_break() {
+                    return;
+                }
+                seen.clear();
+                seen.extend_from_slice(key);
+            }
+        }
     }
 
     /// Gives `each` the rows of which columns of an index, by their positions in it and in their order, are as wanted,
@@ -242,6 +310,24 @@ impl OwnTable {
         wanted: &[(usize, Wanted)],
         mut each: impl FnMut(Place, &mut Row),
     ) {
+        let (oid, mut keys) = self.keys(index, wanted, |position| index.columns[position]);
+        // SAFETY: the index is one of this open table, the keys are as many as said and of its columns' types, and a
+        // row is read before the next one is.
+        unsafe {
+            let count = wanted.len() as i32;
+            let scan = pg_sys::systable_beginscan(self.relation, oid, true, newest.0, count, keys.as_mut_ptr());
+            self.read(scan, &mut each);
+            pg_sys::systable_endscan(scan);
+        }
+    }
+
+    /// The oid of an index and what is wanted of its columns, whose number says `number_of` of their positions.
+    fn keys(
+        &self,
+        index: &Index,
+        wanted: &[(usize, Wanted)],
+        number_of: impl Fn(usize) -> i16,
+    ) -> (pg_sys::Oid, [pg_sys::ScanKeyData; MOST_WANTED]) {
         let oid = oid(index.name);
         // SAFETY: there is an index of that oid.
         if oid == pg_sys::InvalidOid || !unsafe { pg_sys::get_index_isvalid(oid) } {
@@ -252,16 +338,9 @@ impl OwnTable {
         for (key, (position, wanted)) in keys.iter_mut().zip(wanted) {
             let (value, strategy, function) = wanted.comparison();
             // SAFETY: fills in what it is given.
-            unsafe { pg_sys::ScanKeyInit(key, index.columns[*position], strategy as u16, function.into(), value) };
+            unsafe { pg_sys::ScanKeyInit(key, number_of(*position), strategy as u16, function.into(), value) };
         }
-        // SAFETY: the index is one of this open table, the keys are as many as said and of its columns' types, and a
-        // row is read before the next one is.
-        unsafe {
-            let count = wanted.len() as i32;
-            let scan = pg_sys::systable_beginscan(self.relation, oid, true, newest.0, count, keys.as_mut_ptr());
-            self.read(scan, &mut each);
-            pg_sys::systable_endscan(scan);
-        }
+        (oid, keys)
     }
 
     /// Gives `each` all rows, in no order.
@@ -377,16 +456,7 @@ impl OwnTable {
             );
             let is_written = result == pg_sys::TM_Result::TM_Ok;
             if is_written && in_indexes {
-                writer.open_indexes();
-                pg_sys::ExecInsertIndexTuples(
-                    writer.target,
-                    writer.row,
-                    writer.state,
-                    true,
-                    false,
-                    null_mut(),
-                    null_mut(),
-                );
+                writer.add_to_indexes();
             }
             writer.forget();
             is_written
@@ -441,6 +511,18 @@ impl OwnTable {
         let writer = self.writer.get_or_insert_with(|| Writer::of(relation));
         writer.hold(newest, values);
         writer
+    }
+}
+
+/// The key of a tuple of an index, as bytes: where they are the same, the keys are.
+///
+/// SAFETY: the tuple must be whole, and stay as long as the result.
+unsafe fn key_of<'a>(tuple: pg_sys::IndexTuple) -> &'a [u8] {
+    let header = size_of::<pg_sys::IndexTupleData>();
+    // SAFETY: the header says how long the tuple is, itself included.
+    unsafe {
+        let length = (*tuple).t_info as usize & pg_sys::INDEX_SIZE_MASK as usize;
+        std::slice::from_raw_parts(tuple.cast::<u8>().add(header), length - header)
     }
 }
 
@@ -529,6 +611,50 @@ impl Writer {
         if !self.has_indexes.replace(true) {
             // SAFETY: the target is of an open table, and each index is opened once.
             unsafe { pg_sys::ExecOpenIndices(self.target, false) };
+        }
+    }
+
+    /// Gives a row that was written anew, at another place and with the key that it had, its entries in the indexes.
+    /// That of the primary key is added without a look whether the key is there already: it is, and looking would read
+    /// every version that somebody's snapshot keeps.
+    ///
+    /// SAFETY: the row was written.
+    unsafe fn add_to_indexes(&self) {
+        self.open_indexes();
+        // SAFETY: the target has as many indexes as it says; one that is left out for a moment is put back, or given up
+        // with the subtransaction.
+        unsafe {
+            let count = (*self.target).ri_NumIndices as usize;
+            let indexes = (0..count).map(|number| (*self.target).ri_IndexRelationDescs.add(number));
+            let primary = indexes.enumerate().find(|(_, index)| (*(***index).rd_index).indisprimary);
+            let left_out = primary.map(|(number, index)| {
+                self.add_unchecked(*index, *(*self.target).ri_IndexRelationInfo.add(number));
+                (index, index.replace(null_mut()))
+            });
+            pg_sys::ExecInsertIndexTuples(self.target, self.row, self.state, true, false, null_mut(), null_mut());
+            if let Some((place, index)) = left_out {
+                *place = index;
+            }
+        }
+    }
+
+    /// SAFETY: the index must be an open one of the target, on columns alone, and the row written.
+    unsafe fn add_unchecked(&self, index: pg_sys::Relation, info: *mut pg_sys::IndexInfo) {
+        let mut values = [pg_sys::Datum::from(0usize); pg_sys::INDEX_MAX_KEYS as usize];
+        let mut are_null = [false; pg_sys::INDEX_MAX_KEYS as usize];
+        // SAFETY: there is room for as many columns as an index can have; the slot knows where its row was written.
+        unsafe {
+            pg_sys::FormIndexDatum(info, self.row, self.state, values.as_mut_ptr(), are_null.as_mut_ptr());
+            pg_sys::index_insert(
+                index,
+                values.as_mut_ptr(),
+                are_null.as_mut_ptr(),
+                &mut (*self.row).tts_tid,
+                (*self.target).ri_RelationDesc,
+                pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                true,
+                info,
+            );
         }
     }
 

@@ -125,6 +125,42 @@ fn marks_in_one_conversation() {
     });
 }
 
+// --- A snapshot that is held ---
+
+const CHARGES: usize = 300;
+
+/// Pages that a charge looks at: of so many, one a commit, of one tenant and each of a conversation of its own.
+fn pages_for_each_charge(session: &mut Session, name: &str, charges: usize) -> i64 {
+    let hits = "SELECT pg_stat_clear_snapshot(), blks_hit FROM pg_stat_database WHERE datname = current_database()";
+    let hits = |session: &mut Session| -> i64 {
+        session.run("SELECT pg_stat_force_next_flush()");
+        session.line(hits).split_once('|').expect("two columns").1.parse().expect("a number")
+    };
+    let before = hits(session);
+    session.run(&format!(
+        "DO $$ BEGIN FOR n IN 1..{charges} LOOP
+             INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ('acme', '{name} ' || n, 'visit');
+             COMMIT;
+         END LOOP; END $$"
+    ));
+    (hits(session) - before) / charges as i64
+}
+
+/// The snapshot keeps every version of the tenant's rows, as a dump or a report does.
+#[test]
+fn a_charge_under_a_snapshot_that_is_held_reads_no_more_for_those_before_it() {
+    let _alone = alone();
+    let (database, mut session) = metered("lutingenie");
+    pages_for_each_charge(&mut session, "before", CHARGES);
+    let mut report = database.connect();
+    report.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM talkmeter.charges");
+    let first = pages_for_each_charge(&mut session, "first", CHARGES);
+    pages_for_each_charge(&mut session, "between", if at_length() { 200_000 } else { 4_000 });
+    let last = pages_for_each_charge(&mut session, "last", CHARGES);
+    assert!(last < first + first / 3, "{first} pages at first, {last} at last");
+    report.run("COMMIT");
+}
+
 // --- Cancels ---
 
 /// How long after a cancel the statement ends which by then has run for so long; `None` if it had ended.
