@@ -117,8 +117,12 @@ fn postmaster() -> String {
 }
 
 pub fn kill(pid: &str) {
-    let killed = Command::new("sh").args(["-c", "kill -KILL \"$1\"", "sh", pid]).status().expect("a shell");
-    assert!(killed.success(), "cannot kill {pid}");
+    assert!(try_kill(pid), "cannot kill {pid}");
+}
+
+/// Says whether the process was there.
+pub fn try_kill(pid: &str) -> bool {
+    Command::new("sh").args(["-c", "kill -KILL \"$1\"", "sh", pid]).status().expect("a shell").success()
 }
 
 /// Starts the private server as scripts/cluster.sh does.

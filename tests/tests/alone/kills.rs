@@ -5,7 +5,7 @@
 use crate::alone;
 use crate::crash::{
     History, Writer, check_that_charges_came_with_messages, check_that_messages_and_charges_agree, is_crash, kill,
-    meter_messages, wait_until,
+    meter_messages, try_kill, wait_until,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -114,7 +114,7 @@ impl Scene<'_> {
         let mut session = self.connect();
         self.prepare(&mut session, operation, cycle);
         let writes = ["COPY", "COMMIT"].contains(&operation.name);
-        let victim = process(&mut session, self.server, victim);
+        let pid = process(&mut session, self.server, victim);
         let committed = AtomicUsize::new(0);
         let mut writers: Vec<Writer> =
             (0..2).map(|n| Writer::new(self.connect(), format!("{cycle}-{n}"), seed + n)).collect();
@@ -124,7 +124,11 @@ impl Scene<'_> {
             wait_until("the clients write", || committed.load(Ordering::Relaxed) >= 4);
             let working = scope.spawn(move || session.client.batch_execute(&work));
             thread::sleep(delay);
-            kill(&victim);
+            // A worker may have ended by itself since; the clients write until there is a crash.
+            if !try_kill(&pid) {
+                println!("{victim:?} {pid} had ended: cycle {cycle}");
+                kill(&self.server.postmaster());
+            }
             working.join().expect("a thread")
         });
         if let Err(error) = &done {
