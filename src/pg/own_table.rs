@@ -228,7 +228,7 @@ impl OwnTable {
     ) -> Option<(Place, R)> {
         let wanted: Vec<(usize, Wanted)> = key.iter().copied().map(Wanted::Same).enumerate().collect();
         let (mut read, mut found) = (Some(read), None);
-        self.scan_down(newest, index, &wanted, &mut |place, row| {
+        self.scan_down(newest, index, &wanted, false, &mut |place, row| {
             found = read.take().map(|read| (place, read(row)));
             ControlFlow::Break(())
         });
@@ -244,17 +244,19 @@ impl OwnTable {
         wanted: &[(usize, Wanted)],
         mut each: impl FnMut(Place, &mut Row),
     ) {
-        self.scan_down(newest, index, wanted, &mut |place, row| {
+        self.scan_down(newest, index, wanted, true, &mut |place, row| {
             each(place, row);
             ControlFlow::Continue(())
         });
     }
 
+    /// Only if it tells keys does it go on after a row.
     fn scan_down(
         &self,
         newest: &Newest,
         index: &Index,
         wanted: &[(usize, Wanted)],
+        tells_keys: bool,
         each: &mut dyn FnMut(Place, &mut Row) -> ControlFlow<()>,
     ) {
         let (oid, mut keys) = self.keys(index, wanted, |position| position as i16 + 1);
@@ -264,7 +266,7 @@ impl OwnTable {
             let slot = pg_sys::table_slot_create(self.relation, null_mut());
             let count = wanted.len() as i32;
             let scan = pg_sys::index_beginscan(self.relation, index, newest.0, count, 0);
-            (*scan).xs_want_itup = true;
+            (*scan).xs_want_itup = tells_keys;
             pg_sys::index_rescan(scan, keys.as_mut_ptr(), count, null_mut(), 0);
             self.read_down(scan, slot, each);
             pg_sys::index_endscan(scan);
@@ -273,21 +275,22 @@ impl OwnTable {
         }
     }
 
-    /// SAFETY: the scan must be of this table, by a unique index, and have begun; the slot must be of the table.
+    /// SAFETY: the scan must be of this table, by a unique index, and have begun; the slot must be of the table. If
+    /// `each` goes on after a row, the scan must tell keys.
     unsafe fn read_down(
         &self,
         scan: pg_sys::IndexScanDesc,
         slot: *mut pg_sys::TupleTableSlot,
         each: &mut dyn FnMut(Place, &mut Row) -> ControlFlow<()>,
     ) {
-        let mut seen: Vec<u8> = Vec::new();
+        let mut seen: Option<Vec<u8>> = None;
         // SAFETY: a tuple of the index is there until the next one is asked for, and begins with its header.
         unsafe {
             let columns = (*self.relation).rd_att;
             let mut cells = vec![(pg_sys::Datum::from(0usize), true); (*columns).natts as usize];
             while !pg_sys::index_getnext_tid(scan, pg_sys::ScanDirection::BackwardScanDirection).is_null() {
-                let key = key_of((*scan).xs_itup);
-                if key == seen || !pg_sys::index_fetch_heap(scan, slot) {
+                let is_seen = seen.as_deref().is_some_and(|seen| key_of((*scan).xs_itup) == seen);
+                if is_seen || !pg_sys::index_fetch_heap(scan, slot) {
                     continue;
                 }
                 let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, null_mut());
@@ -295,8 +298,9 @@ impl OwnTable {
                 if each(Place((*tuple).t_self), &mut Row::of_cells(&cells, columns)).is_break() {
                     return;
                 }
+                let seen = seen.get_or_insert_default();
                 seen.clear();
-                seen.extend_from_slice(key);
+                seen.extend_from_slice(key_of((*scan).xs_itup));
             }
         }
     }
