@@ -57,7 +57,7 @@ demo: setup build ## a private server with sample data to try it on
 demo-stop: ## stop and remove the demo
 	@scripts/demo.sh stop
 
-test: setup build ## every test, on private servers (LONG=1: those with chance or size in them at length, an hour)
+test: setup build ## every test, on private servers (LONG=1: those with chance or size in them at length, several hours)
 	@scripts/test.sh
 
 regress: setup build ## only pg_regress and the isolation tests

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does everything work? Runs all tests, cheapest first, and counts at the end what passed.
 #
-# Wants a build (make test makes it first). LONG=1: tests with chance or size in them run at length, about an hour.
+# Wants a build (make test makes it first). LONG=1: tests with chance or size in them run at length, several hours.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -148,7 +148,7 @@ impl Inserts {
 }
 
 #[test]
-fn a_late_message_costs_at_most_three_times_one_in_order_and_reads_by_index() {
+fn a_late_message_costs_at_most_four_times_one_in_order_and_reads_by_index() {
     let _alone = alone();
     const ROWS: usize = 200_000;
     let (_database, session) = loaded(ROWS);
@@ -156,7 +156,7 @@ fn a_late_message_costs_at_most_three_times_one_in_order_and_reads_by_index() {
     inserts.medians(20);
     let before = inserts.scans();
     let warm = inserts.inserted;
-    within([3.0, 3.0], || {
+    within([4.0, 4.0], || {
         let [in_order, late, note] = inserts.medians(500);
         let ratios = [late / in_order, note / in_order];
         let micros = [in_order, late, note].map(|seconds| seconds * 1e6);
