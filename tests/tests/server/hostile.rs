@@ -151,7 +151,7 @@ fn read_as_a_whole(database: &Database, settings: &str) -> Vec<String> {
     let mut session = database.connect();
     // Definitions are read as a whole, and again whenever the server says that something may have changed.
     let counts = "SELECT relname, seq_scan FROM pg_stat_user_tables
-         WHERE schemaname = 'talkmeter' AND relname NOT IN ('source', 'policy') ORDER BY 1";
+         WHERE schemaname = 'talkmeter' AND relname NOT IN ('source', 'policy', 'installation', 'threshold') ORDER BY 1";
     session.run("SELECT pg_stat_force_next_flush()");
     let before = session.lines(counts);
     session.run(settings);
