@@ -1,4 +1,4 @@
-//! Which table of which server is meant by a number, and what does a type mean to a mapping? For statements of ours.
+//! Which table of which installation is a number, and what does a type mean to a mapping? For statements of ours.
 
 use crate::pg::relation;
 use crate::pg::types;

@@ -10,6 +10,18 @@ use talkmeter_engine::order::OrderKey;
 /// The key of a conversation: tenant and the application's own id of it.
 pub type Key<'a> = (&'a str, &'a str);
 
+/// The bytes of a key, in parts: with a zero byte between them, which no text holds, they are ordered as keys are.
+pub fn key_bytes<'a>((tenant, conversation): Key<'a>) -> [&'a [u8]; 3] {
+    [tenant.as_bytes(), &[0], conversation.as_bytes()]
+}
+
+/// The key of these bytes.
+pub fn key_of_bytes(bytes: &[u8]) -> Key<'_> {
+    let end = bytes.iter().position(|byte| *byte == 0).expect("a key of two parts");
+    let text = |bytes| std::str::from_utf8(bytes).expect("text was written");
+    (text(&bytes[..end]), text(&bytes[end + 1..]))
+}
+
 /// The reason of what came later than `talkmeter.max_past` admits (rule 3.7).
 pub const TOO_OLD: &str = "too_old";
 

@@ -3,7 +3,7 @@
 //! Records are appended in time, so those of a subtransaction are always the last ones: a rolled back savepoint takes
 //! them with it.
 
-use crate::capture::entry::Aside;
+use crate::capture::entry::{self, Aside, Key};
 use crate::pg::groups::{Groups, Ordered};
 use crate::pg::memory::room;
 use crate::pg::spool::Spool;
@@ -152,13 +152,13 @@ pub struct Message<'a> {
 
 /// Notes what happened to an event; it will be folded at commit.
 ///
-/// Tenant and conversation stand one behind the other, with a zero byte between them, which no text holds: so keys are
-/// ordered by their bytes as conversations are folded. Records begin with the order key, and are ordered as events are.
+/// Keys are ordered by their bytes as conversations are folded. Records begin with the order key, and are ordered as
+/// events are.
 pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
     QUEUE.with_borrow_mut(|queue| {
         queue.begin_record();
         queue.events.push(
-            &[message.tenant.as_bytes(), &[0], message.conversation.as_bytes()],
+            &entry::key_bytes((message.tenant, message.conversation)),
             &[place, &[operation as u8, kind as u8, message.excluded as u8]],
         );
         queue.has_changes |= !matches!(operation, Operation::Add | Operation::Backfill);
@@ -307,7 +307,7 @@ impl Taken {
 
     /// Gives each event to `each`, in the order in which they were noted: unlike [`Taken::events`], that takes no room.
     pub fn for_each_event(&self, mut each: impl FnMut(NotedEvent)) {
-        self.0.events.for_each(|key, record| each(read_event(read_key(key), record)));
+        self.0.events.for_each(|key, record| each(read_event(entry::key_of_bytes(key), record)));
     }
 
     /// Sources all of whose rows were taken away.
@@ -427,7 +427,7 @@ impl Chunk {
     pub fn events(&self, count: usize) -> impl Iterator<Item = NotedEvent<'_>> {
         let ends = self.conversations.iter().skip(1).map(|next| next.first).chain([self.len()]);
         self.conversations.iter().zip(ends).flat_map(move |(own, end)| {
-            let key = read_key(&own.key);
+            let key = entry::key_of_bytes(&own.key);
             let record = |index: usize| &self.bytes[self.begin(index)..self.ends[index]];
             (own.first..end.min(count)).map(move |index| read_event(key, record(index)))
         })
@@ -449,14 +449,7 @@ impl Chunk {
     }
 }
 
-/// The tenant and the conversation of a key.
-fn read_key(key: &[u8]) -> (&str, &str) {
-    let end = key.iter().position(|byte| *byte == 0).expect("a key of two parts");
-    let text = |bytes| std::str::from_utf8(bytes).expect("text was written");
-    (text(&key[..end]), text(&key[end + 1..]))
-}
-
-fn read_event<'a>((tenant, conversation): (&'a str, &'a str), record: &'a [u8]) -> NotedEvent<'a> {
+fn read_event<'a>((tenant, conversation): Key<'a>, record: &'a [u8]) -> NotedEvent<'a> {
     let (place, flags) = record.split_last_chunk::<3>().expect("an event ends with three flags");
     NotedEvent {
         tenant,

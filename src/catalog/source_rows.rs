@@ -31,7 +31,7 @@ pub struct Stored {
     pub role: String,
     /// The attached table; none if it was dropped.
     pub relation: Option<pg_sys::Oid>,
-    /// Which table of which database it was when its columns were recorded.
+    /// Which table of which installation it was when its columns were recorded.
     pub origin: String,
     pub default_plan: Option<String>,
     pub strict: bool,

@@ -1,5 +1,6 @@
 //! Which events do all rows of a source give, if its table is read once and as a whole?
 
+use crate::capture::entry;
 use crate::catalog::reading::{self, Unreadable};
 use crate::catalog::sources::{Layout, Source};
 use crate::meter::history::Scanned;
@@ -18,8 +19,7 @@ const MUCH: f64 = 0.1;
 /// The events of all rows of a source, by their conversations.
 pub struct Scan {
     pub source: i32,
-    /// The keys are of tenant and conversation, with a zero byte between them, which no text holds. A record is the
-    /// place of an event, then its kind, or [`BROKEN`], and its [`flags`].
+    /// A record is the place of an event, then its kind, or [`BROKEN`], and its [`flags`].
     events: Groups,
 }
 
@@ -55,7 +55,7 @@ impl Scan {
     fn add(&mut self, source: &Source, span: Period, reading: &Reading) {
         let (Some(tenant), Some(conversation)) = (&reading.tenant, &reading.conversation) else { return };
         let Some(at) = reading.at.filter(|at| !source.ignores(*at)) else { return };
-        let key = [tenant.as_bytes(), &[0], conversation.as_bytes()];
+        let key = entry::key_bytes((tenant, conversation));
         let excluded = if reading.excluded.is_some() { flags::EXCLUDED } else { 0 };
         let within = if span.holds(at) { flags::WITHIN } else { 0 };
         match reading.refusal {
@@ -112,8 +112,9 @@ impl Iterator for Conversations<'_> {
             let Some(begins) = self.ordered.append_next(&mut self.record) else { return self.next.take() };
             let whole = if begins { self.next.take() } else { None };
             let source = self.source;
+            let (tenant, conversation) = entry::key_of_bytes(self.ordered.key());
             let found = self.next.get_or_insert_with(|| Found {
-                key: key_of(self.ordered.key()),
+                key: (tenant.to_owned(), conversation.to_owned()),
                 is_within: false,
                 scanned: Scanned { source, ..Scanned::default() },
             });
@@ -139,11 +140,4 @@ impl Found {
             None => self.scanned.broken = Some(at),
         }
     }
-}
-
-fn key_of(key: &[u8]) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text was written");
-    let mut parts = key.split(|byte| *byte == 0);
-    let mut part = || text(parts.next().expect("a key of two parts"));
-    (part(), part())
 }

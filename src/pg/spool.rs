@@ -6,6 +6,7 @@ use crate::pg::temporary::TempFile;
 
 /// Bytes kept in memory before they are written to a temporary file.
 const IN_MEMORY: usize = 8 << 20;
+
 /// Records in the order in which they were pushed: each its length in four bytes, then its bytes.
 #[derive(Clone)]
 pub struct Spool {
@@ -15,17 +16,10 @@ pub struct Spool {
     file: TempFile,
 }
 
-impl Default for Spool {
-    /// A spool for the work of the moment.
-    fn default() -> Spool {
-        Spool { memory: Vec::new(), spilled: 0, file: TempFile::of_moment() }
-    }
-}
-
 impl Spool {
     /// A spool that lives until the transaction ends, whatever becomes of its subtransactions.
     pub fn of_transaction() -> Spool {
-        Spool { file: TempFile::of_transaction(), ..Spool::default() }
+        Spool { memory: Vec::new(), spilled: 0, file: TempFile::of_transaction() }
     }
 
     pub fn is_empty(&self) -> bool {
