@@ -2,21 +2,28 @@
 //!
 //! Rust ends the process if an allocation fails, and with it all sessions of the server. So a reserve is kept: it is
 //! given back when an allocation fails, which then succeeds, and the next step of the work raises the error. What is
-//! larger than the reserve is asked for in a way that can fail ([`room`]).
+//! larger than the reserve is asked for in a way that can fail ([`room`]). The server's own allocations raise errors,
+//! and a second reserve is for these.
 
 use crate::pg::error::failure;
 use pgrx::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-/// Bytes of the reserve. Nothing is written into it, so that it takes no memory but only the right to some.
-const RESERVE: Layout = match Layout::from_size_align(8 << 20, 4096) {
-    Ok(layout) => layout,
-    Err(_) => panic!("a power of two"),
-};
+/// Memory that is kept back. Nothing is written into it, so that it takes none but only the right to some.
+struct Reserve {
+    layout: Layout,
+    kept: AtomicPtr<u8>,
+}
 
-static KEPT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+/// For what Rust asks for.
+static OURS: Reserve = Reserve::of(8 << 20);
+/// For the server, which copies an error before we learn of it. Where it has no room for the copy, that is an error,
+/// which it copies, until it gives up with a PANIC. It asks for no less than 1 MB in a context that has grown, and the
+/// system adds a page.
+static OF_SERVER: Reserve = Reserve::of(2 << 20);
 static IS_SHORT: AtomicBool = AtomicBool::new(false);
 
 struct WithReserve;
@@ -50,36 +57,79 @@ unsafe impl GlobalAlloc for WithReserve {
 
 fn again_if_null(allocate: impl Fn() -> *mut u8) -> *mut u8 {
     let allocated = allocate();
-    if !allocated.is_null() || !give_back() {
+    if !allocated.is_null() || !OURS.give_back() {
         return allocated;
     }
     IS_SHORT.store(true, Ordering::Relaxed);
     allocate()
 }
 
-/// Gives the reserve back, if there is one.
-fn give_back() -> bool {
-    let kept = KEPT.swap(ptr::null_mut(), Ordering::Relaxed);
-    if kept.is_null() {
-        return false;
+impl Reserve {
+    const fn of(bytes: usize) -> Reserve {
+        let Ok(layout) = Layout::from_size_align(bytes, 4096) else { panic!("a power of two") };
+        Reserve { layout, kept: AtomicPtr::new(ptr::null_mut()) }
     }
-    // SAFETY: it was allocated with that layout, and nobody else has it any more.
-    unsafe { System.dealloc(kept, RESERVE) };
-    true
+
+    /// It is there, or an error is raised.
+    fn keep(&self) {
+        if !self.kept.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        // SAFETY: the layout is not of size zero.
+        let kept = unsafe { System.alloc(self.layout) };
+        if kept.is_null() {
+            out_of_memory();
+        }
+        self.kept.store(kept, Ordering::Relaxed);
+    }
+
+    /// Gives it back to the system, if it is there.
+    fn give_back(&self) -> bool {
+        let kept = self.kept.swap(ptr::null_mut(), Ordering::Relaxed);
+        if kept.is_null() {
+            return false;
+        }
+        // SAFETY: it was allocated with that layout, and nobody else has it any more.
+        unsafe { System.dealloc(kept, self.layout) };
+        true
+    }
 }
 
-/// A work begins: the reserve is there, or an error is raised.
+/// A work begins: the reserves are there, or an error is raised.
 pub fn keep_reserve() {
     IS_SHORT.store(false, Ordering::Relaxed);
-    if !KEPT.load(Ordering::Relaxed).is_null() {
-        return;
+    OURS.keep();
+    OF_SERVER.keep();
+}
+
+/// Does `work`. If the server raises an error in it for want of memory, it is given its reserve.
+pub fn with_room_for_errors<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: reads a variable of this session's.
+    let previous = unsafe { pg_sys::error_context_stack };
+    let mut entry = pg_sys::ErrorContextCallback { previous, callback: Some(make_room), arg: ptr::null_mut() };
+    let _taken_off = TakenOff(previous);
+    // SAFETY: the entry stays where it is, and is taken off before it ends, also by a panic, which is what an error of
+    // the server's becomes.
+    unsafe { pg_sys::error_context_stack = &raw mut entry };
+    work()
+}
+
+/// Puts the server's stack back to what it was, when dropped.
+struct TakenOff(*mut pg_sys::ErrorContextCallback);
+
+impl Drop for TakenOff {
+    fn drop(&mut self) {
+        // SAFETY: what was there before outlives what was done on top of it.
+        unsafe { pg_sys::error_context_stack = self.0 };
     }
-    // SAFETY: the layout is not of size zero.
-    let kept = unsafe { System.alloc(RESERVE) };
-    if kept.is_null() {
-        out_of_memory();
+}
+
+/// Called by the server for each error and message, before an error is copied.
+unsafe extern "C-unwind" fn make_room(_arg: *mut c_void) {
+    // SAFETY: there is an error: the server asks only then.
+    if unsafe { pg_sys::geterrcode() } == PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as i32 {
+        OF_SERVER.give_back();
     }
-    KEPT.store(kept, Ordering::Relaxed);
 }
 
 /// Raises an error if the reserve was needed.

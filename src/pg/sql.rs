@@ -155,7 +155,7 @@ pub struct Connection(PhantomData<*const ()>);
 /// Does `work` on a connection of its own.
 pub fn connected<R>(work: impl FnOnce(&Connection) -> R) -> R {
     memory::keep_reserve();
-    Spi::connect(|_| work(&Connection(PhantomData)))
+    memory::with_room_for_errors(|| Spi::connect(|_| work(&Connection(PhantomData))))
 }
 
 /// The rows that a statement returned.

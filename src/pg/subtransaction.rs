@@ -1,5 +1,6 @@
 //! How is an error of our own undone without undoing the application's transaction?
 
+use crate::pg::memory;
 use crate::pg::rights;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
@@ -26,7 +27,7 @@ fn within<R>(work: impl FnOnce() -> R, is_kept: bool) -> Result<R, Box<CaughtErr
         let owner = pg_sys::CurrentResourceOwner;
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
-        let work = AssertUnwindSafe(|| Ok(work()));
+        let work = AssertUnwindSafe(|| Ok(memory::with_room_for_errors(work)));
         let caught = |error| Err(Box::new(error));
         let result = PgTryBuilder::new(work).catch_others(caught).catch_rust_panic(caught).execute();
         match result {
@@ -35,6 +36,10 @@ fn within<R>(work: impl FnOnce() -> R, is_kept: bool) -> Result<R, Box<CaughtErr
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
+        // What goes on may fail for the same want.
+        if result.as_ref().is_err_and(|error| code(error) == PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY) {
+            memory::keep_reserve();
+        }
         result
     }
 }

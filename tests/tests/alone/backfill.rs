@@ -161,7 +161,10 @@ fn killed_again_and_again_beside_clients_it_ends_with_what_live_metering_gives()
             let counted = format!("SELECT count(*) FROM talkmeter.backfill_run WHERE conversations >= {goal}");
             crash::wait_until("it has come so far", || work.is_finished() || watcher.line(&counted) == "1");
             hits += usize::from(kill(&pid));
-            let _ = work.join().expect("a thread");
+            if work.join().expect("a thread").is_err() {
+                // Until it knows of the death, the server takes sessions that it then ends.
+                crash::wait_until("the server has ended all sessions", || watcher.client.simple_query("").is_err());
+            }
             stages.extend(stage(&database));
         }
         connect_when_up(&database).run(CALL);
