@@ -499,6 +499,22 @@ CREATE FUNCTION talkmeter.verify()
             SELECT talkmeter.chain(e.content ORDER BY e.line)
             FROM talkmeter.evidence_lines(p.tenant, p.period_start, p.period_end) AS e)
         UNION ALL
+        -- No unique index spans both tables.
+        SELECT 'is_there_twice', w.tenant, w.object, 'It is in schema talkmeter, and in talkmeter_archive too.'
+        FROM (
+            SELECT e.tenant, format('part %s of %s', e.part, e.conversation) AS object
+            FROM ONLY talkmeter.ended_part AS e
+            JOIN talkmeter_archive.ended_part AS a ON a.tenant = e.tenant AND a.conversation = e.conversation AND a.part = e.part
+            UNION ALL
+            SELECT c.tenant, format('charge %s', c.charge_id)
+            FROM ONLY talkmeter.charge AS c
+            JOIN talkmeter_archive.charge AS a ON a.tenant = c.tenant AND a.charge_id = c.charge_id
+            UNION ALL
+            SELECT m.tenant, format('mark %s of %s', m.mark, m.conversation)
+            FROM ONLY talkmeter.marked AS m
+            JOIN talkmeter_archive.marked AS a ON a.tenant = m.tenant AND a.conversation = m.conversation AND a.mark = m.mark
+        ) AS w
+        UNION ALL
         -- No foreign key says so: a parallel restore loads the tables in any order.
         SELECT 'plan_is_missing', n.tenant, n.object, format('There is no plan %s.', n.plan)
         FROM (

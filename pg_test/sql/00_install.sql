@@ -1,7 +1,7 @@
 -- What does CREATE EXTENSION bring, and what may the public do with it?
 CREATE EXTENSION talkmeter;
 
--- Everything is in the extension's own schema, and nothing is granted to PUBLIC.
+-- Everything is in the extension's own schemas, and nothing is granted to PUBLIC.
 SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0) AS outside
 FROM pg_catalog.pg_depend AS d
 JOIN pg_catalog.pg_extension AS e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
@@ -13,26 +13,26 @@ WHERE p.pronamespace = 'talkmeter'::regnamespace
     AND (p.proacl IS NULL OR EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) AS a WHERE a.grantee = 0));
 SELECT c.oid::regclass AS relation_granted_to_public
 FROM pg_catalog.pg_class AS c
-WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind IN ('r', 'v')
+WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND c.relkind IN ('r', 'v')
     AND EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) AS a WHERE a.grantee = 0);
 
 -- Every table has a primary key and is dumped, but for the one that tells a restored database from a copy; every table, column, view and function is commented.
 SELECT c.oid::regclass AS table_without_primary_key
 FROM pg_catalog.pg_class AS c
-WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'r'
+WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND c.relkind = 'r'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary);
 SELECT c.oid::regclass AS table_not_dumped
 FROM pg_catalog.pg_class AS c
-WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind IN ('r', 'S') AND c.relname <> 'installation'
+WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND c.relkind IN ('r', 'S') AND c.relname <> 'installation'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension AS e WHERE e.extname = 'talkmeter' AND c.oid = ANY (e.extconfig));
 SELECT c.oid::regclass AS relation, a.attname AS without_comment
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum >= 0 AND NOT a.attisdropped
-WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'r'
+WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND c.relkind = 'r'
     AND pg_catalog.col_description(c.oid, a.attnum) IS NULL;
 SELECT c.oid::regclass AS relation_without_comment
 FROM pg_catalog.pg_class AS c
-WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind IN ('r', 'v')
+WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND c.relkind IN ('r', 'v')
     AND pg_catalog.obj_description(c.oid, 'pg_class') IS NULL;
 SELECT p.oid::regprocedure AS function_without_comment
 FROM pg_catalog.pg_proc AS p

@@ -2,6 +2,7 @@
 
 mod access;
 mod alert_channel;
+mod archive;
 mod attach;
 mod backfill;
 mod backfill_run;

@@ -1,5 +1,6 @@
 //! How do events become parts? Folded under the conversation's lock, at commit, by a sweep, or again when one is late.
 
+pub mod archived;
 pub mod asides;
 pub mod batch;
 pub mod commit;

@@ -353,7 +353,7 @@ pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<(Vec<i32>, bool)> {
 }
 
 const RETIRE: OverRows = over_rows!(
-    "DELETE FROM talkmeter.ended_part AS p USING",
+    "DELETE FROM ONLY talkmeter.ended_part AS p USING",
     [1 tenant text, 2 conversation text, 3 part int4],
     "WHERE p.tenant = wanted.tenant AND p.conversation = wanted.conversation AND p.part = wanted.part"
 );

@@ -4,6 +4,7 @@
 use crate::billing::posting::{Cause, Posting, Settle};
 use crate::capture::entry::{self, Entry, RowName};
 use crate::catalog::reading::{Patience, Unreadable};
+use crate::meter::archived;
 use crate::meter::batch::{Batch, unit};
 use crate::meter::folding::Folding;
 use crate::meter::history::{self, Log, WantedEvents};
@@ -67,7 +68,8 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
         return;
     }
     // Which charges stand is read before tenants are locked.
-    locks::ledger_for_writing();
+    locks::ledger_and_archive_for_writing();
+    archived::fetch_back(batch.connection, &from.iter().map(|from| from.key).collect::<Vec<_>>());
     let stored = part_table::parts_from(batch.connection, &batch.catalog, &from);
     late.iter_mut().zip(&stored).for_each(|(late, stored)| late.know_what_is_new(stored));
     let earliest = late.iter().filter_map(|late| late.changes.earliest());

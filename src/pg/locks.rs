@@ -47,8 +47,8 @@ const TENANT_LOCK: Shape = Shape { name: c"tenant_lock", types: &[TEXT] };
 const TENANT_KEY: Index = Index { name: c"tenant_lock_pkey", columns: &[1] };
 
 /// The tables that a work on conversations writes, in the order in which it locks them.
-const TABLES_OF_CONVERSATIONS: [&CStr; 5] =
-    [c"quarantined", c"conversation", c"ended_part", c"marked", c"subscription"];
+const TABLES_OF_CONVERSATIONS: [&CStr; 6] =
+    [c"quarantined", c"conversation", c"ended_part", c"talkmeter_archive.ended_part", c"marked", c"subscription"];
 
 /// Those that a work on tenants writes, which come after those of conversations.
 const TABLES_OF_TENANTS: [&CStr; 12] = [
@@ -90,6 +90,12 @@ pub fn for_writing_at_once(table: &'static CStr) -> bool {
 /// Locks the tables that a ledger is in: before they are read by a work that may write them.
 pub fn ledger_for_writing() {
     for_writing(&TABLES_OF_TENANTS);
+}
+
+/// As [`ledger_for_writing`], of a work that may move entries of it to the archive, or fetch them back.
+pub fn ledger_and_archive_for_writing() {
+    ledger_for_writing();
+    for_writing(&[c"talkmeter_archive.charge"]);
 }
 
 /// Locks the table of sources for whoever adds to it, until the transaction ends: one at a time, so that each gets a

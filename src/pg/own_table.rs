@@ -34,6 +34,7 @@ pub mod types {
 
 /// A table of ours as this library knows it.
 pub struct Shape {
+    /// As for [`oid`].
     pub name: &'static CStr,
     /// The types of its columns, in their order.
     pub types: &'static [pg_sys::Oid],
@@ -129,17 +130,24 @@ unsafe extern "C-unwind" fn on_name_changed(_arg: pg_sys::Datum, _cache: i32, _h
     OIDS.with(|oids| oids.try_borrow_mut().map(|mut oids| oids.clear()).unwrap_or_default());
 }
 
-/// The oid of a table or an index of ours; that of nothing if there is none of that name.
+/// The schema of a table or an index of ours, and its name in it: a name without a schema is of `talkmeter`.
+fn in_schema(name: &'static CStr) -> (&'static CStr, &'static CStr) {
+    match name.to_bytes().iter().position(|byte| *byte == b'.') {
+        Some(dot) => (c"talkmeter_archive", &name[dot + 1..]),
+        None => (c"talkmeter", name),
+    }
+}
+
+/// The oid of a table or an index of ours; that of nothing if there is none of that name. The name of one that is not
+/// of schema `talkmeter` begins with `talkmeter_archive.`.
 pub fn oid(name: &'static CStr) -> pg_sys::Oid {
     let known = OIDS.with_borrow(|oids| oids.iter().find(|(known, _)| *known == name.as_ptr()).map(|(_, oid)| *oid));
     if let Some(oid) = known {
         return oid;
     }
+    let (schema, own) = in_schema(name);
     // SAFETY: look-ups in the server's cache of the catalog by names that live for ever.
-    let oid = unsafe {
-        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
-        pg_sys::get_relname_relid(name.as_ptr(), schema)
-    };
+    let oid = unsafe { pg_sys::get_relname_relid(own.as_ptr(), pg_sys::get_namespace_oid(schema.as_ptr(), false)) };
     if oid != pg_sys::InvalidOid {
         OIDS.with_borrow_mut(|oids| oids.push((name.as_ptr(), oid)));
     }
@@ -209,10 +217,11 @@ impl OwnTable {
     }
 
     fn refuse(&self, because: &str) -> ! {
-        let name = self.shape.name.to_string_lossy();
+        let (schema, name) = in_schema(self.shape.name);
+        let table = format!("{}.{}", schema.to_string_lossy(), name.to_string_lossy());
         failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("table talkmeter.{name} is not as talkmeter made it: {because}"),
+            format!("table {table} is not as talkmeter made it: {because}"),
         )
         .hint("Take that back, and call talkmeter.retry_quarantine().")
         .raise()

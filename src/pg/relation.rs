@@ -69,7 +69,7 @@ const RELATION: &str = "
         c.relkind::text, c.relpersistence = 't',
         EXISTS (SELECT FROM pg_class AS m WHERE m.relpersistence = 'u'
                 AND m.oid IN (SELECT c.oid UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) AS t)),
-        n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'talkmeter'),
+        n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'talkmeter', 'talkmeter_archive'),
         pg_has_role($2, c.relowner, 'USAGE'),
         (SELECT array_agg(format('%I.%I', mn.nspname, m.relname) ORDER BY t.level, m.oid)
          FROM pg_partition_tree(c.oid) AS t

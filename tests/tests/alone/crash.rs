@@ -234,7 +234,8 @@ impl Writer {
         let conversation = |number| Conversation {
             tenant: random.below(6),
             id: format!("{name}-{number}"),
-            at: random.below(60 * 86_400),
+            // A charge of the first day may wait for a backfill of that day.
+            at: 86_400 + random.below(59 * 86_400),
             opens: true,
         };
         let conversations = (0..5).map(conversation).collect();

@@ -1,6 +1,6 @@
-//! Is everything metered once, or not there, wherever kill -9 meets a COPY, a COMMIT, a backfill or a finalization?
+//! Is everything metered once, or not there, wherever kill -9 meets a COPY, a COMMIT, a backfill, a finalization or an archive?
 //!
-//! Each cycle has an operation, a process to kill and an instant. 12 cycles; at length, 1,000.
+//! Each cycle has an operation, a process to kill and an instant. 15 cycles; at length, 1,000.
 
 use crate::alone;
 use crate::crash::{
@@ -16,7 +16,7 @@ use talkmeter_tests::{Random, Session, at_length};
 /// Rows of one operation, half of them replies of the AI's.
 const ROWS: usize = 2_000;
 /// Cycles in one database: what is checked after each of them grows with it.
-const CYCLES_OF_A_DATABASE: usize = 50;
+const CYCLES_OF_A_DATABASE: usize = 15;
 
 /// What is killed, in SQL. `ROWS_OF_IT` are the rows of this cycle, and `CYCLE` is its number.
 struct Operation {
@@ -38,13 +38,16 @@ const COPY: &str = "COPY messages FROM PROGRAM 'cat PLACE/CYCLE.csv' (FORMAT csv
 const WRITE_DOWN: &str = "COPY (ROWS_OF_IT) TO 'PLACE/CYCLE.csv' (FORMAT csv)";
 const COMMIT: &str = "BEGIN; INSERT INTO messages ROWS_OF_IT; COMMIT";
 const BACKFILL: &str = "CALL talkmeter.backfill('messages', '2026-03-01', '2026-03-02', batch => 100)";
+const CLOSE: &str = "INSERT INTO messages ROWS_OF_IT; SELECT talkmeter.finalize('op CYCLE', '2026-03-01')";
+const ARCHIVE: &str = "CALL talkmeter.archive(now(), batch => 50)";
 
 /// A line for each.
-const OPERATIONS: [Operation; 4] = [
+const OPERATIONS: [Operation; 5] = [
     Operation { name: "COPY", before: WRITE_DOWN, work: COPY, after: "" },
     Operation { name: "COMMIT", before: "", work: COMMIT, after: "" },
     Operation { name: "backfill", before: NOT_SEEN, work: BACKFILL, after: BACKFILL },
     Operation { name: "finalize", before: INSERT, work: FINALIZE, after: FINALIZE_UNLESS_DONE },
+    Operation { name: "archive", before: CLOSE, work: ARCHIVE, after: ARCHIVE },
 ];
 
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +78,8 @@ struct Scene<'s> {
     server: &'s Server,
     database: String,
     history: History,
-    /// The tenants whose units a backfill charged, after their messages.
-    backfilled: Vec<String>,
+    /// The tenants whose charges were written after their messages: by a backfill, or when they were moved.
+    written_later: Vec<String>,
 }
 
 /// What came of the cycles of an operation.
@@ -94,8 +97,8 @@ impl Scene<'_> {
     fn prepare(&mut self, session: &mut Session, operation: &Operation, cycle: usize) {
         session.run(&filled_in(operation.before, self.server, cycle));
         session.run("RESET session_replication_role");
-        if operation.name == "backfill" {
-            self.backfilled.push(format!("op {cycle}"));
+        if ["backfill", "finalize", "archive"].contains(&operation.name) {
+            self.written_later.push(format!("op {cycle}"));
         }
     }
 
@@ -154,9 +157,13 @@ impl Scene<'_> {
             );
             assert_eq!(session.line(&finalized), "1", "once finalized");
         }
+        if operation.name == "archive" {
+            let left = format!("SELECT count(*) FROM ONLY talkmeter.charge WHERE tenant = 'op {cycle}'");
+            assert_eq!(session.line(&left), "0", "all moved");
+        }
         self.history.check_that_what_was_acknowledged_is_there(&mut session);
         check_that_messages_and_charges_agree(&mut session);
-        check_that_charges_came_with_messages(&mut session, &self.backfilled);
+        check_that_charges_came_with_messages(&mut session, &self.written_later);
     }
 }
 
@@ -176,7 +183,7 @@ fn kill_9_of_a_backend_the_worker_or_the_server_loses_doubles_and_invents_nothin
     let _alone = alone();
     let (mut random, seed) = Random::seeded();
     println!("TALKMETER_SEED={seed}");
-    let cycles = if at_length() { 1_000 } else { 12 };
+    let cycles = if at_length() { 1_000 } else { 15 };
     let server = Server::with(&[
         "shared_preload_libraries = 'talkmeter'",
         "talkmeter.sweep_interval = '1s'",
@@ -189,7 +196,7 @@ fn kill_9_of_a_backend_the_worker_or_the_server_loses_doubles_and_invents_nothin
         meter_messages(&mut made);
         made.run("SELECT pg_reload_conf()");
         drop(made);
-        let mut scene = Scene { server: &server, database, history: History::default(), backfilled: vec![] };
+        let mut scene = Scene { server: &server, database, history: History::default(), written_later: vec![] };
         let durations: Vec<Duration> = (0..OPERATIONS.len())
             .map(|number| scene.undisturbed(&OPERATIONS[number], 1_000_000 + first + number))
             .collect();

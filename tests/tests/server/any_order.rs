@@ -107,6 +107,9 @@ impl<'a> Run<'a> {
         if sql.is_empty() {
             return;
         }
+        if self.told.len().is_multiple_of(3) {
+            self.session.run(MOVE_ASIDE);
+        }
         self.told.push(sql.clone());
         let begun = now();
         self.session.run(&sql);
@@ -284,6 +287,23 @@ impl<'a> Run<'a> {
         self.used = parts;
     }
 }
+
+/// What `archive` does, as if all periods were finalized: what is changed later must be fetched back.
+const MOVE_ASIDE: &str = "
+    WITH moved AS (DELETE FROM ONLY talkmeter.ended_part AS p
+        WHERE NOT EXISTS (SELECT FROM talkmeter.waiting_unit AS w
+            WHERE (w.tenant, w.conversation, w.part) = (p.tenant, p.conversation, p.part))
+        RETURNING p.*)
+    INSERT INTO talkmeter_archive.ended_part SELECT * FROM moved;
+    WITH moved AS (DELETE FROM ONLY talkmeter.charge AS h
+        WHERE NOT EXISTS (SELECT FROM talkmeter.waiting_unit AS w
+                WHERE (w.tenant, w.conversation, w.part) = (h.tenant, h.conversation, h.part))
+            AND NOT EXISTS (SELECT FROM talkmeter.conversation AS c
+                WHERE (c.tenant, c.conversation, c.open_part) = (h.tenant, h.conversation, h.part))
+        RETURNING h.*)
+    INSERT INTO talkmeter_archive.charge SELECT * FROM moved;
+    WITH moved AS (DELETE FROM ONLY talkmeter.marked AS m RETURNING m.*)
+    INSERT INTO talkmeter_archive.marked SELECT * FROM moved";
 
 fn instant(text: &str) -> Instant {
     Instant(text.parse().expect("microseconds"))

@@ -73,6 +73,7 @@ fn original() -> Database {
            SELECT talkmeter.sweep()"#,
     );
     attach_turns(&mut session);
+    session.run(MOVE_ASIDE);
     let tiers = "SELECT string_agg(DISTINCT tier, ' ' ORDER BY tier) FROM talkmeter.charges";
     assert_eq!(session.line(tiers), "included overage pack");
     assert_eq!(
@@ -94,8 +95,20 @@ fn original() -> Database {
     ] {
         assert!(!session.lines(&format!("SELECT 1 FROM talkmeter.{relation}")).is_empty(), "{relation}");
     }
+    for table in ["ended_part", "charge", "marked"] {
+        assert!(!session.lines(&format!("SELECT 1 FROM talkmeter_archive.{table}")).is_empty(), "{table}");
+    }
     database
 }
+
+/// What `archive` does, as if the periods of these conversations were finalized.
+const MOVE_ASIDE: &str = "
+    WITH moved AS (DELETE FROM ONLY talkmeter.ended_part WHERE conversation ~ '^[ab] of' RETURNING *)
+    INSERT INTO talkmeter_archive.ended_part SELECT * FROM moved;
+    WITH moved AS (DELETE FROM ONLY talkmeter.charge WHERE conversation ~ '^[ab] of' RETURNING *)
+    INSERT INTO talkmeter_archive.charge SELECT * FROM moved;
+    WITH moved AS (DELETE FROM ONLY talkmeter.marked WHERE conversation ~ '^a of' RETURNING *)
+    INSERT INTO talkmeter_archive.marked SELECT * FROM moved";
 
 /// A table whose conversations and messages have two columns each as their keys, whose answers have times of their own,
 /// and that was detached for a while and mapped anew.
@@ -173,11 +186,12 @@ fn pg_restore(database: &Database, arguments: &[&str], dump: &[u8]) -> Result<()
 /// Every row of every table and view of talkmeter's, and all that it has to tell of its health.
 fn contents(session: &mut Session) -> Vec<String> {
     let relations = session.lines(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace AND relkind IN ('r', 'v')
+        "SELECT oid::regclass FROM pg_class
+         WHERE relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND relkind IN ('r', 'v')
              AND relname NOT IN ('clock', 'installation')",
     );
     assert!(relations.len() > 20);
-    let all = relations.iter().map(|relation| format!("SELECT '{relation}', t::text FROM talkmeter.{relation} AS t"));
+    let all = relations.iter().map(|relation| format!("SELECT '{relation}', t::text FROM {relation} AS t"));
     let health = "SELECT 'health()', t::text FROM talkmeter.health() AS t WHERE problem <> 'posted_late'".to_owned();
     session.lines(&format!("{} ORDER BY 1, 2", all.chain([health]).collect::<Vec<_>>().join(" UNION ALL ")))
 }
@@ -267,7 +281,8 @@ fn every_table_is_dumped_but_the_one_that_tells_a_restored_database_from_a_copy(
     let mut session = database.connect();
     let left_out = session.lines(
         "SELECT c.oid::regclass FROM pg_class AS c
-         WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind IN ('r', 'p', 'S') AND NOT EXISTS (
+         WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace)
+             AND c.relkind IN ('r', 'p', 'S') AND NOT EXISTS (
              SELECT FROM pg_extension AS e WHERE e.extname = 'talkmeter' AND c.oid = ANY (e.extconfig))",
     );
     assert_eq!(left_out, ["talkmeter.installation"]);

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod any_order;
+mod archive;
 mod audit;
 mod backfill;
 mod changes;

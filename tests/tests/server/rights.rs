@@ -37,13 +37,14 @@ fn nothing_is_granted_to_public() {
              FROM pg_proc WHERE pronamespace = 'talkmeter'::regnamespace
              UNION ALL
              SELECT oid::regclass::text, coalesce(relacl, acldefault('r', relowner))
-             FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace
+             FROM pg_class WHERE relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace)
              UNION ALL
              SELECT attrelid::regclass || '.' || attname, attacl
              FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-             WHERE c.relnamespace = 'talkmeter'::regnamespace
+             WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace)
              UNION ALL
-             SELECT nspname, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace WHERE nspname = 'talkmeter'
+             SELECT nspname, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace
+             WHERE nspname IN ('talkmeter', 'talkmeter_archive')
          ) AS all_objects, aclexplode(acl)
          WHERE grantee = 0",
     );
@@ -58,13 +59,14 @@ fn an_application_gets_no_right_on_anything_of_talkmeter() {
     tell(&mut database.connect_as(&app), "acme", "c", "10:00 exchange");
     assert_eq!(counted(&mut session), ["acme|c|2"]);
     let rights = session.lines(&format!(
-        "SELECT 'schema' WHERE has_schema_privilege('{app}', 'talkmeter', 'USAGE, CREATE')
+        "SELECT nspname FROM pg_namespace
+         WHERE nspname IN ('talkmeter', 'talkmeter_archive') AND has_schema_privilege('{app}', oid, 'USAGE, CREATE')
          UNION ALL
          SELECT oid::regprocedure::text FROM pg_proc
          WHERE pronamespace = 'talkmeter'::regnamespace AND has_function_privilege('{app}', oid, 'EXECUTE')
          UNION ALL
          SELECT oid::regclass::text FROM pg_class
-         WHERE relnamespace = 'talkmeter'::regnamespace AND relkind IN ('r', 'v')
+         WHERE relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND relkind IN ('r', 'v')
              AND has_table_privilege('{app}', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')"
     ));
     assert_eq!(rights, [""; 0]);
@@ -319,7 +321,7 @@ fn no_unique_key_spans_tenants() {
     let spans = database.connect().lines(
         "SELECT i.indexrelid::regclass FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid
              JOIN pg_attribute AS first ON first.attrelid = c.oid AND first.attnum = i.indkey[0]
-         WHERE c.relnamespace = 'talkmeter'::regnamespace AND i.indisunique AND first.attname <> 'tenant'
+         WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND i.indisunique AND first.attname <> 'tenant'
              AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'tenant')
              AND first.atttypid <> 'uuid'::regtype",
     );
