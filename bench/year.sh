@@ -3,7 +3,7 @@
 #
 # Twelve months of 20,000 conversations each (LONG=1: 1,000,000; CONVERSATIONS says otherwise) of 200 tenants: a question and an
 # answer, an allowance and overage. After each month comes what an operator does: a sweep, VACUUM, and the month before is
-# finalized.
+# finalized. At the end the whole year is moved aside, and read once more.
 set -euo pipefail
 # shellcheck source=bench/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -25,14 +25,15 @@ timed() {
 
 wal_since() { sql -c "SELECT pg_current_wal_insert_lsn() - '$1'::pg_lsn"; }
 
+schemas="'talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace"
+
 own_tables() {
-    year -c "SELECT c.oid::regclass FROM pg_class AS c
-        WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'r' ORDER BY 1"
+    year -c "SELECT c.oid::regclass FROM pg_class AS c WHERE c.relnamespace IN ($schemas) AND c.relkind = 'r' ORDER BY 1"
 }
 
+# own_bytes SCHEMAS
 own_bytes() {
-    year -c "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class AS c
-        WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'r'"
+    year -c "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class AS c WHERE c.relnamespace IN ($1) AND c.relkind = 'r'"
 }
 
 # The conversations of month $1, in time order, some to a commit.
@@ -68,6 +69,16 @@ note() {
     progress "year, month $1, $2: $3"
 }
 
+# read_it MONTH
+read_it() {
+    local start
+    start=$(milliseconds)
+    [ -z "$(year -c 'SELECT * FROM talkmeter.verify()')" ] || die "verify() finds something."
+    note "$1" verify $(($(milliseconds) - start))
+    note "$1" usage "$(milliseconds_of year 'SELECT count(*), sum(used) FROM talkmeter.usage_history' 3)"
+    note "$1" balance "$(milliseconds_of year "SELECT talkmeter.balance('tenant-7')")"
+}
+
 fresh_database year true
 year -c "SELECT talkmeter.subscribe('tenant-' || t, 'agent_red/starter', since => '2025-01-01', anchor_day => 1)
     FROM generate_series(0, 199) AS t" >/dev/null
@@ -81,30 +92,37 @@ for ((month = 1; month <= 12; month++)); do
     place=$(sql -c 'SELECT pg_current_wal_insert_lsn()')
     note "$month" vacuum "$(timed vacuum)"
     note "$month" vacuum_wal "$(wal_since "$place")"
-    now=$(own_bytes)
+    now=$(own_bytes "$schemas")
     note "$month" bytes $((now - before))
     before=$now
     if [[ " ${shown[*]} " == *" $month "* ]]; then
-        note "$month" verify "$(timed year -c 'SELECT * FROM talkmeter.verify()')"
-        note "$month" usage "$(milliseconds_of year 'SELECT count(*), sum(used) FROM talkmeter.usage_history' 3)"
-        note "$month" balance "$(milliseconds_of year "SELECT talkmeter.balance('tenant-7')")"
+        read_it "$month"
         note "$month" dump "$(timed dump)"
         note "$month" dump_bytes "$(stat -c %s "$results.dump")"
     fi
 done
 assert_metered year
-[ -z "$(year -c 'SELECT * FROM talkmeter.verify()')" ] || die "verify() finds something."
 note 12 restore "$(timed restore)"
+finalize_month 12 >/dev/null
+place=$(sql -c 'SELECT pg_current_wal_insert_lsn()')
+note 12 archive "$(timed year -c "CALL talkmeter.archive('2026-01-01')")"
+note 12 archive_wal "$(wal_since "$place")"
+[ "$(year -c 'SELECT count(*) FROM ONLY talkmeter.charge')" = 0 ] || die "archive() has left charges."
+year -c 'VACUUM FULL talkmeter.ended_part' -c 'VACUUM FULL talkmeter.charge'
+vacuum
+note archived left "$(own_bytes "'talkmeter'::regnamespace")"
+read_it archived
 sql -c 'DROP DATABASE year_restored' -c 'DROP DATABASE year'
 
 title=""
 for month in "${shown[@]}"; do title+=" month $month |"; done
+title+=" moved aside |"
 say "### A year" "" "Twelve months of $(grouped "$per_month") conversations each, of 200 tenants, a question and an answer in each." "" \
-    "| |$title" "|---|--:|--:|--:|"
+    "| |$title" "|---|--:|--:|--:|--:|"
 # row NAME WHAT FORMAT DIVISOR
 row() {
     local line="| $1 |" month
-    for month in "${shown[@]}"; do
+    for month in "${shown[@]}" archived; do
         if [ -f "$results.$2.$month" ]; then line+=" $(calculate "$3" "$(cat "$results.$2.$month") / $4") |"; else line+=" |"; fi
     done
     say "$line"
@@ -122,3 +140,6 @@ row "balance of a tenant, ms" balance %.1f 1
 row "pg_dump without messages, s" dump %.1f 1000
 row "its size, MB" dump_bytes %.0f 1e6
 row "pg_restore, s" restore %.1f 1000
+row "archive of the year, s" archive %.1f 1000
+row "its WAL, MB" archive_wal %.0f 1e6
+row "disk without the archive, MB" left %.0f 1e6
