@@ -31,6 +31,7 @@ mod marks;
 mod meanings;
 mod migrations;
 mod month;
+mod moves;
 mod nested;
 mod orders;
 mod own_tables;

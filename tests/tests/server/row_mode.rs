@@ -16,7 +16,7 @@ fn attach_by_statement(session: &mut Session, table: &str) {
 }
 
 /// All that metering has come to.
-fn books(session: &mut Session) -> Vec<String> {
+pub fn books(session: &mut Session) -> Vec<String> {
     [
         "SELECT tenant, conversation, part, status, started_at, first_ai_reply_at, last_activity_at, ended_at, end_reason, billable,
              not_billable_because, charged_at, message_count, turn_count, ai_replies, staff_replies
@@ -31,7 +31,7 @@ fn books(session: &mut Session) -> Vec<String> {
 }
 
 /// What an application may do, each a transaction.
-const DOINGS: [&str; 14] = [
+pub const DOINGS: [&str; 14] = [
     "INSERT INTO messages (id, tenant_id, conversation_id, created_at, kind) VALUES
         (1, 'acme', 'a', '2026-03-01 10:00+00', 'customer_message'), (2, 'acme', 'a', '2026-03-01 10:01+00', 'ai_reply'),
         (3, 'acme', 'b', '2026-03-01 10:00+00', 'exchange'), (4, 'bolt', 'a', '2026-03-01 10:00+00', 'visit')",
