@@ -147,10 +147,26 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
                     ELSE 'Changes of its rows are not followed.' END,
                 string_agg(w.function, ', ' ORDER BY w.function)),
             CASE WHEN EXISTS (SELECT FROM attached AS a WHERE a.found = w.relid)
-                THEN 'Detach the table and attach it again, in one transaction: it goes on as the same source. '
-                    'Rows that came meanwhile are not metered by that.'
+                -- As attach makes them, but without the gap that a detach leaves. The last words are a comment, so that it
+                -- can be run as it is, and name nothing: a name may have a line break in it.
+                THEN string_agg(concat(
+                        format('CREATE TRIGGER %s AFTER %s ON %s', made.name, made.event, w.relid::regclass),
+                        CASE WHEN made.by_statement AND made.event <> 'TRUNCATE' THEN concat(' REFERENCING',
+                            CASE WHEN made.event <> 'INSERT' THEN ' OLD TABLE AS talkmeter_old' END,
+                            CASE WHEN made.event <> 'DELETE' THEN ' NEW TABLE AS talkmeter_new' END) END,
+                        format(' FOR EACH %s EXECUTE FUNCTION talkmeter.%s();', CASE WHEN made.by_statement THEN 'STATEMENT' ELSE 'ROW' END,
+                            w.function),
+                        CASE WHEN w.row_mode THEN format(' ALTER TABLE %s ENABLE ALWAYS TRIGGER %s;', w.relid::regclass, made.name) END),
+                    ' ' ORDER BY w.function) || ' -- By a superuser.' || CASE WHEN bool_or(w.function = 'on_insert')
+                    THEN ' Rows that came meanwhile are found by talkmeter.gaps(source), as not_seen, and metered by '
+                        'CALL talkmeter.backfill(source, from_time, to_time).'
+                    ELSE '' END
                 ELSE 'The next sweep adds it: SELECT talkmeter.sweep();' END
         FROM wanted AS w
+        CROSS JOIN LATERAL (
+            SELECT e.event, 'talkmeter' || substr(w.function, 3) AS name, NOT w.row_mode OR e.event = 'TRUNCATE' AS by_statement
+            FROM upper(substring(w.function FROM '[^_]*$')) AS e (event)
+        ) AS made
         WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = w.relid AND t.tgfoid = w.function_oid)
         GROUP BY w.relid
         UNION ALL

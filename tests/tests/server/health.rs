@@ -1,6 +1,6 @@
 //! Does `talkmeter.health()` name everything that is not as it should be, and nothing else?
 
-use talkmeter_tests::{Database, PLAN, Session, attach, messages_mapping, metered, tell};
+use talkmeter_tests::{Database, PLAN, Session, assert_same_rows, attach, messages_mapping, metered, quoted, tell};
 
 /// What is named besides units of the day of which the tests tell: it is long ago.
 fn problems(session: &mut Session) -> Vec<String> {
@@ -103,6 +103,95 @@ fn each_trigger_that_is_missing_is_named() {
         assert!(detail.ends_with(&format!("Without trigger: {function}.")), "{detail}");
         session.run("ROLLBACK");
     }
+}
+
+fn hint(session: &mut Session) -> String {
+    session.line("SELECT hint FROM talkmeter.health() WHERE problem = 'trigger_missing'")
+}
+
+#[test]
+fn the_hint_of_missing_triggers_makes_them_as_attach_did() {
+    let (_database, mut session) = metered_with_tickets();
+    let other = "\"Row by\nrow\"";
+    session.run(&format!("CREATE TABLE {other} (LIKE messages INCLUDING ALL)"));
+    session.run(&format!(
+        "SELECT talkmeter.attach('{other}', 'agent_red', {}, row_mode => true)",
+        quoted(&messages_mapping())
+    ));
+    let triggers = "SELECT pg_get_triggerdef(t.oid), t.tgenabled FROM talkmeter.sources AS s
+        JOIN pg_trigger AS t ON t.tgrelid = s.source ORDER BY 1";
+    let attached = session.lines(triggers);
+    let by_row = TRIGGERS[..4].iter().map(|(_, trigger)| (other, *trigger));
+    for (table, trigger) in TRIGGERS.into_iter().chain(by_row) {
+        session.run(&format!("DROP TRIGGER {trigger} ON {table}"));
+        let hint = hint(&mut session);
+        session.run(&hint);
+        assert_eq!(session.lines(triggers), attached, "{hint}");
+    }
+    session.run("DROP TRIGGER talkmeter_insert ON messages; DROP TRIGGER talkmeter_truncate ON messages");
+    let hint = hint(&mut session);
+    assert_eq!(
+        hint,
+        "CREATE TRIGGER talkmeter_insert AFTER INSERT ON public.messages REFERENCING NEW TABLE AS talkmeter_new \
+             FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_insert(); \
+         CREATE TRIGGER talkmeter_truncate AFTER TRUNCATE ON public.messages \
+             FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.on_truncate(); \
+         -- By a superuser. Rows that came meanwhile are found by talkmeter.gaps(source), as not_seen, \
+         and metered by CALL talkmeter.backfill(source, from_time, to_time)."
+    );
+    session.run(&hint);
+    assert_eq!(session.lines(triggers), attached);
+    assert_eq!(problems(&mut session), [""; 0]);
+}
+
+/// All that metering has come to, and how the table is metered.
+fn books(session: &mut Session) -> Vec<String> {
+    [
+        "SELECT tenant, conversation, part, status, billable, message_count, charged_at, ended_at FROM talkmeter.parts ORDER BY 1, 2, 3",
+        "SELECT tenant, charge_id, conversation, part, tier, amount, reverses FROM talkmeter.charges ORDER BY 1, 2",
+        "SELECT * FROM talkmeter.quarantine",
+        "SELECT problem FROM talkmeter.verify()",
+        "SELECT source_id, relation, starts_at, policy, mapping FROM talkmeter.source",
+        "SELECT * FROM talkmeter.source_gaps",
+        "SELECT * FROM talkmeter.mappings",
+    ]
+    .into_iter()
+    .flat_map(|query| session.lines(query))
+    .collect()
+}
+
+#[test]
+fn what_came_while_triggers_were_missing_is_found_by_gaps_and_metered_once_by_a_backfill() {
+    let (_live, mut expected) = metered("lutingenie");
+    let (_database, mut session) = metered("lutingenie");
+    [&mut expected, &mut session].into_iter().for_each(|session| tell(session, "acme", "a", "10:00 exchange"));
+    let attached = "SELECT * FROM talkmeter.source";
+    let (source, before) = (session.line(attached), books(&mut session));
+    for (table, trigger) in &TRIGGERS[..4] {
+        session.run(&format!("DROP TRIGGER {trigger} ON {table}"));
+    }
+    for session in [&mut expected, &mut session] {
+        tell(session, "acme", "a", "10:10 exchange, 12:00 exchange");
+        tell(session, "bolt", "b", "09:00 visit");
+    }
+    let hint = hint(&mut session);
+    session.run(&hint);
+    assert_eq!(problems(&mut session), ["sweep_stale|talkmeter.part"]);
+    assert_eq!((session.line(attached), books(&mut session)), (source, before), "nothing but the triggers came back");
+
+    let gaps = "SELECT DISTINCT because FROM talkmeter.gaps('messages')";
+    assert_eq!(session.lines(gaps), ["not_seen"]);
+    let calls = "SELECT format('CALL talkmeter.backfill(''messages'', %L, %L)', from_time, to_time) FROM talkmeter.gaps('messages')";
+    let calls = session.lines(calls);
+    calls.iter().chain(&calls).for_each(|call| session.run(call));
+    assert_eq!(session.lines(gaps), [""; 0]);
+    assert_same_rows(&books(&mut session), &books(&mut expected));
+    for session in [&mut expected, &mut session] {
+        tell(session, "acme", "a", "12:10 customer_message, 10:05 ai_reply");
+        session.run("UPDATE messages SET kind = 'note' WHERE tenant_id = 'bolt'; SELECT talkmeter.sweep()");
+    }
+    assert_same_rows(&books(&mut session), &books(&mut expected));
+    assert_eq!(problems(&mut session), [""; 0]);
 }
 
 #[test]
