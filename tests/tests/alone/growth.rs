@@ -1,4 +1,4 @@
-//! Does four times the work take about four times as long, and does a cancel end it at once?
+//! Does four times the work take about four times as long, does a cancel end it at once, and do tables stay small?
 //!
 //! What took the square of its size would take sixteen times as long. Other work on the machine may spoil a measure, so
 //! it is repeated before it fails.
@@ -159,6 +159,91 @@ fn a_charge_under_a_snapshot_that_is_held_reads_no_more_for_those_before_it() {
     let last = pages_for_each_charge(&mut session, "last", CHARGES);
     assert!(last < first + first / 3, "{first} pages at first, {last} at last");
     report.run("COMMIT");
+}
+
+// --- Rows that are updated ---
+
+/// A minute in which a tenth of the conversations go on, of which each tenant has twenty, by one commit. One message in ten
+/// is a unit. One more tenant has twenty units, each by a commit of its own.
+fn a_minute(session: &mut Session, conversations: usize, now: &str) {
+    let tenants = conversations / 20;
+    session.run(&format!(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 't' || 1 + n % {tenants}, 'c' || n, {now}, CASE WHEN random() < 0.1 THEN 'visit' ELSE 'exchange' END
+         FROM generate_series(1, {conversations}) AS n WHERE random() < 0.1"
+    ));
+    session.run(&format!(
+        "DO $$ BEGIN FOR n IN 1..20 LOOP
+             INSERT INTO messages (tenant_id, conversation_id, created_at, kind) VALUES ('busy', 'c' || n, {now}, 'visit');
+             COMMIT;
+         END LOOP; END $$"
+    ));
+}
+
+fn number(session: &mut Session, sql: &str) -> u64 {
+    session.line(sql).parse().expect("a number")
+}
+
+/// How often rows of talkmeter's were updated.
+fn updates(session: &mut Session) -> u64 {
+    session.run("SELECT pg_stat_force_next_flush()");
+    number(session, "SELECT sum(n_tup_upd) FROM pg_stat_user_tables WHERE schemaname = 'talkmeter'")
+}
+
+/// Freezes all tables of talkmeter's, and says how old the oldest was, and is.
+fn ages_about_freezing(session: &mut Session) -> (u64, u64) {
+    let of_all = "FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace AND relkind = 'r'";
+    let oldest = format!("SELECT max(age(relfrozenxid)) {of_all}");
+    let before = number(session, &oldest);
+    for table in session.lines(&format!("SELECT oid::regclass {of_all}")) {
+        session.run(&format!("VACUUM (FREEZE) {table}"));
+    }
+    (before, number(session, &oldest))
+}
+
+/// Under autovacuum as a server has it from the start; a short run may have ended before it comes.
+#[test]
+fn tables_that_are_updated_stay_within_twice_their_size_and_can_be_frozen() {
+    /// What a small table may take besides.
+    const SOME: u64 = 1 << 20;
+    let _alone = alone();
+    let (_database, mut session) = metered("lutingenie");
+    let (conversations, wanted) = if at_length() { (100_000, 10_000_000) } else { (5_000, 300_000) };
+    // A plan that includes nothing: each unit is paid by a pack.
+    session.run(&format!(
+        "SELECT setseed(0.5);
+         SELECT talkmeter.subscribe(tenant, 'ai_resolution/usage', '2026-01-01 00:00+00'),
+             talkmeter.buy_pack(tenant, 'agent_red/20000', purchased_at => '2026-01-01 00:00+00')
+         FROM (SELECT 'busy' UNION ALL SELECT 't' || n FROM generate_series(1, {conversations} / 20) AS n) AS each (tenant)"
+    ));
+    let (mut minutes, mut done) = (0, 0);
+    while done < wanted {
+        minutes += 1;
+        let now = format!("'2026-01-01 00:00+00'::timestamptz + {minutes} * interval '1 minute'");
+        a_minute(&mut session, conversations, &now);
+        if minutes % 60 == 0 {
+            session.run("TRUNCATE messages");
+            session.run(&format!("SELECT talkmeter.sweep({now})"));
+        }
+        done = updates(&mut session);
+    }
+    let tables = session.lines(
+        "SELECT relname, pg_total_relation_size(relid), n_tup_upd, n_tup_hot_upd, autovacuum_count FROM pg_stat_user_tables
+         WHERE schemaname = 'talkmeter' AND n_tup_upd > 0 ORDER BY n_tup_upd DESC",
+    );
+    let (before, after) = ages_about_freezing(&mut session);
+    println!(
+        "{minutes} minutes, {done} updates; the oldest table is {before} transactions old, and {after} once frozen"
+    );
+    assert!(after < before / 10, "{before} transactions old, and {after} once frozen");
+    for line in tables {
+        let (table, found) = line.split_once('|').expect("columns");
+        session.run(&format!("VACUUM FULL talkmeter.{table}"));
+        let anew = number(&mut session, &format!("SELECT pg_total_relation_size('talkmeter.{table}')"));
+        println!("{line}|{anew}");
+        let size: u64 = found.split('|').next().and_then(|size| size.parse().ok()).expect("a size");
+        assert!(size <= 2 * anew + SOME, "{table} takes {size} bytes, written anew {anew}");
+    }
 }
 
 // --- Cancels ---
