@@ -50,12 +50,13 @@ pub unsafe extern "C-unwind" fn archive(call: pg_sys::FunctionCallInfo) -> pg_sy
 trigger::version_1!(pg_finfo_archive);
 
 /// What is moved of one table. Rows are looked for by an index that begins with tenant and conversation; each look-up
-/// of what they depend on is a subquery that the planner must run per row.
+/// of what they depend on is a subquery that the planner must run per row. A conversation that is found may have no
+/// row that can be moved.
 struct Pass {
     /// What its rows are called.
     unit: &'static str,
     count: &'static str,
-    /// The conversations that have such rows, so many in the order of their keys, after one.
+    /// The conversations that may have such rows, so many in the order of their keys, after one.
     next: &'static str,
     /// Moves those of some conversations.
     go: &'static str,
@@ -88,15 +89,15 @@ macro_rules! does_not_wait {
 }
 
 macro_rules! pass {
-    ($unit:literal, $table:literal, $condition:expr) => {
+    ($unit:literal, $table:literal, $is_old:expr, $but:expr) => {
         Pass {
             unit: $unit,
-            count: concat!("SELECT count(*) FROM ONLY talkmeter.", $table, " AS own WHERE ", $condition),
+            count: concat!("SELECT count(*) FROM ONLY talkmeter.", $table, " AS own WHERE ", $is_old),
             next: concat!(
                 "SELECT DISTINCT own.tenant, own.conversation FROM ONLY talkmeter.",
                 $table,
                 " AS own WHERE (own.tenant, own.conversation) > ($2, $3) AND ",
-                $condition,
+                $is_old,
                 " ORDER BY own.tenant, own.conversation LIMIT $4"
             ),
             go: concat!(
@@ -106,7 +107,8 @@ macro_rules! pass {
                 " AS own
                     USING unnest($2::text[], $3::text[]) AS wanted (tenant, conversation)
                     WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND ",
-                $condition,
+                $is_old,
+                $but,
                 " RETURNING own.*
                 )
                 INSERT INTO talkmeter_archive.",
@@ -117,29 +119,24 @@ macro_rules! pass {
     };
 }
 
-// A part whose charge is credited may be open yet, and must not be charged again.
 const PASSES: [Pass; 3] = [
     pass!(
         "parts",
         "ended_part",
-        concat!(
-            is_closed!("ended_at"),
-            " AND (own.charged_at IS NULL OR ",
-            is_closed!("charged_at"),
-            ") AND ",
-            does_not_wait!()
-        )
+        is_closed!("ended_at"),
+        concat!(" AND (own.charged_at IS NULL OR ", is_closed!("charged_at"), ") AND ", does_not_wait!())
     ),
+    // A part whose charge is credited may be open yet, and must not be charged again.
     pass!(
         "charges",
         "charge",
+        "EXISTS (
+            SELECT FROM talkmeter.period AS p
+            WHERE p.tenant = own.tenant AND p.period_start = own.posted_period_start
+                AND p.period_end = own.posted_period_end AND p.period_end <= $1 AND p.finalized_at IS NOT NULL
+            OFFSET 0)",
         concat!(
-            "EXISTS (
-                SELECT FROM talkmeter.period AS p
-                WHERE p.tenant = own.tenant AND p.period_start = own.posted_period_start
-                    AND p.period_end = own.posted_period_end AND p.period_end <= $1 AND p.finalized_at IS NOT NULL
-                OFFSET 0)
-            AND NOT EXISTS (
+            " AND NOT EXISTS (
                 SELECT FROM talkmeter.conversation AS c
                 WHERE c.tenant = own.tenant AND c.conversation = own.conversation AND c.open_part = own.part
                 OFFSET 0)
@@ -147,7 +144,7 @@ const PASSES: [Pass; 3] = [
             does_not_wait!()
         )
     ),
-    pass!("marks", "marked", is_closed!("occurred_at")),
+    pass!("marks", "marked", is_closed!("occurred_at"), ""),
 ];
 
 /// An archive on its way.

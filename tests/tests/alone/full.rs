@@ -191,7 +191,8 @@ fn a_full_disk_of_temporary_files_refuses_statements_or_leaves_rows_in_quarantin
             session.lines("SELECT name FROM pg_ls_tmpdir((SELECT oid FROM pg_tablespace WHERE spcname = 'temporary'))"),
             [""; 0]
         );
-        writes.check(&mut session);
+        // Its look at all messages would find the disk too small.
+        writes.check(&mut server.connect("d"));
     }
     assert!(writes.refused > 0, "there was room for all: {writes:?}");
 }
