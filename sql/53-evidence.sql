@@ -1,9 +1,7 @@
 -- What proves that a frozen statement, and the charges that it lists, are what they were?
 
 CREATE FUNCTION talkmeter.chain_link(digest bytea, content text) RETURNS bytea
-    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
-    -- In the encoding of the database nothing is converted, so that nothing can fail.
-    AS $$ SELECT sha256(digest || convert_to(content, getdatabaseencoding())) $$;
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'chain_link_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.chain_link(bytea, text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.chain_link(bytea, text) IS 'The SHA-256 of a digest, 32 bytes or none, followed by the bytes of a line';
 

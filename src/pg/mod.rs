@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod clock;
 pub mod databases;
+pub mod digest;
 pub mod document;
 pub mod error;
 pub mod groups;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod calendar;
+mod evidence;
 mod explain;
 pub mod recount;
 mod simulate;
