@@ -18,6 +18,9 @@ const ROWS: usize = 2_000;
 /// Cycles in one database: what is checked after each of them grows with it.
 const CYCLES_OF_A_DATABASE: usize = 15;
 
+/// How long it takes at most until clients learn of a crash.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What is killed, in SQL. `ROWS_OF_IT` are the rows of this cycle, and `CYCLE` is its number.
 struct Operation {
     name: &'static str,
@@ -123,16 +126,28 @@ impl Scene<'_> {
             (0..2).map(|n| Writer::new(self.connect(), format!("{cycle}-{n}"), seed + n)).collect();
         let work = filled_in(operation.work, self.server, cycle);
         let done = thread::scope(|scope| {
-            writers.iter_mut().for_each(|writer| drop(scope.spawn(|| writer.write_until_crash(&committed))));
+            let writing: Vec<_> =
+                writers.iter_mut().map(|writer| scope.spawn(|| writer.write_until_crash(&committed))).collect();
             wait_until("the clients write", || committed.load(Ordering::Relaxed) >= 4);
-            let working = scope.spawn(move || session.client.batch_execute(&work));
+            // The session goes on after its work: it is there to be killed.
+            let working = scope.spawn(move || {
+                let done = session.client.batch_execute(&work);
+                (session, done)
+            });
             thread::sleep(delay);
+            let killed = Instant::now();
+            let is_crash = || writing.iter().all(|client| client.is_finished());
+            if try_kill(&pid) {
+                while !is_crash() && killed.elapsed() < PATIENCE {
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
             // A worker may have ended by itself since; the clients write until there is a crash.
-            if !try_kill(&pid) {
+            if !is_crash() {
                 println!("{victim:?} {pid} had ended: cycle {cycle}");
                 kill(&self.server.postmaster());
             }
-            working.join().expect("a thread")
+            working.join().expect("a thread").1
         });
         if let Err(error) = &done {
             assert!(is_crash(error), "{}: {error:?}", operation.name);
