@@ -3,7 +3,7 @@
 CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz, period_end timestamptz)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         WITH base AS (
             -- The last plan of this period: an upgrade counts for the whole of it. A subscription with another anchor day
@@ -44,12 +44,18 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
                 1::bigint AS quantity, b.price AS unit_price, b.price AS amount, b.currency
             FROM base AS b
             UNION ALL
-            SELECT 2, 'pack', NULL, k.pack, count(*), k.price, sum(k.price), k.currency
+            SELECT 2, 'included', NULL, 'units within the allowance', sum(c.units), c.rate, sum(c.amount), c.currency
+            FROM posted AS c
+            WHERE c.period_start = statement_lines.period_start AND c.tier = 'included' AND c.reason IS DISTINCT FROM 'credit'
+            GROUP BY c.rate, c.currency
+            HAVING sum(c.units) <> 0
+            UNION ALL
+            SELECT 3, 'pack', NULL, k.pack, count(*), k.price, sum(k.price), k.currency
             FROM bought AS k
             WHERE k.refunded_at IS NULL OR k.refunded_at >= statement_lines.period_end
             GROUP BY k.pack, k.price, k.currency
             UNION ALL
-            SELECT 3, 'pack_refund', NULL, k.pack, -count(*), k.price, -sum(k.price), k.currency
+            SELECT 4, 'pack_refund', NULL, k.pack, -count(*), k.price, -sum(k.price), k.currency
             FROM talkmeter.pack AS k
             CROSS JOIN LATERAL talkmeter.period_at(k.tenant, k.refunded_at) AS own
             WHERE k.tenant = statement_lines.tenant AND k.billed_at < statement_lines.period_start
@@ -58,19 +64,19 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
                 AND NOT EXISTS (SELECT FROM bought AS b WHERE b.pack_id = k.pack_id)
             GROUP BY k.pack, k.price, k.currency
             UNION ALL
-            SELECT 4, 'overage', NULL, 'units beyond allowance and packs', sum(c.units), c.rate, sum(c.amount), c.currency
+            SELECT 5, 'overage', NULL, 'units beyond allowance and packs', sum(c.units), c.rate, sum(c.amount), c.currency
             FROM posted AS c
             WHERE c.period_start = statement_lines.period_start AND c.tier = 'overage' AND c.reason IS DISTINCT FROM 'credit'
             GROUP BY c.rate, c.currency
             HAVING sum(c.units) <> 0
             UNION ALL
-            SELECT 5, 'late', c.period_start, c.tier, sum(c.units), c.rate, sum(c.amount), c.currency
+            SELECT 6, 'late', c.period_start, c.tier, sum(c.units), c.rate, sum(c.amount), c.currency
             FROM posted AS c
             WHERE c.period_start <> statement_lines.period_start AND c.reason IS DISTINCT FROM 'credit'
             GROUP BY c.period_start, c.tier, c.rate, c.currency
             HAVING sum(c.units) <> 0
             UNION ALL
-            SELECT 6, 'credit', c.period_start, c.tier, sum(c.units), c.rate, sum(c.amount), c.currency
+            SELECT 7, 'credit', c.period_start, c.tier, sum(c.units), c.rate, sum(c.amount), c.currency
             FROM posted AS c
             WHERE c.reason = 'credit'
             GROUP BY c.period_start, c.tier, c.rate, c.currency
@@ -109,25 +115,65 @@ REVOKE ALL ON FUNCTION talkmeter.periods_starting(text, timestamptz) FROM PUBLIC
 COMMENT ON FUNCTION talkmeter.periods_starting(text, timestamptz) IS
     'The billing months of a tenant that start at an instant: at most one, unless its anchor day was changed from one to another that both fall on the last day of a month';
 
-CREATE FUNCTION talkmeter.statement(tenant text, period_start timestamptz)
+CREATE FUNCTION talkmeter.statement_of(tenant text, period_start timestamptz)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT s.line, s.kind, s.of_period_start, s.description, s.quantity, s.unit_price, s.amount, s.currency
         FROM talkmeter.statement_line AS s
         JOIN talkmeter.period AS p USING (tenant, period_start, period_end)
-        WHERE s.tenant = statement.tenant AND s.period_start = statement.period_start AND p.finalized_at IS NOT NULL
+        WHERE s.tenant = statement_of.tenant AND s.period_start = statement_of.period_start AND p.finalized_at IS NOT NULL
         UNION ALL
         SELECT l.*
-        FROM talkmeter.periods_starting(statement.tenant, statement.period_start) AS own
-        CROSS JOIN LATERAL talkmeter.statement_lines(statement.tenant, own.period_start, own.period_end) AS l
+        FROM talkmeter.periods_starting(statement_of.tenant, statement_of.period_start) AS own
+        CROSS JOIN LATERAL talkmeter.statement_lines(statement_of.tenant, own.period_start, own.period_end) AS l
         WHERE NOT EXISTS (
             SELECT FROM talkmeter.period AS p
-            WHERE p.tenant = statement.tenant AND p.period_start = own.period_start AND p.period_end = own.period_end
+            WHERE p.tenant = statement_of.tenant AND p.period_start = own.period_start AND p.period_end = own.period_end
                 AND p.finalized_at IS NOT NULL)
         ORDER BY 1
     $$;
+REVOKE ALL ON FUNCTION talkmeter.statement_of(text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.statement_of(text, timestamptz) IS
+    'The lines of a statement; no rows if no period starts then: statement says why';
+
+CREATE FUNCTION talkmeter.known_period(tenant text, period_start timestamptz) RETURNS timestamptz
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'known_period_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.known_period(text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.known_period(text, timestamptz) IS
+    'The instant, if a billing month of the tenant starts then; else an error that says which month holds it';
+
+CREATE FUNCTION talkmeter.periods_of_month(tenant text, month date) RETURNS SETOF timestamptz
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'periods_of_month_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.periods_of_month(text, date) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.periods_of_month(text, date) IS
+    'When the billing months start that start in a month of the tenant''s own calendar; an error if there is none';
+
+CREATE FUNCTION talkmeter.statement(tenant text, period_start timestamptz)
+    RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
+        unit_price numeric, amount numeric, currency text)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        SELECT s.*
+        FROM talkmeter.known_period(statement.tenant, statement.period_start) AS own (period_start)
+        CROSS JOIN LATERAL talkmeter.statement_of(statement.tenant, own.period_start) AS s
+        ORDER BY s.line
+    $$;
 REVOKE ALL ON FUNCTION talkmeter.statement(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.statement(text, timestamptz) IS
-    'The lines of the statement of a period: frozen if it is finalized, else as the ledger has them now. Each amount is rounded once; the total is their sum';
+    'The lines of the statement of the period that starts then: frozen if it is finalized, else as the ledger has them now. Each amount is rounded once; the total is their sum';
+
+CREATE FUNCTION talkmeter.statement(tenant text, month date)
+    RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
+        unit_price numeric, amount numeric, currency text)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        SELECT s.*
+        FROM talkmeter.periods_of_month(statement.tenant, statement.month) AS own (period_start)
+        CROSS JOIN LATERAL talkmeter.statement_of(statement.tenant, own.period_start) AS s
+        ORDER BY own.period_start, s.line
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.statement(text, date) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.statement(text, date) IS
+    'The same of the period that starts in the month of that day, by the tenant''s own zone: statement(tenant, date ''2026-03-01'')';

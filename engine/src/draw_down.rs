@@ -4,8 +4,9 @@ use crate::instant::{DAY, Instant};
 use crate::period::{self, Calendar, Period};
 use chrono_tz::Tz;
 use rust_decimal::Decimal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
+use std::ops::Range;
 
 /// What a plan includes and what a unit beyond it costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,6 +193,15 @@ impl Account {
         // A subscription that is made within a month of its own begins with the whole of it.
         let within = self.subscriptions.iter().map(|own| own.since.max(start));
         within.filter_map(|at| self.period_at(at)).find(|period| period.start == start)
+    }
+
+    /// When the periods start that start on one of these local days (rule 4.6.19).
+    pub fn starts_within(&self, days: Range<i32>) -> BTreeSet<Instant> {
+        let noon = |day: i32| Instant(i64::from(day) * DAY + DAY / 2);
+        let is_within =
+            |start: &Instant| period::day_number(*start, self.zone_at(*start)).is_some_and(|day| days.contains(&day));
+        let computed = (days.start - 1..=days.end).filter_map(|day| self.period_at(noon(day)));
+        computed.chain(self.used.keys().copied()).map(|period| period.start).filter(is_within).collect()
     }
 
     /// The zone by whose days a tenant lives at an instant. A new one takes effect when the current period ends.

@@ -4,6 +4,7 @@
 pub mod account;
 pub mod alerts;
 pub mod charge_rows;
+pub mod known_period;
 pub mod post;
 pub mod posting;
 pub mod subscription_rows;

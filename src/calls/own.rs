@@ -117,7 +117,7 @@ pub unsafe extern "C-unwind" fn my_statement(call: pg_sys::FunctionCallInfo) -> 
     // SAFETY: the call information is the server's; `sql/70-tenants.sql` declares the argument.
     unsafe {
         let period_start = argument(call, 0, pg_sys::TIMESTAMPTZOID);
-        answer(call, "SELECT $1, s.* FROM talkmeter.statement($1, $2) AS s", Some(period_start))
+        answer(call, "SELECT $1, s.* FROM talkmeter.statement_of($1, $2) AS s", Some(period_start))
     }
 }
 

@@ -1,6 +1,6 @@
 //! How does a billing month end (rule 4.6)? Swept, and its statement frozen.
 
-use crate::billing::account::{self, Needed};
+use crate::billing::known_period;
 use crate::calls::{journal, locked, sweep};
 use crate::catalog::args::{instant, required, tenant_key};
 use crate::pg::clock::{self, Timestamp};
@@ -20,35 +20,16 @@ fn finalize(tenant: Option<&str>, period_start: Option<TimestampWithTimeZone>) {
     let start = instant(required(period_start, "period_start"), "period_start");
     sweep::end_of_tenant(tenant, clock::now());
     locked(tenant, |connection| {
-        let digest = freeze(connection, tenant, known_period(tenant, start));
+        let digest = freeze(connection, tenant, period_to_freeze(connection, tenant, start));
         let arguments = json!({"period_start": journal::time(start), "digest": digest});
         journal::note(connection, "finalize", Some(tenant), arguments, None);
     });
 }
 
-fn known_period(tenant: &str, start: Instant) -> Period {
-    let books = account::read_one(tenant, &Needed::at(start));
-    let period = books.account.period_starting(start).or_else(|| books.account.period_at(start));
+/// A period that is over and not frozen.
+fn period_to_freeze(connection: &Connection, tenant: &str, start: Instant) -> Period {
+    let (books, period) = known_period::starting(connection, tenant, start);
     let shown = |at: Instant| at.calendar().map(|time| time.to_rfc3339()).unwrap_or_default();
-    let Some(period) = period else {
-        failure(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("tenant \"{tenant}\" was on no plan at {}", shown(start)),
-        )
-        .raise()
-    };
-    if period.start != start {
-        failure(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("no period of tenant \"{tenant}\" starts at {}", shown(start)),
-        )
-        .detail(format!(
-            "The period that holds it starts at {} and ends at {}.",
-            shown(period.start),
-            shown(period.end)
-        ))
-        .raise();
-    }
     if period.end > clock::now() {
         failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

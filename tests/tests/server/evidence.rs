@@ -52,8 +52,8 @@ fn anybody_can_compute_the_digest_anew_from_the_lines() {
     for line in &lines {
         chained = Sha256::new().chain_update(&chained).chain_update(line).finalize().to_vec();
     }
-    // The period, its base price, overage and credit, and five rows of the ledger.
-    assert_eq!(lines.len(), 1 + 3 + 5);
+    // The period, its base price, allowance, overage and credit, and five rows of the ledger.
+    assert_eq!(lines.len(), 1 + 4 + 5);
     assert_eq!(digest(&mut session, FEBRUARY), hex(&chained));
     let last = format!("SELECT chained FROM talkmeter.evidence('acme', '{FEBRUARY}') ORDER BY line DESC LIMIT 1");
     assert_eq!(session.line(&last), hex(&chained));

@@ -186,16 +186,19 @@ fn recomputed(month: &mut Month, start: &str, end: &str) -> Vec<String> {
              FROM talkmeter.plans
              WHERE name = (SELECT plan FROM talkmeter.charges WHERE tenant = 'acme' ORDER BY charged_at DESC LIMIT 1)
              UNION ALL
-             SELECT 2, 'pack', NULL, pack, count(*), price, sum(price) FROM talkmeter.packs
+             SELECT 2, 'included', NULL, 'units within the allowance', sum(units), rate, sum(amount) FROM listed
+             WHERE period_start = '{start}' AND tier = 'included' AND reason IS DISTINCT FROM 'credit' GROUP BY rate
+             UNION ALL
+             SELECT 3, 'pack', NULL, pack, count(*), price, sum(price) FROM talkmeter.packs
              WHERE tenant = 'acme' AND purchased_at >= '{start}' AND purchased_at < '{end}' GROUP BY pack, price
              UNION ALL
-             SELECT 3, 'overage', NULL, 'units beyond allowance and packs', sum(units), rate, sum(amount) FROM listed
+             SELECT 4, 'overage', NULL, 'units beyond allowance and packs', sum(units), rate, sum(amount) FROM listed
              WHERE period_start = '{start}' AND tier = 'overage' AND reason IS DISTINCT FROM 'credit' GROUP BY rate
              UNION ALL
-             SELECT 4, 'late', of_month, tier, sum(units), rate, sum(amount) FROM listed
+             SELECT 5, 'late', of_month, tier, sum(units), rate, sum(amount) FROM listed
              WHERE period_start <> '{start}' AND reason IS DISTINCT FROM 'credit' GROUP BY of_month, tier, rate
              UNION ALL
-             SELECT 5, 'credit', of_month, tier, sum(units), rate, sum(amount) FROM listed
+             SELECT 6, 'credit', of_month, tier, sum(units), rate, sum(amount) FROM listed
              WHERE reason = 'credit' GROUP BY of_month, tier, rate
          )
          SELECT kind, of_month, description, quantity, unit_price, {amount}, 'USD' FROM line
@@ -212,6 +215,7 @@ fn billed(month: &mut Month) {
         statement,
         [
             "base||large|1|30|30.00|USD",
+            "included||units within the allowance|9|0|0.00|USD",
             "pack||trio|2|7|14.00|USD",
             "overage||units beyond allowance and packs|3|0.115|0.35|USD",
             "overage||units beyond allowance and packs|4|0.125|0.50|USD",

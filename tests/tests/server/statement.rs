@@ -57,6 +57,7 @@ fn a_statement_lists_base_price_packs_and_overage_and_its_frozen_lines_are_the_s
     let lines = [
         "kind|description|quantity|amount|currency|of_period_start",
         "base|two|1|10.00|USD|",
+        "included|units within the allowance|2|0.00|USD|",
         "pack|pair|1|7.00|USD|",
         "overage|units beyond allowance and packs|3|0.38|USD|",
     ];
@@ -97,7 +98,7 @@ fn a_late_message_that_takes_back_a_unit_of_a_frozen_period_makes_a_late_line_of
     tell(&mut session, "acme", "c", "2026-03-12 10:00 exchange, 2026-03-12 10:40 exchange");
     finalize(&mut session, MARCH);
     let frozen = statement(&mut session, MARCH);
-    assert_eq!(frozen[2], "overage|units beyond allowance and packs|2|0.25|USD|");
+    assert_eq!(frozen[3], "overage|units beyond allowance and packs|2|0.25|USD|");
     tell(&mut session, "acme", "c", "2026-03-12 10:20 customer_message");
     assert_eq!(statement(&mut session, MARCH), frozen);
     let open = session.line("SELECT period_start FROM talkmeter.usage");
@@ -158,7 +159,7 @@ fn nothing_changes_a_frozen_statement() {
     finalize(&mut session, MARCH);
     let whole = format!("SELECT l::text FROM talkmeter.statement('acme', '{MARCH}') AS l");
     let frozen = session.lines(&whole);
-    assert_eq!(frozen.len(), 4);
+    assert_eq!(frozen.len(), 5);
     for change in [
         "SELECT talkmeter.refund_pack('acme', 2)",
         "INSERT INTO messages VALUES (100, 'acme', 'late', '2026-03-31', 'exchange')",
@@ -227,8 +228,74 @@ fn a_charge_that_the_freeze_waits_for_is_on_the_frozen_statement() {
     frozen.join().expect("a statement");
     assert_eq!(of_march(&mut session)[2..], ["c|t"]);
     let lines = statement(&mut session, MARCH);
-    assert_eq!(lines[2..], ["overage|units beyond allowance and packs|1|0.13|USD|"]);
+    assert_eq!(
+        lines[2..],
+        ["included|units within the allowance|2|0.00|USD|", "overage|units beyond allowance and packs|1|0.13|USD|"]
+    );
     is_sound(&mut session);
+}
+
+// --- Which month is meant ---
+
+/// The month of Berlin that begins at the end of the day before in London.
+fn berliner() -> (Database, Session) {
+    let (database, mut session) = shop();
+    session.run(
+        "SELECT talkmeter.subscribe('acme', 'two', '2026-02-28 23:00+00', anchor_day => 1, timezone => 'Europe/Berlin')",
+    );
+    units(&mut session, "2026-03-10", 3);
+    (database, session)
+}
+
+#[test]
+fn a_date_is_the_month_of_the_tenants_own_calendar() {
+    let (_database, mut session) = berliner();
+    let kinds = "SELECT kind, quantity FROM talkmeter.statement('acme', date '2026-03-01')";
+    assert_eq!(session.lines(kinds), ["base|1", "included|2", "overage|1"]);
+    session.run("SET timezone = 'America/Los_Angeles'");
+    assert_eq!(session.lines(&kinds.replace("01'", "31'")), ["base|1", "included|2", "overage|1"]);
+    session.run("SELECT talkmeter.finalize('acme', '2026-02-28 23:00+00')");
+    assert_eq!(session.lines(kinds), ["base|1", "included|2", "overage|1"]);
+}
+
+#[test]
+fn a_month_that_is_no_period_is_refused_and_the_error_says_which_one_was_meant() {
+    let (_database, mut session) = berliner();
+    let mut refused = |asked: &str| {
+        let error = session.client.batch_execute(&format!("SELECT * FROM talkmeter.statement({asked})"));
+        let error = error.expect_err(asked);
+        let error = error.as_db_error().expect("the server's error");
+        let told = [Some(error.message()), error.detail(), error.hint()];
+        (error.code().clone(), told.map(|text| text.unwrap_or_default().to_owned()))
+    };
+    let (code, [message, detail, _]) = refused("'acme', timestamptz '2026-03-01 00:00+00'");
+    assert_eq!(code, SqlState::INVALID_PARAMETER_VALUE);
+    assert_eq!(message, "no period of tenant \"acme\" starts at 2026-03-01T00:00:00+00:00");
+    assert_eq!(
+        detail,
+        "The period that holds it starts at 2026-02-28T23:00:00+00:00 and ends at 2026-03-31T22:00:00+00:00."
+    );
+    let (code, [message, detail, _]) = refused("'acme', date '2026-01-15'");
+    assert_eq!(code, SqlState::UNDEFINED_OBJECT);
+    assert_eq!(message, "tenant \"acme\" was on no plan at 2026-01-01T00:00:00+00:00");
+    assert_eq!(detail, "Its first subscription began at 2026-02-28T23:00:00+00:00.");
+    let (code, [message, _, hint]) = refused("'acne', date '2026-03-15'");
+    assert_eq!(code, SqlState::UNDEFINED_OBJECT);
+    assert_eq!(message, "tenant \"acne\" was never on a plan");
+    assert_eq!(hint, "Perhaps you meant \"acme\". SELECT tenant FROM talkmeter.usage lists all.");
+}
+
+#[test]
+fn a_reader_of_several_tenants_gets_the_statements_of_those_that_have_that_period() {
+    let (database, mut session) = berliner();
+    session.run("SELECT talkmeter.subscribe('other', 'five', '2026-03-01', anchor_day => 1)");
+    let reader = database.role("reader");
+    session.run(&format!(
+        "SELECT talkmeter.grant_tenant('{reader}', 'acme'), talkmeter.grant_tenant('{reader}', 'other')"
+    ));
+    let mut reader = database.connect_as(&reader);
+    let lines = "SELECT tenant, kind FROM talkmeter.my_statement('2026-03-01')";
+    assert_eq!(reader.lines(lines), ["other|base"]);
 }
 
 #[test]
@@ -306,6 +373,7 @@ fn lines_of_several_currencies_stand_side_by_side_and_nothing_is_converted() {
         [
             "kind|description|quantity|amount|currency|of_period_start".to_owned(),
             "base|five|1|30.00|USD|".to_owned(),
+            "included|units within the allowance|5|0.00|USD|".to_owned(),
             format!("{overage}|1|0.10|USD|")
         ]
     );
@@ -445,6 +513,7 @@ fn the_first_month_of_a_subscription_with_another_anchor_day_has_a_statement() {
     let lines = [
         "kind|description|quantity|amount|currency|of_period_start",
         "base|five|1|30.00|USD|",
+        "included|units within the allowance|5|0.00|USD|",
         "overage|units beyond allowance and packs|2|0.20|USD|",
     ];
     assert_eq!(statement(&mut session, first), lines);
