@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What does a message cost that comes late, against one in order?
 #
-# One client inserts single messages into a table of a million rows that has the index that README asks for: conversations
+# One client inserts single messages into a table of a million rows that has the index that docs/start.md asks for: conversations
 # of 20 messages, in two parts with two hours of silence between them. A late message lies in the middle of the first part,
 # which counts it; a late note lies in the silence and changes nothing. Either makes its conversation be folded again. The
 # same in order into a table that is not metered shows what of it is the insert itself. Commits do not wait for the disk:
