@@ -188,7 +188,6 @@ fn attach_status(source: Option<pg_sys::Oid>, mapping: Option<AnyElement>) {
     let mapping = document::value(required(mapping, "mapping"), "mapping");
     let relation = owned_table(source);
     no_foreign_partition_by_statement(&relation, false);
-    must_be_utf8();
     let columns = as_owner(|| relation::columns(source));
     let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
     let checked = status::check(&mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
@@ -512,7 +511,6 @@ fn no_foreign_partition_by_statement(relation: &Relation, by_row: bool) {
 }
 
 fn check(source: pg_sys::Oid, relation: &Relation, mapping: &serde_json::Value, columns: &[TableColumn]) -> Mapping {
-    must_be_utf8();
     let seen: Vec<Column> = columns.iter().map(|column| column.seen.clone()).collect();
     let checked = Mapping::check(mapping, &seen).unwrap_or_else(|flaw| Failure::from(flaw).raise());
     if let Some(zone) = &checked.timezone {
@@ -544,14 +542,6 @@ fn no_unique_index(source: pg_sys::Oid, relation: &Relation, id: &[&str]) -> ! {
     .detail(format!("Without one a message could be metered twice.{more}"))
     .hint(hint)
     .raise()
-}
-
-fn must_be_utf8() {
-    // SAFETY: reads a variable of this database's.
-    if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
-        failure(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "talkmeter needs a database whose encoding is UTF8")
-            .raise();
-    }
 }
 
 const ZONE: &str = "SELECT FROM pg_timezone_names AS z WHERE z.name = $1";
