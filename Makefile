@@ -48,7 +48,8 @@ install: ## copy into the server that PG_CONFIG names (after a build: sudo make 
 	install -D -m 755 $(LIBRARY) $(libdir)/talkmeter.so
 	install -D -m 644 -t $(extdir) talkmeter.control $(SCRIPT)
 
-uninstall: ## remove what install copied
+uninstall: ## remove what install copied, unless a server here has it in use (FORCE=1: all the same)
+	@[ -n "$(DESTDIR)" ] || [ "$(FORCE)" = 1 ] || scripts/in-use.sh
 	rm -f $(libdir)/talkmeter.so $(extdir)/talkmeter.control $(extdir)/talkmeter--$(VERSION).sql
 
 demo: setup build ## a private server with sample data to try it on

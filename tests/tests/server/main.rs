@@ -27,6 +27,7 @@ mod ids;
 mod journal;
 mod limits;
 mod look_up;
+mod make;
 mod marks;
 mod meanings;
 mod migrations;

@@ -1,0 +1,149 @@
+//! Does `make uninstall` refuse what would do harm, in words that help?
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use talkmeter_tests::private::Server;
+use talkmeter_tests::{attach, create_messages, messages_mapping, variable};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
+}
+
+/// A directory that the server's user may read, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = PathBuf::from(variable("TALKMETER_DIR")).join(format!("{name}_{}", std::process::id()));
+        fs::create_dir(&path).expect("a new directory");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("one that all may read");
+        Directory(path)
+    }
+
+    /// Makes a program in it, and says where.
+    fn program(&self, name: &str, script: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, format!("#!/bin/bash\n{script}\n")).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("one that all may run");
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether the command succeeded, and all that it printed.
+fn done(command: &mut Command) -> (bool, String) {
+    let output = command.output().expect("it runs");
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+fn in_use(host: &Path) -> (bool, String) {
+    let mut command = Command::new(root().join("scripts/in-use.sh"));
+    done(command.env("PG_CONFIG", format!("{}/pg_config", variable("TALKMETER_BIN"))).env("PGHOST", host))
+}
+
+#[test]
+fn whoever_would_miss_the_files_is_named_with_the_three_steps_until_they_are_done() {
+    let server = Server::with(&[]);
+    let host = Path::new(server.directory());
+    assert!(in_use(host).0, "nothing is there yet");
+
+    let mut session = server.create("shop");
+    create_messages(&mut session);
+    attach(&mut session, "messages", "agent_red", None, &messages_mapping());
+    let (is_free, said) = in_use(host);
+    assert!(!is_free && said.contains("database shop: attached: messages"), "{said}");
+    let steps = ["SELECT talkmeter.detach(source) FROM talkmeter.sources;", "DROP EXTENSION talkmeter;"];
+    for step in steps.iter().chain(&["make uninstall"]) {
+        assert!(said.contains(step), "{said}");
+    }
+
+    session.run(steps[0]);
+    let (is_free, said) = in_use(host);
+    assert!(!is_free && said.contains("database shop: the extension"), "{said}");
+    session.run(steps[1]);
+    let (is_free, said) = in_use(host);
+    assert!(is_free, "{said}");
+}
+
+#[test]
+fn a_server_that_preloads_the_library_would_miss_it() {
+    let server = Server::with(&["shared_preload_libraries = 'talkmeter'"]);
+    let (is_free, said) = in_use(Path::new(server.directory()));
+    assert!(!is_free && said.contains("shared_preload_libraries has it"), "{said}");
+}
+
+#[test]
+fn nobody_waits_for_a_server_that_wants_a_password_does_not_answer_or_is_not_there() {
+    let nobody = Directory::new("nobody");
+    let silent = UnixListener::bind(nobody.0.join(".s.PGSQL.5432")).expect("a socket");
+    fs::set_permissions(nobody.0.join(".s.PGSQL.5432"), fs::Permissions::from_mode(0o777)).expect("for all");
+    let server = Server::with(&[]);
+    fs::write(format!("{}/pg_hba.conf", server.data()), "local all all scram-sha-256\n").expect("the file");
+    server.connect("postgres");
+    server.stop("fast");
+    server.start();
+    for host in [nobody.0.as_path(), Path::new(server.directory()), Path::new("/nowhere")] {
+        let started = Instant::now();
+        let (is_free, said) = in_use(host);
+        assert!(is_free && said.contains("nobody knows what the server that PGHOST"), "{}: {said}", host.display());
+        assert!(started.elapsed() < Duration::from_secs(60), "{} waited for", host.display());
+    }
+    drop(silent);
+}
+
+#[test]
+fn uninstall_removes_nothing_while_a_server_uses_it_unless_it_is_forced() {
+    let directory = Directory::new("uninstall");
+    let place = directory.0.display();
+    // A server that has the extension in one database, told by a psql that knows the questions.
+    directory.program(
+        "psql",
+        &format!(
+            "case $* in
+             *pg_database*) echo shop ;;
+             *PKGLIBDIR*) echo {place}/lib ;;
+             *pg_extension*) echo talkmeter ;;
+             *talkmeter.sources*) echo attached: messages ;;
+             esac"
+        ),
+    );
+    let pg_config = directory.program(
+        "pg_config",
+        &format!(
+            "case $1 in
+             --version) echo PostgreSQL 15.0 ;;
+             --bindir) echo {place} ;;
+             --pkglibdir) echo {place}/lib ;;
+             --sharedir) echo {place}/share ;;
+             esac"
+        ),
+    );
+    let files = ["lib/talkmeter.so", "share/extension/talkmeter.control", "share/extension/talkmeter--0.1.0.sql"];
+    for file in files {
+        let file = directory.0.join(file);
+        fs::create_dir_all(file.parent().expect("a directory")).expect("made");
+        fs::write(file, "").expect("a file");
+    }
+    let there = || files.map(|file| directory.0.join(file).exists());
+    let uninstall = |more: &[&str]| {
+        let mut make = Command::new("make");
+        make.current_dir(root()).arg("uninstall").args(more).env("PG_CONFIG", &pg_config);
+        done(make.env("PGHOST", &directory.0).env_remove("MAKEFLAGS"))
+    };
+
+    let (is_done, said) = uninstall(&[]);
+    assert!(!is_done && said.contains("database shop: attached: messages"), "{said}");
+    assert_eq!(there(), [true; 3]);
+    let (is_done, said) = uninstall(&["FORCE=1"]);
+    assert!(is_done, "{said}");
+    assert_eq!(there(), [false; 3]);
+}
