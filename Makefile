@@ -34,7 +34,7 @@ setup: ## install what building and testing needs (may ask for sudo)
 	@scripts/setup.sh
 
 build: ## compile the library, put the install script together
-	@command -v cargo >/dev/null || { echo "talkmeter: cargo is not on PATH. Run 'make build' as the user who has Rust." >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "talkmeter: cargo is not on PATH. Run 'make build' as the user who has Rust$(if $(SUDO_USER),: without sudo)." >&2; exit 1; }
 	PGRX_PG_CONFIG_PATH=$(pg_config) cargo build --release --locked -p talkmeter
 	@rm -f target/talkmeter--*.sql
 	@LC_ALL=C; cat sql/[0-9][0-9]-*.sql > $(SCRIPT)

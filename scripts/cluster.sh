@@ -27,12 +27,15 @@ TALKMETER_PG_MAJOR=15
 
 # Prints a pg_config that answers: $PG_CONFIG, else the one on PATH, else the newest of Debian's. Fails if there is none.
 locate_pg_config() {
-    local candidate
+    local candidate version wanted
     if [ -n "${PG_CONFIG:-}" ]; then
-        if ! candidate=$(command -v "$PG_CONFIG") || ! "$candidate" --version >/dev/null 2>&1; then
-            die "PG_CONFIG=$PG_CONFIG does not run." \
-                "Set it to the server's pg_config, for example /usr/lib/postgresql/$TALKMETER_PG_MAJOR/bin/pg_config."
+        wanted="Set it to the server's pg_config, for example /usr/lib/postgresql/$TALKMETER_PG_MAJOR/bin/pg_config."
+        if ! candidate=$(command -v "$PG_CONFIG") || ! version=$("$candidate" --version 2>/dev/null </dev/null); then
+            die "PG_CONFIG=$PG_CONFIG does not run." "$wanted"
         fi
+        # Other programs have a --version too.
+        [[ $version == "PostgreSQL "[0-9]* ]] ||
+            die "PG_CONFIG=$PG_CONFIG is no pg_config: asked for its version it says \"${version%%$'\n'*}\"." "$wanted"
         say "$(cd "$(dirname "$candidate")" && pwd)/$(basename "$candidate")"
         return
     fi

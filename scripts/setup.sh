@@ -13,6 +13,10 @@ check_rust() {
     needed=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$talkmeter_repo/Cargo.toml")
     PATH=${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH # where rustup puts it; this shell may not know yet
     if ! command -v cargo >/dev/null || ! found=$(rustc --version 2>/dev/null); then
+        if [ -n "${SUDO_USER:-}" ]; then
+            die "Rust is missing for user $(id -un), whom sudo gave the home $HOME." \
+                "Run this without sudo, as the user who has Rust: it asks for sudo where it needs to."
+        fi
         die "Rust is missing; talkmeter needs $needed or newer." "Install it with rustup (https://rustup.rs), then run this again."
     fi
     found=$(cut -d ' ' -f 2 <<<"$found")

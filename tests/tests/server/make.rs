@@ -1,7 +1,7 @@
-//! Does `make uninstall` refuse what would do harm, in words that help?
+//! Do `make uninstall` and `make setup` refuse what would do harm or cannot work, in words that help?
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -146,4 +146,45 @@ fn uninstall_removes_nothing_while_a_server_uses_it_unless_it_is_forced() {
     let (is_done, said) = uninstall(&["FORCE=1"]);
     assert!(is_done, "{said}");
     assert_eq!(there(), [false; 3]);
+}
+
+#[test]
+fn what_is_no_pg_config_is_refused_by_what_it_says() {
+    for (program, answer) in [("/usr/bin/true", "is no pg_config"), ("/nonsense", "does not run")] {
+        let (is_done, said) = done(Command::new(root().join("scripts/setup.sh")).env("PG_CONFIG", program));
+        assert!(!is_done && said.contains(&format!("PG_CONFIG={program} {answer}")), "{said}");
+        assert!(said.contains("/bin/pg_config."), "{said}");
+    }
+}
+
+/// The set-up with nothing on PATH but these programs of the directory, and what it calls before it looks further.
+fn set_up(directory: &Directory) -> Command {
+    for name in ["dirname", "sed", "id", "cut", "sort", "head"] {
+        let program = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(name));
+        let program = program.iter().find(|program| program.exists()).expect("a program of every system");
+        symlink(program, directory.0.join(name)).expect("a link");
+    }
+    let mut command = Command::new("/bin/bash");
+    command.env_clear().env("PATH", &directory.0).env("HOME", &directory.0).arg(root().join("scripts/setup.sh"));
+    command
+}
+
+#[test]
+fn who_has_no_rust_learns_how_to_get_it_and_that_sudo_has_another_home() {
+    let directory = Directory::new("no_rust");
+    let mut command = set_up(&directory);
+    let (is_done, said) = done(&mut command);
+    assert!(!is_done && said.contains("Rust is missing; talkmeter needs") && said.contains("rustup"), "{said}");
+    let (is_done, said) = done(command.env("SUDO_USER", "ann"));
+    assert!(!is_done && said.contains("Run this without sudo, as the user who has Rust"), "{said}");
+}
+
+#[test]
+fn who_has_rust_without_rustfmt_learns_how_to_add_it() {
+    let directory = Directory::new("no_rustfmt");
+    directory.program("rustc", "echo rustc 1.999.0");
+    directory.program("cargo", "exit 1");
+    let (is_done, said) = done(&mut set_up(&directory));
+    assert!(!is_done && said.contains("without 'cargo fmt'"), "{said}");
+    assert!(said.contains("rustup component add rustfmt clippy"), "{said}");
 }
