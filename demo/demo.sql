@@ -52,7 +52,16 @@ ORDER BY created_at + shift, id;
 \timing off
 
 \echo
-\echo '6. Time passes: what has been idle for 30 minutes has ended, and alerts are sent.'
+\echo '6. Yesterday the vendor tried the AI in the names of two merchants. Conversations whose names begin with test_ or'
+\echo '   admin_ are recorded and not billed: the definition says so.'
+INSERT INTO irc_support
+SELECT 300000 + row_number() OVER (), tenant, conversation, current_date - 1 + at, sender, 'message'
+FROM (VALUES ('ubuntu-2014'), ('ubuntu-2018')) AS tried (tenant),
+    (VALUES ('test_refund'), ('test_login'), ('admin_check')) AS named (conversation),
+    (VALUES (time '12:00', 'customer'), ('12:01', 'ai')) AS said (at, sender);
+
+\echo
+\echo '7. Time passes: what has been idle for 30 minutes has ended, and alerts are sent.'
 SELECT talkmeter.sweep() AS ended;
 
 \echo
@@ -97,6 +106,24 @@ GROUP BY 1 ORDER BY 1;
 SELECT not_billable_because, count(*) FROM talkmeter.parts WHERE NOT billable GROUP BY 1 ORDER BY 2 DESC;
 
 \echo
+\echo '8. A merchant disputes its two latest charges. The vendor credits one, and has ten business days for the other.'
+\set QUIET on
+SELECT max(charge_id) AS latest, min(charge_id) AS before
+FROM (SELECT charge_id FROM talkmeter.charges WHERE tenant = 'ubuntu-2014' ORDER BY charge_id DESC LIMIT 2) AS charge
+\gset
+\set QUIET off
+SELECT talkmeter.dispute('ubuntu-2014', :before, 'the answer was wrong') AS filed,
+    talkmeter.dispute('ubuntu-2014', :latest, 'a person had answered before') AS filed_too;
+SELECT talkmeter.resolve_dispute('ubuntu-2014', 1, 'credited', 'agreed on the phone');
+SELECT dispute_id, conversation, reason, state, due_at, note
+FROM talkmeter.disputes
+ORDER BY dispute_id;
+
+\echo 'Its bill, as this month stands:'
+SELECT line, kind, description, quantity, unit_price, amount, s.currency
+FROM talkmeter.usage AS u, talkmeter.statement(tenant, period_start) AS s
+WHERE tenant = 'ubuntu-2014';
+
 \echo 'Look around: talkmeter.parts, talkmeter.charges, talkmeter.alerts, talkmeter.packs; \\dv talkmeter.* lists the rest.'
 \echo 'Or write a message of your own and see its charge:'
 \echo '  INSERT INTO irc_support VALUES (1000001, ''acme'', ''c1'', now(), ''customer'', ''message''),'

@@ -24,7 +24,7 @@ fn demonstrated() -> (Database, String) {
 }
 
 #[test]
-fn the_demo_warns_of_nothing_and_ends_in_the_middle_of_the_month_with_alerts_and_overage() {
+fn the_demo_warns_of_nothing_and_ends_in_the_middle_of_the_month_with_alerts_overage_exclusions_and_a_dispute() {
     let (database, printed) = demonstrated();
     assert!(!printed.contains("WARNING") && !printed.contains("ERROR"), "{printed}");
     let mut session = database.connect();
@@ -46,6 +46,15 @@ fn the_demo_warns_of_nothing_and_ends_in_the_middle_of_the_month_with_alerts_and
         ),
         ["kind|raised", "allowance_100|t", "allowance_80|t", "pack_low|t", "volume_spike|t"]
     );
+    assert_eq!(
+        session
+            .table("SELECT not_billable_because, count(*) > 5 AS several FROM talkmeter.parts GROUP BY 1 ORDER BY 1"),
+        ["not_billable_because|several", "excluded_prefix|t", "no_ai_reply|t", "|t"]
+    );
+    assert_eq!(session.lines("SELECT state FROM talkmeter.disputes ORDER BY dispute_id"), ["credited", "open"]);
+    let lines = "SELECT kind, sum(quantity) FROM talkmeter.usage, talkmeter.statement(tenant, period_start)
+         WHERE tenant = 'ubuntu-2014' GROUP BY 1 ORDER BY 1";
+    assert_eq!(session.lines(lines), ["credit|-1", "overage|74"]);
     for problems in ["talkmeter.health() WHERE problem <> 'posted_late'", "talkmeter.verify()", "talkmeter.quarantine"]
     {
         assert_eq!(session.lines(&format!("SELECT * FROM {problems}")), [""; 0], "{problems}");
