@@ -104,6 +104,24 @@ CREATE VIEW talkmeter.my_usage_history WITH (security_barrier) AS
 REVOKE ALL ON talkmeter.my_usage_history FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_usage_history IS 'Months of the own tenants that are over: see usage_history';
 
+CREATE FUNCTION talkmeter.own_usage_monthly() RETURNS SETOF talkmeter.usage_monthly
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
+REVOKE ALL ON FUNCTION talkmeter.own_usage_monthly() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.own_usage_monthly() IS 'The rows of talkmeter.my_usage_monthly';
+CREATE VIEW talkmeter.my_usage_monthly WITH (security_barrier) AS
+    SELECT v.* FROM talkmeter.own_usage_monthly() AS v WHERE talkmeter.is_own(v.tenant);
+REVOKE ALL ON talkmeter.my_usage_monthly FROM PUBLIC;
+COMMENT ON VIEW talkmeter.my_usage_monthly IS 'The months of the own tenants, from their first on: see usage_monthly';
+
+CREATE FUNCTION talkmeter.own_bills() RETURNS SETOF talkmeter.bills
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
+REVOKE ALL ON FUNCTION talkmeter.own_bills() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.own_bills() IS 'The rows of talkmeter.my_bills';
+CREATE VIEW talkmeter.my_bills WITH (security_barrier) AS
+    SELECT v.* FROM talkmeter.own_bills() AS v WHERE talkmeter.is_own(v.tenant);
+REVOKE ALL ON talkmeter.my_bills FROM PUBLIC;
+COMMENT ON VIEW talkmeter.my_bills IS 'What the months of the own tenants come to: see bills';
+
 CREATE FUNCTION talkmeter.own_usage_projection() RETURNS SETOF talkmeter.usage_projection
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
 REVOKE ALL ON FUNCTION talkmeter.own_usage_projection() FROM PUBLIC;

@@ -198,10 +198,36 @@ impl Account {
     /// When the periods start that start on one of these local days (rule 4.6.19).
     pub fn starts_within(&self, days: Range<i32>) -> BTreeSet<Instant> {
         let noon = |day: i32| Instant(i64::from(day) * DAY + DAY / 2);
-        let is_within =
-            |start: &Instant| period::day_number(*start, self.zone_at(*start)).is_some_and(|day| days.contains(&day));
+        let is_within = |month: &Period| self.first_day(*month).is_some_and(|day| days.contains(&day));
         let computed = (days.start - 1..=days.end).filter_map(|day| self.period_at(noon(day)));
-        computed.chain(self.used.keys().copied()).map(|period| period.start).filter(is_within).collect()
+        computed.chain(self.used.keys().copied()).filter(is_within).map(|month| month.start).collect()
+    }
+
+    /// The first local day of a month, counted from 1970-01-01. The first month begins before its subscription does.
+    pub fn first_day(&self, month: Period) -> Option<i32> {
+        let at = [month.start, month.end.plus(-1)].into_iter().find(|at| self.in_force(*at).is_some());
+        period::day_number(month.start, self.zone_at(at.unwrap_or(month.start)))
+    }
+
+    /// The billing months up to the one that holds `now` (rule 5.15): those that were opened, and all in which a plan
+    /// was in force, from the first that was opened or with which a subscription begins.
+    pub fn months(&self, now: Instant) -> BTreeSet<Period> {
+        let begins = self.subscriptions.iter().map(|own| own.since).filter(|since| since.in_range());
+        let opened = self.used.keys().map(|period| period.start);
+        let mut months: BTreeSet<Period> = self.used.keys().copied().collect();
+        let mut at = begins.clone().chain(opened).min().unwrap_or(now);
+        while at <= now {
+            let Some(month) = self.period_at(at).filter(|month| month.end > at) else {
+                let Some(next) = begins.clone().filter(|since| *since > at).min() else { break };
+                at = next;
+                continue;
+            };
+            if [month.start, at, month.end.plus(-1)].iter().any(|instant| self.plan_at(*instant).is_some()) {
+                months.insert(month);
+            }
+            at = month.end;
+        }
+        months
     }
 
     /// The zone by whose days a tenant lives at an instant. A new one takes effect when the current period ends.

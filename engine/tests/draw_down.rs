@@ -453,3 +453,54 @@ fn the_draw_down_of_irc_support_is_the_expected_one() {
         rows("expected/draw_down.csv.gz").iter().map(|row| row.iter().map(String::from).collect()).collect();
     assert_eq!(drawn, expected);
 }
+
+// --- Months ---
+
+fn starts(months: impl IntoIterator<Item = Period>) -> Vec<String> {
+    months.into_iter().map(|month| shown(Some(month.start))).collect()
+}
+
+#[test]
+fn months_run_from_the_first_to_the_current_one_without_a_hole() {
+    let mut account = starter([]);
+    account.subscriptions[0].since = time("2026-01-15 12:00:00+00");
+    let months = starts(account.months(time("2026-04-02 00:00:00+00")));
+    assert_eq!(
+        months,
+        ["2026-01-01 00:00:00+00", "2026-02-01 00:00:00+00", "2026-03-01 00:00:00+00", "2026-04-01 00:00:00+00"]
+    );
+}
+
+#[test]
+fn months_of_a_plan_since_ever_begin_with_the_first_unit() {
+    let mut account = starter([]);
+    assert_eq!(starts(account.months(time("2026-04-02 00:00:00+00"))), ["2026-04-01 00:00:00+00"]);
+    let march = Calendar::utc(1).period_of(time("2026-03-05 00:00:00+00")).expect("a month");
+    account.used.insert(march, Usage::unused(march));
+    assert_eq!(
+        starts(account.months(time("2026-04-02 00:00:00+00"))),
+        ["2026-03-01 00:00:00+00", "2026-04-01 00:00:00+00"]
+    );
+}
+
+#[test]
+fn months_without_a_plan_are_none_unless_they_had_units() {
+    let mut account = starter([]);
+    account.subscriptions[0].since = time("2026-01-01 00:00:00+00");
+    let ended = Subscription { since: time("2026-02-10 00:00:00+00"), plan: None, calendar: Calendar::utc(1) };
+    let again = subscription(time("2026-05-20 00:00:00+00"), plan(1, "1"));
+    account.subscriptions.extend([ended, again]);
+    let months = starts(account.months(time("2026-05-31 00:00:00+00")));
+    assert_eq!(months, ["2026-01-01 00:00:00+00", "2026-02-01 00:00:00+00", "2026-05-01 00:00:00+00"]);
+}
+
+#[test]
+fn the_first_month_has_the_zone_of_the_subscription_that_begins_within_it() {
+    let calendar = Calendar { zone: chrono_tz::Europe::Berlin, ..Calendar::utc(1) };
+    let own = Subscription { since: time("2026-01-15 11:00:00+00"), plan: Some(plan(1, "1")), calendar };
+    let account = Account { subscriptions: vec![own], ..Account::default() };
+    let day = |text: &str| (time(text).0 / DAY) as i32;
+    let january = day("2026-01-01 00:00:00+00")..day("2026-02-01 00:00:00+00");
+    let starts: Vec<String> = account.starts_within(january).into_iter().map(|start| shown(Some(start))).collect();
+    assert_eq!(starts, ["2025-12-31 23:00:00+00"]);
+}

@@ -3,15 +3,16 @@
 use crate::billing::account::{self, Needed};
 use crate::billing::known_period;
 use crate::catalog::args::{day, instant};
-use crate::pg::clock::Timestamp;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::connected;
-use chrono::NaiveDate;
+use chrono::{Datelike, NaiveDate};
 use pgrx::datum::{Date, TimestampWithTimeZone};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::money;
+use talkmeter_engine::period::Period;
 
 /// The billing month of a tenant that holds an instant; no row if it never had a plan by then (rule 4.2).
 #[pg_extern(sql = false)]
@@ -41,6 +42,32 @@ fn periods_of_month(tenant: &str, month: Date) -> SetOfIterator<'static, Timesta
     let date = NaiveDate::from_epoch_days(day.0).expect("a day that can be metered");
     let starts = as_owner(|| connected(|connection| known_period::starting_in_month(connection, tenant, date)));
     SetOfIterator::new(starts.into_iter().map(|start| Timestamp::from(start).shown()))
+}
+
+/// The billing months of a tenant, from its first to the current one (rule 5.15): the year and month of its first local
+/// day, that day, and its bounds.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn months_of(
+    tenant: &str,
+) -> TableIterator<
+    'static,
+    (
+        name!(period, String),
+        name!(first_day, Date),
+        name!(period_start, TimestampWithTimeZone),
+        name!(period_end, TimestampWithTimeZone),
+    ),
+> {
+    let now = clock::now();
+    let books = account::read_one(tenant, &Needed { first: Instant::EARLIEST, last: now, packs: Vec::new() });
+    let shown = |at: Instant| Timestamp::from(at).shown();
+    let month = |month: Period| {
+        let day = books.account.first_day(month).and_then(NaiveDate::from_epoch_days)?;
+        let shown_day = Date::new(day.year(), day.month() as u8, day.day() as u8).ok()?;
+        Some((day.format("%Y-%m").to_string(), shown_day, shown(month.start), shown(month.end)))
+    };
+    TableIterator::new(books.account.months(now).into_iter().filter_map(month).collect::<Vec<_>>())
 }
 
 /// Digits after the point of a currency, by its ISO 4217 code (rule 4.6).

@@ -243,7 +243,8 @@ fn the_reference_has_every_function_with_its_arguments_and_no_other() {
 }
 
 /// What other views and functions are made of.
-const INNER_VIEWS: &str = "('part', 'part_now', 'part_or_none', 'posting', 'standing_charge', 'waiting_unit')";
+const INNER_VIEWS: &str = "('month_to_bill', 'part', 'part_now', 'part_or_none', 'posting', 'standing_charge',
+    'waiting_unit')";
 
 #[test]
 fn the_reference_has_every_view_with_its_columns_in_their_order_and_no_other() {

@@ -9,6 +9,7 @@ mod any_order;
 mod archive;
 mod audit;
 mod backfill;
+mod bills;
 mod changes;
 mod clients;
 mod demo;

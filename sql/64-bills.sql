@@ -1,0 +1,102 @@
+-- What has each month brought in, tenant by tenant and day by day?
+
+CREATE FUNCTION talkmeter.months_of(tenant text)
+    RETURNS TABLE (period text, first_day date, period_start timestamptz, period_end timestamptz)
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE ROWS 12 AS 'MODULE_PATHNAME', 'months_of_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.months_of(text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.months_of(text) IS
+    'The billing months of a tenant, from its first to the current one: those in which it was on a plan or had units';
+
+CREATE VIEW talkmeter.usage_monthly AS
+    SELECT a.tenant, m.period, m.first_day, m.period_start, m.period_end,
+        COALESCE(u.included_used + u.pack_used + u.overage_units, 0) AS used,
+        COALESCE(u.included_used, 0) AS included_used, COALESCE(u.pack_used, 0) AS pack_used,
+        COALESCE(u.overage_units, 0) AS overage_units
+    FROM talkmeter.account AS a
+    CROSS JOIN LATERAL talkmeter.months_of(a.tenant) AS m
+    LEFT JOIN talkmeter.period AS u
+        ON u.tenant = a.tenant AND u.period_start = m.period_start AND u.period_end = m.period_end;
+REVOKE ALL ON talkmeter.usage_monthly FROM PUBLIC;
+COMMENT ON VIEW talkmeter.usage_monthly IS
+    'One row per tenant and billing month, from its first to the current one, also if it used nothing';
+
+-- Months of which a statement may list something.
+CREATE VIEW talkmeter.month_to_bill AS
+    SELECT a.tenant, m.period, m.first_day, m.period_start, m.period_end, own.finalized_at
+    FROM talkmeter.account AS a
+    CROSS JOIN LATERAL talkmeter.months_of(a.tenant) AS m
+    LEFT JOIN talkmeter.period AS own
+        ON own.tenant = a.tenant AND own.period_start = m.period_start AND own.period_end = m.period_end
+    WHERE own.tenant IS NOT NULL
+        OR EXISTS (
+            SELECT FROM talkmeter.subscription AS s
+            JOIN talkmeter.plan AS p ON p.name = s.plan
+            WHERE s.tenant = a.tenant AND s.since < m.period_end AND p.price IS NOT NULL)
+        -- One that was bought before the first month is on its statement.
+        OR EXISTS (
+            SELECT FROM talkmeter.pack AS k
+            WHERE k.tenant = a.tenant AND (k.billed_at < m.period_end OR k.refunded_at < m.period_end)
+                AND (k.billed_at >= m.period_start OR k.refunded_at >= m.period_start
+                    OR NOT EXISTS (
+                        SELECT FROM talkmeter.subscription AS s WHERE s.tenant = a.tenant AND s.since < m.period_start)));
+REVOKE ALL ON talkmeter.month_to_bill FROM PUBLIC;
+COMMENT ON VIEW talkmeter.month_to_bill IS 'The billing months of tenants whose statement may list something';
+
+CREATE VIEW talkmeter.bills AS
+    SELECT m.tenant, m.period, m.period_start, m.period_end,
+        CASE WHEN m.finalized_at IS NOT NULL THEN 'finalized'
+            WHEN m.period_end <= (SELECT clock.now FROM talkmeter.clock) THEN 'over' ELSE 'running' END AS status,
+        COALESCE(pg_catalog.sum(l.amount) FILTER (WHERE l.kind = 'base'), 0) AS base,
+        COALESCE(pg_catalog.sum(l.amount) FILTER (WHERE l.kind IN ('pack', 'pack_refund')), 0) AS packs,
+        COALESCE(pg_catalog.sum(l.amount) FILTER (WHERE l.kind IN ('overage', 'late')), 0) AS overage,
+        COALESCE(pg_catalog.sum(l.amount) FILTER (WHERE l.kind = 'credit'), 0) AS credits,
+        pg_catalog.sum(l.amount) AS total, l.currency, m.finalized_at
+    FROM talkmeter.month_to_bill AS m
+    CROSS JOIN LATERAL (
+        SELECT s.kind, s.amount, s.currency
+        FROM talkmeter.statement_line AS s
+        WHERE m.finalized_at IS NOT NULL AND s.tenant = m.tenant AND s.period_start = m.period_start
+            AND s.period_end = m.period_end
+        UNION ALL
+        SELECT o.kind, o.amount, o.currency
+        FROM talkmeter.statement_lines(CASE WHEN m.finalized_at IS NULL THEN m.tenant END, m.period_start, m.period_end) AS o
+    ) AS l
+    GROUP BY m.tenant, m.period, m.period_start, m.period_end, m.finalized_at, l.currency;
+REVOKE ALL ON talkmeter.bills FROM PUBLIC;
+COMMENT ON VIEW talkmeter.bills IS
+    'One row per tenant, billing month and currency: what its statement comes to, frozen or as the ledger has it now; a month without a line has no row';
+
+CREATE VIEW talkmeter.revenue_daily AS
+    SELECT r.tenant, r.day, pg_catalog.sum(r.base) AS base, pg_catalog.sum(r.packs) AS packs,
+        pg_catalog.sum(r.overage) AS overage, pg_catalog.sum(r.base + r.packs + r.overage) AS total, r.currency
+    FROM (
+        SELECT c.tenant, (c.charged_at AT TIME ZONE s.timezone)::date AS day, 0::numeric AS base, 0::numeric AS packs,
+            c.amount AS overage, c.currency
+        FROM talkmeter.charge AS c
+        CROSS JOIN LATERAL (
+            SELECT o.timezone FROM talkmeter.subscription AS o
+            WHERE o.tenant = c.tenant AND o.since <= c.charged_at
+            ORDER BY o.subscription_id DESC
+            LIMIT 1
+        ) AS s
+        WHERE c.amount <> 0
+        UNION ALL
+        SELECT k.tenant, (k.billed_at AT TIME ZONE COALESCE(s.timezone, 'UTC'))::date, 0, k.price, 0, k.currency
+        FROM talkmeter.pack AS k
+        LEFT JOIN LATERAL (
+            SELECT o.timezone FROM talkmeter.subscription AS o
+            WHERE o.tenant = k.tenant AND o.since <= k.billed_at
+            ORDER BY o.subscription_id DESC
+            LIMIT 1
+        ) AS s ON true
+        WHERE k.refunded_at IS NULL
+        UNION ALL
+        SELECT m.tenant, m.first_day, l.amount, 0, 0, l.currency
+        FROM talkmeter.month_to_bill AS m
+        CROSS JOIN LATERAL talkmeter.statement_of(m.tenant, m.period_start) AS l
+        WHERE l.kind = 'base'
+    ) AS r
+    GROUP BY r.tenant, r.day, r.currency;
+REVOKE ALL ON talkmeter.revenue_daily FROM PUBLIC;
+COMMENT ON VIEW talkmeter.revenue_daily IS
+    'What each local day of a tenant has brought in, exact: overage by charge instant, net of what was taken back; packs that were not refunded by their purchase; the base price on the first day of its period';
