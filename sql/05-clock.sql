@@ -11,3 +11,5 @@ CREATE VIEW talkmeter.clock AS
 REVOKE ALL ON talkmeter.clock FROM PUBLIC;
 COMMENT ON VIEW talkmeter.clock IS
     'The time by which messages are metered: that of the server, but for talkmeter.clock_offset. All views of what has passed by now read it';
+COMMENT ON COLUMN talkmeter.clock.now IS 'The time of the statement, by that clock';
+COMMENT ON COLUMN talkmeter.clock.clock_offset IS 'How far it is ahead of the server''s: talkmeter.clock_offset';

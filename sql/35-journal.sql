@@ -32,6 +32,14 @@ CREATE VIEW talkmeter.journal AS
 REVOKE ALL ON talkmeter.journal FROM PUBLIC;
 COMMENT ON VIEW talkmeter.journal IS
     'Every call that changed money, definitions or rights, and every change by hand of holidays and threshold';
+COMMENT ON COLUMN talkmeter.journal.at IS 'When it was called';
+COMMENT ON COLUMN talkmeter.journal.by IS 'Who called it: the role that logged in';
+COMMENT ON COLUMN talkmeter.journal.call IS 'The function; holidays or threshold for a change by hand';
+COMMENT ON COLUMN talkmeter.journal.tenant IS 'The merchant concerned; null: all';
+COMMENT ON COLUMN talkmeter.journal.arguments IS
+    'What it was called with and what came of it. replaced holds what was there before and is gone';
+COMMENT ON COLUMN talkmeter.journal.note IS 'What was said about it: the note of a credit, the reason of a dispute';
+COMMENT ON COLUMN talkmeter.journal.transaction IS 'The transaction, on the server that wrote it: entries of one belong together';
 
 CREATE FUNCTION talkmeter.refuse_journal_change() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

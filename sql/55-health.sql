@@ -74,6 +74,15 @@ CREATE VIEW talkmeter.sweepers AS
 REVOKE ALL ON talkmeter.sweepers FROM PUBLIC;
 COMMENT ON VIEW talkmeter.sweepers IS
     'Who sweeps this database: the worker, with the process that starts it while it serves this database, and roles that called sweep';
+COMMENT ON COLUMN talkmeter.sweepers.sweeper IS 'worker, or session: somebody who called sweep, by cron or by hand';
+COMMENT ON COLUMN talkmeter.sweepers.role IS 'The role that logged in; empty for the worker';
+COMMENT ON COLUMN talkmeter.sweepers.pid IS 'The process that starts the worker, while it serves this database';
+COMMENT ON COLUMN talkmeter.sweepers.swept_at IS
+    'When it swept last, noted every five minutes at most; of the worker only where a sweep has written something';
+COMMENT ON COLUMN talkmeter.sweepers.reconciled IS 'The last day that the worker has reconciled';
+COMMENT ON COLUMN talkmeter.sweepers.failed_since IS 'When the worker failed first, since it last succeeded; null: it does not fail';
+COMMENT ON COLUMN talkmeter.sweepers.error_code IS 'The SQLSTATE of its last failure';
+COMMENT ON COLUMN talkmeter.sweepers.error IS 'The message of its last failure';
 
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unswept_for interval DEFAULT '15 minutes')
     RETURNS TABLE (problem text, object text, detail text, hint text)

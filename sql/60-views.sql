@@ -7,18 +7,46 @@ CREATE VIEW talkmeter.policies AS
     FROM talkmeter.policy;
 REVOKE ALL ON talkmeter.policies FROM PUBLIC;
 COMMENT ON VIEW talkmeter.policies IS 'Every version of every policy';
+COMMENT ON COLUMN talkmeter.policies.name IS 'Its name';
+COMMENT ON COLUMN talkmeter.policies.policy_version IS 'Counts within the name';
+COMMENT ON COLUMN talkmeter.policies.label IS 'The vendor''s own name of the version';
+COMMENT ON COLUMN talkmeter.policies.effective_from IS 'Parts that open from then on are judged by it';
+COMMENT ON COLUMN talkmeter.policies.starts_on IS 'Kinds that open a part';
+COMMENT ON COLUMN talkmeter.policies.ends_on IS 'Kinds that end one';
+COMMENT ON COLUMN talkmeter.policies.idle_timeout IS 'A longer gap has ended the part; null: never';
+COMMENT ON COLUMN talkmeter.policies.quiet_review_after IS
+    'A gap of at least this has ended a part that no staff has answered; null: never';
+COMMENT ON COLUMN talkmeter.policies.turn_limit IS 'Turns after which it ends; null: no limit';
+COMMENT ON COLUMN talkmeter.policies.charge_on IS 'first_ai_reply or close: its end';
+COMMENT ON COLUMN talkmeter.policies.staff_reply_blocks IS 'A visible staff reply makes it not billable';
+COMMENT ON COLUMN talkmeter.policies.error_before_reply_waives IS 'An error before the first AI reply makes it not billable';
+COMMENT ON COLUMN talkmeter.policies.exclude_prefixes IS 'Conversations whose ids start with one of these are never charged';
+COMMENT ON COLUMN talkmeter.policies.retroactive IS 'It was defined to be in force before, although its policy had judged parts';
+COMMENT ON COLUMN talkmeter.policies.note IS 'What was said when it was defined';
+COMMENT ON COLUMN talkmeter.policies.defined_at IS 'When it was defined; null: it came with the extension';
+COMMENT ON COLUMN talkmeter.policies.defined_by IS 'Who defined it';
 
 CREATE VIEW talkmeter.plans AS
     SELECT name, included, overage_rate, price, currency
     FROM talkmeter.plan;
 REVOKE ALL ON talkmeter.plans FROM PUBLIC;
 COMMENT ON VIEW talkmeter.plans IS 'Plans that a tenant can be put on';
+COMMENT ON COLUMN talkmeter.plans.name IS 'Its name';
+COMMENT ON COLUMN talkmeter.plans.included IS 'Units that the plan includes per period';
+COMMENT ON COLUMN talkmeter.plans.overage_rate IS 'Price of one overage unit, exact';
+COMMENT ON COLUMN talkmeter.plans.price IS 'Price per period; null: not known to the meter';
+COMMENT ON COLUMN talkmeter.plans.currency IS 'ISO 4217 code';
 
 CREATE VIEW talkmeter.pack_offers AS
     SELECT name, size, price, currency, valid_for
     FROM talkmeter.pack_offer;
 REVOKE ALL ON talkmeter.pack_offers FROM PUBLIC;
 COMMENT ON VIEW talkmeter.pack_offers IS 'Packs that a tenant can buy';
+COMMENT ON COLUMN talkmeter.pack_offers.name IS 'Its name';
+COMMENT ON COLUMN talkmeter.pack_offers.size IS 'Units';
+COMMENT ON COLUMN talkmeter.pack_offers.price IS 'Its price';
+COMMENT ON COLUMN talkmeter.pack_offers.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.pack_offers.valid_for IS 'Lifetime from the purchase on; a day is 24 hours';
 
 CREATE VIEW talkmeter.sources AS
     SELECT relation AS source, policy, default_plan, strict, starts_at, attached_at, attached_by, mapping, role, row_mode
@@ -26,6 +54,16 @@ CREATE VIEW talkmeter.sources AS
     WHERE detached_at IS NULL;
 REVOKE ALL ON talkmeter.sources FROM PUBLIC;
 COMMENT ON VIEW talkmeter.sources IS 'The attached tables';
+COMMENT ON COLUMN talkmeter.sources.source IS 'The table';
+COMMENT ON COLUMN talkmeter.sources.policy IS 'The policy of parts that its rows open; null for a status table';
+COMMENT ON COLUMN talkmeter.sources.default_plan IS 'The plan of tenants first charged through it; null: their units wait';
+COMMENT ON COLUMN talkmeter.sources.strict IS 'A row that cannot be metered is an error';
+COMMENT ON COLUMN talkmeter.sources.starts_at IS 'Rows dated before it are ignored; -infinity if the table was empty at its first attach';
+COMMENT ON COLUMN talkmeter.sources.attached_at IS 'When it was attached last';
+COMMENT ON COLUMN talkmeter.sources.attached_by IS 'Who attached it';
+COMMENT ON COLUMN talkmeter.sources.mapping IS 'The newest version, as it was given to attach or remap';
+COMMENT ON COLUMN talkmeter.sources.role IS 'messages or status';
+COMMENT ON COLUMN talkmeter.sources.row_mode IS 'Its triggers fire for each row, and also while logical replication applies it';
 
 CREATE VIEW talkmeter.mappings AS
     SELECT v.source, v.since, lead(v.since, 1, 'infinity') OVER (PARTITION BY v.source ORDER BY v.since) AS until_time,
@@ -42,6 +80,11 @@ CREATE VIEW talkmeter.mappings AS
     ) AS v;
 REVOKE ALL ON talkmeter.mappings FROM PUBLIC;
 COMMENT ON VIEW talkmeter.mappings IS 'The versions of the mapping of each attached message table: which reads rows of which time';
+COMMENT ON COLUMN talkmeter.mappings.source IS 'The table';
+COMMENT ON COLUMN talkmeter.mappings.since IS 'Rows dated this or later are read by it; -infinity: all of before';
+COMMENT ON COLUMN talkmeter.mappings.until_time IS 'Rows dated this or later are read by the next version; infinity for the newest';
+COMMENT ON COLUMN talkmeter.mappings.policy IS 'The policy of parts that its rows open';
+COMMENT ON COLUMN talkmeter.mappings.mapping IS 'As it was given to attach or remap';
 
 CREATE VIEW talkmeter.source_gaps AS
     SELECT s.relation AS source, g.from_time, g.until_time, g.because
@@ -50,6 +93,11 @@ CREATE VIEW talkmeter.source_gaps AS
     WHERE s.detached_at IS NULL;
 REVOKE ALL ON talkmeter.source_gaps FROM PUBLIC;
 COMMENT ON VIEW talkmeter.source_gaps IS 'Spans of time, of attached tables, whose rows are no events until they are backfilled';
+COMMENT ON COLUMN talkmeter.source_gaps.source IS 'The table';
+COMMENT ON COLUMN talkmeter.source_gaps.from_time IS 'When it was detached; or from when on rows wait that were there before the attach';
+COMMENT ON COLUMN talkmeter.source_gaps.until_time IS
+    'When it was attached again; or up to when rows wait that were there before the attach';
+COMMENT ON COLUMN talkmeter.source_gaps.because IS 'detached, or before_start';
 
 CREATE VIEW talkmeter.quarantine AS
     SELECT s.relation AS source, q.message_id, q.tenant, q.conversation, q.occurred_at, q.reason, q.quarantined_at,
@@ -78,6 +126,16 @@ CREATE VIEW talkmeter.quarantine AS
             AND (o.removal IS NULL OR o.quarantine_id < q.quarantine_id));
 REVOKE ALL ON talkmeter.quarantine FROM PUBLIC;
 COMMENT ON VIEW talkmeter.quarantine IS 'Rows of attached tables, and marks, that could not be metered, why, and what helps';
+COMMENT ON COLUMN talkmeter.quarantine.source IS 'The attached table; null for a mark';
+COMMENT ON COLUMN talkmeter.quarantine.message_id IS 'Its message id, as far as it can be read as text, or the number of the mark';
+COMMENT ON COLUMN talkmeter.quarantine.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.quarantine.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.quarantine.occurred_at IS 'Its time, if it has one that can be metered';
+COMMENT ON COLUMN talkmeter.quarantine.reason IS 'Why it could not be metered';
+COMMENT ON COLUMN talkmeter.quarantine.quarantined_at IS 'When it was put into quarantine';
+COMMENT ON COLUMN talkmeter.quarantine.detail IS 'What went wrong, where the reason does not say it all';
+COMMENT ON COLUMN talkmeter.quarantine.mark_kind IS 'The kind of a mark that waits; null for a row';
+COMMENT ON COLUMN talkmeter.quarantine.hint IS 'What helps';
 
 CREATE VIEW talkmeter.parts AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version,
@@ -94,6 +152,24 @@ CREATE VIEW talkmeter.parts AS
     FROM talkmeter.part_now AS p;
 REVOKE ALL ON talkmeter.parts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.parts IS 'Every metered interaction; what time has ended shows as ended before any sweep';
+COMMENT ON COLUMN talkmeter.parts.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.parts.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.parts.part IS 'Number within the conversation; charges know the part by it';
+COMMENT ON COLUMN talkmeter.parts.policy IS 'The policy by which it is judged';
+COMMENT ON COLUMN talkmeter.parts.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.parts.status IS 'open or ended';
+COMMENT ON COLUMN talkmeter.parts.started_at IS 'Time of the event that opened it';
+COMMENT ON COLUMN talkmeter.parts.first_ai_reply_at IS 'Time of its first AI reply; null: none';
+COMMENT ON COLUMN talkmeter.parts.last_activity_at IS 'Time of its last message, or of its opening';
+COMMENT ON COLUMN talkmeter.parts.ended_at IS 'Its logical end, not when a sweep or a later event found that; null while open';
+COMMENT ON COLUMN talkmeter.parts.end_reason IS 'The end reason; null while open';
+COMMENT ON COLUMN talkmeter.parts.billable IS 'Whether it is a unit; false until its charge instant';
+COMMENT ON COLUMN talkmeter.parts.not_billable_because IS 'The reason against; null if it is billable, and until it has ended';
+COMMENT ON COLUMN talkmeter.parts.charged_at IS 'Its charge instant; null if it is not billable';
+COMMENT ON COLUMN talkmeter.parts.message_count IS 'Messages of customer, AI and staff';
+COMMENT ON COLUMN talkmeter.parts.turn_count IS 'Complete turns: an AI reply after at least one customer message';
+COMMENT ON COLUMN talkmeter.parts.ai_replies IS 'AI replies';
+COMMENT ON COLUMN talkmeter.parts.staff_replies IS 'Visible staff replies';
 
 CREATE VIEW talkmeter.unevaluated AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version, p.started_at, p.first_ai_reply_at,
@@ -102,6 +178,18 @@ CREATE VIEW talkmeter.unevaluated AS
     WHERE p.ended_at IS NULL AND NOT p.timed AND p.charged_at IS NULL AND p.not_billable_because IS NULL;
 REVOKE ALL ON talkmeter.unevaluated FROM PUBLIC;
 COMMENT ON VIEW talkmeter.unevaluated IS 'Open parts that time alone will never end, so that they wait for somebody to close them';
+COMMENT ON COLUMN talkmeter.unevaluated.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.unevaluated.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.unevaluated.part IS 'Number within the conversation; charges know the part by it';
+COMMENT ON COLUMN talkmeter.unevaluated.policy IS 'The policy by which it is judged';
+COMMENT ON COLUMN talkmeter.unevaluated.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.unevaluated.started_at IS 'Time of the event that opened it';
+COMMENT ON COLUMN talkmeter.unevaluated.first_ai_reply_at IS 'Time of its first AI reply; null: none';
+COMMENT ON COLUMN talkmeter.unevaluated.last_activity_at IS 'Time of its last message, or of its opening';
+COMMENT ON COLUMN talkmeter.unevaluated.message_count IS 'Messages of customer, AI and staff';
+COMMENT ON COLUMN talkmeter.unevaluated.turn_count IS 'Complete turns: an AI reply after at least one customer message';
+COMMENT ON COLUMN talkmeter.unevaluated.ai_replies IS 'AI replies';
+COMMENT ON COLUMN talkmeter.unevaluated.staff_replies IS 'Visible staff replies';
 
 CREATE VIEW talkmeter.charges AS
     SELECT tenant, charge_id, conversation, part, charged_at, period_start, posted_period_start, tier, pack_id, amount,
@@ -110,6 +198,31 @@ CREATE VIEW talkmeter.charges AS
     FROM talkmeter.charge;
 REVOKE ALL ON talkmeter.charges FROM PUBLIC;
 COMMENT ON VIEW talkmeter.charges IS 'The ledger: one row per billed unit, and one per unit taken back';
+COMMENT ON COLUMN talkmeter.charges.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.charges.charge_id IS 'Counts within the tenant without gaps, in the order of the ledger';
+COMMENT ON COLUMN talkmeter.charges.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.charges.part IS 'Number within the conversation; charges know the part by it';
+COMMENT ON COLUMN talkmeter.charges.charged_at IS 'Its charge instant';
+COMMENT ON COLUMN talkmeter.charges.period_start IS 'The period of the charge instant, whose allowance pays';
+COMMENT ON COLUMN talkmeter.charges.posted_period_start IS 'The period whose statement lists it';
+COMMENT ON COLUMN talkmeter.charges.tier IS 'Who paid: included, pack or overage';
+COMMENT ON COLUMN talkmeter.charges.pack_id IS 'The pack that paid; null for the other tiers';
+COMMENT ON COLUMN talkmeter.charges.amount IS '0 for included and pack, the rate for overage, minus the original for a reversal; exact';
+COMMENT ON COLUMN talkmeter.charges.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.charges.plan IS 'The plan in force at the charge instant';
+COMMENT ON COLUMN talkmeter.charges.policy IS 'The policy by which the part was judged';
+COMMENT ON COLUMN talkmeter.charges.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.charges.reverses IS 'The charge that it takes back; null for a charge';
+COMMENT ON COLUMN talkmeter.charges.reason IS
+    'Why it was taken back: refold (a late, changed or marked event) or credit; null for a charge';
+COMMENT ON COLUMN talkmeter.charges.posted_at IS 'When the row was written';
+COMMENT ON COLUMN talkmeter.charges.note IS 'The note of a credit';
+COMMENT ON COLUMN talkmeter.charges.posted_by IS
+    'Who took it back: by a credit, or as the session that brought the late or changed event; null for a charge';
+COMMENT ON COLUMN talkmeter.charges.cause_source IS
+    'The table of the late or changed event, as it was called at attach; null for a mark, and for a credit';
+COMMENT ON COLUMN talkmeter.charges.cause_message_id IS 'The message id of the late or changed event, or the number of a mark';
+COMMENT ON COLUMN talkmeter.charges.cause_at IS 'The time of the late or changed event: the first change within the part';
 
 CREATE VIEW talkmeter.packs AS
     SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key, refunded_at,
@@ -117,6 +230,18 @@ CREATE VIEW talkmeter.packs AS
     FROM talkmeter.pack;
 REVOKE ALL ON talkmeter.packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left of them; a refunded one pays no more';
+COMMENT ON COLUMN talkmeter.packs.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.packs.pack_id IS 'Counts within the tenant';
+COMMENT ON COLUMN talkmeter.packs.pack IS 'Name of the pack';
+COMMENT ON COLUMN talkmeter.packs.size IS 'Units bought';
+COMMENT ON COLUMN talkmeter.packs.remaining IS 'Units left';
+COMMENT ON COLUMN talkmeter.packs.price IS 'What it cost';
+COMMENT ON COLUMN talkmeter.packs.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.packs.purchased_at IS 'First instant at which it pays';
+COMMENT ON COLUMN talkmeter.packs.expires_at IS 'First instant at which it pays no more';
+COMMENT ON COLUMN talkmeter.packs.purchase_key IS 'The buyer''s own name of the purchase';
+COMMENT ON COLUMN talkmeter.packs.refunded_at IS 'When it was taken back, unused; null: it was not';
+COMMENT ON COLUMN talkmeter.packs.refunded_by IS 'Who took it back';
 
 CREATE VIEW talkmeter.expired_packs AS
     SELECT tenant, pack_id, pack, size, remaining AS expired_unused, expires_at
@@ -124,6 +249,12 @@ CREATE VIEW talkmeter.expired_packs AS
     WHERE remaining > 0 AND refunded_at IS NULL AND expires_at <= (SELECT clock.now FROM talkmeter.clock);
 REVOKE ALL ON talkmeter.expired_packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.expired_packs IS 'Packs that expired before they were used up, and how many units were lost';
+COMMENT ON COLUMN talkmeter.expired_packs.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.expired_packs.pack_id IS 'Counts within the tenant';
+COMMENT ON COLUMN talkmeter.expired_packs.pack IS 'Name of the pack';
+COMMENT ON COLUMN talkmeter.expired_packs.size IS 'Units bought';
+COMMENT ON COLUMN talkmeter.expired_packs.expired_unused IS 'Units that expired unused';
+COMMENT ON COLUMN talkmeter.expired_packs.expires_at IS 'First instant at which it pays no more';
 
 CREATE VIEW talkmeter.alerts AS
     SELECT e.tenant, e.period_start, e.kind, e.fired_at, e.detail, e.notified_at, e.muted,
@@ -132,12 +263,27 @@ CREATE VIEW talkmeter.alerts AS
     LEFT JOIN talkmeter.account AS a ON a.tenant = e.tenant;
 REVOKE ALL ON talkmeter.alerts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.alerts IS 'What tenants were, or are to be, told of their usage: each kind once per period';
+COMMENT ON COLUMN talkmeter.alerts.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.alerts.period_start IS 'The period of the charge instant; of reconcile the start of the day';
+COMMENT ON COLUMN talkmeter.alerts.kind IS 'The kind of alert';
+COMMENT ON COLUMN talkmeter.alerts.fired_at IS 'When it was raised';
+COMMENT ON COLUMN talkmeter.alerts.detail IS 'The numbers behind it';
+COMMENT ON COLUMN talkmeter.alerts.notified_at IS 'When a sweep woke the listeners for it; null: not yet';
+COMMENT ON COLUMN talkmeter.alerts.muted IS 'Never sent';
+COMMENT ON COLUMN talkmeter.alerts.day IS 'The flagged day of reconcile; null for the others';
+COMMENT ON COLUMN talkmeter.alerts.channel IS 'What set_alert_channel set for the tenant';
 
 CREATE VIEW talkmeter.unplanned AS
     SELECT tenant, conversation, part, charged_at, policy, policy_version
     FROM talkmeter.unplanned_unit;
 REVOKE ALL ON talkmeter.unplanned FROM PUBLIC;
 COMMENT ON VIEW talkmeter.unplanned IS 'Billable units that wait until their tenant is subscribed to a plan';
+COMMENT ON COLUMN talkmeter.unplanned.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.unplanned.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.unplanned.part IS 'Number within the conversation; charges know the part by it';
+COMMENT ON COLUMN talkmeter.unplanned.charged_at IS 'Its charge instant';
+COMMENT ON COLUMN talkmeter.unplanned.policy IS 'The policy by which it is judged';
+COMMENT ON COLUMN talkmeter.unplanned.policy_version IS 'Its version';
 
 CREATE VIEW talkmeter.uncharged AS
     SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version, s.relation AS source
@@ -145,6 +291,13 @@ CREATE VIEW talkmeter.uncharged AS
     LEFT JOIN talkmeter.source AS s USING (source_id);
 REVOKE ALL ON talkmeter.uncharged FROM PUBLIC;
 COMMENT ON VIEW talkmeter.uncharged IS 'Billable units that a backfill has counted and not charged: it is under way, or was called with charge => false';
+COMMENT ON COLUMN talkmeter.uncharged.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.uncharged.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.uncharged.part IS 'Number within the conversation; charges know the part by it';
+COMMENT ON COLUMN talkmeter.uncharged.charged_at IS 'Its charge instant';
+COMMENT ON COLUMN talkmeter.uncharged.policy IS 'The policy by which it is judged';
+COMMENT ON COLUMN talkmeter.uncharged.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.uncharged.source IS 'The table whose backfill charges it';
 
 CREATE VIEW talkmeter.usage AS
     SELECT a.tenant, s.plan, period.period_start, period.period_end,
@@ -182,6 +335,20 @@ CREATE VIEW talkmeter.usage AS
 REVOKE ALL ON talkmeter.usage FROM PUBLIC;
 COMMENT ON VIEW talkmeter.usage IS
     'One row per tenant on a plan: what the current period has used, what is left, and its overage so far, rounded as a statement would';
+COMMENT ON COLUMN talkmeter.usage.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.usage.plan IS 'The plan in force now';
+COMMENT ON COLUMN talkmeter.usage.period_start IS 'First instant of the period';
+COMMENT ON COLUMN talkmeter.usage.period_end IS 'First instant after it';
+COMMENT ON COLUMN talkmeter.usage.used IS 'Units of the period, net: included_used + pack_used + overage_units';
+COMMENT ON COLUMN talkmeter.usage.included IS 'Units that the plan includes per period';
+COMMENT ON COLUMN talkmeter.usage.included_used IS 'Units paid by the allowance';
+COMMENT ON COLUMN talkmeter.usage.included_remaining IS 'Units left of the allowance';
+COMMENT ON COLUMN talkmeter.usage.pack_balance IS 'Units left in packs that are valid now';
+COMMENT ON COLUMN talkmeter.usage.pack_used IS 'Units paid by packs';
+COMMENT ON COLUMN talkmeter.usage.overage_units IS 'Units paid as overage';
+COMMENT ON COLUMN talkmeter.usage.overage_rate IS 'Price of one overage unit now, exact';
+COMMENT ON COLUMN talkmeter.usage.estimated_overage IS 'What the overage units cost so far, rounded once';
+COMMENT ON COLUMN talkmeter.usage.currency IS 'ISO 4217 code';
 
 CREATE FUNCTION talkmeter.balance(tenant text) RETURNS bigint
     LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -203,6 +370,20 @@ CREATE VIEW talkmeter.disputes AS
     JOIN talkmeter.charge AS c USING (tenant, charge_id);
 REVOKE ALL ON talkmeter.disputes FROM PUBLIC;
 COMMENT ON VIEW talkmeter.disputes IS 'Disputes, those that should have been resolved by now with overdue';
+COMMENT ON COLUMN talkmeter.disputes.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.disputes.dispute_id IS 'Counts within the tenant';
+COMMENT ON COLUMN talkmeter.disputes.charge_id IS 'The charge';
+COMMENT ON COLUMN talkmeter.disputes.conversation IS 'The conversation of the charge';
+COMMENT ON COLUMN talkmeter.disputes.part IS 'The part that is charged';
+COMMENT ON COLUMN talkmeter.disputes.reason IS 'What the merchant says';
+COMMENT ON COLUMN talkmeter.disputes.state IS 'open, credited or rejected';
+COMMENT ON COLUMN talkmeter.disputes.filed_at IS 'When it was filed';
+COMMENT ON COLUMN talkmeter.disputes.filed_by IS 'Who filed it';
+COMMENT ON COLUMN talkmeter.disputes.due_at IS 'The end of the 10th business day after the day of filing';
+COMMENT ON COLUMN talkmeter.disputes.overdue IS 'Open, and due';
+COMMENT ON COLUMN talkmeter.disputes.resolved_at IS 'When it was resolved';
+COMMENT ON COLUMN talkmeter.disputes.resolved_by IS 'Who resolved it';
+COMMENT ON COLUMN talkmeter.disputes.note IS 'The note of the resolution';
 
 CREATE VIEW talkmeter.reconciliations AS
     SELECT tenant, day, charged, recounted, unprovable, external, flagged, reconciled_at, reviewed_by, reviewed_at
@@ -210,3 +391,15 @@ CREATE VIEW talkmeter.reconciliations AS
 REVOKE ALL ON talkmeter.reconciliations FROM PUBLIC;
 COMMENT ON VIEW talkmeter.reconciliations IS
     'What was charged on a local day, what a recount of the messages gives, and what somebody else reported; flagged: two of them are more than 5 % apart';
+COMMENT ON COLUMN talkmeter.reconciliations.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.reconciliations.day IS 'The day in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.reconciliations.charged IS 'Units by charge instant, credits aside';
+COMMENT ON COLUMN talkmeter.reconciliations.recounted IS 'Units by a recount of the messages that exist now';
+COMMENT ON COLUMN talkmeter.reconciliations.unprovable IS
+    'Charged units of conversations that have lost rows, or whose rows cannot be read';
+COMMENT ON COLUMN talkmeter.reconciliations.external IS 'What was reported; null: nothing';
+COMMENT ON COLUMN talkmeter.reconciliations.flagged IS
+    'Whether two of charged, recounted + unprovable and external differ by more than 5 % of the larger';
+COMMENT ON COLUMN talkmeter.reconciliations.reconciled_at IS 'When it was counted last';
+COMMENT ON COLUMN talkmeter.reconciliations.reviewed_by IS 'Who has looked at it';
+COMMENT ON COLUMN talkmeter.reconciliations.reviewed_at IS 'When somebody has looked at it';

@@ -6,6 +6,9 @@ CREATE VIEW talkmeter.usage_daily AS
 REVOKE ALL ON talkmeter.usage_daily FROM PUBLIC;
 COMMENT ON VIEW talkmeter.usage_daily IS
     'Net units of each local day of a tenant, by charge instant; a day without units has no row, or 0 if all were taken back';
+COMMENT ON COLUMN talkmeter.usage_daily.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.usage_daily.day IS 'The day in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.usage_daily.used IS 'Units charged on that day by charge instant, net; 0 if all were taken back';
 
 CREATE VIEW talkmeter.usage_history AS
     SELECT u.tenant, plan.name AS plan, u.period_start, u.period_end,
@@ -26,6 +29,18 @@ CREATE VIEW talkmeter.usage_history AS
 REVOKE ALL ON talkmeter.usage_history FROM PUBLIC;
 COMMENT ON VIEW talkmeter.usage_history IS
     'One row per tenant and month that is over and had units: what it used, net, with its last plan; its statement has the money line by line';
+COMMENT ON COLUMN talkmeter.usage_history.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.usage_history.plan IS 'The last plan of the period';
+COMMENT ON COLUMN talkmeter.usage_history.period_start IS 'First instant of the period';
+COMMENT ON COLUMN talkmeter.usage_history.period_end IS 'First instant after it';
+COMMENT ON COLUMN talkmeter.usage_history.used IS 'Units, net';
+COMMENT ON COLUMN talkmeter.usage_history.included IS 'Units that the plan includes per period';
+COMMENT ON COLUMN talkmeter.usage_history.included_used IS 'Units paid by the allowance';
+COMMENT ON COLUMN talkmeter.usage_history.pack_used IS 'Units paid by packs';
+COMMENT ON COLUMN talkmeter.usage_history.overage_units IS 'Units paid as overage';
+COMMENT ON COLUMN talkmeter.usage_history.overage IS 'What the overage units cost, rounded once';
+COMMENT ON COLUMN talkmeter.usage_history.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.usage_history.finalized_at IS 'When its statement was frozen; null: it is not';
 
 CREATE VIEW talkmeter.usage_projection AS
     SELECT u.tenant, u.period_start, u.period_end, u.used,
@@ -47,6 +62,14 @@ CREATE VIEW talkmeter.usage_projection AS
 REVOKE ALL ON talkmeter.usage_projection FROM PUBLIC;
 COMMENT ON VIEW talkmeter.usage_projection IS
     'What the current period comes to if it goes on as it went so far: units, of them overage, and its money; no pack is expected to be bought or to expire';
+COMMENT ON COLUMN talkmeter.usage_projection.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.usage_projection.period_start IS 'First instant of the period';
+COMMENT ON COLUMN talkmeter.usage_projection.period_end IS 'First instant after it';
+COMMENT ON COLUMN talkmeter.usage_projection.used IS 'Units so far, net';
+COMMENT ON COLUMN talkmeter.usage_projection.projected_used IS 'Units at the end';
+COMMENT ON COLUMN talkmeter.usage_projection.projected_overage_units IS 'Units of them in overage';
+COMMENT ON COLUMN talkmeter.usage_projection.projected_overage IS 'Their cost, rounded once';
+COMMENT ON COLUMN talkmeter.usage_projection.currency IS 'ISO 4217 code';
 
 CREATE FUNCTION talkmeter.audit_of(tenant text, conversation text, first bytea, last bytea)
     RETURNS TABLE (customer text, stages text[], models text[], safety_passed boolean)
@@ -95,3 +118,28 @@ CREATE VIEW talkmeter.audit_trail AS
 REVOKE ALL ON talkmeter.audit_trail FROM PUBLIC;
 COMMENT ON VIEW talkmeter.audit_trail IS
     'Billable parts with who asked, which stages and models answered, whether safety was passed, and the charge. Made for COPY ... CSV HEADER: text that a spreadsheet would take for a formula has an apostrophe before it';
+COMMENT ON COLUMN talkmeter.audit_trail.tenant IS
+    'The merchant who is billed; with an apostrophe before it if it begins with =, +, -, @, a tab or a line end. The same holds for conversation, customer and policy';
+COMMENT ON COLUMN talkmeter.audit_trail.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.audit_trail.part IS 'Number within the conversation; charges know the part by it';
+COMMENT ON COLUMN talkmeter.audit_trail.customer IS 'The first customer of its customer messages that is not null';
+COMMENT ON COLUMN talkmeter.audit_trail.started_at IS 'Time of the event that opened it';
+COMMENT ON COLUMN talkmeter.audit_trail.first_ai_reply_at IS 'Time of its first AI reply; null: none';
+COMMENT ON COLUMN talkmeter.audit_trail.last_activity_at IS 'Time of its last message, or of its opening';
+COMMENT ON COLUMN talkmeter.audit_trail.ended_at IS 'When it ended; null while open, or before a sweep';
+COMMENT ON COLUMN talkmeter.audit_trail.end_reason IS 'As in parts';
+COMMENT ON COLUMN talkmeter.audit_trail.charged_at IS 'Its charge instant';
+COMMENT ON COLUMN talkmeter.audit_trail.message_count IS 'Messages of customer, AI and staff';
+COMMENT ON COLUMN talkmeter.audit_trail.turn_count IS 'Complete turns: an AI reply after at least one customer message';
+COMMENT ON COLUMN talkmeter.audit_trail.ai_replies IS 'AI replies';
+COMMENT ON COLUMN talkmeter.audit_trail.staff_replies IS 'Visible staff replies';
+COMMENT ON COLUMN talkmeter.audit_trail.stages IS 'Each stage of its rows once, in the order in which they were first seen';
+COMMENT ON COLUMN talkmeter.audit_trail.models IS 'Each model of its AI replies once, likewise';
+COMMENT ON COLUMN talkmeter.audit_trail.safety_passed IS 'False if any row says so; null if none says anything';
+COMMENT ON COLUMN talkmeter.audit_trail.charge_id IS 'Its last charge; null if it waits for a plan';
+COMMENT ON COLUMN talkmeter.audit_trail.tier IS 'Who paid: included, pack or overage';
+COMMENT ON COLUMN talkmeter.audit_trail.amount IS 'What it cost, exact';
+COMMENT ON COLUMN talkmeter.audit_trail.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.audit_trail.taken_back IS 'Whether that charge was taken back';
+COMMENT ON COLUMN talkmeter.audit_trail.policy IS 'The policy by which it is judged';
+COMMENT ON COLUMN talkmeter.audit_trail.policy_version IS 'Its version';

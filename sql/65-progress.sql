@@ -24,3 +24,11 @@ CREATE VIEW talkmeter.progress AS
 REVOKE ALL ON talkmeter.progress FROM PUBLIC;
 COMMENT ON VIEW talkmeter.progress IS
     'Long work of talkmeter that is going on in this database: which function, how much of it is done, and since when';
+COMMENT ON COLUMN talkmeter.progress.pid IS 'The server process';
+COMMENT ON COLUMN talkmeter.progress.database IS 'The database, always this one';
+COMMENT ON COLUMN talkmeter.progress.usename IS 'Who called it';
+COMMENT ON COLUMN talkmeter.progress.work IS 'archive, backfill, gaps, reconcile, retry_quarantine, simulate or verify';
+COMMENT ON COLUMN talkmeter.progress.done IS 'How many are done';
+COMMENT ON COLUMN talkmeter.progress.total IS 'How many there are in all';
+COMMENT ON COLUMN talkmeter.progress.unit IS 'What is counted';
+COMMENT ON COLUMN talkmeter.progress.started_at IS 'When the statement began';

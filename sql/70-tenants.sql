@@ -234,3 +234,22 @@ CREATE FUNCTION talkmeter.my_explain(conversation text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_explain';
 REVOKE ALL ON FUNCTION talkmeter.my_explain(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_explain(text) IS 'Why a conversation of an own tenant was billed, or not: see explain';
+
+-- A column of a tenant's view means what it means in the view of all tenants.
+DO $$
+    DECLARE
+        own record;
+    BEGIN
+        FOR own IN
+            SELECT v.oid::regclass AS view, a.attname, pg_catalog.col_description(a.attrelid, a.attnum) AS comment
+            FROM pg_catalog.pg_class AS v
+            JOIN pg_catalog.pg_class AS o ON o.relnamespace = v.relnamespace AND o.relkind = 'v'
+                AND (v.relname = 'my_' || o.relname OR v.relname = 'audited' AND o.relname = 'audit_trail')
+            JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.oid AND a.attnum > 0
+            WHERE v.relnamespace = 'talkmeter'::regnamespace AND v.relkind = 'v'
+        LOOP
+            EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', own.view, own.attname, own.comment);
+        END LOOP;
+    END
+$$;
+COMMENT ON COLUMN talkmeter.audited.tenant IS 'The merchant who is billed; no apostrophe before it';

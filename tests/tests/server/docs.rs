@@ -246,6 +246,34 @@ fn the_reference_has_every_function_with_its_arguments_and_no_other() {
 const INNER_VIEWS: &str = "('month_to_bill', 'part', 'part_now', 'part_or_none', 'posting', 'standing_charge',
     'waiting_unit')";
 
+/// The views that have a heading of their own, each with its columns and what the reference says of them.
+fn documented_views(views: &str) -> BTreeMap<String, Vec<(String, String)>> {
+    let view = |text: &str| {
+        let (name, text) = text.split_once('`').expect("a name between back-quotes");
+        let rows = rows(text.split("\n### ").next().expect("its text"));
+        (name.to_owned(), rows.iter().map(|row| (quoted(row[0]).remove(0), plain(row[1]))).collect())
+    };
+    views.split("\n### `").skip(1).map(view).collect()
+}
+
+/// The views that have the columns of another one, and that one.
+fn siblings(views: &str) -> Vec<(String, String)> {
+    let rows = rows(section(views, "### With the columns of another view"));
+    rows.iter().map(|row| (quoted(row[0]).remove(0), quoted(row[1]).remove(0))).collect()
+}
+
+/// A sentence of a page as a comment has it: of a link the words, and no back-quotes.
+fn plain(sentence: &str) -> String {
+    let mut links = sentence.split("](");
+    let mut plain = links.next().expect("a part before any link").to_owned();
+    for rest in links {
+        let words = plain.rfind('[').expect("where a link begins");
+        plain.remove(words);
+        plain += rest.split_once(')').expect("where a link ends").1;
+    }
+    plain.replace('`', "")
+}
+
 #[test]
 fn the_reference_has_every_view_with_its_columns_in_their_order_and_no_other() {
     let database = Database::fresh("reference_views");
@@ -260,13 +288,11 @@ fn the_reference_has_every_view_with_its_columns_in_their_order_and_no_other() {
     let there: BTreeMap<&str, &str> = columns.iter().filter_map(|line| line.split_once(": ")).collect();
     let reference = reference();
     let views = section(&reference, "## Views");
-    let mut documented = BTreeMap::new();
-    for view in views.split("\n### `").skip(1) {
-        let (name, text) = view.split_once('`').expect("a name between back-quotes");
-        documented.insert(name.to_owned(), first_cells(text.split("\n### ").next().expect("its text")).join(" "));
-    }
-    for row in rows(section(views, "### With the columns of another view")) {
-        let (own, of) = (quoted(row[0]).remove(0), quoted(row[1]).remove(0));
+    let mut documented: BTreeMap<String, String> = documented_views(views)
+        .into_iter()
+        .map(|(view, columns)| (view, columns.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" ")))
+        .collect();
+    for (own, of) in siblings(views) {
         documented.insert(own, there.get(of.as_str()).unwrap_or(&"no such view").to_string());
     }
     let documented = documented.into_iter().map(|(name, columns)| format!("{name}: {columns}")).collect();
@@ -275,6 +301,31 @@ fn the_reference_has_every_view_with_its_columns_in_their_order_and_no_other() {
         "SELECT relname FROM pg_class WHERE relnamespace = 'talkmeter'::regnamespace AND relname IN {INNER_VIEWS}"
     ));
     assert_same(first_cells(section(views, "### Inner views")), inner);
+}
+
+/// What `\d+` and other clients show.
+#[test]
+fn every_column_of_a_view_has_the_comment_that_the_reference_gives_it() {
+    let database = Database::fresh("reference_comments");
+    let mut session = database.connect();
+    let there = session.lines(&format!(
+        "SELECT c.relname || '.' || a.attname || ': ' || COALESCE(col_description(c.oid, a.attnum), 'no comment')
+         FROM pg_class AS c
+         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+         WHERE c.relnamespace = 'talkmeter'::regnamespace AND c.relkind = 'v' AND c.relname NOT IN {INNER_VIEWS}",
+    ));
+    let reference = reference();
+    let views = section(&reference, "## Views");
+    let mut documented = documented_views(views);
+    for (own, of) in siblings(views) {
+        documented.insert(own, documented[&of].clone());
+    }
+    // The one column of a sibling that is another one.
+    let tenant = &mut documented.get_mut("audited").expect("the view")[0];
+    *tenant = ("tenant".to_owned(), "The merchant who is billed; no apostrophe before it".to_owned());
+    let line = |view: &str, (column, meaning): (String, String)| format!("{view}.{column}: {meaning}");
+    let lines = documented.into_iter().flat_map(|(view, columns)| columns.into_iter().map(move |own| line(&view, own)));
+    assert_same(lines.collect(), there);
 }
 
 #[test]
