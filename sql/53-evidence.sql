@@ -15,7 +15,8 @@ COMMENT ON AGGREGATE talkmeter.chain(text) IS 'The SHA-256 over lines, each of w
 
 CREATE FUNCTION talkmeter.evidence_lines(tenant text, period_start timestamptz, period_end timestamptz)
     RETURNS TABLE (line bigint, content text)
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    SET timezone = 'UTC'
     AS $$
         WITH frozen AS (
             SELECT p.*
@@ -56,7 +57,7 @@ COMMENT ON FUNCTION talkmeter.evidence_lines(text, timestamptz, timestamptz) IS
 
 CREATE FUNCTION talkmeter.evidence(tenant text, period_start timestamptz)
     RETURNS TABLE (finalization bigint, line bigint, content text, chained text, digest text)
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT p.finalization, row_number() OVER own, e.content, encode(talkmeter.chain(e.content) OVER own, 'hex'),
             encode(p.digest, 'hex')

@@ -87,7 +87,8 @@ COMMENT ON COLUMN talkmeter.sweepers.error IS 'The message of its last failure';
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unswept_for interval DEFAULT '15 minutes')
     RETURNS TABLE (problem text, object text, detail text, hint text)
     -- Names and types are compared as text, which that setting changes.
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    SET quote_all_identifiers = off
     AS $$
         WITH attached AS (
             SELECT s.*, c.oid AS found

@@ -8,7 +8,7 @@ COMMENT ON FUNCTION talkmeter.show_progress(text, bigint, bigint, text) IS
 
 CREATE FUNCTION talkmeter.verify()
     RETURNS TABLE (problem text, tenant text, object text, detail text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     SET work_mem = '64MB' SET jit = off
     AS $$
         WITH reversed AS (

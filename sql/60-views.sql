@@ -351,7 +351,7 @@ COMMENT ON COLUMN talkmeter.usage.estimated_overage IS 'What the overage units c
 COMMENT ON COLUMN talkmeter.usage.currency IS 'ISO 4217 code';
 
 CREATE FUNCTION talkmeter.balance(tenant text) RETURNS bigint
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         -- An allowance beyond any use is no reason for an error.
         SELECT LEAST(usage.included_remaining::numeric + usage.pack_balance, 9223372036854775807)::bigint

@@ -9,7 +9,7 @@ COMMENT ON FUNCTION talkmeter.explain(text, text) IS
     'Each event of a conversation in order, the part it fell in, what it did and the rule that said so, with the charge of a billable part; then what was taken back, then rows in quarantine';
 
 CREATE FUNCTION talkmeter.explain_json(tenant text, conversation text) RETURNS jsonb
-    LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT jsonb_build_object(
             'tenant', explain_json.tenant, 'conversation', explain_json.conversation,

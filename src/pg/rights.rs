@@ -103,10 +103,12 @@ pub fn as_owner_in_haste<R>(lock_timeout: i32, work: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Does `work`, whose plans are made for one occasion, with the rights of the extension's owner.
+/// Does `work`, whose plans are made for one occasion, with the rights of the extension's owner. To compile such a plan
+/// takes longer than to run it.
 pub fn as_owner_reading<R>(work: impl FnOnce() -> R) -> R {
     as_role(owner(), 0, &[], || {
         settle();
+        set(c"jit", c"off");
         work()
     })
 }

@@ -25,6 +25,7 @@ mod hand_edits;
 mod health;
 mod hostile;
 mod ids;
+mod jit;
 mod journal;
 mod limits;
 mod look_up;
