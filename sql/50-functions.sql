@@ -259,3 +259,9 @@ CREATE FUNCTION talkmeter.review(tenant text, day date) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'review_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.review(text, date) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.review(text, date) IS 'Notes that somebody has looked at a tenant''s reconciled day';
+
+CREATE FUNCTION talkmeter.reset_for_tests() RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'reset_for_tests_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.reset_for_tests() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.reset_for_tests() IS
+    'For a database of tests: removes all that was metered, bought and charged; definitions, attached tables and the journal stay. By a superuser, and not where a statement is frozen';

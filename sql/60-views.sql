@@ -354,13 +354,42 @@ CREATE FUNCTION talkmeter.balance(tenant text) RETURNS bigint
     LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         -- An allowance beyond any use is no reason for an error.
-        SELECT LEAST(usage.included_remaining::numeric + usage.pack_balance, 9223372036854775807)::bigint
-        FROM talkmeter.usage
-        WHERE usage.tenant = balance.tenant
+        SELECT LEAST(own.included_remaining::numeric + own.pack_balance, 9223372036854775807)::bigint
+        FROM (
+            SELECT usage.included_remaining, usage.pack_balance
+            FROM talkmeter.usage
+            WHERE usage.tenant = balance.tenant
+            UNION ALL
+            -- What its first charge will find, if that can be only one thing.
+            SELECT plan.included, packs.balance
+            FROM (
+                SELECT min(s.default_plan) AS name
+                FROM talkmeter.source AS s
+                WHERE s.detached_at IS NULL
+                HAVING count(DISTINCT s.default_plan) = 1
+            ) AS given
+            JOIN talkmeter.plan ON plan.name = given.name
+            CROSS JOIN LATERAL (
+                SELECT COALESCE(sum(pack.remaining), 0)::bigint AS balance
+                FROM talkmeter.pack
+                WHERE pack.tenant = balance.tenant AND pack.refunded_at IS NULL
+                    AND pack.purchased_at <= (SELECT clock.now FROM talkmeter.clock)
+                    AND (SELECT clock.now FROM talkmeter.clock) < pack.expires_at
+            ) AS packs
+            WHERE NOT EXISTS (SELECT FROM talkmeter.subscription AS s WHERE s.tenant = balance.tenant)
+                AND NOT EXISTS (SELECT FROM talkmeter.waiting_unit AS w WHERE w.tenant = balance.tenant)
+        ) AS own
     $$;
 REVOKE ALL ON FUNCTION talkmeter.balance(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.balance(text) IS
-    'Units that a tenant has left before overage: allowance of the current period and unexpired packs; null without a plan';
+    'Units that a tenant has left before overage: allowance of the current period and unexpired packs. Before its first charge, those that it would have by the one default plan of attached tables. Null without a plan';
+
+-- What a driver sends for a number or a uuid; a text and an untyped string mean the other one.
+CREATE FUNCTION talkmeter.balance(tenant anyelement) RETURNS bigint
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$ SELECT talkmeter.balance(tenant::text) $$;
+REVOKE ALL ON FUNCTION talkmeter.balance(anyelement) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.balance(anyelement) IS 'The same for a tenant whose key is a number or a uuid: balance(42)';
 
 CREATE VIEW talkmeter.disputes AS
     SELECT d.tenant, d.dispute_id, d.charge_id, c.conversation, c.part, d.reason, d.state, d.filed_at, d.filed_by,

@@ -92,12 +92,12 @@ struct Rights {
     no_functions: &'static str,
 }
 
-/// Everything but what triggers and tenants' views call.
+/// Everything but what triggers and tenants' views call, and what asks for a superuser.
 const ADMIN: Rights = Rights {
     views: ".",
     no_views: "^my_",
     functions: ".",
-    no_functions: "^(on_|own_|my_|is_own|is_reader|show_progress|create_roles)",
+    no_functions: "^(on_|own_|my_|is_own|is_reader|show_progress|create_roles|reset_for_tests)",
 };
 
 /// What reads, of all tenants.

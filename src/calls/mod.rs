@@ -21,6 +21,7 @@ mod partitions;
 mod reconcile;
 pub mod rehearsal;
 mod remap;
+mod reset;
 mod retry;
 mod statement;
 mod subscribe;

@@ -194,6 +194,12 @@ pub fn caller() -> pg_sys::Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
+/// Whether that role is a superuser.
+pub fn is_superuser() -> bool {
+    // SAFETY: asks the server about the current user.
+    unsafe { pg_sys::superuser() }
+}
+
 /// Who is to read what a function answers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Readers {

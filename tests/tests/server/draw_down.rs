@@ -4,7 +4,7 @@ use postgres::error::SqlState;
 use std::collections::BTreeMap;
 use talkmeter_tests::{
     Database, Session, assert_same_rows, attach, attach_irc_support, copy_batches, create_messages, expected,
-    messages_mapping, records, tell, text,
+    messages_mapping, metered, records, tell, text,
 };
 
 // --- The sample data ---
@@ -486,4 +486,83 @@ fn a_part_that_is_open_when_its_policy_changes_is_judged_by_the_version_of_its_o
     assert_eq!(charged, ["before|1|12:05:00", "after|2|12:10:00"]);
     let parts = session.lines("SELECT conversation, policy_version FROM talkmeter.parts ORDER BY 1 DESC");
     assert_eq!(parts, ["before|1", "after|2"]);
+}
+
+// --- The balance ---
+
+/// Null, as it is shown.
+const ON_NO_PLAN: &str = "";
+
+fn balance(session: &mut Session, tenant: &str) -> String {
+    session.line(&format!("SELECT talkmeter.balance({tenant})"))
+}
+
+/// Rule 5.9.
+#[test]
+fn the_balance_before_the_first_charge_is_what_that_will_find() {
+    let (_database, mut session) = metered("lutingenie");
+    assert_eq!(balance(&mut session, "'new'"), "1000");
+    session.run("SELECT talkmeter.buy_pack('new', 'agent_red/1000'), talkmeter.set_alert_channel('new', 'x')");
+    assert_eq!(balance(&mut session, "'new'"), "2000");
+    tell(&mut session, "new", "c", "now exchange");
+    assert_eq!(balance(&mut session, "'new'"), "1999");
+    // Whoever has left, or will come, is on no plan by default.
+    session.run("SELECT talkmeter.cancel('new'), talkmeter.subscribe('to come', 'agent_red/starter', '9000-01-01')");
+    assert_eq!(balance(&mut session, "'new'"), ON_NO_PLAN);
+    assert_eq!(balance(&mut session, "'to come'"), ON_NO_PLAN);
+}
+
+#[test]
+fn without_one_default_plan_there_is_no_balance_before_the_first_charge() {
+    let (_database, mut session) = metered("lutingenie");
+    session
+        .run("CREATE TABLE planless (LIKE messages INCLUDING ALL); CREATE TABLE other (LIKE messages INCLUDING ALL)");
+    attach(&mut session, "planless", "lutingenie", None, &messages_mapping());
+    assert_eq!(balance(&mut session, "'new'"), "1000", "that names none says nothing else");
+    session.run(
+        "INSERT INTO planless (tenant_id, conversation_id, created_at, kind) VALUES ('early', 'c', now(), 'exchange')",
+    );
+    assert_eq!(balance(&mut session, "'early'"), ON_NO_PLAN, "its unit waits for a plan");
+    attach(&mut session, "other", "lutingenie", Some("agent_red/professional"), &messages_mapping());
+    assert_eq!(balance(&mut session, "'new'"), ON_NO_PLAN);
+    session.run("SELECT talkmeter.detach('messages')");
+    assert_eq!(balance(&mut session, "'new'"), "5000");
+    session.run("SELECT talkmeter.detach('other')");
+    assert_eq!(balance(&mut session, "'new'"), ON_NO_PLAN);
+}
+
+#[test]
+fn the_tenant_of_a_balance_is_of_any_type_that_a_key_has() {
+    let database = Database::fresh("keys");
+    let mut session = database.connect();
+    session.run(
+        "CREATE DOMAIN shop AS text; CREATE DOMAIN number AS bigint;
+         SELECT talkmeter.subscribe(key, 'agent_red/starter') FROM unnest(ARRAY['42', '00000000-0000-0000-0000-000000000000']) AS key",
+    );
+    for key in [
+        "42",
+        "42::smallint",
+        "42::bigint",
+        "42::numeric",
+        "'42'",
+        "'42'::text",
+        "'42'::varchar",
+        "'42'::char(5)",
+        "'42'::name",
+        "'42'::shop",
+        "42::number",
+        "'00000000-0000-0000-0000-000000000000'::uuid",
+        "tenant => 42",
+        "tenant => '42'",
+    ] {
+        assert_eq!(balance(&mut session, key), "1000", "{key}");
+    }
+    for key in ["43", "NULL", "NULL::int"] {
+        assert_eq!(balance(&mut session, key), ON_NO_PLAN, "{key}");
+    }
+    // As a driver sends it that leaves types to the server, and one that says them.
+    let by_type = session.client.query_one("SELECT talkmeter.balance($1)", &[&"42"]).expect("a balance");
+    assert_eq!(by_type.get::<_, i64>(0), 1000);
+    let by_number = session.client.query_one("SELECT talkmeter.balance($1::int4)", &[&42_i32]).expect("a balance");
+    assert_eq!(by_number.get::<_, i64>(0), 1000);
 }

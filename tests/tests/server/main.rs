@@ -51,6 +51,7 @@ mod reattach;
 mod reconcile;
 mod rehearsal;
 mod remap;
+mod resets;
 mod rewrites;
 mod rights;
 mod row_mode;

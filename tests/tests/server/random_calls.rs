@@ -91,13 +91,16 @@ fn values(of: &str) -> Vec<String> {
             list(&["\\x", "\\x80", "\\x0000000000000000", "\\x80000000000000000000000000000000000000000000000000"])
         }
         "uuid" => list(&["00000000-0000-0000-0000-000000000000"]),
+        "anyelement" => ["1", "'acme'", "'{1}'::int[]", "ROW(1, 'x')", "true", "NULL"].map(str::to_owned).to_vec(),
         "text[]" | "name[]" => list(&["{}", "{acme}", "{NULL}"]),
         other => panic!("values of the type {other} are wanted"),
     };
     if of == "text" {
         found.extend(["repeat('x', 513)", "repeat(E'\\x01', 300000)"].map(str::to_owned));
     }
-    found.push(format!("NULL::{of}"));
+    if of != "anyelement" {
+        found.push(format!("NULL::{of}"));
+    }
     found
 }
 
