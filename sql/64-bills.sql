@@ -19,6 +19,15 @@ CREATE VIEW talkmeter.usage_monthly AS
 REVOKE ALL ON talkmeter.usage_monthly FROM PUBLIC;
 COMMENT ON VIEW talkmeter.usage_monthly IS
     'One row per tenant and billing month, from its first to the current one, also if it used nothing';
+COMMENT ON COLUMN talkmeter.usage_monthly.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.usage_monthly.period IS 'The year and month of its first day, as 2026-03';
+COMMENT ON COLUMN talkmeter.usage_monthly.first_day IS 'Its first day in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.usage_monthly.period_start IS 'First instant of the period';
+COMMENT ON COLUMN talkmeter.usage_monthly.period_end IS 'First instant after it';
+COMMENT ON COLUMN talkmeter.usage_monthly.used IS 'Units, net';
+COMMENT ON COLUMN talkmeter.usage_monthly.included_used IS 'Units paid by the allowance';
+COMMENT ON COLUMN talkmeter.usage_monthly.pack_used IS 'Units paid by packs';
+COMMENT ON COLUMN talkmeter.usage_monthly.overage_units IS 'Units paid as overage';
 
 -- Months of which a statement may list something.
 CREATE VIEW talkmeter.month_to_bill AS
@@ -65,6 +74,18 @@ CREATE VIEW talkmeter.bills AS
 REVOKE ALL ON talkmeter.bills FROM PUBLIC;
 COMMENT ON VIEW talkmeter.bills IS
     'One row per tenant, billing month and currency: what its statement comes to, frozen or as the ledger has it now; a month without a line has no row';
+COMMENT ON COLUMN talkmeter.bills.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.bills.period IS 'The year and month of its first day in the tenant''s zone, as 2026-03';
+COMMENT ON COLUMN talkmeter.bills.period_start IS 'First instant of the period';
+COMMENT ON COLUMN talkmeter.bills.period_end IS 'First instant after it';
+COMMENT ON COLUMN talkmeter.bills.status IS 'running, over, or finalized if its statement is frozen';
+COMMENT ON COLUMN talkmeter.bills.base IS 'The price of the plan';
+COMMENT ON COLUMN talkmeter.bills.packs IS 'Packs bought, less those refunded';
+COMMENT ON COLUMN talkmeter.bills.overage IS 'Overage, with what came late for earlier periods';
+COMMENT ON COLUMN talkmeter.bills.credits IS 'What was credited, 0 or less';
+COMMENT ON COLUMN talkmeter.bills.total IS 'The sum of the statement''s lines';
+COMMENT ON COLUMN talkmeter.bills.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.bills.finalized_at IS 'When its statement was frozen; null: it is not';
 
 CREATE VIEW talkmeter.revenue_daily AS
     SELECT r.tenant, r.day, pg_catalog.sum(r.base) AS base, pg_catalog.sum(r.packs) AS packs,
@@ -100,3 +121,10 @@ CREATE VIEW talkmeter.revenue_daily AS
 REVOKE ALL ON talkmeter.revenue_daily FROM PUBLIC;
 COMMENT ON VIEW talkmeter.revenue_daily IS
     'What each local day of a tenant has brought in, exact: overage by charge instant, net of what was taken back; packs that were not refunded by their purchase; the base price on the first day of its period';
+COMMENT ON COLUMN talkmeter.revenue_daily.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.revenue_daily.day IS 'The day in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.revenue_daily.base IS 'The price of the plan, on the first day of its period';
+COMMENT ON COLUMN talkmeter.revenue_daily.packs IS 'The price of packs that were bought and not refunded';
+COMMENT ON COLUMN talkmeter.revenue_daily.overage IS 'Overage by charge instant, less what was taken back';
+COMMENT ON COLUMN talkmeter.revenue_daily.total IS 'The sum of the three';
+COMMENT ON COLUMN talkmeter.revenue_daily.currency IS 'ISO 4217 code';
