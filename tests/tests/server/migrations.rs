@@ -136,6 +136,43 @@ fn a_mapping_that_is_broken_by_another_type_is_mended_by_a_remap() {
 }
 
 #[test]
+fn a_column_that_the_mapping_does_not_name_may_come_and_go() {
+    for change in [
+        "ADD extra text",
+        "ADD extra text NOT NULL DEFAULT 'x'",
+        "ADD extra integer, ADD other integer; ALTER TABLE messages ALTER extra TYPE text, DROP other",
+        "ADD extra integer; ALTER TABLE messages RENAME extra TO other; ALTER TABLE messages DROP other",
+    ] {
+        let (_database, mut session) = before();
+        session.run(&format!("ALTER TABLE messages {change}"));
+        goes_on(&mut session, change);
+    }
+}
+
+#[test]
+fn a_column_that_the_mapping_names_is_dropped_with_a_remap_before_or_after() {
+    let remap = |arguments: &str| {
+        format!("SELECT talkmeter.remap('messages', {}{arguments})", quoted(&MAPPING.replace("role", "author")))
+    };
+    for (steps, waits) in [
+        (["ALTER TABLE messages DROP role".to_owned(), remap("")], "1"),
+        ([remap(", since => '-infinity'"), "ALTER TABLE messages DROP role".to_owned()], "0"),
+    ] {
+        let (_database, mut session) = before();
+        session.run("ALTER TABLE messages ADD author text; UPDATE messages SET author = role");
+        session.run(&steps[0]);
+        session.run("INSERT INTO messages (id, tenant_id, conversation_id, created_at, author) VALUES (3, 't', 2, '2026-03-01 11:00+00', 'c')");
+        assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), waits, "{steps:?}");
+        session.run(&steps[1]);
+        insert(&mut session, 4, 2, "11:01", "a");
+        insert(&mut session, 5, 1, "10:05", "c");
+        assert_eq!(counted(&mut session), ["1|3|t", "2|2|t"], "{steps:?}");
+        assert_eq!(quarantined(&mut session), NOTHING, "{steps:?}");
+        assert_eq!(problems(&mut session), NOTHING, "{steps:?}");
+    }
+}
+
+#[test]
 fn renames_of_table_schema_and_columns_are_followed_and_no_problem() {
     for rename in [
         "ALTER TABLE messages RENAME TO notes; SET search_path = public",
