@@ -703,7 +703,7 @@ fn damage_to_what_people_were_told_is_named() {
             "a line is added to a frozen statement",
             "INSERT INTO talkmeter.statement_line (tenant, period_start, period_end, line, kind, description, quantity,
                  unit_price, amount, currency)
-             VALUES ('acme', '2026-02-01', '2026-03-01', 4, 'credit', 'included', -1, 1, -1, 'USD')",
+             VALUES ('acme', '2026-02-01', '2026-03-01', 9, 'credit', 'included', -1, 1, -1, 'USD')",
             &[EVIDENCE, FEBRUARY],
         ),
         (
