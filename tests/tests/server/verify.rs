@@ -687,7 +687,7 @@ fn damage_to_what_people_were_told_is_named() {
         (
             "a line of a frozen statement costs less",
             "UPDATE talkmeter.statement_line SET amount = 0.2 WHERE kind = 'overage'",
-            &[EVIDENCE, FEBRUARY, "statement_line_is_wrong|acme|line 3 of the period from 2026-02-01 00:00:00+00"],
+            &[EVIDENCE, FEBRUARY, "statement_line_is_wrong|acme|line 4 of the period from 2026-02-01 00:00:00+00"],
         ),
         (
             "a line of a frozen statement has more units, at their price",
@@ -738,6 +738,7 @@ fn damage_to_what_people_were_told_is_named() {
                 "statement_line_is_wrong|acme|line 1 of the period from 2026-02-01 00:00:00+00",
                 "statement_line_is_wrong|acme|line 2 of the period from 2026-02-01 00:00:00+00",
                 "statement_line_is_wrong|acme|line 3 of the period from 2026-02-01 00:00:00+00",
+                "statement_line_is_wrong|acme|line 4 of the period from 2026-02-01 00:00:00+00",
             ],
         ),
         (
