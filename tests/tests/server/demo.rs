@@ -54,7 +54,7 @@ fn the_demo_warns_of_nothing_and_ends_in_the_middle_of_the_month_with_alerts_ove
     assert_eq!(session.lines("SELECT state FROM talkmeter.disputes ORDER BY dispute_id"), ["credited", "open"]);
     let lines = "SELECT kind, sum(quantity) FROM talkmeter.usage, talkmeter.statement(tenant, period_start)
          WHERE tenant = 'ubuntu-2014' GROUP BY 1 ORDER BY 1";
-    assert_eq!(session.lines(lines), ["credit|-1", "overage|74"]);
+    assert_eq!(session.lines(lines), ["credit|-1", "included|60", "overage|74"]);
     for problems in ["talkmeter.health() WHERE problem <> 'posted_late'", "talkmeter.verify()", "talkmeter.quarantine"]
     {
         assert_eq!(session.lines(&format!("SELECT * FROM {problems}")), [""; 0], "{problems}");
