@@ -9,5 +9,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # As many tests at a time as there are processors, which is cargo's default: more take as long.
 # Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
-exec scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c fsync=off -c shared_buffers=256MB \
-    -- cargo test --locked --profile checks -p talkmeter-tests "$@"
+# As long as any test has a serializable transaction open, those of all others keep their predicate locks.
+exec scripts/with-cluster.sh -c max_connections=100 -c max_prepared_transactions=20 -c max_pred_locks_per_transaction=256 \
+    -c fsync=off -c shared_buffers=256MB -- cargo test --locked --profile checks -p talkmeter-tests "$@"
