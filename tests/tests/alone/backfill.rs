@@ -60,14 +60,15 @@ fn a_large_backfill_takes_bounded_memory_and_about_as_long_as_metering_live() {
     attach_some(&mut expected);
     let (live, _) = timed(&mut expected, &insert(rows));
     let (_database, mut session) = with_small_plan();
-    session.run(&insert(rows));
+    let (bare, _) = timed(&mut session, &insert(rows));
     session.run("ANALYZE messages");
     attach_some(&mut session);
     let (time, memory) = timed(&mut session, "CALL talkmeter.backfill('messages', '-infinity', now())");
-    println!("{rows} rows: live {live:.1} s, backfill {time:.1} s, {memory} kB");
+    println!("{rows} rows: not metered {bare:.1} s, live {live:.1} s, backfill {time:.1} s, {memory} kB");
     assert_same_rows(&digest(&mut session), &digest(&mut expected));
     assert!(memory < BOUND, "{memory} kB");
-    assert!(time < 4.0 * live + 2.0, "{time} s beside {live} s");
+    // Half the speed of the insert of rows that nobody meters, and a little for a machine that does other work.
+    assert!(time < 2.5 * bare + 2.0, "{time} s beside {bare} s");
 }
 
 /// Inserts and changes messages until it is told to stop, whatever happens to the server.
