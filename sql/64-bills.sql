@@ -29,13 +29,22 @@ COMMENT ON COLUMN talkmeter.usage_monthly.included_used IS 'Units paid by the al
 COMMENT ON COLUMN talkmeter.usage_monthly.pack_used IS 'Units paid by packs';
 COMMENT ON COLUMN talkmeter.usage_monthly.overage_units IS 'Units paid as overage';
 
--- Months of which a statement may list something.
-CREATE VIEW talkmeter.month_to_bill AS
-    SELECT a.tenant, m.period, m.first_day, m.period_start, m.period_end, own.finalized_at
+-- A month is asked for its lines only if its statement may list something.
+CREATE VIEW talkmeter.billed_line AS
+    SELECT a.tenant, m.period, m.first_day, m.period_start, m.period_end, own.finalized_at, l.kind, l.amount, l.currency
     FROM talkmeter.account AS a
     CROSS JOIN LATERAL talkmeter.months_of(a.tenant) AS m
     LEFT JOIN talkmeter.period AS own
         ON own.tenant = a.tenant AND own.period_start = m.period_start AND own.period_end = m.period_end
+    CROSS JOIN LATERAL (
+        SELECT s.kind, s.amount, s.currency
+        FROM talkmeter.statement_line AS s
+        WHERE own.finalized_at IS NOT NULL AND s.tenant = a.tenant AND s.period_start = m.period_start
+            AND s.period_end = m.period_end
+        UNION ALL
+        SELECT o.kind, o.amount, o.currency
+        FROM talkmeter.statement_lines(CASE WHEN own.finalized_at IS NULL THEN a.tenant END, m.period_start, m.period_end) AS o
+    ) AS l
     WHERE own.tenant IS NOT NULL
         OR EXISTS (
             SELECT FROM talkmeter.subscription AS s
@@ -48,29 +57,20 @@ CREATE VIEW talkmeter.month_to_bill AS
                 AND (k.billed_at >= m.period_start OR k.refunded_at >= m.period_start
                     OR NOT EXISTS (
                         SELECT FROM talkmeter.subscription AS s WHERE s.tenant = a.tenant AND s.since < m.period_start)));
-REVOKE ALL ON talkmeter.month_to_bill FROM PUBLIC;
-COMMENT ON VIEW talkmeter.month_to_bill IS 'The billing months of tenants whose statement may list something';
+REVOKE ALL ON talkmeter.billed_line FROM PUBLIC;
+COMMENT ON VIEW talkmeter.billed_line IS 'The lines of the statements of all months of tenants, frozen or as the ledger has them now';
 
 CREATE VIEW talkmeter.bills AS
-    SELECT m.tenant, m.period, m.period_start, m.period_end,
-        CASE WHEN m.finalized_at IS NOT NULL THEN 'finalized'
-            WHEN m.period_end <= (SELECT clock.now FROM talkmeter.clock) THEN 'over' ELSE 'running' END AS status,
+    SELECT l.tenant, l.period, l.period_start, l.period_end,
+        CASE WHEN l.finalized_at IS NOT NULL THEN 'finalized'
+            WHEN l.period_end <= (SELECT clock.now FROM talkmeter.clock) THEN 'over' ELSE 'running' END AS status,
         COALESCE(pg_catalog.sum(l.amount) FILTER (WHERE l.kind = 'base'), 0) AS base,
         COALESCE(pg_catalog.sum(l.amount) FILTER (WHERE l.kind IN ('pack', 'pack_refund')), 0) AS packs,
         COALESCE(pg_catalog.sum(l.amount) FILTER (WHERE l.kind IN ('overage', 'late')), 0) AS overage,
         COALESCE(pg_catalog.sum(l.amount) FILTER (WHERE l.kind = 'credit'), 0) AS credits,
-        pg_catalog.sum(l.amount) AS total, l.currency, m.finalized_at
-    FROM talkmeter.month_to_bill AS m
-    CROSS JOIN LATERAL (
-        SELECT s.kind, s.amount, s.currency
-        FROM talkmeter.statement_line AS s
-        WHERE m.finalized_at IS NOT NULL AND s.tenant = m.tenant AND s.period_start = m.period_start
-            AND s.period_end = m.period_end
-        UNION ALL
-        SELECT o.kind, o.amount, o.currency
-        FROM talkmeter.statement_lines(CASE WHEN m.finalized_at IS NULL THEN m.tenant END, m.period_start, m.period_end) AS o
-    ) AS l
-    GROUP BY m.tenant, m.period, m.period_start, m.period_end, m.finalized_at, l.currency;
+        pg_catalog.sum(l.amount) AS total, l.currency, l.finalized_at
+    FROM talkmeter.billed_line AS l
+    GROUP BY l.tenant, l.period, l.period_start, l.period_end, l.finalized_at, l.currency;
 REVOKE ALL ON talkmeter.bills FROM PUBLIC;
 COMMENT ON VIEW talkmeter.bills IS
     'One row per tenant, billing month and currency: what its statement comes to, frozen or as the ledger has it now; a month without a line has no row';
@@ -91,30 +91,26 @@ CREATE VIEW talkmeter.revenue_daily AS
     SELECT r.tenant, r.day, pg_catalog.sum(r.base) AS base, pg_catalog.sum(r.packs) AS packs,
         pg_catalog.sum(r.overage) AS overage, pg_catalog.sum(r.base + r.packs + r.overage) AS total, r.currency
     FROM (
-        SELECT c.tenant, (c.charged_at AT TIME ZONE s.timezone)::date AS day, 0::numeric AS base, 0::numeric AS packs,
-            c.amount AS overage, c.currency
-        FROM talkmeter.charge AS c
-        CROSS JOIN LATERAL (
-            SELECT o.timezone FROM talkmeter.subscription AS o
-            WHERE o.tenant = c.tenant AND o.since <= c.charged_at
-            ORDER BY o.subscription_id DESC
-            LIMIT 1
-        ) AS s
-        WHERE c.amount <> 0
-        UNION ALL
-        SELECT k.tenant, (k.billed_at AT TIME ZONE COALESCE(s.timezone, 'UTC'))::date, 0, k.price, 0, k.currency
-        FROM talkmeter.pack AS k
+        SELECT e.tenant, (e.at AT TIME ZONE COALESCE(s.timezone, 'UTC'))::date AS day, 0::numeric AS base, e.packs, e.overage,
+            e.currency
+        FROM (
+            SELECT c.tenant, c.charged_at AS at, 0::numeric AS packs, c.amount AS overage, c.currency
+            FROM talkmeter.charge AS c
+            WHERE c.amount <> 0
+            UNION ALL
+            SELECT k.tenant, k.billed_at, k.price, 0, k.currency
+            FROM talkmeter.pack AS k
+            WHERE k.refunded_at IS NULL
+        ) AS e
         LEFT JOIN LATERAL (
             SELECT o.timezone FROM talkmeter.subscription AS o
-            WHERE o.tenant = k.tenant AND o.since <= k.billed_at
+            WHERE o.tenant = e.tenant AND o.since <= e.at
             ORDER BY o.subscription_id DESC
             LIMIT 1
         ) AS s ON true
-        WHERE k.refunded_at IS NULL
         UNION ALL
-        SELECT m.tenant, m.first_day, l.amount, 0, 0, l.currency
-        FROM talkmeter.month_to_bill AS m
-        CROSS JOIN LATERAL talkmeter.statement_of(m.tenant, m.period_start) AS l
+        SELECT l.tenant, l.first_day, l.amount, 0, 0, l.currency
+        FROM talkmeter.billed_line AS l
         WHERE l.kind = 'base'
     ) AS r
     GROUP BY r.tenant, r.day, r.currency;

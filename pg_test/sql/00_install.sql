@@ -30,7 +30,7 @@ FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum >= 0 AND NOT a.attisdropped
 WHERE c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace) AND c.relkind IN ('r', 'v')
     -- Inner views have the columns of tables.
-    AND c.relname NOT IN ('month_to_bill', 'part', 'part_now', 'part_or_none', 'posting', 'standing_charge', 'waiting_unit')
+    AND c.relname NOT IN ('billed_line', 'part', 'part_now', 'part_or_none', 'posting', 'standing_charge', 'waiting_unit')
     AND pg_catalog.col_description(c.oid, a.attnum) IS NULL;
 SELECT c.oid::regclass AS relation_without_comment
 FROM pg_catalog.pg_class AS c

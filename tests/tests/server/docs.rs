@@ -243,7 +243,7 @@ fn the_reference_has_every_function_with_its_arguments_and_no_other() {
 }
 
 /// What other views and functions are made of.
-const INNER_VIEWS: &str = "('month_to_bill', 'part', 'part_now', 'part_or_none', 'posting', 'standing_charge',
+const INNER_VIEWS: &str = "('billed_line', 'part', 'part_now', 'part_or_none', 'posting', 'standing_charge',
     'waiting_unit')";
 
 /// The views that have a heading of their own, each with its columns and what the reference says of them.

@@ -349,7 +349,7 @@ fn what_is_asked_of_a_tenant_reads_as_few_rows_of_many_as_of_few() {
     for ((question, few), (_, many)) in few.iter().zip(&many) {
         println!("{question}\n  few:  {few:?}\n  many: {many:?}");
         // Each of the tenant's months, of seven years by now, is asked for what its statement lists.
-        let is_of_all_months = ["bills", "month_to_bill", "revenue_daily"].iter().any(|view| question.contains(view));
+        let is_of_all_months = ["bills", "billed_line", "revenue_daily"].iter().any(|view| question.contains(view));
         assert!(few.read < if is_of_all_months { 3_000 } else { 40 }, "{question}");
         assert!(many.read <= few.read, "{question}");
         // A plan of more rows may have a node more or less.
