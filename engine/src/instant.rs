@@ -35,6 +35,11 @@ impl Instant {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// As errors and journals show it: by RFC 3339, or `-infinity` if it is outside of all years.
+    pub fn shown(self) -> String {
+        self.calendar().map_or("-infinity".to_owned(), |time| time.to_rfc3339())
+    }
+
     /// The calendar's view of this instant, or `None` outside the range that can be metered.
     pub fn calendar(self) -> Option<DateTime<Utc>> {
         if !self.in_range() {

@@ -49,9 +49,9 @@ fn none_starts(connection: &Connection, books: &Books, tenant: &str, start: Inst
     let Some(holds) = books.account.period_at(start) else { on_no_plan(connection, books, tenant, start) };
     failure(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        format!("no period of tenant \"{tenant}\" starts at {}", shown(start)),
+        format!("no period of tenant \"{tenant}\" starts at {}", start.shown()),
     )
-    .detail(format!("The period that holds it starts at {} and ends at {}.", shown(holds.start), shown(holds.end)))
+    .detail(format!("The period that holds it starts at {} and ends at {}.", holds.start.shown(), holds.end.shown()))
     .hint("Give that instant. talkmeter.statement also takes a date, for the month of the tenant's own calendar.")
     .raise()
 }
@@ -62,8 +62,8 @@ fn on_no_plan(connection: &Connection, books: &Books, tenant: &str, at: Instant)
     let first = books.account.subscriptions.iter().map(|subscription| subscription.since).min();
     match first {
         None => with_nearest(connection, tenant, no_plan(format!("tenant \"{tenant}\" was never on a plan"))).raise(),
-        Some(first) => no_plan(format!("tenant \"{tenant}\" was on no plan at {}", shown(at)))
-            .detail(format!("Its first subscription began at {}.", shown(first)))
+        Some(first) => no_plan(format!("tenant \"{tenant}\" was on no plan at {}", at.shown()))
+            .detail(format!("Its first subscription began at {}.", first.shown()))
             .raise(),
     }
 }
@@ -79,8 +79,4 @@ fn with_nearest(connection: &Connection, tenant: &str, failure: Failure) -> Fail
         }
         None => failure.hint("SELECT tenant FROM talkmeter.usage lists those that are on a plan."),
     }
-}
-
-fn shown(at: Instant) -> String {
-    at.calendar().map_or("-infinity".to_owned(), |time| time.to_rfc3339())
 }

@@ -155,7 +155,7 @@ pub fn dry(before: &Source, given: &Given) -> Vec<Line> {
 }
 
 fn journal_remap(connection: &Connection, source: &str, given: &Given) {
-    let since = given.since.map(|since| since.calendar().map_or("-infinity".to_owned(), |since| since.to_rfc3339()));
+    let since = given.since.map(Instant::shown);
     let arguments = json!({"source": source, "mapping": given.mapping, "policy": given.policy,
         "default_plan": given.default_plan, "strict": given.strict, "since": since});
     journal::note(connection, "remap", None, arguments, None);

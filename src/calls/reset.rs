@@ -117,7 +117,7 @@ fn nothing_is_frozen(connection: &Connection) {
     let rows = connection.run(FROZEN, &[]);
     let Some(mut row) = rows.first() else { return };
     let tenant: String = row.value();
-    let start = row.value::<Timestamp>().bound().calendar().map(|time| time.to_rfc3339()).unwrap_or_default();
+    let start = row.value::<Timestamp>().bound().shown();
     let all: i64 = row.value();
     failure(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

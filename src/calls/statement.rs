@@ -29,19 +29,18 @@ fn finalize(tenant: Option<&str>, period_start: Option<TimestampWithTimeZone>) {
 /// A period that is over and not frozen.
 fn period_to_freeze(connection: &Connection, tenant: &str, start: Instant) -> Period {
     let (books, period) = known_period::starting(connection, tenant, start);
-    let shown = |at: Instant| at.calendar().map(|time| time.to_rfc3339()).unwrap_or_default();
     if period.end > clock::now() {
         failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("the period of tenant \"{tenant}\" that starts at {} is not over", shown(start)),
+            format!("the period of tenant \"{tenant}\" that starts at {} is not over", start.shown()),
         )
-        .detail(format!("It ends at {}.", shown(period.end)))
+        .detail(format!("It ends at {}.", period.end.shown()))
         .raise();
     }
     if books.account.used.get(&period).is_some_and(|usage| usage.is_finalized) {
         failure(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("the period of tenant \"{tenant}\" that starts at {} is finalized already", shown(start)),
+            format!("the period of tenant \"{tenant}\" that starts at {} is finalized already", start.shown()),
         )
         .hint("See talkmeter.statement.")
         .raise();
