@@ -115,24 +115,39 @@ REVOKE ALL ON FUNCTION talkmeter.periods_starting(text, timestamptz) FROM PUBLIC
 COMMENT ON FUNCTION talkmeter.periods_starting(text, timestamptz) IS
     'The billing months of a tenant that start at an instant: at most one, unless its anchor day was changed from one to another that both fall on the last day of a month';
 
+CREATE FUNCTION talkmeter.statement_of(tenant text, period_start timestamptz, period_end timestamptz)
+    RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
+        unit_price numeric, amount numeric, currency text)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        WITH frozen AS (
+            SELECT FROM talkmeter.period AS p
+            WHERE p.tenant = statement_of.tenant AND p.period_start = statement_of.period_start
+                AND p.period_end = statement_of.period_end AND p.finalized_at IS NOT NULL
+        )
+        SELECT s.line, s.kind, s.of_period_start, s.description, s.quantity, s.unit_price, s.amount, s.currency
+        FROM talkmeter.statement_line AS s
+        WHERE s.tenant = statement_of.tenant AND s.period_start = statement_of.period_start
+            AND s.period_end = statement_of.period_end AND EXISTS (SELECT FROM frozen)
+        UNION ALL
+        SELECT l.*
+        FROM talkmeter.statement_lines(statement_of.tenant, statement_of.period_start, statement_of.period_end) AS l
+        WHERE NOT EXISTS (SELECT FROM frozen)
+        ORDER BY 1
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.statement_of(text, timestamptz, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.statement_of(text, timestamptz, timestamptz) IS
+    'The lines of the statement of one period, frozen or as the ledger has them now';
+
 CREATE FUNCTION talkmeter.statement_of(tenant text, period_start timestamptz)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
-        SELECT s.line, s.kind, s.of_period_start, s.description, s.quantity, s.unit_price, s.amount, s.currency
-        FROM talkmeter.statement_line AS s
-        JOIN talkmeter.period AS p USING (tenant, period_start, period_end)
-        WHERE s.tenant = statement_of.tenant AND s.period_start = statement_of.period_start AND p.finalized_at IS NOT NULL
-        UNION ALL
         SELECT l.*
         FROM talkmeter.periods_starting(statement_of.tenant, statement_of.period_start) AS own
-        CROSS JOIN LATERAL talkmeter.statement_lines(statement_of.tenant, own.period_start, own.period_end) AS l
-        WHERE NOT EXISTS (
-            SELECT FROM talkmeter.period AS p
-            WHERE p.tenant = statement_of.tenant AND p.period_start = own.period_start AND p.period_end = own.period_end
-                AND p.finalized_at IS NOT NULL)
-        ORDER BY 1
+        CROSS JOIN LATERAL talkmeter.statement_of(statement_of.tenant, own.period_start, own.period_end) AS l
+        ORDER BY own.period_end, l.line
     $$;
 REVOKE ALL ON FUNCTION talkmeter.statement_of(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.statement_of(text, timestamptz) IS

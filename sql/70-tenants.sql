@@ -209,6 +209,42 @@ CREATE VIEW talkmeter.my_unplanned WITH (security_barrier) AS
 REVOKE ALL ON talkmeter.my_unplanned FROM PUBLIC;
 COMMENT ON VIEW talkmeter.my_unplanned IS 'Billable units of the own tenants that wait for a plan: see unplanned';
 
+CREATE FUNCTION talkmeter.own_uncharged() RETURNS SETOF talkmeter.uncharged
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
+REVOKE ALL ON FUNCTION talkmeter.own_uncharged() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.own_uncharged() IS 'The rows of talkmeter.my_uncharged';
+CREATE VIEW talkmeter.my_uncharged WITH (security_barrier) AS
+    SELECT v.* FROM talkmeter.own_uncharged() AS v WHERE talkmeter.is_own(v.tenant);
+REVOKE ALL ON talkmeter.my_uncharged FROM PUBLIC;
+COMMENT ON VIEW talkmeter.my_uncharged IS 'Billable units of the own tenants that wait for a backfill that charges them: see uncharged';
+
+CREATE FUNCTION talkmeter.own_reconciliations() RETURNS SETOF talkmeter.reconciliations
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
+REVOKE ALL ON FUNCTION talkmeter.own_reconciliations() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.own_reconciliations() IS 'The rows of talkmeter.my_reconciliations';
+CREATE VIEW talkmeter.my_reconciliations WITH (security_barrier) AS
+    SELECT v.* FROM talkmeter.own_reconciliations() AS v WHERE talkmeter.is_own(v.tenant);
+REVOKE ALL ON talkmeter.my_reconciliations FROM PUBLIC;
+COMMENT ON VIEW talkmeter.my_reconciliations IS 'Days of the own tenants that were counted again: see reconciliations';
+
+CREATE FUNCTION talkmeter.own_policy() RETURNS SETOF talkmeter.applied_policies
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
+REVOKE ALL ON FUNCTION talkmeter.own_policy() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.own_policy() IS 'The rows of talkmeter.my_policy';
+CREATE VIEW talkmeter.my_policy WITH (security_barrier) AS
+    SELECT v.* FROM talkmeter.own_policy() AS v WHERE talkmeter.is_own(v.tenant);
+REVOKE ALL ON talkmeter.my_policy FROM PUBLIC;
+COMMENT ON VIEW talkmeter.my_policy IS 'The definitions by which the own tenants are judged: see applied_policies';
+
+CREATE FUNCTION talkmeter.own_prices() RETURNS SETOF talkmeter.prices
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'own_rows';
+REVOKE ALL ON FUNCTION talkmeter.own_prices() FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.own_prices() IS 'The rows of talkmeter.my_prices';
+CREATE VIEW talkmeter.my_prices WITH (security_barrier) AS
+    SELECT v.* FROM talkmeter.own_prices() AS v WHERE talkmeter.is_own(v.tenant);
+REVOKE ALL ON talkmeter.my_prices FROM PUBLIC;
+COMMENT ON VIEW talkmeter.my_prices IS 'The prices at which the own tenants are billed: see prices';
+
 CREATE FUNCTION talkmeter.my_balance() RETURNS TABLE (tenant text, balance bigint)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_balance';
 REVOKE ALL ON FUNCTION talkmeter.my_balance() FROM PUBLIC;
@@ -219,7 +255,50 @@ CREATE FUNCTION talkmeter.my_statement(period_start timestamptz)
         unit_price numeric, amount numeric, currency text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement';
 REVOKE ALL ON FUNCTION talkmeter.my_statement(timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.my_statement(timestamptz) IS 'The statement of each own tenant for the period that starts then';
+COMMENT ON FUNCTION talkmeter.my_statement(timestamptz) IS
+    'The statement of each own tenant for the period that starts then; an error if none has one';
+
+CREATE FUNCTION talkmeter.my_statement(month date)
+    RETURNS TABLE (tenant text, line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
+        unit_price numeric, amount numeric, currency text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement_of_month';
+REVOKE ALL ON FUNCTION talkmeter.my_statement(date) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_statement(date) IS
+    'The same of the period that starts in the month of that day, by the tenant''s own zone';
+
+CREATE FUNCTION talkmeter.my_statement_units(period_start timestamptz)
+    RETURNS TABLE (tenant text, line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
+        started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
+        reverses bigint, reason text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement_units';
+REVOKE ALL ON FUNCTION talkmeter.my_statement_units(timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_statement_units(timestamptz) IS
+    'Each charge that the statement of each own tenant lists for the period that starts then: see statement_units';
+
+CREATE FUNCTION talkmeter.my_statement_units(month date)
+    RETURNS TABLE (tenant text, line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
+        started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
+        reverses bigint, reason text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement_units_of_month';
+REVOKE ALL ON FUNCTION talkmeter.my_statement_units(date) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_statement_units(date) IS
+    'The same of the period that starts in the month of that day, by the tenant''s own zone';
+
+CREATE FUNCTION talkmeter.my_bill_file(period_start timestamptz)
+    RETURNS TABLE (tenant text, section text, line integer, local_time timestamp, item text, detail text, quantity bigint, unit_price numeric,
+        amount numeric, currency text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_bill_file';
+REVOKE ALL ON FUNCTION talkmeter.my_bill_file(timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_bill_file(timestamptz) IS
+    'All of the bill of each own tenant for the period that starts then, as rows for one file: see bill_file';
+
+CREATE FUNCTION talkmeter.my_bill_file(month date)
+    RETURNS TABLE (tenant text, section text, line integer, local_time timestamp, item text, detail text, quantity bigint, unit_price numeric,
+        amount numeric, currency text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_bill_file_of_month';
+REVOKE ALL ON FUNCTION talkmeter.my_bill_file(date) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_bill_file(date) IS
+    'The same of the period that starts in the month of that day, by the tenant''s own zone';
 
 CREATE FUNCTION talkmeter.my_evidence(period_start timestamptz)
     RETURNS TABLE (tenant text, finalization bigint, line bigint, content text, chained text, digest text)
@@ -235,6 +314,12 @@ CREATE FUNCTION talkmeter.my_explain(conversation text)
 REVOKE ALL ON FUNCTION talkmeter.my_explain(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_explain(text) IS 'Why a conversation of an own tenant was billed, or not: see explain';
 
+CREATE FUNCTION talkmeter.my_dispute(charge_id bigint, reason text, tenant text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_dispute_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.my_dispute(bigint, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_dispute(bigint, text, text) IS
+    'Files a dispute about a charge of an own tenant, and returns its id: see dispute';
+
 -- A column of a tenant's view means what it means in the view of all tenants.
 DO $$
     DECLARE
@@ -244,7 +329,8 @@ DO $$
             SELECT v.oid::regclass AS view, a.attname, pg_catalog.col_description(a.attrelid, a.attnum) AS comment
             FROM pg_catalog.pg_class AS v
             JOIN pg_catalog.pg_class AS o ON o.relnamespace = v.relnamespace AND o.relkind = 'v'
-                AND (v.relname = 'my_' || o.relname OR v.relname = 'audited' AND o.relname = 'audit_trail')
+                AND (v.relname = 'my_' || o.relname
+                    OR (v.relname, o.relname) IN (('audited', 'audit_trail'), ('my_policy', 'applied_policies')))
             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.oid AND a.attnum > 0
             WHERE v.relnamespace = 'talkmeter'::regnamespace AND v.relkind = 'v'
         LOOP

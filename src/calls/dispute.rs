@@ -3,10 +3,11 @@
 use crate::billing::account::{self, Needed};
 use crate::billing::charge_rows::known_standing;
 use crate::billing::post;
-use crate::calls::{journal, locked};
+use crate::calls::{journal, locked, own};
 use crate::catalog::args::{required, tenant_key};
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::error::failure;
+use crate::pg::rights::must_write;
 use crate::pg::sql::{Connection, arg};
 use pgrx::prelude::*;
 use serde_json::json;
@@ -15,6 +16,9 @@ use talkmeter_engine::period;
 
 /// Business days after that of the filing at whose end a dispute is due.
 const BUSINESS_DAYS: u32 = 10;
+
+/// Bytes that a reason may have: tenants write them too.
+const LONGEST_REASON: usize = 10_000;
 
 /// Takes back a charge by hand, and returns the id of the entry that does.
 #[pg_extern(sql = false)]
@@ -36,6 +40,15 @@ fn dispute(tenant: Option<&str>, charge_id: Option<i64>, reason: Option<&str>) -
     let tenant = tenant_key(tenant);
     let (charge_id, reason) = (required(charge_id, "charge_id"), required(reason, "reason"));
     locked(tenant, |connection| file(connection, tenant, charge_id, reason))
+}
+
+/// Files a dispute about a charge of the caller's own tenant, and returns its id.
+#[pg_extern(sql = false)]
+fn my_dispute(charge_id: Option<i64>, reason: Option<&str>, tenant: Option<&str>) -> i64 {
+    must_write("my_dispute");
+    let (charge_id, reason) = (required(charge_id, "charge_id"), required(reason, "reason"));
+    let tenant = own::acting_for(tenant);
+    locked(&tenant, |connection| file(connection, &tenant, charge_id, reason))
 }
 
 const CHARGE_OF_PART: &str = "
@@ -97,6 +110,11 @@ const HOLIDAYS: &str = "
     WHERE h.day BETWEEN $1 - 2 AND $1 + 366";
 
 fn file(connection: &Connection, tenant: &str, charge_id: i64, reason: &str) -> i64 {
+    if reason.len() > LONGEST_REASON {
+        failure(PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION, "the reason is too long")
+            .detail(format!("It is {} bytes long, and may be {LONGEST_REASON}.", reason.len()))
+            .raise();
+    }
     known_standing(connection, tenant, charge_id);
     not_disputed(connection, tenant, charge_id);
     let now = clock::now();

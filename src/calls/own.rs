@@ -5,6 +5,7 @@
 //! server itself runs what others wrote (ANALYZE, REFRESH MATERIALIZED VIEW, CREATE INDEX), none is shown.
 
 use crate::pg::answer::{Answer, argument, name_of_function};
+use crate::pg::error::failure;
 use crate::pg::relation::quoted;
 use crate::pg::rights::{self, Readers, as_owner, as_owner_reading};
 use crate::pg::sql::{Arg, arg, connected};
@@ -92,78 +93,137 @@ pub unsafe extern "C-unwind" fn own_rows(call: pg_sys::FunctionCallInfo) -> pg_s
     let view = match name.strip_prefix("own_") {
         // With the name of the tenant as it is.
         Some("audit_trail") => "audited",
+        Some("policy") => "applied_policies",
         Some(view) => view,
         None => panic!("{name} is named after no view"),
     };
-    let view = quoted(view);
+    let rows = format!("SELECT v.* FROM talkmeter.{} AS v WHERE v.tenant = $1", quoted(view));
     // SAFETY: the same; it was declared to return a set of the view's rows, which is looked at again.
-    unsafe { answer(call, &format!("SELECT v.* FROM talkmeter.{view} AS v WHERE v.tenant = $1"), None) }
+    unsafe { answer(call, &Question { rows: &rows, argument: None, needs: None }) }
 }
 
-/// # Safety
-/// As of [`own_rows`].
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn my_balance(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the call information is the server's.
-    unsafe { answer(call, "SELECT $1, talkmeter.balance($1)", None) }
+/// What a function asks for each tenant that the caller reads.
+struct Question<'q> {
+    /// Its first parameter is the tenant, its second the argument of the function, if it has one.
+    rows: &'q str,
+    /// The type of that argument.
+    argument: Option<pg_sys::Oid>,
+    /// What there must be for one of the tenants at least.
+    needs: Option<&'static Needed>,
 }
 
-/// # Safety
-/// As of [`own_rows`].
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn my_statement(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the call information is the server's; `sql/70-tenants.sql` declares the argument.
-    unsafe {
-        let period_start = argument(call, 0, pg_sys::TIMESTAMPTZOID);
-        answer(call, "SELECT $1, s.* FROM talkmeter.statement_of($1, $2) AS s", Some(period_start))
-    }
+/// What a question is about, so that it is an error if no tenant has it.
+struct Needed {
+    /// Finds a row if a tenant has it, by the same parameters.
+    found: &'static str,
+    /// Says of its two parameters, a null tenant and the argument, that there is none.
+    message: &'static str,
 }
 
-/// # Safety
-/// As of [`own_rows`].
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn my_evidence(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the call information is the server's; `sql/70-tenants.sql` declares the argument.
-    unsafe {
-        let period_start = argument(call, 0, pg_sys::TIMESTAMPTZOID);
-        answer(call, "SELECT $1, e.* FROM talkmeter.evidence($1, $2) AS e", Some(period_start))
-    }
+const MONTH_FROM: &Needed = &Needed {
+    found: "SELECT FROM talkmeter.periods_starting($1, $2)",
+    message: "SELECT concat('no billing month of yours starts at ', $2::text, $1::text)",
+};
+const MONTH_WITH: &Needed = &Needed {
+    found: "SELECT FROM talkmeter.months_of($1) AS m WHERE m.period = to_char($2, 'YYYY-MM')",
+    message: "SELECT concat('no billing month of yours starts in ', to_char($2, 'YYYY-MM'), $1::text)",
+};
+const INSTANT: Option<pg_sys::Oid> = Some(pg_sys::TIMESTAMPTZOID);
+const DAY: Option<pg_sys::Oid> = Some(pg_sys::DATEOID);
+
+/// Declares functions of the server's that answer for the own tenants.
+macro_rules! answers {
+    ($($name:ident $info:ident $rows:expr, $argument:expr, $needs:expr;)+) => {
+        $(
+            /// # Safety
+            /// As of [`own_rows`].
+            #[pg_guard]
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C-unwind" fn $name(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+                // SAFETY: the call information is the server's; `sql/70-tenants.sql` declares the argument.
+                unsafe { answer(call, &Question { rows: $rows, argument: $argument, needs: $needs }) }
+            }
+        )+
+        trigger::version_1!(pg_finfo_own_rows, $($info),+);
+    };
 }
 
-/// # Safety
-/// As of [`own_rows`].
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn my_explain(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the call information is the server's; `sql/70-tenants.sql` declares the argument.
-    unsafe {
-        let conversation = argument(call, 0, pg_sys::TEXTOID);
-        answer(call, "SELECT $1, e.* FROM talkmeter.explain($1, $2) AS e", Some(conversation))
-    }
+answers! {
+    my_balance pg_finfo_my_balance "SELECT $1, talkmeter.balance($1)", None, None;
+    my_statement pg_finfo_my_statement
+        "SELECT $1, s.* FROM talkmeter.statement_of($1, $2) AS s", INSTANT, Some(MONTH_FROM);
+    my_statement_of_month pg_finfo_my_statement_of_month
+        "SELECT $1, s.* FROM talkmeter.months_of($1) AS m
+         CROSS JOIN LATERAL talkmeter.statement_of($1, m.period_start, m.period_end) AS s
+         WHERE m.period = to_char($2, 'YYYY-MM')", DAY, Some(MONTH_WITH);
+    my_statement_units pg_finfo_my_statement_units
+        "SELECT $1, u.* FROM talkmeter.units_of_statement($1, $2) AS u", INSTANT, Some(MONTH_FROM);
+    my_statement_units_of_month pg_finfo_my_statement_units_of_month
+        "SELECT $1, u.* FROM (SELECT DISTINCT m.period_start FROM talkmeter.months_of($1) AS m
+             WHERE m.period = to_char($2, 'YYYY-MM')) AS m
+         CROSS JOIN LATERAL talkmeter.units_of_statement($1, m.period_start) AS u", DAY, Some(MONTH_WITH);
+    my_bill_file pg_finfo_my_bill_file
+        "SELECT $1, f.* FROM talkmeter.bill_file_of($1, $2) AS f", INSTANT, Some(MONTH_FROM);
+    my_bill_file_of_month pg_finfo_my_bill_file_of_month
+        "SELECT $1, f.* FROM (SELECT DISTINCT m.period_start FROM talkmeter.months_of($1) AS m
+             WHERE m.period = to_char($2, 'YYYY-MM')) AS m
+         CROSS JOIN LATERAL talkmeter.bill_file_of($1, m.period_start) AS f", DAY, Some(MONTH_WITH);
+    my_evidence pg_finfo_my_evidence
+        "SELECT $1, e.* FROM talkmeter.evidence($1, $2) AS e", INSTANT, Some(MONTH_FROM);
+    my_explain pg_finfo_my_explain
+        "SELECT $1, e.* FROM talkmeter.explain($1, $2) AS e", Some(pg_sys::TEXTOID), None;
 }
 
-trigger::version_1!(
-    pg_finfo_own_rows,
-    pg_finfo_my_balance,
-    pg_finfo_my_statement,
-    pg_finfo_my_evidence,
-    pg_finfo_my_explain
-);
-
-/// Answers with what a query, whose first parameter is the tenant, gives for each tenant that the caller reads.
+/// Answers a question for each tenant that the caller reads.
 ///
-/// SAFETY: the call information must be the server's.
-unsafe fn answer(call: pg_sys::FunctionCallInfo, query: &str, second: Option<Arg>) -> pg_sys::Datum {
+/// SAFETY: the call information must be the server's, and the function declared with the question's argument.
+unsafe fn answer(call: pg_sys::FunctionCallInfo, question: &Question) -> pg_sys::Datum {
     // SAFETY: the same.
-    let answer = unsafe { Answer::begin(call) };
-    for tenant in tenants() {
+    let (answer, second) = unsafe { (Answer::begin(call), question.argument.map(|oid| argument(call, 0, oid))) };
+    let own = tenants();
+    let args_of = |tenant: Option<&str>| [Some(arg(tenant)), second].into_iter().flatten().collect::<Vec<Arg>>();
+    let mut is_there = own.is_empty();
+    for tenant in &own {
+        let args = args_of(Some(tenant));
         as_owner_reading(|| {
-            let args: Vec<Arg> = [Some(arg(tenant.as_str())), second].into_iter().flatten().collect();
-            connected(|connection| answer.add(connection, query, &args));
+            connected(|connection| {
+                let found = |needed: &Needed| connection.run(needed.found, &args).count() > 0;
+                is_there |= question.needs.is_none_or(found);
+                answer.add(connection, question.rows, &args);
+            });
         });
     }
+    if let Some(needed) = question.needs.filter(|_| !is_there) {
+        let message: String = connected(|connection| connection.run(needed.message, &args_of(None)).only().value());
+        failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)
+            .hint("SELECT tenant, period, period_start FROM talkmeter.my_usage_monthly lists those that there are.")
+            .raise();
+    }
     pg_sys::Datum::from(0usize)
+}
+
+const ONLY_ONE: &str =
+    "A role that reads several tenants says whose charge it is: my_dispute(charge_id, reason, tenant).";
+
+/// The tenant in whose name the caller acts: the one that it names, or its only one.
+pub fn acting_for(named: Option<&str>) -> String {
+    let own = tenants();
+    match named {
+        None => match <[String; 1]>::try_from(own) {
+            Ok([only]) => only,
+            Err(own) if own.is_empty() => not_a_reader(None),
+            Err(_) => {
+                failure(PgSqlErrorCode::ERRCODE_AMBIGUOUS_PARAMETER, "you read several tenants").hint(ONLY_ONE).raise()
+            }
+        },
+        Some(named) if own.iter().any(|tenant| tenant == named) => named.to_owned(),
+        Some(named) => not_a_reader(Some(named)),
+    }
+}
+
+fn not_a_reader(named: Option<&str>) -> ! {
+    let whom = named.map_or("any tenant".to_owned(), |tenant| format!("tenant \"{tenant}\""));
+    failure(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("you do not read {whom}"))
+        .hint("The vendor lets a role read a tenant: talkmeter.grant_tenant(role, tenant).")
+        .raise()
 }

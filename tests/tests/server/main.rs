@@ -37,6 +37,7 @@ mod month;
 mod moves;
 mod nested;
 mod orders;
+mod own_bill;
 mod own_tables;
 mod own_times;
 mod owners;
