@@ -301,7 +301,7 @@ COMMENT ON FUNCTION talkmeter.my_bill_file(date) IS
     'The same of the period that starts in the month of that day, by the tenant''s own zone';
 
 CREATE FUNCTION talkmeter.my_evidence(period_start timestamptz)
-    RETURNS TABLE (tenant text, finalization bigint, line bigint, content text, chained text, digest text)
+    RETURNS TABLE (tenant text, finalization bigint, line bigint, content text, subject text, chained text, digest text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_evidence';
 REVOKE ALL ON FUNCTION talkmeter.my_evidence(timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_evidence(timestamptz) IS

@@ -168,6 +168,13 @@ pub fn key(place: &[u8]) -> OrderKey {
     OrderKey::from_bytes(place).expect("the place of an event is an order key")
 }
 
+/// The key of an event whose message is not to be known any more (rule 4.7.2): its time and source, and its number
+/// among the keys of its conversation, which keeps their order. A floor names no message, and stays.
+pub fn without_message(place: &[u8], number: i64) -> Vec<u8> {
+    let Some(kept) = place.get(..13) else { return place.to_vec() };
+    [kept, &[INTEGER], &flipped(number), &[0, 0]].concat()
+}
+
 /// Bytes of the shortest key, or floor: its time.
 pub const SHORTEST: usize = 8;
 
@@ -289,6 +296,30 @@ mod tests {
                 prop_assert_eq!(key.event(), if has_own_time { index + 1 } else { 0 });
                 prop_assert_eq!(OrderKey::from_bytes(key.as_bytes()), Some(key.clone()));
                 prop_assert_eq!((key.at(), key.source(), key.message()), (Instant(at), source, Some(message)));
+            }
+        }
+
+        #[test]
+        fn keys_without_their_messages_are_in_the_same_order(
+            rows in proptest::collection::vec((-3..3i64, 0..3i32, "[ab]{0,2}"), 2..8),
+        ) {
+            let mut keys: Vec<OrderKey> = rows
+                .iter()
+                .map(|(at, source, id)| {
+                    let message = MessageId::Text(id.clone());
+                    let rank = Rank { sequence: None, message: &message, first: Kind::AiReply };
+                    OrderKey::row(Instant(*at), *source, &rank, Position::of_row(0))
+                })
+                .collect();
+            keys.sort();
+            keys.dedup();
+            let bare: Vec<Vec<u8>> =
+                (1..).zip(&keys).map(|(number, key)| without_message(key.as_bytes(), number)).collect();
+            prop_assert!(bare.is_sorted_by(|a, b| a < b));
+            for (bare, key) in bare.iter().zip(&keys) {
+                prop_assert_eq!(time_of(bare), key.at());
+                prop_assert_eq!(source_of(bare), key.source());
+                prop_assert!(OrderKey::from_bytes(bare).is_some());
             }
         }
 

@@ -10,6 +10,7 @@ mod conversation_key;
 mod define;
 mod dispute;
 mod flush;
+mod forget;
 mod gaps;
 mod journal;
 pub mod launcher;

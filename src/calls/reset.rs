@@ -39,6 +39,8 @@ emptied!(
     "alert",
     "dispute_filed",
     "statement_line",
+    "forgotten_subject",
+    "forgetting",
     "external_count",
     "reconciliation",
     "sweep_failure",

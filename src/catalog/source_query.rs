@@ -6,6 +6,7 @@ use crate::pg::relation::{self, Relation, TableColumn};
 use crate::pg::row::Reader;
 use crate::pg::sql::{Arg, arg};
 use pgrx::prelude::*;
+use std::collections::BTreeSet;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::epoch::Epoch;
 use talkmeter_engine::mapping::{Class, KeyOrigin, Mapping};
@@ -30,6 +31,8 @@ pub struct SourceQuery {
     pub of_many: String,
     /// The same, with what the audit trail shows of a row after the slots; `None` if that is nothing.
     pub audit: Option<String>,
+    /// Names the conversations with rows of a customer: 0, the table, tenant and id; `None` if no column names one.
+    pub of_customer: Option<String>,
     /// Reads rows by their message ids: `ordinal`, the table, then the columns of the mapping's slots.
     pub by_message: String,
     /// The columns of the mapping's slots.
@@ -74,6 +77,7 @@ impl SourceQuery {
             by_conversation: words.by_conversation(""),
             of_many: words.of_many(),
             audit: selected.audit.as_ref().map(|shown| words.by_conversation(shown)),
+            of_customer: words.of_customer(&selected.customers),
             selected: selected.slots.clone(),
             by_message: words.by_message(),
             conversations: words.conversations(),
@@ -152,6 +156,8 @@ pub struct Selected {
     slots: String,
     /// What the audit trail shows, if it shows anything.
     audit: Option<String>,
+    /// The columns that name customers, by one version or another.
+    customers: Vec<String>,
 }
 
 impl Selected {
@@ -161,7 +167,16 @@ impl Selected {
         let slots: Option<Vec<String>> = versions.iter().map(of).collect();
         let shows = versions.iter().any(|(.., audit)| audit.iter().any(Option::is_some));
         let shown = || versions.iter().map(|(.., audit)| shown(all, audit)).collect();
-        Some(Selected { slots: slots?.join(", "), audit: shows.then(shown) })
+        let customer = |(.., [customer, ..]): &Version| {
+            let number = (*customer)?;
+            all.iter().find(|column| column.number == number).map(name)
+        };
+        let customers: BTreeSet<String> = versions.iter().filter_map(customer).collect();
+        Some(Selected {
+            slots: slots?.join(", "),
+            audit: shows.then(shown),
+            customers: customers.into_iter().collect(),
+        })
     }
 }
 
@@ -307,6 +322,20 @@ impl Words {
             "SELECT DISTINCT 0::int8, message.tableoid, CAST({tenant} AS pg_catalog.text), {conversation} FROM {table}
             WHERE {is_within}"
         )
+    }
+
+    fn of_customer(&self, customers: &[String]) -> Option<String> {
+        let Words { table, tenant, conversation, .. } = self;
+        let is_it = |column: &String| format!("CAST({column} AS pg_catalog.text) OPERATOR(pg_catalog.=) $1");
+        let conditions: Vec<String> = customers.iter().map(is_it).collect();
+        let (tenant, conversation) = (tenant.text(), conversation.text());
+        (!conditions.is_empty()).then(|| {
+            format!(
+                "SELECT DISTINCT 0::int8, message.tableoid, CAST({tenant} AS pg_catalog.text), {conversation} FROM {table}
+                WHERE {}",
+                conditions.join(" OR ")
+            )
+        })
     }
 
     /// Which rows are of the conversations after one in the order of bytes, and the keys that these are ordered by.

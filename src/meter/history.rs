@@ -117,6 +117,40 @@ pub fn conversations_of(
     })
 }
 
+/// The conversations of a tenant that have a row of one source that names a customer.
+pub fn conversations_of_customer(
+    source: &Source,
+    tenant: &str,
+    customer: &str,
+    found: &mut BTreeSet<String>,
+) -> Result<(), Unreadable> {
+    reading::queries(source)?.all.iter().try_for_each(|query| {
+        let Some(statement) = &query.of_customer else { return Ok(()) };
+        reading::for_each_row(query, statement, &[arg(customer)], &[], Patience::OfCaller, |_, _, row| {
+            let own: Option<String> = row.nullable();
+            let conversation: Option<String> = row.nullable();
+            found.extend(conversation.filter(|_| own.as_deref() == Some(tenant)));
+        })
+    })
+}
+
+/// The name of the table of a source, and how many rows of a conversation it holds, whatever they are by its mapping.
+pub fn count_rows(source: &Source, tenant: &str, conversation: &str) -> Result<(String, usize), Unreadable> {
+    let queries = reading::queries(source)?;
+    let Layout::Whole { mapping, readers, .. } = &source.layout else { unreachable!("a source that can be read") };
+    let mut count = 0;
+    for query in queries.all.iter().filter(|query| query.can_hold(tenant, conversation)) {
+        let args = query.of_conversations(&[(tenant, conversation, Instant::BEGINNING)]);
+        reading::for_each_row(query, &query.by_conversation, &args, readers, Patience::OfCaller, |_, values, _| {
+            let reading = mapping.pick_all(values, Instant::LATEST).1;
+            let is_it = reading.row.conversation.as_deref() == Some(conversation)
+                && reading.row.tenant.as_deref() == Some(tenant);
+            count += usize::from(is_it);
+        })?;
+    }
+    Ok((queries.all[0].name.clone(), count))
+}
+
 /// An event that was read, with the index of its conversation.
 struct Found {
     conversation: usize,

@@ -4,13 +4,15 @@ use crate::{assert_none, sources};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Functions that change something and do not write the journal, and why.
-const WITHOUT: [(&str, &str); 8] = [
+const WITHOUT: [(&str, &str); 10] = [
     ("mark", "each mark is a row of its own, with who made it and when"),
     ("flush", "does what the commit would do"),
     ("sweep", "what time has ended is the same whoever looks; posted_at and ended_at say when"),
     ("start_worker", "what it starts does what sweep and reconcile do, until the server restarts"),
     ("show_progress", "changes nothing that lasts"),
     ("adopt_partitions", "a partition is metered as its table is, of which the journal knows"),
+    ("forget_customer", "notes what forget_conversation is to do at the commit, which writes it"),
+    ("forget_noted", "does what forget_conversation does, in its name"),
     ("my_dispute", "files what dispute files, in its name"),
     ("look_up", "a trigger of the application's"),
 ];

@@ -184,8 +184,9 @@ fn a_tenant_reads_the_evidence_of_its_own_statement_alone() {
     let role = database.role("reader");
     session.run(&format!("SELECT talkmeter.grant_tenant('{role}', 'acme')"));
     let mut reader = database.connect_as(&role);
-    let own =
-        format!("SELECT tenant, finalization, line, content, chained, digest FROM talkmeter.my_evidence('{FEBRUARY}')");
+    let own = format!(
+        "SELECT tenant, finalization, line, content, subject, chained, digest FROM talkmeter.my_evidence('{FEBRUARY}')"
+    );
     let all = format!("SELECT 'acme', * FROM talkmeter.evidence('acme', '{FEBRUARY}')");
     assert_eq!(reader.lines(&own), session.lines(&all));
 }

@@ -21,6 +21,7 @@ mod dump;
 mod evidence;
 mod explain;
 mod first_insert;
+mod forget;
 mod hand_edits;
 mod health;
 mod hostile;

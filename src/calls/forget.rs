@@ -1,0 +1,233 @@
+//! What if a conversation is not to be known any more (rule 4.7)? Its ids are replaced wherever the books hold them.
+
+use crate::calls::journal;
+use crate::catalog::Catalog;
+use crate::catalog::args::{key, required, tenant_key};
+use crate::meter::{commit, history};
+use crate::pg::error::failure;
+use crate::pg::locks::{self, Conversations};
+use crate::pg::rights::{as_owner, must_write};
+use crate::pg::sql::{Connection, arg, connected};
+use pgrx::iter::SetOfIterator;
+use pgrx::prelude::*;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use talkmeter_engine::order;
+
+/// Forgets one conversation, whose messages must be deleted by now, and returns what stands in the place of its id.
+#[pg_extern(sql = false)]
+fn forget_conversation(tenant: Option<&str>, conversation: Option<&str>) -> String {
+    let (tenant, conversation) = (tenant_key(tenant), key(conversation, "conversation"));
+    must_write("forget_conversation");
+    commit::work();
+    as_owner(|| {
+        connected(|connection| {
+            if !is_known(connection, tenant, conversation) {
+                failure(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                    format!("nothing is known of conversation \"{conversation}\" of tenant \"{tenant}\""),
+                )
+                .detail("The books hold no part, charge or mark of it.")
+                .raise();
+            }
+            forget(connection, &[(tenant, conversation)]).remove(0)
+        })
+    })
+}
+
+/// Notes the conversations in which a customer is named, to be forgotten when the transaction commits, and returns
+/// them: their messages are to be deleted in it.
+#[pg_extern(sql = false)]
+fn forget_customer(tenant: Option<&str>, customer: Option<&str>) -> SetOfIterator<'static, String> {
+    let (tenant, customer) = (tenant_key(tenant), required(customer, "customer"));
+    must_write("forget_customer");
+    commit::work();
+    let found = as_owner(|| {
+        connected(|connection| {
+            let mut found = BTreeSet::new();
+            for source in Catalog::now().attached() {
+                history::conversations_of_customer(source, tenant, customer, &mut found)
+                    .unwrap_or_else(|unreadable| unreadable.raise());
+            }
+            found.retain(|conversation| is_known(connection, tenant, conversation));
+            let conversations: Vec<&str> = found.iter().map(String::as_str).collect();
+            connection.run(NOTE, &[arg(tenant), arg(conversations)]);
+            found
+        })
+    });
+    SetOfIterator::new(found)
+}
+
+const NOTE: &str = "
+    INSERT INTO talkmeter.forgetting (tenant, conversation)
+    SELECT $1, wanted.conversation FROM unnest($2::text[]) AS wanted (conversation)
+    ON CONFLICT DO NOTHING";
+
+/// Forgets what this transaction has noted. Its trigger calls it once per row; the first call does them all, so that
+/// they are locked in the order of their keys.
+#[pg_extern(sql = false)]
+fn forget_noted() {
+    commit::work();
+    as_owner(|| {
+        connected(|connection| {
+            let rows = connection.run(TAKE, &[]);
+            let mut noted: Vec<(String, String)> = rows.iter().map(|mut row| (row.value(), row.value())).collect();
+            noted.sort_unstable();
+            let keys: Vec<(&str, &str)> = noted.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
+            forget(connection, &keys);
+        });
+    });
+}
+
+const TAKE: &str = "DELETE FROM talkmeter.forgetting RETURNING tenant, conversation";
+
+const IS_KNOWN: &str = "
+    SELECT FROM talkmeter.conversation AS c WHERE c.tenant = $1 AND c.conversation = $2
+    UNION ALL
+    SELECT FROM talkmeter.marked AS m WHERE m.tenant = $1 AND m.conversation = $2
+    UNION ALL
+    SELECT FROM talkmeter.quarantined AS q WHERE q.tenant = $1 AND q.conversation = $2";
+
+fn is_known(connection: &Connection, tenant: &str, conversation: &str) -> bool {
+    connection.run(IS_KNOWN, &[arg(tenant), arg(conversation)]).count() > 0
+}
+
+/// Forgets conversations, given in the order of their keys, and returns what stands in the place of each id.
+fn forget(connection: &Connection, keys: &[(&str, &str)]) -> Vec<String> {
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let mut conversations = Conversations::begin();
+    conversations.lock(connection, keys);
+    for (tenant, conversation) in keys {
+        must_be_over(connection, tenant, conversation);
+        must_be_deleted(tenant, conversation);
+    }
+    let mut tenants: Vec<&str> = keys.iter().map(|(tenant, _)| *tenant).collect();
+    tenants.dedup();
+    conversations.then_tenants().lock(connection, &tenants);
+    locks::ledger_and_archive_for_writing();
+    keys.iter().map(|(tenant, conversation)| replace(connection, tenant, conversation)).collect()
+}
+
+const OPEN_PART: &str = "
+    SELECT c.open_part FROM talkmeter.conversation AS c
+    WHERE c.tenant = $1 AND c.conversation = $2 AND c.open_part IS NOT NULL";
+
+fn must_be_over(connection: &Connection, tenant: &str, conversation: &str) {
+    let rows = connection.run(OPEN_PART, &[arg(tenant), arg(conversation)]);
+    if let Some(mut row) = rows.first() {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("conversation \"{conversation}\" of tenant \"{tenant}\" is not over"),
+        )
+        .detail(format!("Its part {} is open.", row.value::<i32>()))
+        .hint(
+            "Call it after talkmeter.sweep() has ended the part; talkmeter.mark(tenant, conversation, 'close') ends it now.",
+        )
+        .raise();
+    }
+}
+
+/// A message that is there would have the conversation counted anew, under its id.
+fn must_be_deleted(tenant: &str, conversation: &str) {
+    for source in Catalog::now().attached() {
+        let (table, count) =
+            history::count_rows(source, tenant, conversation).unwrap_or_else(|unreadable| unreadable.raise());
+        if count > 0 {
+            failure(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("conversation \"{conversation}\" of tenant \"{tenant}\" still has messages"),
+            )
+            .detail(format!("Table {table} holds {count} of its rows."))
+            .hint("Delete them first, in the same transaction or before it.")
+            .raise();
+        }
+    }
+}
+
+const TOMBSTONE: &str = "SELECT 'forgotten:' || gen_random_uuid()::text";
+
+/// So that the digests of frozen statements stay what they are.
+const KEEP_DIGESTS: &str = "
+    INSERT INTO talkmeter.forgotten_subject (tenant, charge_id, digest)
+    SELECT c.tenant, c.charge_id, sha256(convert_to(talkmeter.subject_of(c.conversation, c.cause_message_id), 'UTF8'))
+    FROM talkmeter.charge AS c
+    JOIN talkmeter.period AS p ON p.tenant = c.tenant AND p.period_start = c.posted_period_start
+        AND p.period_end = c.posted_period_end AND p.finalization IS NOT NULL
+    WHERE c.tenant = $1 AND c.conversation = $2
+    ON CONFLICT DO NOTHING";
+
+macro_rules! renamed {
+    ($table:literal, $also:literal) => {
+        concat!(
+            "UPDATE talkmeter.",
+            $table,
+            " AS own SET conversation = $3",
+            $also,
+            " WHERE own.tenant = $1 AND own.conversation = $2"
+        )
+    };
+}
+
+/// What holds the id, and what is done there. The charges come first, which is what is counted.
+const REPLACE: [&str; 5] = [
+    renamed!("charge", ", cause_message_id = NULL"),
+    renamed!("conversation", ""),
+    renamed!("marked", ""),
+    renamed!("unplanned_unit", ""),
+    renamed!("uncharged_unit", ""),
+];
+
+/// They name rows that are gone.
+const LEAVE_QUARANTINE: &str = "DELETE FROM talkmeter.quarantined AS q WHERE q.tenant = $1 AND q.conversation = $2";
+
+fn replace(connection: &Connection, tenant: &str, conversation: &str) -> String {
+    let tombstone: String = connection.run(TOMBSTONE, &[]).only().value();
+    connection.run(KEEP_DIGESTS, &[arg(tenant), arg(conversation)]);
+    let parts = replace_places(connection, tenant, conversation, &tombstone);
+    let ids = [arg(tenant), arg(conversation), arg(tombstone.as_str())];
+    let changed: Vec<usize> = REPLACE.iter().map(|statement| connection.run(statement, &ids).count()).collect();
+    connection.run(LEAVE_QUARANTINE, &ids[..2]);
+    let arguments = json!({"tombstone": tombstone, "parts": parts, "entries": changed[0]});
+    journal::note(connection, "forget_conversation", Some(tenant), arguments, None);
+    tombstone
+}
+
+const PLACES: &str = "
+    SELECT e.part, e.first_event, e.last_event FROM talkmeter.ended_part AS e
+    WHERE e.tenant = $1 AND e.conversation = $2";
+
+const LAST_PLACE: &str = "
+    SELECT c.last_event FROM talkmeter.conversation AS c WHERE c.tenant = $1 AND c.conversation = $2";
+
+const REPLACE_PLACES: &str = "
+    UPDATE talkmeter.ended_part AS own
+    SET conversation = $3, first_event = wanted.first_event, last_event = wanted.last_event
+    FROM unnest($4::int4[], $5::bytea[], $6::bytea[]) AS wanted (part, first_event, last_event)
+    WHERE own.tenant = $1 AND own.conversation = $2 AND own.part = wanted.part";
+
+const REPLACE_LAST_PLACE: &str = "
+    UPDATE talkmeter.conversation AS c SET last_event = $3 WHERE c.tenant = $1 AND c.conversation = $2";
+
+/// The place of an event names its message. Returns how many parts there are.
+fn replace_places(connection: &Connection, tenant: &str, conversation: &str, tombstone: &str) -> usize {
+    let of = [arg(tenant), arg(conversation)];
+    let rows = connection.run(PLACES, &of);
+    let parts: Vec<(i32, Vec<u8>, Vec<u8>)> =
+        rows.iter().map(|mut row| (row.value(), row.value(), row.value())).collect();
+    let last: Option<Vec<u8>> = connection.run(LAST_PLACE, &of).first().map(|mut row| row.value());
+    let all: BTreeSet<&[u8]> =
+        parts.iter().flat_map(|(_, first, last)| [first.as_slice(), last.as_slice()]).chain(last.as_deref()).collect();
+    let bare: BTreeMap<&[u8], Vec<u8>> =
+        (1..).zip(all).map(|(number, place)| (place, order::without_message(place, number))).collect();
+    let numbers: Vec<i32> = parts.iter().map(|(part, ..)| *part).collect();
+    let firsts: Vec<&[u8]> = parts.iter().map(|(_, first, _)| bare[first.as_slice()].as_slice()).collect();
+    let lasts: Vec<&[u8]> = parts.iter().map(|(.., last)| bare[last.as_slice()].as_slice()).collect();
+    let places = [arg(tombstone), arg(numbers), arg(firsts), arg(lasts)];
+    connection.run(REPLACE_PLACES, &[of.as_slice(), &places].concat());
+    if let Some(last) = &last {
+        connection.run(REPLACE_LAST_PLACE, &[of.as_slice(), &[arg(bare[last.as_slice()].as_slice())]].concat());
+    }
+    parts.len()
+}
