@@ -32,7 +32,8 @@ pub unsafe extern "C-unwind" fn archive(call: pg_sys::FunctionCallInfo) -> pg_sy
             .raise();
     }
     must_write("archive");
-    let mut archive = Archive { before, batch: batch as usize, passes: &PASSES, after: None, progress: None };
+    let from = Default::default();
+    let mut archive = Archive { before, batch: batch as usize, passes: &PASSES, from, progress: None };
     let mut has_begun = false;
     let piece = || {
         as_owner(|| {
@@ -56,7 +57,7 @@ struct Pass {
     /// What its rows are called.
     unit: &'static str,
     count: &'static str,
-    /// The conversations that may have such rows, so many in the order of their keys, after one.
+    /// The conversations that may have such rows, so many in the order of their keys, from one on.
     next: &'static str,
     /// Moves those of some conversations.
     go: &'static str,
@@ -96,7 +97,7 @@ macro_rules! pass {
             next: concat!(
                 "SELECT DISTINCT own.tenant, own.conversation FROM ONLY talkmeter.",
                 $table,
-                " AS own WHERE (own.tenant, own.conversation) > ($2, $3) AND ",
+                " AS own WHERE (own.tenant, own.conversation) >= ($2, $3) AND ",
                 $is_old,
                 " ORDER BY own.tenant, own.conversation LIMIT $4"
             ),
@@ -153,8 +154,8 @@ struct Archive {
     batch: usize,
     /// What is still to be done, the present pass first.
     passes: &'static [Pass],
-    /// The conversation that was looked at last.
-    after: Option<(String, String)>,
+    /// The tenant and the id from which on it has not looked yet. Both may be empty: so a pass begins.
+    from: (String, String),
     progress: Option<Progress>,
 }
 
@@ -170,10 +171,12 @@ impl Archive {
         self.show(connection, pass);
         let mut conversations = Conversations::begin();
         let keys = self.next(connection, pass);
-        let Some(last) = keys.last().cloned() else {
-            (self.passes, self.after, self.progress) = (rest, None, None);
+        let Some((last_tenant, last_id)) = keys.last() else {
+            (self.passes, self.from, self.progress) = (rest, Default::default(), None);
             return !rest.is_empty();
         };
+        // The next id there can be: no text holds a byte of zero.
+        self.from = (last_tenant.clone(), format!("{last_id}\u{1}"));
         let borrowed: Vec<_> = keys.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
         let free = conversations.lock_free(connection, &borrowed);
         locks::ledger_and_archive_for_writing();
@@ -181,7 +184,6 @@ impl Archive {
         let tenants: Vec<&str> = free.iter().map(|index| borrowed[*index].0).collect();
         let ids: Vec<&str> = free.iter().map(|index| borrowed[*index].1).collect();
         let moved = connection.run(pass.go, &[self.before(), arg(tenants), arg(ids)]).count();
-        self.after = Some(last);
         self.progress.iter_mut().for_each(|progress| progress.advance(moved));
         true
     }
@@ -198,8 +200,7 @@ impl Archive {
 
     /// The next conversations that have something to be moved, in key order.
     fn next(&self, connection: &Connection, pass: &Pass) -> Vec<(String, String)> {
-        let (tenant, conversation) = self.after.as_ref().map_or(("", ""), |(tenant, id)| (tenant, id));
-        let args = [self.before(), arg(tenant), arg(conversation), arg(self.batch as i64)];
+        let args = [self.before(), arg(self.from.0.as_str()), arg(self.from.1.as_str()), arg(self.batch as i64)];
         connection.run(pass.next, &args).iter().map(|mut row| (row.value(), row.value())).collect()
     }
 

@@ -147,6 +147,20 @@ fn a_conversation_that_somebody_has_locked_is_left_for_the_next_time() {
 }
 
 #[test]
+fn a_conversation_whose_tenant_and_id_are_empty_is_moved_too() {
+    let (_database, mut session) = billed();
+    session.run("SELECT talkmeter.subscribe('', 'two', '2026-01-01', anchor_day => 1)");
+    for id in ["", "a"] {
+        tell(&mut session, "", id, "2026-01-03 12:00 visit");
+    }
+    session.run("SELECT talkmeter.finalize('', '2026-01-01')");
+    session.run(ALL);
+    for table in ["ended_part", "charge"] {
+        assert!(!left(&mut session, table).iter().any(|key| key.starts_with('|')), "{table}");
+    }
+}
+
+#[test]
 fn it_commits_after_so_many_conversations() {
     let (_database, mut session) = billed();
     let before = session.line("SELECT pg_current_xact_id()");
