@@ -201,6 +201,12 @@ REVOKE ALL ON FUNCTION talkmeter.period_at(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.period_at(text, timestamptz) IS
     'The billing month of a tenant that holds an instant; no row if it had no subscription by then';
 
+CREATE FUNCTION talkmeter.local_day(tenant text, at timestamptz, charge_id bigint) RETURNS date
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'local_day_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.local_day(text, timestamptz, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.local_day(text, timestamptz, bigint) IS
+    'The day of a tenant that holds an instant, by the subscriptions that were made before an entry of its ledger';
+
 CREATE FUNCTION talkmeter.currency_digits(currency text) RETURNS integer
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'currency_digits_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.currency_digits(text) FROM PUBLIC;

@@ -30,13 +30,10 @@ CREATE FUNCTION talkmeter.verify()
                 count(*) FILTER (WHERE c.units > 0) AS charges
             FROM (
                 SELECT o.*,
-                    -- A later subscription moves no unit to another day.
-                    CASE WHEN t.is_known THEN (o.charged_at AT TIME ZONE
-                        CASE WHEN NOT t.has_moved THEN t.timezone ELSE (
-                            SELECT s.timezone FROM talkmeter.subscription AS s
-                            WHERE s.tenant = o.tenant AND s.since <= o.charged_at AND s.last_charge_id < o.charge_id
-                            ORDER BY s.subscription_id DESC
-                            LIMIT 1) END)::date END AS day
+                    -- A later subscription moves no unit to another day, and a new zone waits for the end of the period.
+                    CASE WHEN NOT t.is_known THEN NULL
+                        WHEN t.has_moved THEN talkmeter.local_day(o.tenant, o.charged_at, o.charge_id)
+                        ELSE (o.charged_at AT TIME ZONE t.timezone)::date END AS day
                 FROM talkmeter.posting AS o
                 LEFT JOIN term AS t ON t.tenant = o.tenant
                 -- Hides from the planner that the day comes of the instant: it would expect as many days as instants.

@@ -1,6 +1,6 @@
 //! What does a tenant's account hold, as the tables have it?
 
-use crate::billing::subscription_rows::{SUBSCRIPTION, SUBSCRIPTION_KEY};
+use crate::billing::subscription_rows::{self, SUBSCRIPTION, SUBSCRIPTION_KEY};
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{BOOL, BYTES, DATE, INT8, NAME, NUMERIC, TEXT, TEXTS, TIME};
@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Usage};
 use talkmeter_engine::instant::{DAY, Instant};
-use talkmeter_engine::period::{self, Calendar, Period};
+use talkmeter_engine::period::Period;
 
 /// Longer than any month.
 const MONTH: i64 = 40 * DAY;
@@ -141,9 +141,7 @@ impl Tables {
         row.skip(2);
         let since = row.value::<Timestamp>().bound();
         let name = row.nullable::<String>();
-        // It was known when it was recorded; one that the zone database has dropped since is read as UTC.
-        let zone = period::zone_named(&row.value::<String>()).unwrap_or_default();
-        let anchor_day = row.value::<i32>() as u32;
+        let calendar = subscription_rows::calendar(row);
         let plan = name.and_then(|name| {
             self.plans.find(newest, &PLAN_KEY, &[arg(name.as_str())], |row| {
                 row.skip(1);
@@ -152,7 +150,7 @@ impl Tables {
                 Plan { name: name.clone(), included, overage_rate, currency: row.value() }
             })
         });
-        Subscription { since, plan: plan.map(|(_, plan)| plan), calendar: Calendar { zone, anchor_day } }
+        Subscription { since, plan: plan.map(|(_, plan)| plan), calendar }
     }
 }
 

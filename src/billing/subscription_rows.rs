@@ -6,9 +6,11 @@ use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{INT4, INT8, NAME, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, OwnTable, Shape, Wanted, with_newest};
-use crate::pg::sql::{Connection, arg};
+use crate::pg::sql::{Connection, Row, arg};
 use std::collections::HashMap;
+use talkmeter_engine::draw_down::Subscription;
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::period::{self, Calendar};
 
 pub const SUBSCRIPTION: Shape =
     Shape { name: c"subscription", types: &[TEXT, INT8, TIME, TEXT, TEXT, INT4, TEXT, TIME, NAME, INT8] };
@@ -33,6 +35,32 @@ pub fn pins(tenants: &[&str]) -> HashMap<String, Vec<Pin>> {
         }
     });
     pins
+}
+
+/// The subscriptions of a tenant that were made before an entry of the ledger, in their order, without their plans.
+pub fn made_before(tenant: &str, charge_id: i64) -> Vec<Subscription> {
+    let table = OwnTable::open(&SUBSCRIPTION, Access::Reading);
+    let mut found = Vec::new();
+    with_newest(|newest| {
+        table.scan(newest, &SUBSCRIPTION_KEY, &[(0, Wanted::Same(arg(tenant)))], |_, row| {
+            row.skip(2);
+            let since = row.value::<Timestamp>().bound();
+            row.skip(1);
+            let calendar = calendar(row);
+            row.skip(3);
+            if row.value::<i64>() < charge_id {
+                found.push(Subscription { since, plan: None, calendar });
+            }
+        });
+    });
+    found
+}
+
+/// The next two columns: the zone and the anchor day.
+pub fn calendar(row: &mut Row) -> Calendar {
+    // It was known when it was recorded; one that the zone database has dropped since is read as UTC.
+    let zone = period::zone_named(&row.value::<String>()).unwrap_or_default();
+    Calendar { zone, anchor_day: row.value::<i32>() as u32 }
 }
 
 /// A subscription to be made.

@@ -2,6 +2,7 @@
 
 use crate::billing::account::{self, Needed};
 use crate::billing::known_period;
+use crate::billing::subscription_rows;
 use crate::catalog::args::{day, instant};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::rights::as_owner;
@@ -10,6 +11,7 @@ use chrono::{Datelike, NaiveDate};
 use pgrx::datum::{Date, TimestampWithTimeZone};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
+use talkmeter_engine::draw_down::Account;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::money;
 use talkmeter_engine::period::Period;
@@ -25,6 +27,20 @@ fn period_at(
     let shown = |at: Instant| Timestamp::from(at).shown();
     let period = books.account.period_at(at);
     TableIterator::new(period.map(|period| (shown(period.start), shown(period.end))))
+}
+
+/// The local day of an instant, by the subscriptions that were made before an entry of the ledger: another zone takes
+/// effect when the current period ends (rule 4.2.8), which SQL cannot tell.
+#[pg_extern(sql = false)]
+fn local_day(tenant: &str, at: TimestampWithTimeZone, charge_id: i64) -> Option<Date> {
+    let at = instant(at, "at");
+    let account = Account { subscriptions: subscription_rows::made_before(tenant, charge_id), ..Account::default() };
+    account.day_of(at).and_then(NaiveDate::from_epoch_days).and_then(shown_day)
+}
+
+/// The type in which functions return a day.
+fn shown_day(day: NaiveDate) -> Option<Date> {
+    Date::new(day.year(), day.month() as u8, day.day() as u8).ok()
 }
 
 /// The instant, if a billing month of the tenant starts then; else an error that says which one holds it.
@@ -64,8 +80,7 @@ fn months_of(
     let shown = |at: Instant| Timestamp::from(at).shown();
     let month = |month: Period| {
         let day = books.account.first_day(month).and_then(NaiveDate::from_epoch_days)?;
-        let shown_day = Date::new(day.year(), day.month() as u8, day.day() as u8).ok()?;
-        Some((day.format("%Y-%m").to_string(), shown_day, shown(month.start), shown(month.end)))
+        Some((day.format("%Y-%m").to_string(), shown_day(day)?, shown(month.start), shown(month.end)))
     };
     TableIterator::new(books.account.months(now).into_iter().filter_map(month).collect::<Vec<_>>())
 }

@@ -467,7 +467,22 @@ fn changes_of_the_zone_leave_no_hole_and_no_overlap() {
         );
         assert_no_hole_and_no_overlap(&mut session, &first, "2026-06-01", &told);
         assert_no_period_overlaps(&mut session, &told);
+        assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0], "{told}");
     }
+}
+
+#[test]
+fn until_a_new_zone_takes_effect_days_are_those_of_the_old_one_to_whoever_counts_them() {
+    let (_database, mut session) = metered();
+    subscribe(&mut session, "two", "2026-01-01", "America/New_York", 15);
+    subscribe(&mut session, "none", "2026-07-05 14:31", "UTC", 5);
+    // Evenings in New York. That of August is after the period.
+    answer(&mut session, "2026-07-14 02:30");
+    answer(&mut session, "2026-08-14 02:30");
+    let days = ["2026-07-13", "2026-08-14"];
+    assert_eq!(session.lines("SELECT day FROM talkmeter.usage_daily ORDER BY 1"), days);
+    assert_eq!(session.lines("SELECT day FROM talkmeter.revenue_daily WHERE overage > 0 ORDER BY 1"), days);
+    assert_sound(&mut session);
 }
 
 fn assert_no_period_overlaps(session: &mut Session, told: &str) {
