@@ -47,6 +47,7 @@ fn subscribe(
     };
     locked(tenant, since, |connection, books| {
         zone_may_change(connection, tenant, books, since, zone);
+        anchor_may_change(connection, tenant, books, &new);
         let id = write(connection, tenant, &new, books.last_subscription_id);
         post_waiting(connection, tenant, since);
         let arguments = json!({"plan": plan, "since": journal::time(since), "timezone": timezone,
@@ -73,6 +74,26 @@ fn zone_may_change(connection: &Connection, tenant: &str, books: &Books, since: 
     )
     .detail(format!("Its last month starts at {}.", opened.to_rfc3339()))
     .hint("Give a since that is not before that, or keep the zone.")
+    .raise()
+}
+
+const LAST_FROZEN: &str = "
+    SELECT max(p.period_end) FROM talkmeter.period AS p
+    WHERE p.tenant = $1 AND p.period_end > $2 AND p.finalized_at IS NOT NULL";
+
+/// Another anchor day has months of its own: one that overlaps a frozen one would bill again what that has billed.
+fn anchor_may_change(connection: &Connection, tenant: &str, books: &Books, new: &NewSubscription) {
+    if books.account.subscriptions.iter().all(|known| known.calendar.anchor_day == new.anchor_day.unsigned_abs()) {
+        return;
+    }
+    let rows = connection.run(LAST_FROZEN, &[arg(tenant), arg(Timestamp::from(new.since))]);
+    let Some(end) = rows.only().nullable::<Timestamp>() else { return };
+    failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("the anchor day of tenant \"{tenant}\" cannot change within a month that is finalized"),
+    )
+    .detail(format!("Its last finalized month ends at {}.", end.bound().shown()))
+    .hint("Give a since that is not before that, or keep the anchor day.")
     .raise()
 }
 

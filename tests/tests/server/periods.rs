@@ -929,3 +929,25 @@ fn a_month_that_lists_a_late_unit_is_opened_and_no_other_anchor_day_divides_it_a
     assert_eq!(lines, ["late|1"]);
     assert_sound(&mut session);
 }
+
+#[test]
+fn another_anchor_day_is_refused_where_its_months_would_overlap_a_frozen_one() {
+    let database = Database::with_messages("frozen_anchor", "lutingenie", None);
+    let mut session = database.connect();
+    session.run(
+        "SELECT talkmeter.subscribe('acme', 'agent_red/starter', '2026-01-01', anchor_day => 1);
+         SELECT talkmeter.buy_pack('acme', 'agent_red/1000', purchased_at => '2026-04-11');
+         SELECT talkmeter.finalize('acme', '2026-04-01')",
+    );
+    let subscribe = |since: &str, anchor_day: i32| {
+        format!("SELECT talkmeter.subscribe('acme', 'agent_red/starter', '{since}', anchor_day => {anchor_day})")
+    };
+    let refused =
+        session.client.query(&subscribe("2026-02-12", 5), &[]).expect_err("its April would list the pack again");
+    let error = refused.as_db_error().expect("an error of the server's");
+    assert_eq!(error.code().code(), "55000");
+    assert_eq!(error.detail(), Some("Its last finalized month ends at 2026-05-01T00:00:00+00:00."));
+    session.run(&subscribe("2026-02-12", 1));
+    session.run(&subscribe("2026-05-01", 5));
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
+}
