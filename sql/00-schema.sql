@@ -16,7 +16,16 @@ BEGIN
 END
 $$;
 
--- Plain CREATE: a schema of that name that somebody else made must stop the installation, not be adopted.
+-- A schema of that name that somebody else made must stop the installation, not be adopted. Most likely it is the stub's.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'talkmeter') THEN
+        RAISE duplicate_schema USING
+            MESSAGE = 'schema "talkmeter" already exists',
+            HINT = 'If it is that of the development stub: DROP SCHEMA talkmeter CASCADE, then try again.';
+    END IF;
+END
+$$;
 CREATE SCHEMA talkmeter;
 REVOKE ALL ON SCHEMA talkmeter FROM PUBLIC;
 COMMENT ON SCHEMA talkmeter IS

@@ -5,6 +5,7 @@ pub mod paid;
 pub mod private;
 pub mod scenario;
 pub mod standby;
+pub mod stock;
 
 use flate2::read::GzDecoder;
 use postgres::error::SqlState;

@@ -2,6 +2,7 @@
 
 use crate::{Database, Session, config, program, variable};
 use postgres::{Config, NoTls};
+use std::ffi::OsStr;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,7 +84,11 @@ pub(crate) fn succeeds_as_server(name: &str, arguments: &[&str]) -> bool {
 }
 
 fn command_as_server(name: &str, arguments: &[&str]) -> Command {
-    let program = program(name).get_program().to_owned();
+    command_of(program(name).get_program(), arguments)
+}
+
+/// The same of any program.
+pub(crate) fn command_of(program: &OsStr, arguments: &[&str]) -> Command {
     let user = variable("TALKMETER_RUN_AS");
     let mut command = Command::new(if user.is_empty() { "env" } else { "runuser" });
     if !user.is_empty() {
