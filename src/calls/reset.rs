@@ -8,6 +8,7 @@ use crate::pg::error::failure;
 use crate::pg::locks;
 use crate::pg::relation::{self, statement};
 use crate::pg::rights::{as_owner, is_superuser};
+use crate::pg::settings;
 use crate::pg::sql::{Connection, arg, connected};
 use pgrx::prelude::*;
 use serde_json::{Map, json};
@@ -58,6 +59,7 @@ fn reset_for_tests() {
             .hint("Call it as a superuser, in a database of your tests.")
             .raise();
     }
+    allowed();
     // What this transaction has noted goes with the rest.
     commit::work();
     as_owner(|| {
@@ -78,6 +80,29 @@ fn reset_for_tests() {
             journal::note(connection, "reset_for_tests", None, json!({"removed": removed}), None);
         })
     });
+}
+
+/// What the files of the configuration say last. A session that was given a value of its own before it loaded the
+/// library has the default: the server refuses that value then, and has forgotten the one of the files.
+const IN_FILES: &str = "
+    SELECT f.setting::boolean FROM pg_file_settings AS f
+    WHERE f.name = 'talkmeter.allow_reset_for_tests'
+    ORDER BY f.seqno DESC
+    LIMIT 1";
+
+/// On a server with books the administrator switches it off.
+fn allowed() {
+    let says = |connection: &Connection| connection.run(IN_FILES, &[]).first().is_none_or(|mut row| row.value());
+    if settings::allows_reset_for_tests() && as_owner(|| connected(says)) {
+        return;
+    }
+    failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "this server does not allow that what was metered is removed",
+    )
+    .detail("talkmeter.allow_reset_for_tests is off in its configuration.")
+    .hint("Let the tests run on another server. No session can switch it on: ALTER SYSTEM and a reload can.")
+    .raise()
 }
 
 const SOURCES: &str = "

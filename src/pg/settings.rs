@@ -17,6 +17,9 @@ static CLOCK_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// Off stops metering at once; rows inserted meanwhile are listed for later (rule 4.4.7).
 pub static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 
+/// Whether `reset_for_tests` may remove what was metered. Not even a superuser's session turns it on again.
+static ALLOW_RESET_FOR_TESTS: GucSetting<bool> = GucSetting::<bool>::new(true);
+
 /// Milliseconds for which a commit waits for the lock of an attached table of which it needs older rows.
 static SOURCE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 
@@ -32,6 +35,11 @@ static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::n
 /// By how many seconds the clock of metering is ahead of the server's.
 pub fn clock_offset() -> i32 {
     CLOCK_OFFSET.get()
+}
+
+/// Whether the server lets tests remove what was metered, as this session knows.
+pub fn allows_reset_for_tests() -> bool {
+    ALLOW_RESET_FOR_TESTS.get()
 }
 
 /// How long it is from one sweep of a database by the worker to the next.
@@ -121,7 +129,7 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
-    define_those_of_the_worker();
+    define_those_of_the_whole_server();
     // SAFETY: called once while the library is loaded, with a constant string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"talkmeter".as_ptr()) };
 }
@@ -149,7 +157,15 @@ pub unsafe fn define_clock_offset(may_be: pg_sys::GucIntCheckHook) {
     }
 }
 
-fn define_those_of_the_worker() {
+fn define_those_of_the_whole_server() {
+    GucRegistry::define_bool_guc(
+        c"talkmeter.allow_reset_for_tests",
+        c"Lets a superuser remove all that was metered with talkmeter.reset_for_tests().",
+        c"Switch it off on a server whose databases hold books.",
+        &ALLOW_RESET_FOR_TESTS,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"talkmeter.sweep_interval",
         c"How long it is from one sweep of a database by the worker to the next.",

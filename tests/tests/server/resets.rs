@@ -1,6 +1,7 @@
 //! What does `reset_for_tests` take away, what does it leave, and where does it refuse?
 
 use postgres::error::SqlState;
+use talkmeter_tests::private::Server;
 use talkmeter_tests::{Database, PLAN, Session, metered, tell};
 
 /// Tables that keep their rows, and why.
@@ -133,4 +134,30 @@ fn books_are_not_removed_nor_by_whoever_is_no_superuser() {
     session.run("SELECT talkmeter.finalize('acme', '2026-02-01 00:00+00')");
     assert_eq!(session.refused("SELECT talkmeter.reset_for_tests()"), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
     assert_eq!(parts(&mut session), ["acme|c|1|2"]);
+}
+
+#[test]
+fn no_session_can_allow_what_the_configuration_of_the_server_does_not() {
+    let reset = "SELECT talkmeter.reset_for_tests()";
+    let server = Server::with(&["talkmeter.allow_reset_for_tests = off"]);
+    let mut session = server.create("books");
+    assert_eq!(session.refused(reset), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    assert_eq!(session.line("SHOW talkmeter.allow_reset_for_tests"), "off");
+    let set = "SET talkmeter.allow_reset_for_tests = on";
+    assert_eq!(session.refused(set), SqlState::CANT_CHANGE_RUNTIME_PARAM);
+    // Before the library is loaded nobody knows what the setting is, and whoever comes may set it.
+    let mut early = server.connect("books");
+    early.run(set);
+    assert_eq!(early.refused(reset), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    server.connect("books").run("ALTER DATABASE books SET talkmeter.allow_reset_for_tests = on");
+    let mut given = server.connect("books");
+    assert_eq!(given.line("SHOW talkmeter.allow_reset_for_tests"), "on");
+    assert_eq!(given.refused(reset), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    // The administrator can.
+    given.run("ALTER DATABASE books RESET ALL");
+    given.run("ALTER SYSTEM SET talkmeter.allow_reset_for_tests = on");
+    given.run("SELECT pg_reload_conf()");
+    let mut allowed = server.connect("books");
+    allowed.wait_for("SELECT current_setting('talkmeter.allow_reset_for_tests')", "on");
+    allowed.run(reset);
 }
