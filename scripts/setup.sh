@@ -82,6 +82,14 @@ look() {
     want shellcheck command -v shellcheck
     want valgrind command -v valgrind
     want python3-venv python3 -c 'import ensurepip, venv'
+    # The clients of docs/clients.md, whose code the tests run. Debian's modules are known to Debian's python alone.
+    want python3-psycopg /usr/bin/python3 -c 'import psycopg'
+    want python3-psycopg2 /usr/bin/python3 -c 'import psycopg2'
+    want python3-django /usr/bin/python3 -c 'import django'
+    want ruby-activerecord ruby -e 'require "active_record"'
+    want ruby-pg ruby -e 'require "pg"'
+    want nodejs command -v node
+    want npm command -v npm
     if [ "$(id -u)" = 0 ]; then want util-linux command -v runuser; fi
 }
 
@@ -123,10 +131,29 @@ install_pgspot() {
     say "Installed: pgspot, into target/pgspot"
 }
 
+# node-postgres, with what it needs, by the hashes of a lock file: Debian's package is one of its own node only.
+install_node_postgres() {
+    local into=$talkmeter_repo/target/clients from=$talkmeter_repo/tests/clients
+    cmp -s "$from/package-lock.json" "$into/installed.json" && return
+    rm -rf "$into"
+    mkdir -p "$into"
+    cp "$from/package.json" "$from/package-lock.json" "$into/"
+    npm ci --prefix "$into" --ignore-scripts --omit=optional --no-audit --no-fund --silent ||
+        die "could not install node-postgres, which tests run (see tests/clients/package.json)." \
+            "It comes from npm: if that cannot be reached from here, set npm_config_registry to what can, and run this again."
+    cp "$from/package-lock.json" "$into/installed.json"
+    say "Installed: node-postgres, into target/clients"
+}
+
+install_others() {
+    install_pgspot
+    install_node_postgres
+}
+
 check_rust
 look
 if [ ${#missing[@]} = 0 ]; then
-    install_pgspot
+    install_others
     exit
 fi
 
@@ -140,4 +167,4 @@ install_missing "${wanted[@]}" || die "could not install: ${wanted[*]}" \
 look
 [ ${#missing[@]} = 0 ] || die "still missing after the installation: ${missing[*]}"
 say "Installed: ${wanted[*]}"
-install_pgspot
+install_others

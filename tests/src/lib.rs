@@ -1,6 +1,7 @@
 //! What do the tests share? A database for each, a message table, the sample data, a comparison that shows differences.
 
 pub mod model;
+pub mod pages;
 pub mod paid;
 pub mod private;
 pub mod scenario;

@@ -2,17 +2,17 @@
 //!
 //! Every block of ```sql of README.md and of docs/*.md is given to psql, page by page in order, each page in a
 //! database of its own. A block of ```text right after it is what psql answers; a block that fails shows its ERROR
-//! there. With TALKMETER_ACCEPT=1 the outputs are written into the pages instead of being compared. What is not to be
-//! run is a block of ```sh, or of no language.
+//! there. So it is with blocks of ```bash, ```js, ```python and ```ruby, which run in a directory of the page's; one
+//! whose first line is a comment with nothing but a path is a file there. With TALKMETER_ACCEPT=1 the outputs are
+//! written into the pages instead of being compared. What is not to be run is a block of ```sh, or of no language.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use talkmeter_engine::event::Kind;
 use talkmeter_engine::mapping::check::KEYS;
 use talkmeter_engine::part::{EndReason, Reason};
-use talkmeter_tests::{Database, Session, assert_same_rows, program};
+use talkmeter_tests::pages::{Piece, RUN, Workplace, output_of, pieces, put_together};
+use talkmeter_tests::{Database, Session, assert_same_rows};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -30,64 +30,6 @@ fn pages() -> Vec<PathBuf> {
 
 // --- A page ---
 
-/// A stretch of a page between two fences, or outside of any.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Piece {
-    /// The number of its first line.
-    line: usize,
-    /// What follows the opening fence; `None` outside of blocks.
-    language: Option<String>,
-    text: String,
-}
-
-/// A page taken apart.
-fn pieces(page: &str) -> Vec<Piece> {
-    let mut pieces = vec![Piece { line: 1, language: None, text: String::new() }];
-    for (number, line) in (1..).zip(page.lines()) {
-        let last = pieces.last_mut().expect("there is one from the start");
-        let next = match (line.strip_prefix("```"), last.language.is_some()) {
-            (Some(language), false) => Some(Some(language.to_owned())),
-            (Some(""), true) => Some(None),
-            _ => None,
-        };
-        match next {
-            Some(language) => pieces.push(Piece { line: number + 1, language, text: String::new() }),
-            None => last.text += &format!("{line}\n"),
-        }
-    }
-    assert!(pieces.last().is_some_and(|last| last.language.is_none()), "a block is not closed");
-    pieces
-}
-
-/// The page that the pieces are.
-fn put_together(pieces: &[Piece]) -> String {
-    let part = |piece: &Piece| match &piece.language {
-        Some(language) => format!("```{language}\n{}```\n", piece.text),
-        None => piece.text.clone(),
-    };
-    pieces.iter().map(part).collect()
-}
-
-/// Where the output is that a page shows for the block at `index`: with nothing between the two.
-fn output_of(pieces: &[Piece], index: usize) -> Option<usize> {
-    pieces.get(index + 1).filter(|between| between.text.trim().is_empty())?;
-    pieces.get(index + 2).filter(|output| output.language.as_deref() == Some("text")).map(|_| index + 2)
-}
-
-/// What psql says to a block: its output, then its errors and warnings, without blanks at the ends of lines.
-fn said(database: &Database, sql: &str) -> String {
-    let mut psql = program("psql");
-    psql.args(["-X", "-q", "-d", database.name()]);
-    psql.env("PGOPTIONS", "-c TimeZone=UTC").env("PGCLIENTENCODING", "UTF8").env("LC_ALL", "C");
-    psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = psql.spawn().expect("psql");
-    child.stdin.take().expect("a pipe").write_all(sql.as_bytes()).expect("psql reads on");
-    let output = child.wait_with_output().expect("psql ends");
-    let all = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
-    let lines: Vec<&str> = all.lines().map(str::trim_end).collect();
-    lines.join("\n").trim_matches('\n').to_owned()
-}
-
 /// The roles of the server but those of tests that run beside this one: a database of such a test is in their names.
 fn roles(session: &mut Session) -> BTreeSet<String> {
     let of_tests = format!("_{}_", std::process::id());
@@ -101,15 +43,12 @@ fn run(path: &Path, pieces: &mut [Piece], administrator: &mut Session, accepts: 
     let name = path.file_stem().expect("a page has a name").to_string_lossy().to_lowercase();
     let before = roles(administrator);
     let database = Database::empty(&name);
+    let workplace = Workplace::new(&name, &database);
     let mut wrong = Vec::new();
     for index in 0..pieces.len() {
-        if pieces[index].language.as_deref() != Some("sql") {
-            continue;
-        }
-        let found = said(&database, &pieces[index].text);
+        let Some((found, failed)) = workplace.run(&pieces[index]) else { continue };
         let shown = output_of(pieces, index).map(|output| &mut pieces[output].text);
         let expected = shown.as_deref().map(|text| text.trim_matches('\n').to_owned());
-        let failed = found.lines().any(|line| line.starts_with("ERROR"));
         if let Some(shown) = shown {
             *shown = format!("{found}\n");
         }
@@ -124,7 +63,7 @@ fn run(path: &Path, pieces: &mut [Piece], administrator: &mut Session, accepts: 
         }
     }
     // Roles are the cluster's: what a page made leaves with it, after what it was granted.
-    drop(database);
+    drop((workplace, database));
     for role in roles(administrator).difference(&before) {
         administrator.run(&format!("DROP ROLE {role}"));
     }
@@ -154,11 +93,12 @@ fn no_page_shows_an_output_without_the_statements_that_give_it() {
     for path in pages() {
         let pieces = pieces(&std::fs::read_to_string(&path).expect("a page"));
         let compared: BTreeSet<usize> = (0..pieces.len())
-            .filter(|index| pieces[*index].language.as_deref() == Some("sql"))
+            .filter(|index| pieces[*index].language.as_deref().is_some_and(|language| RUN.contains(&language)))
             .filter_map(|index| output_of(&pieces, index))
             .collect();
         for (index, piece) in pieces.iter().enumerate() {
-            let is_known = matches!(piece.language.as_deref(), None | Some("" | "sh" | "sql" | "text" | "json"));
+            let known = [&RUN[..], &["", "sh", "text", "json", "prisma", "ts", "yaml"]].concat();
+            let is_known = piece.language.as_deref().is_none_or(|language| known.contains(&language));
             assert!(is_known, "{}, line {}: {:?}", path.display(), piece.line, piece.language);
             let is_output = piece.language.as_deref() == Some("text");
             assert!(!is_output || compared.contains(&index), "{}, line {}", path.display(), piece.line);

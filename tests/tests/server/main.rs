@@ -63,6 +63,7 @@ mod sample;
 mod simulate;
 mod standby;
 mod statement;
+mod structure_sql;
 mod stub;
 mod swaps;
 mod sweeps;

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use talkmeter_tests::pages::Workplace;
 use talkmeter_tests::{Database, Session, assert_same_rows, metered, program, variable};
 
 const CLIENTS: usize = 200;
@@ -19,7 +20,7 @@ struct Pooler {
 
 impl Pooler {
     fn before(database: &Database) -> Pooler {
-        let directory = format!("{}/pooler_{}", variable("TALKMETER_DIR"), std::process::id());
+        let directory = format!("{}/b_{}", variable("TALKMETER_DIR"), database.name());
         fs::create_dir_all(&directory).expect("a directory");
         let (host, port, user) = (variable("PGHOST"), variable("PGPORT"), variable("PGUSER"));
         let settings = format!(
@@ -122,4 +123,45 @@ fn two_hundred_clients_on_eight_connections_are_each_metered_by_what_they_commit
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "0");
     assert_eq!(session.lines("SELECT problem FROM talkmeter.verify()"), [""; 0]);
     session.run("DROP OWNED BY pooled_writer; DROP ROLE pooled_writer");
+}
+
+/// Each client opens more connections than the pooler has.
+#[test]
+fn psycopg_and_node_postgres_are_metered_behind_it_if_nothing_is_prepared_by_name() {
+    let (database, mut session) = metered("lutingenie");
+    let pooler = Pooler::before(&database);
+    let clients = Workplace::new("drivers", &database);
+    // pgbouncer takes no options.
+    let python = format!(
+        r#"
+import os, psycopg
+del os.environ["PGOPTIONS"]
+conns = [psycopg.connect(host="{}", port=6432, prepare_threshold=None) for _ in range(12)]
+for turn in range(12):
+    for number, conn in enumerate(conns):
+        with conn.transaction():
+            conn.execute("INSERT INTO messages (tenant_id, conversation_id, kind) VALUES (%s, %s, 'exchange')", ["python", str(number)])
+        with conn.transaction():
+            conn.execute("SELECT talkmeter.balance(%s)", ["python"])
+"#,
+        pooler.directory
+    );
+    let node = format!(
+        r#"
+delete process.env.PGOPTIONS;
+const pool = new (require('pg').Pool)({{ host: '{}', port: 6432, max: 12 }});
+const insert = (number) => pool.query(
+  "INSERT INTO messages (tenant_id, conversation_id, kind) VALUES ($1, $2, 'exchange')", ['node', String(number % 12)]);
+Promise.all(Array.from({{ length: 144 }}, (_, number) => insert(number))).then(() => pool.end());
+"#,
+        pooler.directory
+    );
+    for (language, program) in [("python", python), ("js", node)] {
+        let (said, failed) = clients.answer(language, &program);
+        assert!(!failed, "{language}: {said}");
+    }
+    drop(pooler);
+    let counted = "SELECT tenant, count(*), sum(message_count) FROM talkmeter.parts GROUP BY 1 ORDER BY 1";
+    assert_eq!(session.lines(counted), ["node|12|288", "python|12|288"]);
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "0");
 }
