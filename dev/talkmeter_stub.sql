@@ -112,7 +112,21 @@ CREATE FUNCTION talkmeter.statement(tenant text, month date) RETURNS TABLE(line 
 CREATE FUNCTION talkmeter.statement(tenant text, period_start timestamptz) RETURNS TABLE(line integer, kind text,
         of_period_start timestamptz, description text, quantity bigint, unit_price numeric, amount numeric, currency text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
-CREATE FUNCTION talkmeter.evidence(tenant text, period_start timestamptz) RETURNS TABLE(finalization bigint, line bigint, content text,
+CREATE FUNCTION talkmeter.statement_units(tenant text, month date) RETURNS TABLE(line integer, kind text, charge_id bigint,
+        conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
+        units integer, amount numeric, currency text, reverses bigint, reason text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.bill_file(tenant text, month date) RETURNS TABLE(section text, line integer, local_time timestamp,
+        item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.statement_units(tenant text, period_start timestamptz) RETURNS TABLE(line integer, kind text, charge_id bigint,
+        conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
+        units integer, amount numeric, currency text, reverses bigint, reason text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.bill_file(tenant text, period_start timestamptz) RETURNS TABLE(section text, line integer, local_time timestamp,
+        item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.evidence(tenant text, period_start timestamptz) RETURNS TABLE(finalization bigint, line bigint, content text, subject text,
         chained text, digest text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 
@@ -123,15 +137,22 @@ CREATE FUNCTION talkmeter.explain(tenant text, conversation text) RETURNS TABLE(
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.explain_json(tenant text, conversation text) RETURNS jsonb
     LANGUAGE sql STABLE RETURN jsonb_build_object('tenant', tenant, 'conversation', conversation, 'parts', '[]'::jsonb, 'steps', '[]'::jsonb);
-CREATE FUNCTION talkmeter.simulate(policy text, plan text, from_time timestamptz, to_time timestamptz) RETURNS TABLE(tenant text,
+CREATE FUNCTION talkmeter.simulate(policy text, plan text DEFAULT NULL, from_time timestamptz DEFAULT NULL,
+        to_time timestamptz DEFAULT NULL, tenant text DEFAULT NULL) RETURNS TABLE(tenant text,
         units bigint, included_units bigint, pack_units bigint, overage_units bigint, amount numeric, currency text, unprovable bigint,
         billed_units bigint, billed_included_units bigint, billed_pack_units bigint, billed_overage_units bigint, billed_amount numeric,
         billed_currency text, units_difference bigint, amount_difference numeric)
-    LANGUAGE plpgsql STABLE AS 'BEGIN END';
-CREATE FUNCTION talkmeter.simulate_parts(policy text, plan text, from_time timestamptz, to_time timestamptz) RETURNS TABLE(tenant text,
+    LANGUAGE sql STABLE AS $$ SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, units bigint, included_units bigint,
+            pack_units bigint, overage_units bigint, amount numeric, currency text, unprovable bigint, billed_units bigint,
+            billed_included_units bigint, billed_pack_units bigint, billed_overage_units bigint, billed_amount numeric, billed_currency text,
+            units_difference bigint, amount_difference numeric) $$;
+CREATE FUNCTION talkmeter.simulate_parts(policy text, plan text DEFAULT NULL, from_time timestamptz DEFAULT NULL,
+        to_time timestamptz DEFAULT NULL, tenant text DEFAULT NULL) RETURNS TABLE(tenant text,
         conversation text, started_at timestamptz, difference text, charged_at timestamptz, tier text, amount numeric, currency text,
         billed_part integer, billed_at timestamptz, billed_tier text, billed_amount numeric, billed_currency text)
-    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+    LANGUAGE sql STABLE AS $$ SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, started_at timestamptz,
+            difference text, charged_at timestamptz, tier text, amount numeric, currency text, billed_part integer, billed_at timestamptz,
+            billed_tier text, billed_amount numeric, billed_currency text) $$;
 CREATE FUNCTION talkmeter.verify() RETURNS TABLE(problem text, tenant text, object text, detail text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 
@@ -167,12 +188,37 @@ CREATE FUNCTION talkmeter.my_balance() RETURNS TABLE(tenant text, balance bigint
 CREATE FUNCTION talkmeter.my_statement(period_start timestamptz) RETURNS TABLE(tenant text, line integer, kind text,
         of_period_start timestamptz, description text, quantity bigint, unit_price numeric, amount numeric, currency text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
-CREATE FUNCTION talkmeter.my_evidence(period_start timestamptz) RETURNS TABLE(tenant text, finalization bigint, line bigint, content text,
-        chained text, digest text)
+CREATE FUNCTION talkmeter.my_statement(month date) RETURNS TABLE(tenant text, line integer, kind text, of_period_start timestamptz,
+        description text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.my_statement_units(month date) RETURNS TABLE(tenant text, line integer, kind text, charge_id bigint,
+        conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
+        units integer, amount numeric, currency text, reverses bigint, reason text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.my_bill_file(month date) RETURNS TABLE(tenant text, section text, line integer, local_time timestamp,
+        item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.my_statement_units(period_start timestamptz) RETURNS TABLE(tenant text, line integer, kind text, charge_id bigint,
+        conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
+        units integer, amount numeric, currency text, reverses bigint, reason text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.my_bill_file(period_start timestamptz) RETURNS TABLE(tenant text, section text, line integer, local_time timestamp,
+        item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.my_evidence(period_start timestamptz) RETURNS TABLE(tenant text, finalization bigint, line bigint,
+        content text, subject text, chained text, digest text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_explain(conversation text) RETURNS TABLE(tenant text, step integer, occurred_at timestamptz, event text,
         source regclass, message_id text, part integer, effect text, rule text, charge_id bigint, tier text, amount numeric, currency text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
+
+CREATE FUNCTION talkmeter.my_dispute(charge_id bigint, reason text, tenant text DEFAULT NULL) RETURNS bigint
+    LANGUAGE sql RETURN NULL::bigint;
+
+-- --- Forgetting ---
+
+CREATE FUNCTION talkmeter.forget_conversation(tenant text, conversation text) RETURNS text LANGUAGE sql RETURN NULL;
+CREATE FUNCTION talkmeter.forget_customer(tenant text, customer text) RETURNS SETOF text LANGUAGE plpgsql AS 'BEGIN END';
 
 -- --- Of use without a meter ---
 
@@ -199,6 +245,9 @@ CREATE FUNCTION talkmeter.on_status_update() RETURNS trigger LANGUAGE plpgsql AS
 CREATE FUNCTION talkmeter.audit_of(tenant text, conversation text, first bytea, last bytea)
         RETURNS TABLE(customer text, stages text[], models text[], safety_passed boolean)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.local_day(tenant text, at timestamptz, charge_id bigint) RETURNS date LANGUAGE sql STABLE RETURN NULL::date;
+CREATE FUNCTION talkmeter.period_name(tenant text, period_start timestamptz, period_end timestamptz) RETURNS text
+    LANGUAGE sql STABLE RETURN NULL;
 CREATE FUNCTION talkmeter.working()
         RETURNS TABLE(pid integer, database name, usename name, work text, done bigint, total bigint, unit text, started_at timestamptz)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
@@ -206,23 +255,25 @@ CREATE FUNCTION talkmeter.working()
 -- --- Views: empty ---
 
 CREATE VIEW talkmeter.alerts AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, period_start timestamptz, kind text,
-        fired_at timestamptz, detail text, notified_at timestamptz, muted boolean, day date, channel text);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, period_start timestamptz, kind text, fired_at timestamptz, detail text,
+            notified_at timestamptz, muted boolean,
+        day date, channel text, period text);
 CREATE VIEW talkmeter.audited AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, customer text,
-        started_at timestamptz, first_ai_reply_at timestamptz, last_activity_at timestamptz, ended_at timestamptz, end_reason text,
-        charged_at timestamptz, message_count bigint, turn_count integer, ai_replies bigint, staff_replies bigint, stages text[],
-        models text[], safety_passed boolean, charge_id bigint, tier text, amount numeric, currency text, taken_back boolean, policy text,
-        policy_version integer);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, customer text, started_at timestamptz,
+            first_ai_reply_at timestamptz,
+        last_activity_at timestamptz, ended_at timestamptz, end_reason text, charged_at timestamptz, message_count bigint, turn_count
+        integer, ai_replies bigint, staff_replies bigint, stages text[], models text[], safety_passed boolean, charge_id bigint, tier
+        text, amount numeric, currency text, taken_back boolean, policy text, policy_version integer, charged_day date);
 CREATE VIEW talkmeter.bills AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, period text, period_start timestamptz,
         period_end timestamptz, status text, base numeric, packs numeric, overage numeric, credits numeric, total numeric, currency text,
         finalized_at timestamptz);
 CREATE VIEW talkmeter.charges AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, charge_id bigint, conversation text,
-        part integer, charged_at timestamptz, period_start timestamptz, posted_period_start timestamptz, tier text, pack_id bigint,
-        amount numeric, currency text, plan text, policy text, policy_version integer, reverses bigint, reason text, posted_at timestamptz,
-        note text, posted_by name, cause_source text, cause_message_id text, cause_at timestamptz);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, charge_id bigint, conversation text, part integer, charged_at
+            timestamptz, period_start timestamptz,
+        posted_period_start timestamptz, tier text, pack_id bigint, amount numeric, currency text, plan text, policy text,
+        policy_version integer, reverses bigint, reason text, posted_at timestamptz, note text, posted_by name, cause_source text,
+        cause_message_id text, cause_at timestamptz, charged_day date, period text, posted_period text);
 CREATE VIEW talkmeter.clock AS SELECT now(), interval '0' AS clock_offset;
 CREATE VIEW talkmeter.disputes AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, dispute_id bigint, charge_id bigint,
@@ -245,10 +296,11 @@ CREATE VIEW talkmeter.packs AS
         remaining bigint, price numeric, currency text, purchased_at timestamptz, expires_at timestamptz, purchase_key text,
         refunded_at timestamptz, refunded_by name);
 CREATE VIEW talkmeter.parts AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, policy text,
-        policy_version integer, status text, started_at timestamptz, first_ai_reply_at timestamptz, last_activity_at timestamptz,
-        ended_at timestamptz, end_reason text, billable boolean, not_billable_because text, charged_at timestamptz, message_count bigint,
-        turn_count integer, ai_replies bigint, staff_replies bigint);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, policy text, policy_version integer,
+            status text, started_at timestamptz,
+        first_ai_reply_at timestamptz, last_activity_at timestamptz, ended_at timestamptz, end_reason text, billable boolean,
+        not_billable_because text, charged_at timestamptz, message_count bigint, turn_count integer, ai_replies bigint, staff_replies
+        bigint, started_day date);
 CREATE VIEW talkmeter.plans AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (name text, included bigint, overage_rate numeric, price numeric,
         currency text);
@@ -290,22 +342,32 @@ CREATE VIEW talkmeter.unplanned AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer,
         charged_at timestamptz, policy text, policy_version integer);
 CREATE VIEW talkmeter.usage AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, plan text, period_start timestamptz,
-        period_end timestamptz, used bigint, included bigint, included_used bigint, included_remaining bigint, pack_balance bigint,
-        pack_used bigint, overage_units bigint, overage_rate numeric, estimated_overage numeric, currency text);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, plan text, period_start timestamptz, period_end timestamptz, used
+            bigint, included bigint, included_used bigint,
+        included_remaining bigint, pack_balance bigint, pack_used bigint, overage_units bigint, overage_rate numeric,
+        estimated_overage numeric, currency text, period text);
 CREATE VIEW talkmeter.usage_daily AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, day date, used bigint);
 CREATE VIEW talkmeter.usage_history AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, plan text, period_start timestamptz,
-        period_end timestamptz, used bigint, included bigint, included_used bigint, pack_used bigint, overage_units bigint, overage numeric,
-        currency text, finalized_at timestamptz);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, plan text, period_start timestamptz, period_end timestamptz, used
+            bigint, included bigint, included_used bigint,
+        pack_used bigint, overage_units bigint, overage numeric, currency text, finalized_at timestamptz, period text);
 CREATE VIEW talkmeter.usage_monthly AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, period text, first_day date,
         period_start timestamptz, period_end timestamptz, used bigint, included_used bigint, pack_used bigint, overage_units bigint);
 CREATE VIEW talkmeter.usage_projection AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, period_start timestamptz,
-        period_end timestamptz, used bigint, projected_used bigint, projected_overage_units bigint, projected_overage numeric,
-        currency text);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, period_start timestamptz, period_end timestamptz, used bigint,
+            projected_used bigint, projected_overage_units
+        bigint, projected_overage numeric, currency text, period text);
+
+CREATE VIEW talkmeter.applied_policies AS
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, name text, policy_version integer, in_force boolean, units bigint,
+        label text, effective_from timestamptz, starts_on text[], ends_on text[], idle_timeout interval, quiet_review_after interval,
+        turn_limit integer, charge_on text, staff_reply_blocks boolean, error_before_reply_waives boolean, exclude_prefixes text[],
+        note text);
+CREATE VIEW talkmeter.prices AS
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, kind text, name text, since timestamptz, units bigint,
+        overage_rate numeric, price numeric, currency text, valid_for interval);
 
 CREATE VIEW talkmeter.audit_trail AS SELECT * FROM talkmeter.audited;
 CREATE VIEW talkmeter.my_alerts AS SELECT * FROM talkmeter.alerts;
@@ -316,6 +378,10 @@ CREATE VIEW talkmeter.my_disputes AS SELECT * FROM talkmeter.disputes;
 CREATE VIEW talkmeter.my_expired_packs AS SELECT * FROM talkmeter.expired_packs;
 CREATE VIEW talkmeter.my_packs AS SELECT * FROM talkmeter.packs;
 CREATE VIEW talkmeter.my_parts AS SELECT * FROM talkmeter.parts;
+CREATE VIEW talkmeter.my_policy AS SELECT * FROM talkmeter.applied_policies;
+CREATE VIEW talkmeter.my_prices AS SELECT * FROM talkmeter.prices;
+CREATE VIEW talkmeter.my_reconciliations AS SELECT * FROM talkmeter.reconciliations;
+CREATE VIEW talkmeter.my_uncharged AS SELECT * FROM talkmeter.uncharged;
 CREATE VIEW talkmeter.my_unplanned AS SELECT * FROM talkmeter.unplanned;
 CREATE VIEW talkmeter.my_usage AS SELECT * FROM talkmeter.usage;
 CREATE VIEW talkmeter.my_usage_daily AS SELECT * FROM talkmeter.usage_daily;

@@ -207,6 +207,12 @@ REVOKE ALL ON FUNCTION talkmeter.local_day(text, timestamptz, bigint) FROM PUBLI
 COMMENT ON FUNCTION talkmeter.local_day(text, timestamptz, bigint) IS
     'The day of a tenant that holds an instant, by the subscriptions that were made before an entry of its ledger';
 
+CREATE FUNCTION talkmeter.period_name(tenant text, period_start timestamptz, period_end timestamptz) RETURNS text
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'period_name_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.period_name(text, timestamptz, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.period_name(text, timestamptz, timestamptz) IS
+    'What a billing month of a tenant is called: the year and month of its first local day, as 2026-03';
+
 CREATE FUNCTION talkmeter.currency_digits(currency text) RETURNS integer
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'currency_digits_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.currency_digits(text) FROM PUBLIC;

@@ -148,7 +148,8 @@ CREATE VIEW talkmeter.parts AS
             AS not_billable_because,
         CASE WHEN p.passed AND p.due_because IS NULL THEN COALESCE(p.charged_at, p.due_end) ELSE p.charged_at END
             AS charged_at,
-        p.message_count, p.turn_count, p.ai_replies, p.staff_replies
+        p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
+        talkmeter.local_day(p.tenant, p.started_at, 9223372036854775807) AS started_day
     FROM talkmeter.part_now AS p;
 REVOKE ALL ON talkmeter.parts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.parts IS 'Every metered interaction; what time has ended shows as ended before any sweep';
@@ -170,6 +171,7 @@ COMMENT ON COLUMN talkmeter.parts.message_count IS 'Messages of customer, AI and
 COMMENT ON COLUMN talkmeter.parts.turn_count IS 'Complete turns: an AI reply after at least one customer message';
 COMMENT ON COLUMN talkmeter.parts.ai_replies IS 'AI replies';
 COMMENT ON COLUMN talkmeter.parts.staff_replies IS 'Visible staff replies';
+COMMENT ON COLUMN talkmeter.parts.started_day IS 'The day on which it began in the tenant''s zone';
 
 CREATE VIEW talkmeter.unevaluated AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version, p.started_at, p.first_ai_reply_at,
@@ -194,7 +196,10 @@ COMMENT ON COLUMN talkmeter.unevaluated.staff_replies IS 'Visible staff replies'
 CREATE VIEW talkmeter.charges AS
     SELECT tenant, charge_id, conversation, part, charged_at, period_start, posted_period_start, tier, pack_id, amount,
         currency, plan, policy, policy_version, reverses, reason, posted_at, note, posted_by,
-        cause_source, cause_message_id, cause_at
+        cause_source, cause_message_id, cause_at,
+        talkmeter.local_day(tenant, charged_at, charge_id) AS charged_day,
+        talkmeter.period_name(tenant, period_start, period_end) AS period,
+        talkmeter.period_name(tenant, posted_period_start, posted_period_end) AS posted_period
     FROM talkmeter.charge;
 REVOKE ALL ON talkmeter.charges FROM PUBLIC;
 COMMENT ON VIEW talkmeter.charges IS 'The ledger: one row per billed unit, and one per unit taken back';
@@ -223,6 +228,9 @@ COMMENT ON COLUMN talkmeter.charges.cause_source IS
     'The table of the late or changed event, as it was called at attach; null for a mark, and for a credit';
 COMMENT ON COLUMN talkmeter.charges.cause_message_id IS 'The message id of the late or changed event, or the number of a mark';
 COMMENT ON COLUMN talkmeter.charges.cause_at IS 'The time of the late or changed event: the first change within the part';
+COMMENT ON COLUMN talkmeter.charges.charged_day IS 'The day of the charge instant in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.charges.period IS 'The name of the period of the charge instant: the year and month of its first local day, as 2026-03';
+COMMENT ON COLUMN talkmeter.charges.posted_period IS 'The name of the period whose statement lists it';
 
 CREATE VIEW talkmeter.packs AS
     SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key, refunded_at,
@@ -258,7 +266,8 @@ COMMENT ON COLUMN talkmeter.expired_packs.expires_at IS 'First instant at which 
 
 CREATE VIEW talkmeter.alerts AS
     SELECT e.tenant, e.period_start, e.kind, e.fired_at, e.detail, e.notified_at, e.muted,
-        NULLIF(e.day, '-infinity') AS day, a.alert_channel AS channel
+        NULLIF(e.day, '-infinity') AS day, a.alert_channel AS channel,
+        talkmeter.period_name(e.tenant, e.period_start, e.period_end) AS period
     FROM talkmeter.alert AS e
     LEFT JOIN talkmeter.account AS a ON a.tenant = e.tenant;
 REVOKE ALL ON talkmeter.alerts FROM PUBLIC;
@@ -272,6 +281,7 @@ COMMENT ON COLUMN talkmeter.alerts.notified_at IS 'When a sweep woke the listene
 COMMENT ON COLUMN talkmeter.alerts.muted IS 'Never sent';
 COMMENT ON COLUMN talkmeter.alerts.day IS 'The flagged day of reconcile; null for the others';
 COMMENT ON COLUMN talkmeter.alerts.channel IS 'What set_alert_channel set for the tenant';
+COMMENT ON COLUMN talkmeter.alerts.period IS 'The name of the period: the year and month of its first local day, as 2026-03';
 
 CREATE VIEW talkmeter.unplanned AS
     SELECT tenant, conversation, part, charged_at, policy, policy_version
@@ -311,7 +321,8 @@ CREATE VIEW talkmeter.usage AS
         plan.overage_rate,
         pg_catalog.round(COALESCE(used.overage_amount, 0), talkmeter.currency_digits(plan.currency))
             AS estimated_overage,
-        plan.currency
+        plan.currency,
+        talkmeter.period_name(a.tenant, period.period_start, period.period_end) AS period
     FROM talkmeter.account AS a
     CROSS JOIN LATERAL (
         SELECT subscription.plan
@@ -349,6 +360,7 @@ COMMENT ON COLUMN talkmeter.usage.overage_units IS 'Units paid as overage';
 COMMENT ON COLUMN talkmeter.usage.overage_rate IS 'Price of one overage unit now, exact';
 COMMENT ON COLUMN talkmeter.usage.estimated_overage IS 'What the overage units cost so far, rounded once';
 COMMENT ON COLUMN talkmeter.usage.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.usage.period IS 'The name of the period: the year and month of its first local day, as 2026-03';
 
 CREATE FUNCTION talkmeter.balance(tenant text) RETURNS bigint
     LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off

@@ -6,7 +6,7 @@ CREATE FUNCTION talkmeter.explain(tenant text, conversation text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'explain_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.explain(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.explain(text, text) IS
-    'Each event of a conversation in order, the part it fell in, what it did and the rule that said so, with the charge of a billable part; then what was taken back, then rows in quarantine';
+    'Each event of a conversation in order, the part it fell in, what it did and the rule that said so, with the charge of a billable part; then what was taken back, then rows in quarantine. If nothing is known of it, one line says so, step 0, and which one may be meant';
 
 CREATE FUNCTION talkmeter.explain_json(tenant text, conversation text) RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
@@ -19,7 +19,8 @@ CREATE FUNCTION talkmeter.explain_json(tenant text, conversation text) RETURNS j
                 WHERE p.tenant = explain_json.tenant AND p.conversation = explain_json.conversation), '[]'),
             'steps', COALESCE((
                 SELECT jsonb_agg(jsonb_strip_nulls(to_jsonb(e)) ORDER BY e.step)
-                FROM talkmeter.explain(explain_json.tenant, explain_json.conversation) AS e), '[]'))
+                FROM talkmeter.explain(explain_json.tenant, explain_json.conversation) AS e
+                WHERE e.step > 0), '[]'))
     $$;
 REVOKE ALL ON FUNCTION talkmeter.explain_json(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.explain_json(text, text) IS

@@ -15,7 +15,7 @@ CREATE VIEW talkmeter.usage_history AS
         u.included_used + u.pack_used + u.overage_units AS used,
         plan.included, u.included_used, u.pack_used, u.overage_units,
         pg_catalog.round(u.overage_amount, talkmeter.currency_digits(plan.currency)) AS overage, plan.currency,
-        u.finalized_at
+        u.finalized_at, talkmeter.period_name(u.tenant, u.period_start, u.period_end) AS period
     FROM talkmeter.period AS u
     LEFT JOIN LATERAL (
         SELECT s.plan
@@ -41,6 +41,7 @@ COMMENT ON COLUMN talkmeter.usage_history.overage_units IS 'Units paid as overag
 COMMENT ON COLUMN talkmeter.usage_history.overage IS 'What the overage units cost, rounded once';
 COMMENT ON COLUMN talkmeter.usage_history.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.usage_history.finalized_at IS 'When its statement was frozen; null: it is not';
+COMMENT ON COLUMN talkmeter.usage_history.period IS 'The name of the period: the year and month of its first local day, as 2026-03';
 
 CREATE VIEW talkmeter.usage_projection AS
     SELECT u.tenant, u.period_start, u.period_end, u.used,
@@ -48,7 +49,7 @@ CREATE VIEW talkmeter.usage_projection AS
         u.overage_units + p.beyond AS projected_overage_units,
         pg_catalog.round(COALESCE(own.overage_amount, 0) + p.beyond * u.overage_rate,
             talkmeter.currency_digits(u.currency)) AS projected_overage,
-        u.currency
+        u.currency, u.period
     FROM talkmeter.usage AS u
     LEFT JOIN talkmeter.period AS own
         ON own.tenant = u.tenant AND own.period_start = u.period_start AND own.period_end = u.period_end
@@ -70,6 +71,7 @@ COMMENT ON COLUMN talkmeter.usage_projection.projected_used IS 'Units at the end
 COMMENT ON COLUMN talkmeter.usage_projection.projected_overage_units IS 'Units of them in overage';
 COMMENT ON COLUMN talkmeter.usage_projection.projected_overage IS 'Their cost, rounded once';
 COMMENT ON COLUMN talkmeter.usage_projection.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.usage_projection.period IS 'The name of the period: the year and month of its first local day, as 2026-03';
 
 CREATE FUNCTION talkmeter.audit_of(tenant text, conversation text, first bytea, last bytea)
     RETURNS TABLE (customer text, stages text[], models text[], safety_passed boolean)
@@ -87,7 +89,8 @@ CREATE VIEW talkmeter.audited AS
         CASE WHEN p.passed THEN p.due_reason ELSE p.end_reason END AS end_reason,
         COALESCE(p.charged_at, p.due_end) AS charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
         seen.stages, seen.models, seen.safety_passed, c.charge_id, c.tier, c.amount, c.currency,
-        c.taken_back, pg_catalog.regexp_replace(p.policy, '^([=+@\t\r\n-])', '''\1') AS policy, p.policy_version
+        c.taken_back, pg_catalog.regexp_replace(p.policy, '^([=+@\t\r\n-])', '''\1') AS policy, p.policy_version,
+        talkmeter.local_day(p.tenant, COALESCE(p.charged_at, p.due_end), COALESCE(c.charge_id, 9223372036854775807)) AS charged_day
     FROM talkmeter.part_now AS p
     CROSS JOIN LATERAL talkmeter.audit_of(p.tenant, p.conversation, p.first_event, p.last_event) AS seen
     LEFT JOIN LATERAL (
@@ -111,7 +114,7 @@ CREATE VIEW talkmeter.audit_trail AS
     UNION ALL
     SELECT '''' || a.tenant, a.conversation, a.part, a.customer, a.started_at, a.first_ai_reply_at, a.last_activity_at,
         a.ended_at, a.end_reason, a.charged_at, a.message_count, a.turn_count, a.ai_replies, a.staff_replies, a.stages,
-        a.models, a.safety_passed, a.charge_id, a.tier, a.amount, a.currency, a.taken_back, a.policy, a.policy_version
+        a.models, a.safety_passed, a.charge_id, a.tier, a.amount, a.currency, a.taken_back, a.policy, a.policy_version, a.charged_day
     FROM talkmeter.audited AS a
     WHERE a.tenant LIKE '=%' OR a.tenant LIKE '+%' OR a.tenant LIKE '@%' OR a.tenant LIKE '-%'
         OR a.tenant LIKE E'\t%' OR a.tenant LIKE E'\r%' OR a.tenant LIKE E'\n%';
@@ -143,3 +146,4 @@ COMMENT ON COLUMN talkmeter.audit_trail.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.audit_trail.taken_back IS 'Whether that charge was taken back';
 COMMENT ON COLUMN talkmeter.audit_trail.policy IS 'The policy by which it is judged';
 COMMENT ON COLUMN talkmeter.audit_trail.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.audit_trail.charged_day IS 'The day of the charge instant in the tenant''s zone';

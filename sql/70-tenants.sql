@@ -149,7 +149,7 @@ CREATE VIEW talkmeter.my_audit_trail WITH (security_barrier) AS
     SELECT pg_catalog.regexp_replace(v.tenant, '^([=+@\t\r\n-])', '''\1') AS tenant, v.conversation, v.part,
         v.customer, v.started_at, v.first_ai_reply_at, v.last_activity_at, v.ended_at, v.end_reason, v.charged_at,
         v.message_count, v.turn_count, v.ai_replies, v.staff_replies, v.stages, v.models, v.safety_passed, v.charge_id,
-        v.tier, v.amount, v.currency, v.taken_back, v.policy, v.policy_version
+        v.tier, v.amount, v.currency, v.taken_back, v.policy, v.policy_version, v.charged_day
     FROM talkmeter.own_audit_trail() AS v
     WHERE talkmeter.is_own(v.tenant);
 REVOKE ALL ON talkmeter.my_audit_trail FROM PUBLIC;

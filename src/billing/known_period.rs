@@ -1,13 +1,13 @@
 //! Which billing month of a tenant is asked for? If there is none, which one was meant?
 
 use crate::billing::account::{self, Books, Needed};
-use crate::pg::error::{Failure, failure};
+use crate::billing::known_tenant;
+use crate::pg::error::failure;
 use crate::pg::sql::Connection;
 use chrono::{Datelike, Months, NaiveDate};
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 use talkmeter_engine::instant::{DAY, Instant};
-use talkmeter_engine::near;
 use talkmeter_engine::period::Period;
 
 /// The books of a tenant, and its period that starts at an instant, or an error that says why there is none.
@@ -61,22 +61,12 @@ fn on_no_plan(connection: &Connection, books: &Books, tenant: &str, at: Instant)
     let no_plan = |message| failure(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message);
     let first = books.account.subscriptions.iter().map(|subscription| subscription.since).min();
     match first {
-        None => with_nearest(connection, tenant, no_plan(format!("tenant \"{tenant}\" was never on a plan"))).raise(),
+        None => {
+            known_tenant::with_nearest(connection, tenant, no_plan(format!("tenant \"{tenant}\" was never on a plan")))
+                .raise()
+        }
         Some(first) => no_plan(format!("tenant \"{tenant}\" was on no plan at {}", at.shown()))
             .detail(format!("Its first subscription began at {}.", first.shown()))
             .raise(),
-    }
-}
-
-/// Tenants among which a name is looked for that is near.
-const KNOWN: &str = "SELECT a.tenant FROM talkmeter.account AS a ORDER BY a.tenant LIMIT 10000";
-
-fn with_nearest(connection: &Connection, tenant: &str, failure: Failure) -> Failure {
-    let known: Vec<String> = connection.run(KNOWN, &[]).iter().map(|mut row| row.value()).collect();
-    match near::nearest(tenant, known.iter().map(String::as_str)) {
-        Some(name) => {
-            failure.hint(format!("Perhaps you meant \"{name}\". SELECT tenant FROM talkmeter.usage lists all."))
-        }
-        None => failure.hint("SELECT tenant FROM talkmeter.usage lists those that are on a plan."),
     }
 }

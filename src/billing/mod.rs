@@ -5,6 +5,7 @@ pub mod account;
 pub mod alerts;
 pub mod charge_rows;
 pub mod known_period;
+pub mod known_tenant;
 pub mod post;
 pub mod posting;
 pub mod subscription_rows;

@@ -37,8 +37,9 @@ pub fn pins(tenants: &[&str]) -> HashMap<String, Vec<Pin>> {
     pins
 }
 
-/// The subscriptions of a tenant that were made before an entry of the ledger, in their order, without their plans.
-pub fn made_before(tenant: &str, charge_id: i64) -> Vec<Subscription> {
+/// The subscriptions of a tenant in their order, without their plans, each with the entry of the ledger after which it
+/// was made.
+pub fn calendars(tenant: &str) -> Vec<(i64, Subscription)> {
     let table = OwnTable::open(&SUBSCRIPTION, Access::Reading);
     let mut found = Vec::new();
     with_newest(|newest| {
@@ -48,9 +49,7 @@ pub fn made_before(tenant: &str, charge_id: i64) -> Vec<Subscription> {
             row.skip(1);
             let calendar = calendar(row);
             row.skip(3);
-            if row.value::<i64>() < charge_id {
-                found.push(Subscription { since, plan: None, calendar });
-            }
+            found.push((row.value(), Subscription { since, plan: None, calendar }));
         });
     });
     found

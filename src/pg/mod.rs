@@ -20,6 +20,7 @@ pub mod rights;
 pub mod row;
 pub mod row_trigger;
 pub mod settings;
+pub mod snapshot;
 pub mod spool;
 pub mod sql;
 pub mod subtransaction;

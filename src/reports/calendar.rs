@@ -6,12 +6,16 @@ use crate::billing::subscription_rows;
 use crate::catalog::args::{day, instant};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::rights::as_owner;
+use crate::pg::snapshot::{self, Moment};
 use crate::pg::sql::connected;
 use chrono::{Datelike, NaiveDate};
 use pgrx::datum::{Date, TimestampWithTimeZone};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
-use talkmeter_engine::draw_down::Account;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use talkmeter_engine::draw_down::{Account, Subscription};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::money;
 use talkmeter_engine::period::Period;
@@ -29,13 +33,50 @@ fn period_at(
     TableIterator::new(period.map(|period| (shown(period.start), shown(period.end))))
 }
 
+/// The subscriptions of tenants by which days are told, as the statement that asks sees them.
+type Calendars = (Option<Moment>, HashMap<String, Rc<[(i64, Subscription)]>>);
+
+thread_local! {
+    static CALENDARS: RefCell<Calendars> = RefCell::default();
+}
+
+/// Asked for each row of a report: read once for a statement.
+fn calendars(tenant: &str) -> Rc<[(i64, Subscription)]> {
+    let now = snapshot::moment();
+    let known = CALENDARS.with_borrow_mut(|(of, known)| {
+        if *of != now {
+            (*of, *known) = (now, HashMap::new());
+        }
+        known.get(tenant).cloned()
+    });
+    known.unwrap_or_else(|| {
+        let read: Rc<[_]> = subscription_rows::calendars(tenant).into();
+        CALENDARS.with_borrow_mut(|(_, known)| known.insert(tenant.to_owned(), Rc::clone(&read)));
+        read
+    })
+}
+
+/// What a tenant's days are told by: the subscriptions that were made before an entry of its ledger.
+fn account_before(tenant: &str, charge_id: i64) -> Account {
+    let made_before = |(after, own): &(i64, Subscription)| (*after < charge_id).then(|| own.clone());
+    Account { subscriptions: calendars(tenant).iter().filter_map(made_before).collect(), ..Account::default() }
+}
+
 /// The local day of an instant, by the subscriptions that were made before an entry of the ledger: another zone takes
 /// effect when the current period ends (rule 4.2.8), which SQL cannot tell.
 #[pg_extern(sql = false)]
 fn local_day(tenant: &str, at: TimestampWithTimeZone, charge_id: i64) -> Option<Date> {
     let at = instant(at, "at");
-    let account = Account { subscriptions: subscription_rows::made_before(tenant, charge_id), ..Account::default() };
-    account.day_of(at).and_then(NaiveDate::from_epoch_days).and_then(shown_day)
+    account_before(tenant, charge_id).day_of(at).and_then(NaiveDate::from_epoch_days).and_then(shown_day)
+}
+
+/// What a billing month of a tenant is called: the year and month of its first local day (rule 5.15).
+#[pg_extern(sql = false)]
+fn period_name(tenant: &str, period_start: TimestampWithTimeZone, period_end: TimestampWithTimeZone) -> Option<String> {
+    let bound = |at: TimestampWithTimeZone| Timestamp::from(at).bound();
+    let month = Period { start: bound(period_start), end: bound(period_end) };
+    let day = account_before(tenant, i64::MAX).first_day(month).and_then(NaiveDate::from_epoch_days)?;
+    Some(day.format("%Y-%m").to_string())
 }
 
 /// The type in which functions return a day.

@@ -18,6 +18,7 @@ use pgrx::prelude::*;
 use std::collections::HashMap;
 use talkmeter_engine::explain::{Did, Line, Story, as_metered, retell};
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::near;
 use talkmeter_engine::order::OrderKey;
 use talkmeter_engine::part::{Opening, Part};
 use talkmeter_engine::refold::Placed;
@@ -59,7 +60,8 @@ type ToldRow = (
 );
 
 /// What happened in a conversation: its events in order, what each did and why, then the charges that were taken
-/// back, then rows that are in quarantine. Reads only.
+/// back, then rows that are in quarantine. Of a conversation of which nothing is known one line says so, step 0, and
+/// which one is meant, perhaps. Reads only.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]
 fn explain(
@@ -83,8 +85,13 @@ fn explain(
     ),
 > {
     let key = (tenant_key(tenant), required(conversation, "conversation"));
-    let told = as_owner(|| connected(|connection| told(connection, key)));
-    TableIterator::new((1..).zip(told).map(line).collect::<Vec<_>>())
+    let told = as_owner(|| {
+        connected(|connection| match told(connection, key) {
+            told if told.is_empty() => vec![(0, unknown(connection, key))],
+            told => (1..).zip(told).collect(),
+        })
+    });
+    TableIterator::new(told.into_iter().map(line).collect::<Vec<_>>())
 }
 
 fn line((step, told): (i32, Told)) -> ToldRow {
@@ -103,6 +110,30 @@ fn line((step, told): (i32, Told)) -> ToldRow {
         told.charge.as_ref().map(amount),
         told.charge.map(|charge| charge.currency),
     )
+}
+
+/// Conversations of the tenant among which one is looked for that was meant: first those whose ids hold what was asked
+/// for, or that it holds.
+const NEAR: &str = "
+    SELECT c.conversation
+    FROM talkmeter.conversation AS c
+    WHERE c.tenant = $1
+    ORDER BY strpos(c.conversation, $2) > 0 OR strpos($2, c.conversation) > 0 DESC, length(c.conversation),
+        c.conversation
+    LIMIT 10000";
+
+/// What is told of a conversation of which nothing is known.
+fn unknown(connection: &Connection, key: Key) -> Told {
+    let rows = connection.run(NEAR, &[arg(key.0), arg(key.1)]);
+    let known: Vec<String> = rows.iter().map(|mut row| row.value()).collect();
+    let holds = |id: &&String| !key.1.is_empty() && (id.contains(key.1) || key.1.contains(id.as_str()));
+    let near = known.first().filter(holds).map(String::as_str);
+    let near = near.or_else(|| near::nearest(key.1, known.iter().map(String::as_str)));
+    Told {
+        effect: "nothing is known of this conversation".to_owned(),
+        rule: near.map(|id| format!("perhaps \"{id}\" is meant")),
+        ..Told::default()
+    }
 }
 
 fn told(connection: &Connection, key: Key) -> Vec<Told> {

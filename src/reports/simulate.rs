@@ -1,8 +1,9 @@
 //! What would have been charged under another definition and plan (rule 5)? Nothing is written or locked.
 
 use crate::billing::account::{self, Needed};
+use crate::billing::known_tenant;
 use crate::capture::entry::Key;
-use crate::catalog::args::{instant, required};
+use crate::catalog::args::instant;
 use crate::catalog::offers::{self, known_policy};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
@@ -28,6 +29,8 @@ struct Question<'a> {
     plan: Option<Plan>,
     from: Instant,
     to: Instant,
+    /// `None`: of all.
+    tenant: Option<&'a str>,
 }
 
 impl Question<'_> {
@@ -103,6 +106,7 @@ fn simulate(
     plan: Option<&str>,
     from_time: Option<TimestampWithTimeZone>,
     to_time: Option<TimestampWithTimeZone>,
+    tenant: Option<&str>,
 ) -> TableIterator<
     'static,
     (
@@ -124,7 +128,7 @@ fn simulate(
         name!(amount_difference, Option<AnyNumeric>),
     ),
 > {
-    let (simulated, billed) = answer(policy, plan, from_time, to_time);
+    let (simulated, billed) = answer(policy, plan, [from_time, to_time], tenant);
     let mut unprovable: BTreeMap<String, i64> = BTreeMap::new();
     for unit in simulated.iter().filter(|unit| unit.is_unprovable) {
         *unprovable.entry(unit.tenant.clone()).or_default() += 1;
@@ -176,6 +180,7 @@ fn simulate_parts(
     plan: Option<&str>,
     from_time: Option<TimestampWithTimeZone>,
     to_time: Option<TimestampWithTimeZone>,
+    tenant: Option<&str>,
 ) -> TableIterator<
     'static,
     (
@@ -194,14 +199,8 @@ fn simulate_parts(
         name!(billed_currency, Option<String>),
     ),
 > {
-    let (simulated, billed) = answer(policy, plan, from_time, to_time);
-    let mut pairs: BTreeMap<(String, String, Vec<u8>), [Option<SimulatedUnit>; 2]> = BTreeMap::new();
-    for (side, units) in [simulated, billed].into_iter().enumerate() {
-        for unit in units.into_iter().filter(|unit| unit.paid.is_some()) {
-            let key = (unit.tenant.clone(), unit.conversation.clone(), unit.first_event.clone());
-            pairs.entry(key).or_default()[side] = Some(unit);
-        }
-    }
+    let (simulated, billed) = answer(policy, plan, [from_time, to_time], tenant);
+    let pairs = pairs([simulated, billed]);
     let shown = |at: Instant| Timestamp::from(at).shown();
     let rows = pairs.into_iter().filter_map(|((tenant, conversation, _), [would, was])| {
         let difference = match (&would, &was) {
@@ -232,15 +231,29 @@ fn simulate_parts(
     TableIterator::new(rows.collect::<Vec<_>>())
 }
 
+/// Tenant, conversation and first event of a part, and what it is in the simulation and in the ledger.
+type Pairs = BTreeMap<(String, String, Vec<u8>), [Option<SimulatedUnit>; 2]>;
+
+fn pairs(sides: [Vec<SimulatedUnit>; 2]) -> Pairs {
+    let mut pairs = Pairs::new();
+    for (side, units) in sides.into_iter().enumerate() {
+        for unit in units.into_iter().filter(|unit| unit.paid.is_some()) {
+            let key = (unit.tenant.clone(), unit.conversation.clone(), unit.first_event.clone());
+            pairs.entry(key).or_default()[side] = Some(unit);
+        }
+    }
+    pairs
+}
+
 /// The units of the simulation, drawn, and those that were billed.
 fn answer(
     policy: Option<&str>,
     plan: Option<&str>,
-    from_time: Option<TimestampWithTimeZone>,
-    to_time: Option<TimestampWithTimeZone>,
+    [from_time, to_time]: [Option<TimestampWithTimeZone>; 2],
+    tenant: Option<&str>,
 ) -> (Vec<SimulatedUnit>, Vec<SimulatedUnit>) {
-    let from = instant(required(from_time, "from_time"), "from_time");
-    let to = instant(required(to_time, "to_time"), "to_time");
+    let from = from_time.map_or(Instant::EARLIEST, |from| instant(from, "from_time"));
+    let to = to_time.map_or(Instant::LATEST, |to| instant(to, "to_time"));
     if from >= to {
         failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"from_time\" is not before \"to_time\"").raise();
     }
@@ -251,7 +264,10 @@ fn answer(
                 offers::known_plan(name);
                 offers::plan(connection, name)
             });
-            let question = Question { policy, plan, from, to };
+            if let Some(tenant) = tenant {
+                known_tenant::must_be(connection, tenant);
+            }
+            let question = Question { policy, plan, from, to, tenant };
             let mut units = fold(&question);
             units.sort_by(|a, b| {
                 (&a.tenant, a.at, &a.conversation, &a.first_event).cmp(&(
@@ -275,7 +291,7 @@ fn fold(question: &Question) -> Vec<SimulatedUnit> {
         "simulate",
         span,
         question.policy,
-        |_| true,
+        |tenant| question.tenant.is_none_or(|only| only == tenant),
         |some| {
             let keys: Vec<Key> = some.iter().map(|own| own.key).collect();
             let credited = connected(|connection| credited(connection, &keys));
@@ -391,13 +407,19 @@ fn packs(connection: &Connection, question: &Question, tenant: &str) -> Vec<Pack
 }
 
 // A charge whose instant has moved within its period stays as it was posted, so the part says when it is.
-const BILLED: &str = "
-    SELECT c.tenant, c.conversation, c.part, COALESCE(p.first_event, ''::bytea), COALESCE(p.started_at, c.charged_at),
-        COALESCE(p.charged_at, c.charged_at), c.tier, c.amount::text, c.currency
-    FROM talkmeter.standing_charge AS c
-    LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
-    WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
-        AND c.period_start < $2 AND c.period_end > $1";
+macro_rules! billed {
+    () => {
+        "SELECT c.tenant, c.conversation, c.part, COALESCE(p.first_event, ''::bytea), COALESCE(p.started_at, c.charged_at),
+            COALESCE(p.charged_at, c.charged_at), c.tier, c.amount::text, c.currency
+        FROM talkmeter.standing_charge AS c
+        LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
+        WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
+            AND c.period_start < $2 AND c.period_end > $1"
+    };
+}
+
+const BILLED: &str = billed!();
+const BILLED_TO_ONE: &str = concat!(billed!(), " AND c.tenant = $3");
 
 fn billed(connection: &Connection, question: &Question) -> Vec<SimulatedUnit> {
     let unit = |mut row: Row| SimulatedUnit {
@@ -410,5 +432,10 @@ fn billed(connection: &Connection, question: &Question) -> Vec<SimulatedUnit> {
         paid: Some(Paid { tier: row.value(), amount: decimal(&row.value::<String>()), currency: row.value() }),
         is_unprovable: false,
     };
-    connection.run(BILLED, &[at(question.from), at(question.to)]).iter().map(unit).collect()
+    let span = [at(question.from), at(question.to)];
+    let rows = match question.tenant {
+        None => connection.run(BILLED, &span),
+        Some(tenant) => connection.run(BILLED_TO_ONE, &[&span[..], &[arg(tenant)]].concat()),
+    };
+    rows.iter().map(unit).collect()
 }

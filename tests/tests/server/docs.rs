@@ -171,7 +171,7 @@ fn the_reference_has_every_function_with_its_arguments_and_no_other() {
     let signatures = session.lines(&format!(
         "SELECT proname || '(' || regexp_replace(
              replace(pg_get_function_arguments(oid), 'timestamp with time zone', 'timestamptz'),
-             '(^|(?<= ))IN |::(text|integer|interval)', '', 'g') || ')'
+             '(^|(?<= ))IN |::(text|integer|interval|timestamptz)', '', 'g') || ')'
          FROM pg_proc WHERE pronamespace = 'talkmeter'::regnamespace AND NOT {IN_ONE_LINE}",
     ));
     let reference = reference();

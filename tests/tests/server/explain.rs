@@ -354,11 +354,18 @@ fn an_open_part_says_what_will_end_it() {
 }
 
 #[test]
-fn a_conversation_that_nobody_knows_has_no_steps() {
+fn of_a_conversation_that_nobody_knows_one_line_says_so_and_which_one_may_be_meant() {
     let (_database, mut session) = told("agent_red", "10:00 exchange");
-    for (tenant, conversation) in [("acme", "d"), ("other", "c"), ("acme", "")] {
+    tell(&mut session, "acme", "#ubuntu/10001", "10:00 exchange");
+    for (tenant, conversation, rule) in [
+        ("acme", "10001", "perhaps \"#ubuntu/10001\" is meant"),
+        ("acme", "#ubuntu/1001", "perhaps \"#ubuntu/10001\" is meant"),
+        ("acme", "d", ""),
+        ("other", "c", ""),
+        ("acme", "", ""),
+    ] {
         let all = format!("SELECT * FROM talkmeter.explain('{tenant}', '{conversation}')");
-        assert_eq!(session.lines(&all), NOTHING);
+        assert_eq!(session.lines(&all), [format!("0||||||nothing is known of this conversation|{rule}||||")]);
         let document = format!("SELECT talkmeter.explain_json('{tenant}', '{conversation}')");
         let empty = format!(r#"{{"parts": [], "steps": [], "tenant": "{tenant}", "conversation": "{conversation}"}}"#);
         assert_eq!(session.line(&document), empty);

@@ -468,8 +468,30 @@ fn changes_of_the_zone_leave_no_hole_and_no_overlap() {
         assert_no_hole_and_no_overlap(&mut session, &first, "2026-06-01", &told);
         assert_no_period_overlaps(&mut session, &told);
         assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0], "{told}");
+        assert_eq!(session.lines(NAMED_OTHERWISE), [""; 0], "{told}");
+        assert_eq!(session.lines(DATED_OTHERWISE), [""; 0], "{told}");
     }
 }
+
+/// Months that two views call by different names.
+const NAMED_OTHERWISE: &str = "
+    SELECT h.period_start, h.period, m.period
+    FROM talkmeter.usage_history AS h JOIN talkmeter.usage_monthly AS m USING (tenant, period_start, period_end)
+    WHERE h.period <> m.period
+    UNION ALL
+    SELECT c.period_start, c.period, m.period
+    FROM talkmeter.charges AS c JOIN talkmeter.usage_monthly AS m USING (tenant, period_start)
+    WHERE c.period <> m.period OR c.posted_period <> m.period";
+
+/// Days whose charges come to another figure than the day's.
+const DATED_OTHERWISE: &str = "
+    SELECT d.day, d.used, c.used
+    FROM talkmeter.usage_daily AS d
+    FULL JOIN (
+        SELECT c.tenant, c.charged_day AS day, count(*) FILTER (WHERE c.reverses IS NULL) - count(c.reverses) AS used
+        FROM talkmeter.charges AS c GROUP BY 1, 2
+    ) AS c USING (tenant, day)
+    WHERE d.used IS DISTINCT FROM c.used";
 
 #[test]
 fn until_a_new_zone_takes_effect_days_are_those_of_the_old_one_to_whoever_counts_them() {

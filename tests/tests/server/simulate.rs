@@ -442,8 +442,7 @@ fn what_cannot_be_simulated_is_an_error_that_says_why() {
             out_of_range,
             "\"to_time\" is not an instant of the years 1 to 9999",
         ),
-        (format!("NULL, NULL, NULL, {to}"), SqlState::NULL_VALUE_NOT_ALLOWED, "\"from_time\" must not be null"),
-        (format!("NULL, NULL, {from}, NULL"), SqlState::NULL_VALUE_NOT_ALLOWED, "\"to_time\" must not be null"),
+        ("NULL, tenant => 'nobody'".to_owned(), SqlState::UNDEFINED_OBJECT, "nothing is known of tenant \"nobody\""),
     ] {
         for function in ["simulate", "simulate_parts"] {
             let asked = format!("SELECT * FROM talkmeter.{function}({arguments})");
@@ -452,6 +451,22 @@ fn what_cannot_be_simulated_is_an_error_that_says_why() {
             assert_eq!((error.code(), error.message()), (&code, message), "{asked}");
         }
     }
+}
+
+#[test]
+fn without_bounds_all_is_simulated_and_with_a_tenant_only_what_is_of_it() {
+    let (_database, mut session) = talkmeter_tests::metered("agent_red");
+    for (tenant, conversation) in [("acme", "a"), ("acme", "b"), ("other", "c")] {
+        tell(&mut session, tenant, conversation, "10:00 exchange");
+    }
+    let all = session.lines("SELECT tenant, units, billed_units FROM talkmeter.simulate('lutingenie') ORDER BY tenant");
+    assert_eq!(all, ["acme|2|2", "other|1|1"]);
+    let one =
+        "SELECT tenant, units, billed_units, units_difference FROM talkmeter.simulate('lutingenie', tenant => 'acme')";
+    assert_eq!(session.lines(one), ["acme|2|2|0"]);
+    let parts = "SELECT DISTINCT tenant, difference
+        FROM talkmeter.simulate_parts(NULL, 'ai_resolution/usage', tenant => 'other')";
+    assert_eq!(session.lines(parts), ["other|paid_otherwise"]);
 }
 
 /// Each row of talkmeter's with where it lies and who wrote it: differs if anything was written.
