@@ -3,7 +3,7 @@
 CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz, period_end timestamptz)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    LANGUAGE sql STABLE ROWS 6 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         WITH base AS (
             -- The last plan of this period: an upgrade counts for the whole of it. A subscription with another anchor day
@@ -94,7 +94,7 @@ COMMENT ON FUNCTION talkmeter.statement_lines(text, timestamptz, timestamptz) IS
 
 CREATE FUNCTION talkmeter.periods_starting(tenant text, start timestamptz)
     RETURNS TABLE (period_start timestamptz, period_end timestamptz)
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE STRICT ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
         SELECT p.period_start, p.period_end
         FROM talkmeter.period AS p
@@ -118,7 +118,7 @@ COMMENT ON FUNCTION talkmeter.periods_starting(text, timestamptz) IS
 CREATE FUNCTION talkmeter.statement_of(tenant text, period_start timestamptz, period_end timestamptz)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    LANGUAGE sql STABLE STRICT ROWS 6 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         WITH frozen AS (
             SELECT FROM talkmeter.period AS p
@@ -142,7 +142,7 @@ COMMENT ON FUNCTION talkmeter.statement_of(text, timestamptz, timestamptz) IS
 CREATE FUNCTION talkmeter.statement_of(tenant text, period_start timestamptz)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    LANGUAGE sql STABLE STRICT ROWS 6 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT l.*
         FROM talkmeter.periods_starting(statement_of.tenant, statement_of.period_start) AS own
@@ -168,7 +168,7 @@ COMMENT ON FUNCTION talkmeter.periods_of_month(text, date) IS
 CREATE FUNCTION talkmeter.statement(tenant text, period_start timestamptz)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    LANGUAGE sql STABLE STRICT ROWS 6 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT s.*
         FROM talkmeter.known_period(statement.tenant, statement.period_start) AS own (period_start)
@@ -182,7 +182,7 @@ COMMENT ON FUNCTION talkmeter.statement(text, timestamptz) IS
 CREATE FUNCTION talkmeter.statement(tenant text, month date)
     RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
         unit_price numeric, amount numeric, currency text)
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    LANGUAGE sql STABLE STRICT ROWS 6 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT s.*
         FROM talkmeter.periods_of_month(statement.tenant, statement.month) AS own (period_start)

@@ -71,3 +71,32 @@ fn no_report_is_compiled_however_dear_its_plan() {
     session.run("ALTER FUNCTION talkmeter.verify() RESET jit");
     assert!(compiles(&database, "verify()") || !has_compiler(&mut session));
 }
+
+#[test]
+fn no_view_of_a_few_thousand_parts_seems_dear_enough_to_be_compiled() {
+    let database = Database::with_messages("jit_views", "lutingenie", Some("agent_red/starter"));
+    let mut session = database.connect();
+    session.run(
+        "INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 't' || n % 20, 'c' || n, timestamptz '2026-01-01 10:00+00' + n % 300 * interval '1 day', 'exchange'
+         FROM generate_series(1, 9000) AS n",
+    );
+    let views = session.lines(
+        "SELECT oid::regclass FROM pg_class WHERE relkind = 'v' AND relnamespace = 'talkmeter'::regnamespace
+             -- They look up the charge and read the messages of each part.
+             AND relname NOT IN ('audited', 'audit_trail') ORDER BY 1",
+    );
+    let seems_dear = |analyzed: bool, session: &mut Session| -> Vec<String> {
+        let cost = |view: &String| {
+            let plan = session.lines(&format!("EXPLAIN SELECT * FROM {view}")).remove(0);
+            let cost = plan.split("..").nth(1).and_then(|rest| rest.split(' ').next()).expect("a cost").to_owned();
+            (view.clone(), cost.parse::<f64>().expect("a number"))
+        };
+        let dear = views.iter().map(cost).filter(|(_, cost)| *cost > 100_000.0);
+        dear.map(|(view, cost)| format!("{view}, analyzed {analyzed}: {cost}")).collect()
+    };
+    let mut dear = seems_dear(false, &mut session);
+    session.run("ANALYZE");
+    dear.extend(seems_dear(true, &mut session));
+    assert_eq!(dear, [""; 0]);
+}
