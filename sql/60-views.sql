@@ -175,7 +175,8 @@ COMMENT ON COLUMN talkmeter.parts.started_day IS 'The day on which it began in t
 
 CREATE VIEW talkmeter.unevaluated AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version, p.started_at, p.first_ai_reply_at,
-        p.last_activity_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies
+        p.last_activity_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
+        talkmeter.local_day(p.tenant, p.started_at, 9223372036854775807) AS started_day
     FROM talkmeter.part AS p
     WHERE p.ended_at IS NULL AND NOT p.timed AND p.charged_at IS NULL AND p.not_billable_because IS NULL;
 REVOKE ALL ON talkmeter.unevaluated FROM PUBLIC;
@@ -192,6 +193,7 @@ COMMENT ON COLUMN talkmeter.unevaluated.message_count IS 'Messages of customer, 
 COMMENT ON COLUMN talkmeter.unevaluated.turn_count IS 'Complete turns: an AI reply after at least one customer message';
 COMMENT ON COLUMN talkmeter.unevaluated.ai_replies IS 'AI replies';
 COMMENT ON COLUMN talkmeter.unevaluated.staff_replies IS 'Visible staff replies';
+COMMENT ON COLUMN talkmeter.unevaluated.started_day IS 'The day on which it began in the tenant''s zone';
 
 CREATE VIEW talkmeter.charges AS
     SELECT tenant, charge_id, conversation, part, charged_at, period_start, posted_period_start, tier, pack_id, amount,
@@ -234,7 +236,8 @@ COMMENT ON COLUMN talkmeter.charges.posted_period IS 'The name of the period who
 
 CREATE VIEW talkmeter.packs AS
     SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key, refunded_at,
-        refunded_by
+        refunded_by, talkmeter.local_day(tenant, purchased_at, 9223372036854775807) AS purchased_day,
+        talkmeter.local_day(tenant, expires_at, 9223372036854775807) AS expires_day
     FROM talkmeter.pack;
 REVOKE ALL ON talkmeter.packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left of them; a refunded one pays no more';
@@ -250,9 +253,12 @@ COMMENT ON COLUMN talkmeter.packs.expires_at IS 'First instant at which it pays 
 COMMENT ON COLUMN talkmeter.packs.purchase_key IS 'The buyer''s own name of the purchase';
 COMMENT ON COLUMN talkmeter.packs.refunded_at IS 'When it was taken back, unused; null: it was not';
 COMMENT ON COLUMN talkmeter.packs.refunded_by IS 'Who took it back';
+COMMENT ON COLUMN talkmeter.packs.purchased_day IS 'The day of the purchase in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.packs.expires_day IS 'The day in which it expires in the tenant''s zone';
 
 CREATE VIEW talkmeter.expired_packs AS
-    SELECT tenant, pack_id, pack, size, remaining AS expired_unused, expires_at
+    SELECT tenant, pack_id, pack, size, remaining AS expired_unused, expires_at,
+        talkmeter.local_day(tenant, expires_at, 9223372036854775807) AS expires_day
     FROM talkmeter.pack
     WHERE remaining > 0 AND refunded_at IS NULL AND expires_at <= (SELECT clock.now FROM talkmeter.clock);
 REVOKE ALL ON talkmeter.expired_packs FROM PUBLIC;
@@ -263,6 +269,7 @@ COMMENT ON COLUMN talkmeter.expired_packs.pack IS 'Name of the pack';
 COMMENT ON COLUMN talkmeter.expired_packs.size IS 'Units bought';
 COMMENT ON COLUMN talkmeter.expired_packs.expired_unused IS 'Units that expired unused';
 COMMENT ON COLUMN talkmeter.expired_packs.expires_at IS 'First instant at which it pays no more';
+COMMENT ON COLUMN talkmeter.expired_packs.expires_day IS 'The day in which it expired in the tenant''s zone';
 
 CREATE VIEW talkmeter.alerts AS
     SELECT e.tenant, e.period_start, e.kind, e.fired_at, e.detail, e.notified_at, e.muted,
@@ -284,7 +291,8 @@ COMMENT ON COLUMN talkmeter.alerts.channel IS 'What set_alert_channel set for th
 COMMENT ON COLUMN talkmeter.alerts.period IS 'The name of the period: the year and month of its first local day, as 2026-03';
 
 CREATE VIEW talkmeter.unplanned AS
-    SELECT tenant, conversation, part, charged_at, policy, policy_version
+    SELECT tenant, conversation, part, charged_at, policy, policy_version,
+        talkmeter.local_day(tenant, charged_at, 9223372036854775807) AS charged_day
     FROM talkmeter.unplanned_unit;
 REVOKE ALL ON talkmeter.unplanned FROM PUBLIC;
 COMMENT ON VIEW talkmeter.unplanned IS 'Billable units that wait until their tenant is subscribed to a plan';
@@ -294,9 +302,11 @@ COMMENT ON COLUMN talkmeter.unplanned.part IS 'Number within the conversation; c
 COMMENT ON COLUMN talkmeter.unplanned.charged_at IS 'Its charge instant';
 COMMENT ON COLUMN talkmeter.unplanned.policy IS 'The policy by which it is judged';
 COMMENT ON COLUMN talkmeter.unplanned.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.unplanned.charged_day IS 'The day of the charge instant in the tenant''s zone';
 
 CREATE VIEW talkmeter.uncharged AS
-    SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version, s.relation AS source
+    SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version, s.relation AS source,
+        talkmeter.local_day(u.tenant, u.charged_at, 9223372036854775807) AS charged_day
     FROM talkmeter.uncharged_unit AS u
     LEFT JOIN talkmeter.source AS s USING (source_id);
 REVOKE ALL ON talkmeter.uncharged FROM PUBLIC;
@@ -308,6 +318,7 @@ COMMENT ON COLUMN talkmeter.uncharged.charged_at IS 'Its charge instant';
 COMMENT ON COLUMN talkmeter.uncharged.policy IS 'The policy by which it is judged';
 COMMENT ON COLUMN talkmeter.uncharged.policy_version IS 'Its version';
 COMMENT ON COLUMN talkmeter.uncharged.source IS 'The table whose backfill charges it';
+COMMENT ON COLUMN talkmeter.uncharged.charged_day IS 'The day of the charge instant in the tenant''s zone';
 
 CREATE VIEW talkmeter.usage AS
     SELECT a.tenant, s.plan, period.period_start, period.period_end,
@@ -406,7 +417,9 @@ COMMENT ON FUNCTION talkmeter.balance(anyelement) IS 'The same for a tenant whos
 CREATE VIEW talkmeter.disputes AS
     SELECT d.tenant, d.dispute_id, d.charge_id, c.conversation, c.part, d.reason, d.state, d.filed_at, d.filed_by,
         d.due_at, d.state = 'open' AND d.due_at <= (SELECT clock.now FROM talkmeter.clock) AS overdue, d.resolved_at,
-        d.resolved_by, d.note
+        d.resolved_by, d.note,
+        -- It ends when that day does.
+        talkmeter.local_day(d.tenant, d.due_at - interval '1 microsecond', 9223372036854775807) AS due_day
     FROM talkmeter.dispute_filed AS d
     JOIN talkmeter.charge AS c USING (tenant, charge_id);
 REVOKE ALL ON talkmeter.disputes FROM PUBLIC;
@@ -425,6 +438,7 @@ COMMENT ON COLUMN talkmeter.disputes.overdue IS 'Open, and due';
 COMMENT ON COLUMN talkmeter.disputes.resolved_at IS 'When it was resolved';
 COMMENT ON COLUMN talkmeter.disputes.resolved_by IS 'Who resolved it';
 COMMENT ON COLUMN talkmeter.disputes.note IS 'The note of the resolution';
+COMMENT ON COLUMN talkmeter.disputes.due_day IS 'The last day on which it is to be resolved, in the tenant''s zone';
 
 CREATE VIEW talkmeter.reconciliations AS
     SELECT tenant, day, charged, recounted, unprovable, external, flagged, reconciled_at, reviewed_by, reviewed_at
