@@ -126,6 +126,16 @@ CREATE FUNCTION talkmeter.statement_units(tenant text, period_start timestamptz)
 CREATE FUNCTION talkmeter.bill_file(tenant text, period_start timestamptz) RETURNS TABLE(section text, line integer, local_time timestamp,
         item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.statement(tenant text, period text DEFAULT NULL) RETURNS TABLE(line integer, kind text, of_period_start
+        timestamptz, description text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.statement_units(tenant text, period text DEFAULT NULL) RETURNS TABLE(line integer, kind text, charge_id bigint,
+        conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
+        units integer, amount numeric, currency text, reverses bigint, reason text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.bill_file(tenant text, period text DEFAULT NULL) RETURNS TABLE(section text, line integer, local_time timestamp,
+        item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.evidence(tenant text, period_start timestamptz) RETURNS TABLE(finalization bigint, line bigint, content text, subject text,
         chained text, digest text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
@@ -204,6 +214,16 @@ CREATE FUNCTION talkmeter.my_statement_units(period_start timestamptz) RETURNS T
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_bill_file(period_start timestamptz) RETURNS TABLE(tenant text, section text, line integer, local_time timestamp,
         item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.my_statement(period text DEFAULT NULL) RETURNS TABLE(tenant text, line integer, kind text, of_period_start
+        timestamptz, description text, quantity bigint, unit_price numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.my_statement_units(period text DEFAULT NULL) RETURNS TABLE(tenant text, line integer, kind text, charge_id bigint,
+        conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
+        units integer, amount numeric, currency text, reverses bigint, reason text)
+    LANGUAGE plpgsql STABLE AS 'BEGIN END';
+CREATE FUNCTION talkmeter.my_bill_file(period text DEFAULT NULL) RETURNS TABLE(tenant text, section text, line integer, local_time
+        timestamp, item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_evidence(period_start timestamptz) RETURNS TABLE(tenant text, finalization bigint, line bigint,
         content text, subject text, chained text, digest text)

@@ -192,3 +192,46 @@ CREATE FUNCTION talkmeter.statement(tenant text, month date)
 REVOKE ALL ON FUNCTION talkmeter.statement(text, date) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.statement(text, date) IS
     'The same of the period that starts in the month of that day, by the tenant''s own zone: statement(tenant, date ''2026-03-01'')';
+
+-- An untyped text is taken for this one: as what it looks like.
+CREATE FUNCTION talkmeter.periods_named(tenant text, period text) RETURNS SETOF timestamptz
+    LANGUAGE sql STABLE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        WITH own AS (
+            SELECT CASE
+                WHEN periods_named.period ~ '^\s*\d{4}-\d{2}\s*$' THEN btrim(periods_named.period) || '-01'
+                -- A day at whose first instant a period starts, by the clock of the session, is that one.
+                WHEN periods_named.period ~ '^\s*\d{4}-\d{2}-\d{2}\s*$' AND NOT EXISTS (
+                    SELECT FROM talkmeter.periods_starting(periods_named.tenant, periods_named.period::timestamptz))
+                THEN periods_named.period END::date AS month
+        )
+        SELECT m.period_start
+        FROM own
+        CROSS JOIN LATERAL talkmeter.periods_of_month(periods_named.tenant, own.month) AS m (period_start)
+        UNION ALL
+        SELECT talkmeter.known_period(periods_named.tenant, periods_named.period::timestamptz)
+        FROM own
+        WHERE own.month IS NULL AND periods_named.period IS NOT NULL
+        UNION ALL
+        SELECT COALESCE(
+            (SELECT p.period_start FROM talkmeter.period_at(periods_named.tenant, (SELECT clock.now FROM talkmeter.clock)) AS p),
+            talkmeter.known_period(periods_named.tenant, (SELECT clock.now FROM talkmeter.clock)))
+        WHERE periods_named.period IS NULL
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.periods_named(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.periods_named(text, text) IS
+    'When the periods start that a text means: a name such as 2026-03, a day, an instant; null: the current one. An error if there is none';
+
+CREATE FUNCTION talkmeter.statement(tenant text, period text DEFAULT NULL)
+    RETURNS TABLE (line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
+        unit_price numeric, amount numeric, currency text)
+    LANGUAGE sql STABLE ROWS 6 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        SELECT s.*
+        FROM talkmeter.periods_named(statement.tenant, statement.period) AS own (period_start)
+        CROSS JOIN LATERAL talkmeter.statement_of(statement.tenant, own.period_start) AS s
+        ORDER BY own.period_start, s.line
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.statement(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.statement(text, text) IS
+    'The same of a period by its name, 2026-03; by a day of the month in which it starts; by the instant at which it starts; or of the current one';

@@ -60,3 +60,18 @@ CREATE FUNCTION talkmeter.statement_units(tenant text, month date)
 REVOKE ALL ON FUNCTION talkmeter.statement_units(text, date) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.statement_units(text, date) IS
     'The same of the period that starts in the month of that day, by the tenant''s own zone';
+
+CREATE FUNCTION talkmeter.statement_units(tenant text, period text DEFAULT NULL)
+    RETURNS TABLE (line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
+        started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
+        reverses bigint, reason text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        SELECT s.*
+        FROM talkmeter.periods_named(statement_units.tenant, statement_units.period) AS own (period_start)
+        CROSS JOIN LATERAL talkmeter.units_of_statement(statement_units.tenant, own.period_start) AS s
+        ORDER BY own.period_start, s.line, s.charge_id
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.statement_units(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.statement_units(text, text) IS
+    'The same of a period by its name, 2026-03; by a day of the month in which it starts; by the instant at which it starts; or of the current one';

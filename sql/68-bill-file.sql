@@ -103,3 +103,16 @@ CREATE FUNCTION talkmeter.bill_file(tenant text, month date)
 REVOKE ALL ON FUNCTION talkmeter.bill_file(text, date) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.bill_file(text, date) IS
     'The same of the period that starts in the month of that day, by the tenant''s own zone';
+
+CREATE FUNCTION talkmeter.bill_file(tenant text, period text DEFAULT NULL)
+    RETURNS TABLE (section text, line integer, local_time timestamp, item text, detail text, quantity bigint, unit_price numeric,
+        amount numeric, currency text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        SELECT s.*
+        FROM talkmeter.periods_named(bill_file.tenant, bill_file.period) AS own (period_start)
+        CROSS JOIN LATERAL talkmeter.bill_file_of(bill_file.tenant, own.period_start) AS s
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.bill_file(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.bill_file(text, text) IS
+    'The same of a period by its name, 2026-03; by a day of the month in which it starts; by the instant at which it starts; or of the current one';

@@ -300,6 +300,31 @@ REVOKE ALL ON FUNCTION talkmeter.my_bill_file(date) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_bill_file(date) IS
     'The same of the period that starts in the month of that day, by the tenant''s own zone';
 
+CREATE FUNCTION talkmeter.my_statement(period text DEFAULT NULL)
+    RETURNS TABLE (tenant text, line integer, kind text, of_period_start timestamptz, description text, quantity bigint,
+        unit_price numeric, amount numeric, currency text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement_named';
+REVOKE ALL ON FUNCTION talkmeter.my_statement(text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_statement(text) IS
+    'The same of a period by its name, 2026-03; by a day of the month in which it starts; by the instant at which it starts; or of the current one';
+
+CREATE FUNCTION talkmeter.my_statement_units(period text DEFAULT NULL)
+    RETURNS TABLE (tenant text, line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
+        started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
+        reverses bigint, reason text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement_units_named';
+REVOKE ALL ON FUNCTION talkmeter.my_statement_units(text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_statement_units(text) IS
+    'The same of a period by its name, 2026-03; by a day of the month in which it starts; by the instant at which it starts; or of the current one';
+
+CREATE FUNCTION talkmeter.my_bill_file(period text DEFAULT NULL)
+    RETURNS TABLE (tenant text, section text, line integer, local_time timestamp, item text, detail text, quantity bigint, unit_price numeric,
+        amount numeric, currency text)
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_bill_file_named';
+REVOKE ALL ON FUNCTION talkmeter.my_bill_file(text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.my_bill_file(text) IS
+    'The same of a period by its name, 2026-03; by a day of the month in which it starts; by the instant at which it starts; or of the current one';
+
 CREATE FUNCTION talkmeter.my_evidence(period_start timestamptz)
     RETURNS TABLE (tenant text, finalization bigint, line bigint, content text, subject text, chained text, digest text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_evidence';

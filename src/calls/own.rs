@@ -120,6 +120,32 @@ struct Needed {
     message: &'static str,
 }
 
+/// Whether a month `m` is the one that a text means: its name, a day in the month in which it starts, or the instant. A
+/// day at whose first instant one starts, by the clock of the session, is that one.
+macro_rules! is_named {
+    () => {
+        r"CASE WHEN $2 IS NULL THEN m.period_end > (SELECT clock.now FROM talkmeter.clock)
+            WHEN $2 ~ '^\s*\d{4}-\d{2}\s*$' THEN m.period = btrim($2)
+            WHEN $2 ~ '^\s*\d{4}-\d{2}-\d{2}\s*$'
+                AND NOT EXISTS (SELECT FROM talkmeter.periods_starting($1, $2::timestamptz))
+            THEN m.period = left(btrim($2), 7)
+            ELSE m.period_start = $2::timestamptz END"
+    };
+}
+
+/// Asks a function of the months that a text means.
+macro_rules! of_named {
+    ($function:literal) => {
+        concat!(
+            "SELECT $1, s.* FROM (SELECT DISTINCT m.period_start FROM talkmeter.months_of($1) AS m WHERE ",
+            is_named!(),
+            ") AS m CROSS JOIN LATERAL talkmeter.",
+            $function,
+            "($1, m.period_start) AS s"
+        )
+    };
+}
+
 const MONTH_FROM: &Needed = &Needed {
     found: "SELECT FROM talkmeter.periods_starting($1, $2)",
     message: "SELECT concat('no billing month of yours starts at ', $2::text, $1::text)",
@@ -128,8 +154,13 @@ const MONTH_WITH: &Needed = &Needed {
     found: "SELECT FROM talkmeter.months_of($1) AS m WHERE m.period = to_char($2, 'YYYY-MM')",
     message: "SELECT concat('no billing month of yours starts in ', to_char($2, 'YYYY-MM'), $1::text)",
 };
+const MONTH_NAMED: &Needed = &Needed {
+    found: concat!("SELECT FROM talkmeter.months_of($1) AS m WHERE ", is_named!()),
+    message: "SELECT concat('no billing month of yours is ', COALESCE($2, 'current'), $1::text)",
+};
 const INSTANT: Option<pg_sys::Oid> = Some(pg_sys::TIMESTAMPTZOID);
 const DAY: Option<pg_sys::Oid> = Some(pg_sys::DATEOID);
+const NAME: Option<pg_sys::Oid> = Some(pg_sys::TEXTOID);
 
 /// Declares functions of the server's that answer for the own tenants.
 macro_rules! answers {
@@ -168,10 +199,14 @@ answers! {
         "SELECT $1, f.* FROM (SELECT DISTINCT m.period_start FROM talkmeter.months_of($1) AS m
              WHERE m.period = to_char($2, 'YYYY-MM')) AS m
          CROSS JOIN LATERAL talkmeter.bill_file_of($1, m.period_start) AS f", DAY, Some(MONTH_WITH);
+    my_statement_named pg_finfo_my_statement_named of_named!("statement_of"), NAME, Some(MONTH_NAMED);
+    my_statement_units_named pg_finfo_my_statement_units_named
+        of_named!("units_of_statement"), NAME, Some(MONTH_NAMED);
+    my_bill_file_named pg_finfo_my_bill_file_named of_named!("bill_file_of"), NAME, Some(MONTH_NAMED);
     my_evidence pg_finfo_my_evidence
         "SELECT $1, e.* FROM talkmeter.evidence($1, $2) AS e", INSTANT, Some(MONTH_FROM);
     my_explain pg_finfo_my_explain
-        "SELECT $1, e.* FROM talkmeter.explain($1, $2) AS e", Some(pg_sys::TEXTOID), None;
+        "SELECT $1, e.* FROM talkmeter.explain($1, $2) AS e", NAME, None;
 }
 
 /// Answers a question for each tenant that the caller reads.

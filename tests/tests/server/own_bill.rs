@@ -142,6 +142,43 @@ fn a_tenants_role_reads_the_statement_its_units_and_its_file_by_the_month() {
 }
 
 #[test]
+fn a_month_is_named_as_bills_names_it_or_by_a_day_or_by_its_instant_or_is_the_current_one() {
+    let (database, mut session, reader) = shop();
+    let mut reader = database.connect_as(&reader);
+    for function in ["statement", "statement_units", "bill_file"] {
+        let january = session.lines(&format!("SELECT a.* FROM talkmeter.{function}('berlin', date '2026-01-01') AS a"));
+        for name in ["2026-01", "2026-01-01", "2026-01-31", " 2026-01 ", JANUARY] {
+            let named = session.lines(&format!("SELECT a.* FROM talkmeter.{function}('berlin', '{name}') AS a"));
+            assert_eq!(named, january, "{function} of {name}");
+            let own = format!("SELECT a FROM (SELECT o.* FROM talkmeter.my_{function}('{name}') AS o) AS a");
+            assert_eq!(reader.lines(&own).len(), january.len(), "my_{function} of {name}");
+        }
+        let current = format!("SELECT a.* FROM talkmeter.{function}('berlin', {CURRENT}) AS a");
+        assert_eq!(
+            session.lines(&format!("SELECT a.* FROM talkmeter.{function}('berlin') AS a")),
+            session.lines(&current)
+        );
+        assert!(!reader.lines(&format!("SELECT * FROM talkmeter.my_{function}()")).is_empty(), "{function}");
+        for (tenant, name, code) in [
+            ("berlin", "2024-01", SqlState::UNDEFINED_OBJECT),
+            ("berlin", "2026-01-01 00:00+00", SqlState::INVALID_PARAMETER_VALUE),
+            ("berlin", "march", SqlState::INVALID_DATETIME_FORMAT),
+            ("berlin", "2026-13", SqlState::DATETIME_FIELD_OVERFLOW),
+            ("nobody", "2026-01", SqlState::UNDEFINED_OBJECT),
+        ] {
+            let asked = format!("SELECT * FROM talkmeter.{function}('{tenant}', '{name}')");
+            assert_eq!(session.refused(&asked), code, "{asked}");
+        }
+        assert_eq!(
+            session.refused(&format!("SELECT * FROM talkmeter.{function}('nobody')")),
+            SqlState::UNDEFINED_OBJECT
+        );
+        let none = format!("SELECT * FROM talkmeter.my_{function}('2024-01')");
+        assert_eq!(reader.refused(&none), SqlState::UNDEFINED_OBJECT);
+    }
+}
+
+#[test]
 fn a_tenants_role_reads_the_definition_and_the_prices_by_which_it_is_billed() {
     let (database, mut session, reader) = shop();
     session.run(

@@ -294,7 +294,7 @@ fn a_reader_of_several_tenants_gets_the_statements_of_those_that_have_that_perio
         "SELECT talkmeter.grant_tenant('{reader}', 'acme'), talkmeter.grant_tenant('{reader}', 'other')"
     ));
     let mut reader = database.connect_as(&reader);
-    let lines = "SELECT tenant, kind FROM talkmeter.my_statement('2026-03-01')";
+    let lines = "SELECT tenant, kind FROM talkmeter.my_statement(timestamptz '2026-03-01')";
     assert_eq!(reader.lines(lines), ["other|base"]);
 }
 
