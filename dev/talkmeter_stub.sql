@@ -296,11 +296,13 @@ CREATE VIEW talkmeter.charges AS
         cause_message_id text, cause_at timestamptz, charged_day date, period text, posted_period text);
 CREATE VIEW talkmeter.clock AS SELECT now(), interval '0' AS clock_offset;
 CREATE VIEW talkmeter.disputes AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, dispute_id bigint, charge_id bigint, conversation text, part integer, reason text, state text, filed_at
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, dispute_id bigint, charge_id bigint, conversation text, part integer, reason
+        text, state text, filed_at
         timestamptz, filed_by name, due_at timestamptz, overdue boolean, resolved_at timestamptz, resolved_by name, note text,
         due_day date);
 CREATE VIEW talkmeter.expired_packs AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, pack_id bigint, pack text, size bigint, expired_unused bigint, expires_at timestamptz, expires_day date);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, pack_id bigint, pack text, size bigint, expired_unused bigint, expires_at
+        timestamptz, expires_day date);
 CREATE VIEW talkmeter.journal AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (at timestamptz, by name, call text, tenant text,
         arguments jsonb, note text, transaction xid8);
@@ -311,7 +313,8 @@ CREATE VIEW talkmeter.pack_offers AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (name text, size bigint, price numeric, currency text,
         valid_for interval);
 CREATE VIEW talkmeter.packs AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, pack_id bigint, pack text, size bigint, remaining bigint, price numeric, currency text, purchased_at
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, pack_id bigint, pack text, size bigint, remaining bigint, price numeric,
+        currency text, purchased_at
         timestamptz, expires_at timestamptz, purchase_key text, refunded_at timestamptz, refunded_by name, purchased_day date,
         expires_day date);
 CREATE VIEW talkmeter.parts AS
@@ -351,14 +354,17 @@ CREATE VIEW talkmeter.sweepers AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (sweeper text, role text, pid integer, swept_at timestamptz,
         reconciled date, failed_since timestamptz, error_code text, error text);
 CREATE VIEW talkmeter.uncharged AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, charged_at timestamptz, policy text, policy_version integer, source regclass,
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, charged_at timestamptz, policy text,
+        policy_version integer, source regclass,
         charged_day date);
 CREATE VIEW talkmeter.unevaluated AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, policy text, policy_version integer, started_at timestamptz, first_ai_reply_at
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, policy text, policy_version integer,
+        started_at timestamptz, first_ai_reply_at
         timestamptz, last_activity_at timestamptz, message_count bigint, turn_count integer, ai_replies bigint, staff_replies bigint,
         started_day date);
 CREATE VIEW talkmeter.unplanned AS
-    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, charged_at timestamptz, policy text, policy_version integer, charged_day date);
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, charged_at timestamptz, policy text,
+        policy_version integer, charged_day date);
 CREATE VIEW talkmeter.usage AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, plan text, period_start timestamptz, period_end timestamptz, used
             bigint, included bigint, included_used bigint,
