@@ -6,7 +6,7 @@ CREATE FUNCTION talkmeter.explain(tenant text, conversation text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'explain_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.explain(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.explain(text, text) IS
-    'Each event of a conversation in order, the part it fell in, what it did and the rule that said so, with the charge of a billable part; then what was taken back, then rows in quarantine. If nothing is known of it, one line says so, step 0, and which one may be meant';
+    'Each event of a conversation in order, the part it fell in, what it did and the rule that said so, with the charge of a billable part; then what was taken back, then rows in quarantine. If nothing of it is metered, one line says so, step 0, and which one may be meant';
 
 CREATE FUNCTION talkmeter.explain_json(tenant text, conversation text) RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off

@@ -60,7 +60,7 @@ type ToldRow = (
 );
 
 /// What happened in a conversation: its events in order, what each did and why, then the charges that were taken
-/// back, then rows that are in quarantine. Of a conversation of which nothing is known one line says so, step 0, and
+/// back, then rows that are in quarantine. Of a conversation of which nothing is metered one line says so, step 0, and
 /// which one is meant, perhaps. Reads only.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]
@@ -122,7 +122,7 @@ const NEAR: &str = "
         c.conversation
     LIMIT 10000";
 
-/// What is told of a conversation of which nothing is known.
+/// What is told of a conversation of which nothing is metered.
 fn unknown(connection: &Connection, key: Key) -> Told {
     let rows = connection.run(NEAR, &[arg(key.0), arg(key.1)]);
     let known: Vec<String> = rows.iter().map(|mut row| row.value()).collect();
@@ -130,7 +130,7 @@ fn unknown(connection: &Connection, key: Key) -> Told {
     let near = known.first().filter(holds).map(String::as_str);
     let near = near.or_else(|| near::nearest(key.1, known.iter().map(String::as_str)));
     Told {
-        effect: "nothing is known of this conversation".to_owned(),
+        effect: "nothing of this conversation is metered".to_owned(),
         rule: near.map(|id| format!("perhaps \"{id}\" is meant")),
         ..Told::default()
     }

@@ -365,7 +365,7 @@ fn of_a_conversation_that_nobody_knows_one_line_says_so_and_which_one_may_be_mea
         ("acme", "", ""),
     ] {
         let all = format!("SELECT * FROM talkmeter.explain('{tenant}', '{conversation}')");
-        assert_eq!(session.lines(&all), [format!("0||||||nothing is known of this conversation|{rule}||||")]);
+        assert_eq!(session.lines(&all), [format!("0||||||nothing of this conversation is metered|{rule}||||")]);
         let document = format!("SELECT talkmeter.explain_json('{tenant}', '{conversation}')");
         let empty = format!(r#"{{"parts": [], "steps": [], "tenant": "{tenant}", "conversation": "{conversation}"}}"#);
         assert_eq!(session.line(&document), empty);

@@ -96,7 +96,7 @@ fn a_tenants_functions_answer_for_its_own_alone() {
     assert_eq!(reader.lines("SELECT DISTINCT tenant FROM talkmeter.my_statement('2026-03-01')"), ["mine"]);
     assert_eq!(reader.lines("SELECT DISTINCT tenant FROM talkmeter.my_explain('mine 1')"), ["mine"]);
     let foreign = reader.lines(&format!("SELECT step, effect, rule FROM talkmeter.my_explain('{SECRET} 1')"));
-    assert_eq!(foreign, ["0|nothing is known of this conversation|"]);
+    assert_eq!(foreign, ["0|nothing of this conversation is metered|"]);
     assert_eq!(reader.lines("SELECT * FROM talkmeter.own_tenants()"), ["mine"]);
     for function in session.lines(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'talkmeter'::regnamespace AND proname LIKE 'own\\_%'
