@@ -555,21 +555,28 @@ fn known_zone(zone: &str) {
 }
 
 const ATTACHED: &str = "
-    SELECT s.relation::text
+    SELECT s.relation::text, s.role
     FROM talkmeter.source AS s
-    WHERE s.detached_at IS NULL AND s.role = $2 AND (
+    WHERE s.detached_at IS NULL AND (
         s.relation IN (SELECT $1 UNION ALL SELECT a.relid FROM pg_partition_ancestors($1) AS a)
         OR s.relation IN (SELECT t.relid FROM pg_partition_tree($1) AS t))
     LIMIT 1";
 
 fn not_attached_twice(connection: &Connection, source: pg_sys::Oid, relation: &Relation, role: Role) {
-    let rows = connection.run(ATTACHED, &[arg(source), arg(role.name())]);
-    if let Some(mut row) = rows.first() {
-        failure(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("table {} is attached already", relation.name))
-            .detail(format!("It is metered through {}.", row.value::<String>()))
-            .hint("To change how it is metered, call talkmeter.remap.")
-            .raise();
+    let rows = connection.run(ATTACHED, &[arg(source)]);
+    let Some(mut row) = rows.first() else { return };
+    let (through, as_what): (String, String) = (row.value(), row.value());
+    let already =
+        failure(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("table {} is attached already", relation.name));
+    match as_what == role.name() {
+        true => already
+            .detail(format!("It is metered through {through}."))
+            .hint("To change how it is metered, call talkmeter.remap."),
+        false => already.detail(format!("It is attached through {through}, for {as_what}.")).hint(
+            "A table is one of messages or one of statuses: keep the status of conversations in a table of its own.",
+        ),
     }
+    .raise()
 }
 
 fn recorded(mapping: &Mapping, columns: &[TableColumn]) -> JsonB {

@@ -165,3 +165,15 @@ fn a_status_table_has_no_gap() {
     session.run(attach);
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.source_gaps"), "0");
 }
+
+#[test]
+fn a_table_is_attached_for_its_messages_or_for_its_statuses_and_the_error_says_for_which() {
+    let database = Database::with_messages("both", "lutingenie", None);
+    let mut session = database.connect();
+    let status = r#"SELECT talkmeter.attach_status('messages', '{"status": {"gone": "close"}, "column": "kind"}')"#;
+    let refused = session.client.query(status, &[]).expect_err("it is attached for messages");
+    let error = refused.as_db_error().expect("an error of the server's");
+    assert_eq!(error.message(), "table public.messages is attached already");
+    assert_eq!(error.detail(), Some("It is attached through public.messages, for messages."));
+    assert!(error.hint().is_some_and(|hint| hint.contains("a table of its own")), "{:?}", error.hint());
+}
