@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .NOTPARALLEL:
-.PHONY: help setup build install uninstall demo demo-stop test regress regress-accept bench clean
+.PHONY: help setup needed-to-build needed-for-the-demo build install uninstall demo demo-stop test regress regress-accept bench clean
 
 PG_CONFIG ?=
 DESTDIR ?=
@@ -30,11 +30,16 @@ help: ## this list
 	@echo "talkmeter $(VERSION): make TARGET [PG_CONFIG=/path/to/pg_config]"
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
 
-setup: ## install what building and testing needs (may ask for sudo)
-	@scripts/setup.sh
+setup: ## install what all targets need, for developers: build, demo and test install what they need themselves (may ask for sudo)
+	@scripts/setup.sh test
 
-build: ## compile the library, put the install script together
-	@command -v cargo >/dev/null || { echo "talkmeter: cargo is not on PATH. Run 'make build' as the user who has Rust$(if $(SUDO_USER),: without sudo)." >&2; exit 1; }
+needed-to-build:
+	@scripts/setup.sh build
+
+needed-for-the-demo:
+	@scripts/setup.sh demo
+
+build: needed-to-build ## compile the library, put the install script together
 	PGRX_PG_CONFIG_PATH=$(pg_config) cargo build --release --locked -p talkmeter
 	@rm -f target/talkmeter--*.sql
 	@LC_ALL=C; cat sql/[0-9][0-9]-*.sql > $(SCRIPT)
@@ -52,7 +57,7 @@ uninstall: ## remove what install copied, unless a server here has it in use (FO
 	@[ -n "$(DESTDIR)" ] || [ "$(FORCE)" = 1 ] || scripts/in-use.sh
 	rm -f $(libdir)/talkmeter.so $(extdir)/talkmeter.control $(extdir)/talkmeter--$(VERSION).sql
 
-demo: setup build ## a private server with sample data to try it on
+demo: needed-for-the-demo build ## a private server with sample data to try it on
 	@scripts/demo.sh start
 
 demo-stop: ## stop and remove the demo

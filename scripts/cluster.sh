@@ -53,7 +53,7 @@ locate_pg_config() {
 find_pg_config() {
     local pg_config major hint=""
     pg_config=$(locate_pg_config) || {
-        [ -n "${PG_CONFIG:-}" ] || complain "no PostgreSQL found: run make setup, or set PG_CONFIG to a server's pg_config."
+        [ -n "${PG_CONFIG:-}" ] || complain "no pg_config found: run make build, which installs Debian's, or set PG_CONFIG to a server's."
         exit 1
     }
     major=$("$pg_config" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
@@ -117,7 +117,7 @@ make_tree() {
         pg_rewind pg_checksums pg_controldata pg_resetwal pg_waldump pg_amcheck pg_upgrade pg_verifybackup pg_repack; do
         if [ -e "$bindir/$program" ]; then cp -L "$bindir/$program" "$tree$bindir/"; fi
     done
-    [ -x "$tree$bindir/postgres" ] || die "no server programs in $bindir: run make setup."
+    [ -x "$tree$bindir/postgres" ] || die "no server programs in $bindir: run make demo, which installs them."
 
     link_entries "$pkglibdir" "$tree$pkglibdir"
     link_entries "$sharedir" "$tree$sharedir"

@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
-# What does this machine lack to build, test and try talkmeter? Installs it, where Debian's packages have it.
+# What does this machine lack to build, try or test talkmeter? Installs it, where Debian's packages have it.
+#
+#   scripts/setup.sh [build|demo|test]     each wants what those before it want, and more; test is the default
 #
 # PG_CONFIG chooses the server to build for. Says nothing when all is there.
 set -euo pipefail
 # shellcheck source=scripts/cluster.sh
 . "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
+
+purpose=${1:-test}
+case $purpose in
+build | demo | test) ;;
+*) die "usage: scripts/setup.sh [build|demo|test]" ;;
+esac
 
 # --- Rust: never from Debian, whose compiler is too old ---
 
@@ -25,10 +33,14 @@ check_rust() {
             "Install it with rustup (https://rustup.rs), or run: rustup update stable"
     fi
     # bindgen lays out what it writes with rustfmt; clippy is a step of the tests.
-    for found in fmt clippy; do
-        cargo "$found" --version >/dev/null 2>&1 ||
-            die "Rust is there without 'cargo $found' (rustup's minimal profile)." "Run: rustup component add rustfmt clippy"
-    done
+    want_component fmt rustfmt
+    [ "$purpose" != test ] || want_component clippy "rustfmt clippy"
+}
+
+# Stops, naming the components $2 to add, unless cargo has the command $1.
+want_component() {
+    cargo "$1" --version >/dev/null 2>&1 ||
+        die "Rust is there without 'cargo $1' (rustup's minimal profile)." "Run: rustup component add $2"
 }
 
 # --- Everything else ---
@@ -51,34 +63,57 @@ want() {
     "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 
-# Sets missing to the packages that this machine lacks.
+# Sets missing to the packages that this machine lacks for the purpose.
 look() {
-    local pg_config="" bindir="" include="" runners="" major=$TALKMETER_PG_MAJOR
+    local pg_config="" bindir="" include="" pkglibdir=""
     missing=()
     if [ -n "${PG_CONFIG:-}" ] || locate_pg_config >/dev/null; then
         pg_config=$(find_pg_config) || exit 1
         bindir=$("$pg_config" --bindir)
         include=$("$pg_config" --includedir-server)
-        runners=$(dirname "$("$pg_config" --pgxs)")/../test
+        pkglibdir=$("$pg_config" --pkglibdir)
     fi
-    want "postgresql-$major" test -x "$bindir/initdb" -a -x "$bindir/postgres"
-    want "postgresql-server-dev-$major" test -f "$include/postgres.h" -a -x "$runners/regress/pg_regress" \
-        -a -x "$runners/isolation/pg_isolation_regress"
-    # What operators rewrite tables with; a test rewrites ours.
-    want "postgresql-$major-repack" test -x "$bindir/pg_repack"
-    # What sweeps elsewhere, and what applications connect through; tests start both.
-    want "postgresql-$major-cron" test -f "$("$pg_config" --pkglibdir)/pg_cron.so"
-    want pgbouncer test -x /usr/sbin/pgbouncer
+    want_of_the_server
     # Packages cannot complete a server that did not come from them.
-    if [ ${#missing[@]} -gt 0 ] && [ -n "$bindir" ] && [ "$bindir" != "/usr/lib/postgresql/$major/bin" ]; then
-        die "$pg_config describes a server in $bindir that lacks its programs, headers ($include) or pg_regress ($runners)." \
-            "Install them from where that server came from, or set PG_CONFIG to another server."
+    if [ ${#missing[@]} -gt 0 ] && [ -n "$bindir" ] && [ "$bindir" != "/usr/lib/postgresql/$TALKMETER_PG_MAJOR/bin" ]; then
+        die "$pg_config describes a server in $bindir that lacks, by Debian's names: ${missing[*]}" \
+            "Its headers are looked for in $include. Install these from where that server came from, or set PG_CONFIG to another server."
     fi
     want libclang-dev have_libclang
     want gcc command -v cc
     want libc6-dev test -f /usr/include/stdio.h
     want make command -v make
+    [ "$purpose" != build ] || return 0
     want gzip command -v gzip
+    if [ "$(id -u)" = 0 ]; then want util-linux command -v runuser; fi
+    [ "$purpose" != demo ] || return 0
+    want_of_the_tests
+}
+
+# What must fit the server that pg_config describes.
+want_of_the_server() {
+    local major=$TALKMETER_PG_MAJOR
+    [ "$purpose" = build ] || want "postgresql-$major" test -x "$bindir/initdb" -a -x "$bindir/postgres"
+    want "postgresql-server-dev-$major" have_headers
+    [ "$purpose" = test ] || return 0
+    # What operators rewrite tables with; a test rewrites ours.
+    want "postgresql-$major-repack" test -x "$bindir/pg_repack"
+    # What sweeps elsewhere; a test starts it.
+    want "postgresql-$major-cron" test -f "$pkglibdir/pg_cron.so"
+}
+
+# The server's headers, and what is packed with them: the programs that compare outputs.
+have_headers() {
+    local runners
+    test -f "$include/postgres.h" || return 1
+    [ "$purpose" = test ] || return 0
+    runners=$(dirname "$("$pg_config" --pgxs)")/../test
+    test -x "$runners/regress/pg_regress" -a -x "$runners/isolation/pg_isolation_regress"
+}
+
+want_of_the_tests() {
+    # What applications connect through; a test starts it.
+    want pgbouncer test -x /usr/sbin/pgbouncer
     want shellcheck command -v shellcheck
     want valgrind command -v valgrind
     want python3-venv python3 -c 'import ensurepip, venv'
@@ -90,7 +125,6 @@ look() {
     want ruby-pg ruby -e 'require "pg"'
     want nodejs command -v node
     want npm command -v npm
-    if [ "$(id -u)" = 0 ]; then want util-linux command -v runuser; fi
 }
 
 # Sets as_admin to the command that lends root's rights: nothing, or sudo. Fails if there is no way.
@@ -146,6 +180,7 @@ install_node_postgres() {
 }
 
 install_others() {
+    [ "$purpose" = test ] || return 0
     install_pgspot
     install_node_postgres
 }

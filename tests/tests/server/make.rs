@@ -157,22 +157,26 @@ fn what_is_no_pg_config_is_refused_by_what_it_says() {
     }
 }
 
-/// The set-up with nothing on PATH but these programs of the directory, and what it calls before it looks further.
-fn set_up(directory: &Directory) -> Command {
-    for name in ["dirname", "sed", "id", "cut", "sort", "head"] {
+/// The set-up for a purpose with nothing on PATH but these programs of the directory, and what it calls before it looks further.
+fn set_up(directory: &Directory, purpose: &str) -> Command {
+    for name in ["dirname", "basename", "sed", "id", "cut", "sort", "head", "grep"] {
         let program = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(name));
         let program = program.iter().find(|program| program.exists()).expect("a program of every system");
-        symlink(program, directory.0.join(name)).expect("a link");
+        let link = directory.0.join(name);
+        if !link.exists() {
+            symlink(program, link).expect("a link");
+        }
     }
     let mut command = Command::new("/bin/bash");
-    command.env_clear().env("PATH", &directory.0).env("HOME", &directory.0).arg(root().join("scripts/setup.sh"));
+    command.env_clear().env("PATH", &directory.0).env("HOME", &directory.0);
+    command.arg(root().join("scripts/setup.sh")).arg(purpose);
     command
 }
 
 #[test]
 fn who_has_no_rust_learns_how_to_get_it_and_that_sudo_has_another_home() {
     let directory = Directory::new("no_rust");
-    let mut command = set_up(&directory);
+    let mut command = set_up(&directory, "build");
     let (is_done, said) = done(&mut command);
     assert!(!is_done && said.contains("Rust is missing; talkmeter needs") && said.contains("rustup"), "{said}");
     let (is_done, said) = done(command.env("SUDO_USER", "ann"));
@@ -180,11 +184,46 @@ fn who_has_no_rust_learns_how_to_get_it_and_that_sudo_has_another_home() {
 }
 
 #[test]
-fn who_has_rust_without_rustfmt_learns_how_to_add_it() {
+fn who_has_rust_without_rustfmt_learns_how_to_add_it_and_without_clippy_only_before_the_tests() {
     let directory = Directory::new("no_rustfmt");
     directory.program("rustc", "echo rustc 1.999.0");
     directory.program("cargo", "exit 1");
-    let (is_done, said) = done(&mut set_up(&directory));
+    let (is_done, said) = done(&mut set_up(&directory, "demo"));
     assert!(!is_done && said.contains("without 'cargo fmt'"), "{said}");
-    assert!(said.contains("rustup component add rustfmt clippy"), "{said}");
+    assert!(said.ends_with("rustup component add rustfmt\n"), "{said}");
+    directory.program("cargo", "[ $1 = fmt ]");
+    let (is_done, said) = done(&mut set_up(&directory, "test"));
+    assert!(!is_done && said.contains("without 'cargo clippy'"), "{said}");
+    assert!(said.ends_with("rustup component add rustfmt clippy\n"), "{said}");
+    let (_, said) = done(&mut set_up(&directory, "demo"));
+    assert!(!said.contains("cargo"), "{said}");
+}
+
+#[test]
+fn a_target_asks_for_no_package_that_only_another_needs() {
+    let directory = Directory::new("packages");
+    directory.program("rustc", "echo rustc 1.999.0");
+    directory.program("cargo", "exit 0");
+    // Of the server itself, not of the private copy, which has no headers.
+    let (_, pg_config) = done(
+        Command::new("bash")
+            .current_dir(root())
+            .args(["-c", ". scripts/cluster.sh; echo $($(find_pg_config) --bindir)/pg_config"]),
+    );
+    let pg_config = pg_config.trim();
+    let missing = |purpose: &str| {
+        let mut command = set_up(&directory, purpose);
+        let (is_done, said) = done(command.env("PG_CONFIG", pg_config));
+        let (_, packages) = said.split_once("names): ").unwrap_or_else(|| panic!("{purpose}: {said}"));
+        assert!(!is_done && said.contains("This system has no apt-get"), "{purpose}: {said}");
+        packages.lines().next().expect("a line").split(' ').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [build, demo, test] = ["build", "demo", "test"].map(missing);
+    assert_eq!(build, ["gcc", "make"]);
+    assert_eq!(demo[..3], ["gcc", "make", "gzip"]);
+    assert!(demo.len() <= 4, "{demo:?}");
+    assert!(demo.iter().all(|package| test.contains(package)), "{test:?}");
+    for package in ["npm", "ruby-pg", "python3-venv", "valgrind", "shellcheck"] {
+        assert!(test.contains(&package.to_owned()), "{package} of {test:?}");
+    }
 }
