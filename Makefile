@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .NOTPARALLEL:
-.PHONY: help setup needed-to-build needed-for-the-demo build install uninstall demo demo-stop test regress regress-accept bench clean
+.PHONY: help setup needed-to-build needed-for-the-demo build install uninstall demo demo-stop test regress regress-accept bare-root bench clean
 
 PG_CONFIG ?=
 DESTDIR ?=
@@ -71,6 +71,9 @@ regress: setup build ## only pg_regress and the isolation tests
 
 regress-accept: setup build ## the same, and take the results as the expected ones
 	@scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh --accept
+
+bare-root: setup ## README's commands as a newcomer runs them, on a Debian with nothing but git, make and Rust (needs root)
+	@scripts/bare-root.sh
 
 bench: setup build ## what metering costs, into docs/performance.md (PARTS="single copy", LONG=1: ten million rows too)
 	@scripts/with-cluster.sh -c max_wal_size=8GB -c checkpoint_timeout=1h -c shared_buffers=512MB -c autovacuum=off -- bench/run.sh $(PARTS)

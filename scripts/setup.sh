@@ -116,6 +116,8 @@ want_of_the_tests() {
     want pgbouncer test -x /usr/sbin/pgbouncer
     want shellcheck command -v shellcheck
     want valgrind command -v valgrind
+    # What makes a bare Debian for a test; no user but root has its place on PATH.
+    want debootstrap test -x /usr/sbin/debootstrap
     want python3-venv python3 -c 'import ensurepip, venv'
     # The clients of docs/clients.md, whose code the tests run. Debian's modules are known to Debian's python alone.
     want python3-psycopg /usr/bin/python3 -c 'import psycopg'

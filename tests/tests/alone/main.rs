@@ -3,6 +3,7 @@
 //! They measure times and memory, or kill the server, so each begins with [`alone`].
 
 mod backfill;
+mod bare_root;
 mod bulk;
 mod cancels;
 mod cost;
