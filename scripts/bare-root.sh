@@ -184,12 +184,16 @@ who_may_use_sudo() {
     count=$(comm -13 <(say "$bare") <(packages) | wc -l)
     say "   $((SECONDS - seconds)) s; $count packages; $(($(megabytes) - before)) MB, of them $(du -sm "$root/home/ann/talkmeter/target" | cut -f 1) built"
 
-    step "ann: queries of the demo, make demo again, make demo-stop"
     connect=$(sed -n 's|^  \(/.*/psql -h .*\)|\1|p' "$top/said")
+    step "ben: what he was told to ask for is all that was missing"
+    as ben "cd talkmeter && scripts/setup.sh demo"
+    expect 0
+    [ ! -s "$top/said" ] || fail "it has something to say"
+
+    step "ann: queries of the demo, make demo again, make demo-stop"
     as ann "$connect -XAtc 'SELECT count(*) FROM irc_support WHERE id < 300000; SELECT count(*) > 5000 FROM talkmeter.charges'"
     expect 0
     [ "$(cat "$top/said")" = $'218120\nt' ] || fail "the demo has other messages"
-    as ann "$connect -X -f -" <<<""
     as ann "cd talkmeter && make demo"
     expect 2 "the demo is already running in"
     as ann "cd talkmeter && make demo-stop"
@@ -199,10 +203,17 @@ who_may_use_sudo() {
 }
 
 who_has_a_server() {
+    local hint
     step "ann: a server of her own"
-    as ann "sudo pg_createcluster $TALKMETER_PG_MAJOR main --start && sudo -u postgres createdb -T template0 -E UTF8 mydb"
+    as ann "sudo pg_createcluster $TALKMETER_PG_MAJOR main --start && sudo -u postgres createdb mydb"
     expect 0
+    # A Debian without a locale makes databases of SQL_ASCII.
     as ann "cd talkmeter && make build && sudo make install && sudo -u postgres psql -d mydb -c 'CREATE EXTENSION talkmeter'"
+    hint="createdb -T template0 -E UTF8 --locale=C.UTF-8"
+    expect 1 "HINT:  Make one: $hint NAME"
+    as ann "sudo -u postgres dropdb mydb && sudo -u postgres $hint mydb"
+    expect 0
+    as ann "cd talkmeter && sudo -u postgres psql -d mydb -c 'CREATE EXTENSION talkmeter'"
     expect 0 "CREATE EXTENSION"
     as ann "cd talkmeter && sudo make uninstall"
     expect 2 "database mydb: the extension"
