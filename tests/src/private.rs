@@ -31,6 +31,12 @@ impl Server {
 
     /// One with these settings, such as `wal_level = logical`, that runs.
     pub fn with(settings: &[&str]) -> Server {
+        let server = Server::empty(settings);
+        server.start();
+        server
+    }
+
+    fn empty(settings: &[&str]) -> Server {
         let server = Server::at_new_place();
         let user = variable("PGUSER");
         let made = ["-D", &server.data(), "--no-locale", "-E", "UTF8", "-A", "trust", "-U", &user, "--no-sync"];
@@ -39,8 +45,17 @@ impl Server {
         server.set(&["autovacuum_naptime = 1d", "max_prepared_transactions = 5"]);
         server.set(&[&format!("unix_socket_directories = '{}'", server.directory)]);
         server.set(settings);
-        server.start();
         server
+    }
+
+    /// What `pg_upgrade` makes of it, which it stops: a server of the same release, that runs.
+    pub fn upgraded(&self) -> Server {
+        let (new, programs) = (Server::empty(&[]), variable("TALKMETER_BIN"));
+        self.stop("fast");
+        let from = ["-b", &programs, "-B", &programs, "-d", &self.data(), "-D", &new.data(), "-U", &variable("PGUSER")];
+        as_server("pg_upgrade", &from);
+        new.start();
+        new
     }
 
     /// A standby of it, with further settings, that runs.

@@ -1,4 +1,5 @@
-//! Does a server that was restored to an instant, or promoted under load, meter what it holds and nothing else?
+//! Does a server that was restored to an instant, promoted under load, or made by pg_upgrade meter what it holds and
+//! nothing else?
 //!
 //! Two instants and one promotion; at length, 100 and 20.
 
@@ -135,4 +136,27 @@ fn a_standby_that_is_promoted_under_load_has_metered_all_that_was_acknowledged()
         check_that_charges_came_with_messages(&mut promoted, &[]);
         println!("{} messages", history.acknowledged.len());
     }
+}
+
+#[test]
+fn a_server_that_pg_upgrade_made_has_the_books_and_metering_goes_on() {
+    let _alone = alone();
+    let (mut random, seed) = Random::seeded();
+    println!("TALKMETER_SEED={seed}");
+    let old = Server::with(&["track_commit_timestamp = on"]);
+    let mut session = old.create("d");
+    meter_messages(&mut session);
+    let mut history = write(&old, "old", 20, &mut random);
+    let books = "SELECT count(*), sum(amount) FROM talkmeter.charges";
+    let before = session.line(books);
+    drop(session);
+    let new = old.upgraded();
+    let mut session = new.connect("d");
+    assert_eq!(session.line(books), before);
+    history.check_that_what_was_acknowledged_is_there(&mut session);
+    check_that_messages_and_charges_agree(&mut session);
+    history.extend(vec![write(&new, "new", 20, &mut random)]);
+    history.check_that_what_was_acknowledged_is_there(&mut session);
+    check_that_messages_and_charges_agree(&mut session);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
 }
