@@ -182,7 +182,8 @@ who_may_use_sudo() {
     [ "$(named_after "Installed: ")" = "$asked_for" ] || fail "ben was told to ask for other packages: ${asked_for//$'\n'/ }"
     [ -z "$(ls "$root/var/lib/postgresql/$TALKMETER_PG_MAJOR" 2>/dev/null)" ] || fail "a cluster of Debian's was made"
     count=$(comm -13 <(say "$bare") <(packages) | wc -l)
-    say "   $((SECONDS - seconds)) s; $count packages; $(($(megabytes) - before)) MB, of them $(du -sm "$root/home/ann/talkmeter/target" | cut -f 1) built"
+    say "   $((SECONDS - seconds)) s; $count packages; $(($(megabytes) - before)) MB, of them" \
+        "   $(du -sm "$root/home/ann/talkmeter/target" | cut -f 1) MB built"
 
     connect=$(sed -n 's|^  \(/.*/psql -h .*\)|\1|p' "$top/said")
     step "ben: what he was told to ask for is all that was missing"
@@ -253,12 +254,15 @@ live() {
 clean_up() {
     local exit_code=$?
     trap '' INT TERM HUP
-    if [ -n "$inside" ]; then kill "$inside" 2>/dev/null && wait "$inside" 2>/dev/null; fi
+    set +e
+    # By force, for unshare waits for its child whatever else it is told.
+    [ -z "$inside" ] || { kill -KILL "$inside" && wait "$inside"; } 2>/dev/null
     if [ "${KEEP:-}" = 1 ]; then
         complain "kept $top; nothing is mounted in it. Remove it with rm -r."
     else
         # Nothing is mounted here: it was in the namespaces. If it were, this would not follow it.
-        rm -rf --one-file-system "$top"
+        # Processes that are just ending may still write there.
+        rm -rf --one-file-system "$top" 2>/dev/null || { sleep 2 && rm -rf --one-file-system "$top"; }
     fi
     exit "$exit_code"
 }
