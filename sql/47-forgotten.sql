@@ -44,6 +44,8 @@ REVOKE ALL ON FUNCTION talkmeter.forget_at_commit() FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.forget_at_commit() IS 'Trigger of talkmeter.forgetting: calls forget_noted when the transaction commits';
 CREATE CONSTRAINT TRIGGER forget_at_commit AFTER INSERT ON talkmeter.forgetting
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION talkmeter.forget_at_commit();
+-- No row outlives its transaction, whatever role the session plays in replication.
+ALTER TABLE talkmeter.forgetting ENABLE ALWAYS TRIGGER forget_at_commit;
 
 CREATE FUNCTION talkmeter.forget_conversation(tenant text, conversation text) RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'forget_conversation_wrapper';

@@ -22,14 +22,7 @@ fn forget_conversation(tenant: Option<&str>, conversation: Option<&str>) -> Stri
     commit::work();
     as_owner(|| {
         connected(|connection| {
-            if !is_known(connection, tenant, conversation) {
-                failure(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                    format!("nothing is known of conversation \"{conversation}\" of tenant \"{tenant}\""),
-                )
-                .detail("The books hold no part, charge or mark of it.")
-                .raise();
-            }
+            must_be_known(connection, tenant, conversation);
             forget(connection, &[(tenant, conversation)]).remove(0)
         })
     })
@@ -81,8 +74,10 @@ fn forget_noted() {
 
 const TAKE: &str = "DELETE FROM talkmeter.forgetting RETURNING tenant, conversation";
 
+/// Who locks a conversation that is not there makes a row of it, of which nothing is known.
 const IS_KNOWN: &str = "
-    SELECT FROM talkmeter.conversation AS c WHERE c.tenant = $1 AND c.conversation = $2
+    SELECT FROM talkmeter.conversation AS c
+    WHERE c.tenant = $1 AND c.conversation = $2 AND (c.sources <> '{}' OR c.highest_part > 0 OR c.last_mark > 0)
     UNION ALL
     SELECT FROM talkmeter.marked AS m WHERE m.tenant = $1 AND m.conversation = $2
     UNION ALL
@@ -90,6 +85,17 @@ const IS_KNOWN: &str = "
 
 fn is_known(connection: &Connection, tenant: &str, conversation: &str) -> bool {
     connection.run(IS_KNOWN, &[arg(tenant), arg(conversation)]).count() > 0
+}
+
+fn must_be_known(connection: &Connection, tenant: &str, conversation: &str) {
+    if !is_known(connection, tenant, conversation) {
+        failure(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("nothing is known of conversation \"{conversation}\" of tenant \"{tenant}\""),
+        )
+        .detail("The books hold no part, charge or mark of it.")
+        .raise();
+    }
 }
 
 /// Forgets conversations, given in the order of their keys, and returns what stands in the place of each id.
@@ -100,6 +106,8 @@ fn forget(connection: &Connection, keys: &[(&str, &str)]) -> Vec<String> {
     let mut conversations = Conversations::begin();
     conversations.lock(connection, keys);
     for (tenant, conversation) in keys {
+        // Somebody else may have been quicker.
+        must_be_known(connection, tenant, conversation);
         must_be_over(connection, tenant, conversation);
         must_be_deleted(tenant, conversation);
     }

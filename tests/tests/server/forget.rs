@@ -227,3 +227,47 @@ fn a_roll_back_forgets_nothing_and_several_are_forgotten_at_once() {
     assert_eq!(session.line(left), "0|4");
     assert_eq!(session.line("SELECT count(*) FROM talkmeter.forgetting"), "0");
 }
+
+#[test]
+fn of_two_who_forget_a_conversation_at_once_the_second_finds_nothing() {
+    let (database, mut session) = shop();
+    delete(&mut session);
+    let forget = format!("SELECT talkmeter.forget_conversation('acme', '{SECRET}')");
+    session.run(&format!("BEGIN; {forget}"));
+    let mut second = database.connect();
+    let pid = second.pid();
+    let waiting = std::thread::spawn(move || second.refused(&forget));
+    session.wait_until_blocked(pid);
+    session.run("COMMIT");
+    assert_eq!(waiting.join().expect("no panic"), SqlState::UNDEFINED_OBJECT);
+    let left = format!("SELECT count(*) FROM talkmeter.conversation WHERE conversation = '{SECRET}'");
+    assert_eq!(session.line(&left), "0");
+    let forgotten = "SELECT count(*) FROM talkmeter.conversation WHERE conversation LIKE 'forgotten:%'";
+    assert_eq!(session.line(forgotten), "1");
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
+}
+
+#[test]
+fn a_message_that_is_inserted_meanwhile_begins_a_new_conversation() {
+    let (database, mut session) = shop();
+    delete(&mut session);
+    session.run(&format!("BEGIN; SELECT talkmeter.forget_conversation('acme', '{SECRET}')"));
+    let mut second = database.connect();
+    let pid = second.pid();
+    let waiting = std::thread::spawn(move || exchange(&mut second, SECRET, "ann", "2026-04-01 10:00"));
+    session.wait_until_blocked(pid);
+    session.run("COMMIT");
+    waiting.join().expect("no panic");
+    let parts = format!("SELECT part, message_count FROM talkmeter.parts WHERE conversation = '{SECRET}'");
+    assert_eq!(session.lines(&parts), ["1|2"]);
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
+}
+
+#[test]
+fn a_session_that_plays_a_replica_forgets_at_its_commit_as_well() {
+    let (_database, mut session) = shop();
+    session.run("SET session_replication_role = replica; BEGIN; SELECT talkmeter.forget_customer('acme', 'ann')");
+    delete(&mut session);
+    session.run("COMMIT");
+    assert_eq!(who_knows(&mut session), [""; 0]);
+}
