@@ -56,9 +56,12 @@ configure_network() {
     done
 }
 
+home() { say "$root/home/$1"; }
+
 # A user with Rust where rustup puts it, and with this machine's crates.
 add_user() {
-    local home=$root/home/$1 cargo=${CARGO_HOME:-$HOME/.cargo} part
+    local home cargo=${CARGO_HOME:-$HOME/.cargo} part
+    home=$(home "$1")
     chroot "$root" useradd --create-home --shell /bin/bash "$1"
     mkdir -p "$home/.cargo/registry"
     ln -s /opt/rust/bin "$home/.cargo/bin"
@@ -183,7 +186,7 @@ who_may_use_sudo() {
     [ -z "$(ls "$root/var/lib/postgresql/$TALKMETER_PG_MAJOR" 2>/dev/null)" ] || fail "a cluster of Debian's was made"
     count=$(comm -13 <(say "$bare") <(packages) | wc -l)
     say "   $((SECONDS - seconds)) s; $count packages; $(($(megabytes) - before)) MB, of them" \
-        "   $(du -sm "$root/home/ann/talkmeter/target" | cut -f 1) MB built"
+        "   $(du -sm "$(home ann)/talkmeter/target" | cut -f 1) MB built"
 
     connect=$(sed -n 's|^  \(/.*/psql -h .*\)|\1|p' "$top/said")
     step "ben: what he was told to ask for is all that was missing"
