@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does a newcomer get on with README's commands, on a Debian 12 that has nothing but git, make and Rust?
 #
-#   scripts/bare-root.sh [--tests]     root only; 3 GB of disk, about ten minutes; with --tests `make test` too, an hour
+#   scripts/bare-root.sh [--tests]     root only; 3 GB of disk, about ten minutes; with --tests `make test` too, 5 GB and half an hour more
 #
 # Makes such a Debian in a temporary folder (TALKMETER_TMP, default /tmp) with two users: ann, who may use sudo, and ben,
 # who may not. What they clone is what is committed. Where packages, crates and their certificates come from is taken over
