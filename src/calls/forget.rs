@@ -23,7 +23,9 @@ fn forget_conversation(tenant: Option<&str>, conversation: Option<&str>) -> Stri
     as_owner(|| {
         connected(|connection| {
             must_be_known(connection, tenant, conversation);
-            forget(connection, &[(tenant, conversation)]).remove(0)
+            let forgotten = forget(connection, &[(tenant, conversation)]);
+            // Somebody else may have been quicker.
+            forgotten.into_iter().next().unwrap_or_else(|| is_unknown(tenant, conversation))
         })
     })
 }
@@ -89,27 +91,38 @@ fn is_known(connection: &Connection, tenant: &str, conversation: &str) -> bool {
 
 fn must_be_known(connection: &Connection, tenant: &str, conversation: &str) {
     if !is_known(connection, tenant, conversation) {
-        failure(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("nothing is known of conversation \"{conversation}\" of tenant \"{tenant}\""),
-        )
-        .detail("The books hold no part, charge or mark of it.")
-        .raise();
+        is_unknown(tenant, conversation);
     }
 }
 
-/// Forgets conversations, given in the order of their keys, and returns what stands in the place of each id.
+fn is_unknown(tenant: &str, conversation: &str) -> ! {
+    failure(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("nothing is known of conversation \"{conversation}\" of tenant \"{tenant}\""),
+    )
+    .detail("The books hold no part, charge or mark of it.")
+    .raise()
+}
+
+/// The row that locking made of a conversation of which nothing is known.
+const UNDO_LOCK: &str = "DELETE FROM talkmeter.conversation AS c WHERE c.tenant = $1 AND c.conversation = $2";
+
+/// Forgets conversations, given in the order of their keys, and returns what stands in the place of each id. One of
+/// which nothing is known any more is passed over: its rows may have been all that was known.
 fn forget(connection: &Connection, keys: &[(&str, &str)]) -> Vec<String> {
     if keys.is_empty() {
         return Vec::new();
     }
     let mut conversations = Conversations::begin();
     conversations.lock(connection, keys);
-    for (tenant, conversation) in keys {
-        // Somebody else may have been quicker.
-        must_be_known(connection, tenant, conversation);
+    let (keys, unknown): (Vec<_>, Vec<_>) =
+        keys.iter().partition(|(tenant, conversation)| is_known(connection, tenant, conversation));
+    for (tenant, conversation) in unknown {
+        connection.run(UNDO_LOCK, &[arg(tenant), arg(conversation)]);
+    }
+    for (tenant, conversation) in &keys {
         must_be_over(connection, tenant, conversation);
-        must_be_deleted(tenant, conversation);
+        must_be_deleted(connection, tenant, conversation);
     }
     let mut tenants: Vec<&str> = keys.iter().map(|(tenant, _)| *tenant).collect();
     tenants.dedup();
@@ -137,11 +150,17 @@ fn must_be_over(connection: &Connection, tenant: &str, conversation: &str) {
     }
 }
 
+const QUARANTINED: &str = "
+    SELECT q.message_id FROM talkmeter.quarantined AS q
+    WHERE q.tenant = $1 AND q.conversation = $2 AND q.source_id = $3 AND q.message_id IS NOT NULL";
+
 /// A message that is there would have the conversation counted anew, under its id.
-fn must_be_deleted(tenant: &str, conversation: &str) {
+fn must_be_deleted(connection: &Connection, tenant: &str, conversation: &str) {
     for source in Catalog::now().attached() {
-        let (table, count) =
-            history::count_rows(source, tenant, conversation).unwrap_or_else(|unreadable| unreadable.raise());
+        let rows = connection.run(QUARANTINED, &[arg(tenant), arg(conversation), arg(source.id)]);
+        let quarantined: Vec<String> = rows.iter().map(|mut row| row.value()).collect();
+        let (table, count) = history::count_rows(source, tenant, conversation, &quarantined)
+            .unwrap_or_else(|unreadable| unreadable.raise());
         if count > 0 {
             failure(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -134,8 +134,14 @@ pub fn conversations_of_customer(
     })
 }
 
-/// The name of the table of a source, and how many rows of a conversation it holds, whatever they are by its mapping.
-pub fn count_rows(source: &Source, tenant: &str, conversation: &str) -> Result<(String, usize), Unreadable> {
+/// The name of the table of a source, and how many rows of a conversation it holds, whatever they are by its mapping:
+/// of those without a time, those that are in quarantine.
+pub fn count_rows(
+    source: &Source,
+    tenant: &str,
+    conversation: &str,
+    quarantined: &[String],
+) -> Result<(String, usize), Unreadable> {
     let queries = reading::queries(source)?;
     let Layout::Whole { mapping, readers, .. } = &source.layout else { unreachable!("a source that can be read") };
     let mut count = 0;
@@ -147,6 +153,10 @@ pub fn count_rows(source: &Source, tenant: &str, conversation: &str) -> Result<(
                 && reading.row.tenant.as_deref() == Some(tenant);
             count += usize::from(is_it);
         })?;
+    }
+    if count == 0 {
+        let messages: Vec<&str> = quarantined.iter().map(String::as_str).collect();
+        reading::for_each_message(source, &messages, |_, _| count += 1)?;
     }
     Ok((queries.all[0].name.clone(), count))
 }

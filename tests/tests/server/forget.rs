@@ -271,3 +271,22 @@ fn a_session_that_plays_a_replica_forgets_at_its_commit_as_well() {
     session.run("COMMIT");
     assert_eq!(who_knows(&mut session), [""; 0]);
 }
+
+#[test]
+fn a_row_in_quarantine_that_is_there_is_a_message_and_one_that_is_deleted_is_nothing() {
+    let (_database, mut session) = shop();
+    let without_time = format!("INSERT INTO messages VALUES ('no time', 'acme', '{SECRET}', NULL, 'customer', 'ann')");
+    session.run(&without_time);
+    session.run(&format!("DELETE FROM messages WHERE conversation_id LIKE '%{SECRET}' AND created_at IS NOT NULL"));
+    let forget = format!("SELECT talkmeter.forget_conversation('acme', '{SECRET}')");
+    assert_eq!(session.refused(&forget), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "1");
+    session.run(&format!("BEGIN; DELETE FROM messages WHERE id = 'no time'; {forget}; COMMIT"));
+    // All that was known of it is its row in quarantine, which leaves with the row.
+    session.run("INSERT INTO messages VALUES ('odd', 'acme', 'strange', '2026-03-01 10:00+00', 'nobody', 'eve')");
+    session
+        .run("BEGIN; SELECT talkmeter.forget_customer('acme', 'eve'); DELETE FROM messages WHERE id = 'odd'; COMMIT");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.quarantine"), "0");
+    assert_eq!(session.line("SELECT count(*) FROM talkmeter.conversation WHERE conversation = 'strange'"), "0");
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
+}
