@@ -265,7 +265,7 @@ CREATE FUNCTION talkmeter.on_status_update() RETURNS trigger LANGUAGE plpgsql AS
 CREATE FUNCTION talkmeter.audit_of(tenant text, conversation text, first bytea, last bytea)
         RETURNS TABLE(customer text, stages text[], models text[], safety_passed boolean)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
-CREATE FUNCTION talkmeter.local_day(tenant text, at timestamptz, charge_id bigint) RETURNS date LANGUAGE sql STABLE RETURN NULL::date;
+CREATE FUNCTION talkmeter.local_day(tenant text, at timestamptz, charge_id bigint DEFAULT NULL) RETURNS date LANGUAGE sql STABLE RETURN NULL::date;
 CREATE FUNCTION talkmeter.period_name(tenant text, period_start timestamptz, period_end timestamptz) RETURNS text
     LANGUAGE sql STABLE RETURN NULL;
 CREATE FUNCTION talkmeter.working()

@@ -201,11 +201,11 @@ REVOKE ALL ON FUNCTION talkmeter.period_at(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.period_at(text, timestamptz) IS
     'The billing month of a tenant that holds an instant; no row if it had no subscription by then';
 
-CREATE FUNCTION talkmeter.local_day(tenant text, at timestamptz, charge_id bigint) RETURNS date
-    LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'local_day_wrapper';
+CREATE FUNCTION talkmeter.local_day(tenant text, at timestamptz, charge_id bigint DEFAULT NULL) RETURNS date
+    LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'local_day_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.local_day(text, timestamptz, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.local_day(text, timestamptz, bigint) IS
-    'The day of a tenant that holds an instant, by the subscriptions that were made before an entry of its ledger';
+    'The day of a tenant that holds an instant, by the subscriptions that were made before an entry of its ledger; null: by all';
 
 CREATE FUNCTION talkmeter.period_name(tenant text, period_start timestamptz, period_end timestamptz) RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'period_name_wrapper';

@@ -193,21 +193,30 @@ REVOKE ALL ON FUNCTION talkmeter.statement(text, date) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.statement(text, date) IS
     'The same of the period that starts in the month of that day, by the tenant''s own zone: statement(tenant, date ''2026-03-01'')';
 
+CREATE FUNCTION talkmeter.month_meant(tenant text, period text) RETURNS text
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        SELECT CASE
+            WHEN month_meant.period ~ '^\s*\d{4}-\d{2}\s*$' THEN btrim(month_meant.period)
+            -- A day at whose first instant a period starts, by the clock of the session, is that one.
+            WHEN month_meant.period ~ '^\s*\d{4}-\d{2}-\d{2}\s*$' AND NOT EXISTS (
+                SELECT FROM talkmeter.periods_starting(month_meant.tenant, month_meant.period::timestamptz))
+            THEN left(btrim(month_meant.period), 7) END
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.month_meant(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.month_meant(text, text) IS
+    'The name of the month that a text means, by its name or a day of it; null if it means an instant';
+
 -- An untyped text is taken for this one: as what it looks like.
 CREATE FUNCTION talkmeter.periods_named(tenant text, period text) RETURNS SETOF timestamptz
     LANGUAGE sql STABLE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         WITH own AS (
-            SELECT CASE
-                WHEN periods_named.period ~ '^\s*\d{4}-\d{2}\s*$' THEN btrim(periods_named.period) || '-01'
-                -- A day at whose first instant a period starts, by the clock of the session, is that one.
-                WHEN periods_named.period ~ '^\s*\d{4}-\d{2}-\d{2}\s*$' AND NOT EXISTS (
-                    SELECT FROM talkmeter.periods_starting(periods_named.tenant, periods_named.period::timestamptz))
-                THEN periods_named.period END::date AS month
+            SELECT talkmeter.month_meant(periods_named.tenant, periods_named.period) AS month
         )
         SELECT m.period_start
         FROM own
-        CROSS JOIN LATERAL talkmeter.periods_of_month(periods_named.tenant, own.month) AS m (period_start)
+        CROSS JOIN LATERAL talkmeter.periods_of_month(periods_named.tenant, (own.month || '-01')::date) AS m (period_start)
         UNION ALL
         SELECT talkmeter.known_period(periods_named.tenant, periods_named.period::timestamptz)
         FROM own

@@ -149,7 +149,7 @@ CREATE VIEW talkmeter.parts AS
         CASE WHEN p.passed AND p.due_because IS NULL THEN COALESCE(p.charged_at, p.due_end) ELSE p.charged_at END
             AS charged_at,
         p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
-        talkmeter.local_day(p.tenant, p.started_at, 9223372036854775807) AS started_day
+        talkmeter.local_day(p.tenant, p.started_at) AS started_day
     FROM talkmeter.part_now AS p;
 REVOKE ALL ON talkmeter.parts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.parts IS 'Every metered interaction; what time has ended shows as ended before any sweep';
@@ -176,7 +176,7 @@ COMMENT ON COLUMN talkmeter.parts.started_day IS 'The day on which it began in t
 CREATE VIEW talkmeter.unevaluated AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version, p.started_at, p.first_ai_reply_at,
         p.last_activity_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
-        talkmeter.local_day(p.tenant, p.started_at, 9223372036854775807) AS started_day
+        talkmeter.local_day(p.tenant, p.started_at) AS started_day
     FROM talkmeter.part AS p
     WHERE p.ended_at IS NULL AND NOT p.timed AND p.charged_at IS NULL AND p.not_billable_because IS NULL;
 REVOKE ALL ON talkmeter.unevaluated FROM PUBLIC;
@@ -236,8 +236,8 @@ COMMENT ON COLUMN talkmeter.charges.posted_period IS 'The name of the period who
 
 CREATE VIEW talkmeter.packs AS
     SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key, refunded_at,
-        refunded_by, talkmeter.local_day(tenant, purchased_at, 9223372036854775807) AS purchased_day,
-        talkmeter.local_day(tenant, expires_at, 9223372036854775807) AS expires_day
+        refunded_by, talkmeter.local_day(tenant, purchased_at) AS purchased_day,
+        talkmeter.local_day(tenant, expires_at) AS expires_day
     FROM talkmeter.pack;
 REVOKE ALL ON talkmeter.packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left of them; a refunded one pays no more';
@@ -258,7 +258,7 @@ COMMENT ON COLUMN talkmeter.packs.expires_day IS 'The day in which it expires in
 
 CREATE VIEW talkmeter.expired_packs AS
     SELECT tenant, pack_id, pack, size, remaining AS expired_unused, expires_at,
-        talkmeter.local_day(tenant, expires_at, 9223372036854775807) AS expires_day
+        talkmeter.local_day(tenant, expires_at) AS expires_day
     FROM talkmeter.pack
     WHERE remaining > 0 AND refunded_at IS NULL AND expires_at <= (SELECT clock.now FROM talkmeter.clock);
 REVOKE ALL ON talkmeter.expired_packs FROM PUBLIC;
@@ -292,7 +292,7 @@ COMMENT ON COLUMN talkmeter.alerts.period IS 'The name of the period: the year a
 
 CREATE VIEW talkmeter.unplanned AS
     SELECT tenant, conversation, part, charged_at, policy, policy_version,
-        talkmeter.local_day(tenant, charged_at, 9223372036854775807) AS charged_day
+        talkmeter.local_day(tenant, charged_at) AS charged_day
     FROM talkmeter.unplanned_unit;
 REVOKE ALL ON talkmeter.unplanned FROM PUBLIC;
 COMMENT ON VIEW talkmeter.unplanned IS 'Billable units that wait until their tenant is subscribed to a plan';
@@ -306,7 +306,7 @@ COMMENT ON COLUMN talkmeter.unplanned.charged_day IS 'The day of the charge inst
 
 CREATE VIEW talkmeter.uncharged AS
     SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version, s.relation AS source,
-        talkmeter.local_day(u.tenant, u.charged_at, 9223372036854775807) AS charged_day
+        talkmeter.local_day(u.tenant, u.charged_at) AS charged_day
     FROM talkmeter.uncharged_unit AS u
     LEFT JOIN talkmeter.source AS s USING (source_id);
 REVOKE ALL ON talkmeter.uncharged FROM PUBLIC;
@@ -419,7 +419,7 @@ CREATE VIEW talkmeter.disputes AS
         d.due_at, d.state = 'open' AND d.due_at <= (SELECT clock.now FROM talkmeter.clock) AS overdue, d.resolved_at,
         d.resolved_by, d.note,
         -- It ends when that day does.
-        talkmeter.local_day(d.tenant, d.due_at - interval '1 microsecond', 9223372036854775807) AS due_day
+        talkmeter.local_day(d.tenant, d.due_at - interval '1 microsecond') AS due_day
     FROM talkmeter.dispute_filed AS d
     JOIN talkmeter.charge AS c USING (tenant, charge_id);
 REVOKE ALL ON talkmeter.disputes FROM PUBLIC;

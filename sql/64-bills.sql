@@ -91,27 +91,14 @@ CREATE VIEW talkmeter.revenue_daily AS
     SELECT r.tenant, r.day, pg_catalog.sum(r.base) AS base, pg_catalog.sum(r.packs) AS packs,
         pg_catalog.sum(r.overage) AS overage, pg_catalog.sum(r.base + r.packs + r.overage) AS total, r.currency
     FROM (
-        SELECT e.tenant,
-            -- A new zone waits for the end of the period. Before the first subscription days are those of UTC.
-            CASE WHEN s.has_moved THEN talkmeter.local_day(e.tenant, e.at, e.charge_id)
-                ELSE (e.at AT TIME ZONE CASE WHEN s.since <= e.at THEN s.timezone ELSE 'UTC' END)::date END AS day,
-            0::numeric AS base, e.packs, e.overage, e.currency
-        FROM (
-            SELECT c.tenant, c.charge_id, c.charged_at AS at, 0::numeric AS packs, c.amount AS overage, c.currency
-            FROM talkmeter.charge AS c
-            WHERE c.amount <> 0
-            UNION ALL
-            -- By all subscriptions that there are.
-            SELECT k.tenant, 9223372036854775807, k.billed_at, k.price, 0, k.currency
-            FROM talkmeter.pack AS k
-            WHERE k.refunded_at IS NULL
-        ) AS e
-        LEFT JOIN (
-            SELECT o.tenant, pg_catalog.min(o.since) AS since, pg_catalog.min(o.timezone) AS timezone,
-                pg_catalog.min(o.timezone) <> pg_catalog.max(o.timezone) AS has_moved
-            FROM talkmeter.subscription AS o
-            GROUP BY o.tenant
-        ) AS s ON s.tenant = e.tenant
+        SELECT c.tenant, talkmeter.local_day(c.tenant, c.charged_at, c.charge_id) AS day, 0::numeric AS base, 0::numeric AS packs,
+            c.amount AS overage, c.currency
+        FROM talkmeter.charge AS c
+        WHERE c.amount <> 0
+        UNION ALL
+        SELECT k.tenant, talkmeter.local_day(k.tenant, k.billed_at), 0, k.price, 0, k.currency
+        FROM talkmeter.pack AS k
+        WHERE k.refunded_at IS NULL
         UNION ALL
         SELECT l.tenant, l.first_day, l.amount, 0, 0, l.currency
         FROM talkmeter.billed_line AS l

@@ -22,9 +22,7 @@ fn forget_conversation(tenant: Option<&str>, conversation: Option<&str>) -> Stri
     commit::work();
     as_owner(|| {
         connected(|connection| {
-            must_be_known(connection, tenant, conversation);
             let forgotten = forget(connection, &[(tenant, conversation)]);
-            // Somebody else may have been quicker.
             forgotten.into_iter().next().unwrap_or_else(|| is_unknown(tenant, conversation))
         })
     })
@@ -89,12 +87,6 @@ fn is_known(connection: &Connection, tenant: &str, conversation: &str) -> bool {
     connection.run(IS_KNOWN, &[arg(tenant), arg(conversation)]).count() > 0
 }
 
-fn must_be_known(connection: &Connection, tenant: &str, conversation: &str) {
-    if !is_known(connection, tenant, conversation) {
-        is_unknown(tenant, conversation);
-    }
-}
-
 fn is_unknown(tenant: &str, conversation: &str) -> ! {
     failure(
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -120,9 +112,10 @@ fn forget(connection: &Connection, keys: &[(&str, &str)]) -> Vec<String> {
     for (tenant, conversation) in unknown {
         connection.run(UNDO_LOCK, &[arg(tenant), arg(conversation)]);
     }
+    let catalog = Catalog::now();
     for (tenant, conversation) in &keys {
         must_be_over(connection, tenant, conversation);
-        must_be_deleted(connection, tenant, conversation);
+        must_be_deleted(connection, &catalog, tenant, conversation);
     }
     let mut tenants: Vec<&str> = keys.iter().map(|(tenant, _)| *tenant).collect();
     tenants.dedup();
@@ -155,8 +148,8 @@ const QUARANTINED: &str = "
     WHERE q.tenant = $1 AND q.conversation = $2 AND q.source_id = $3 AND q.message_id IS NOT NULL";
 
 /// A message that is there would have the conversation counted anew, under its id.
-fn must_be_deleted(connection: &Connection, tenant: &str, conversation: &str) {
-    for source in Catalog::now().attached() {
+fn must_be_deleted(connection: &Connection, catalog: &Catalog, tenant: &str, conversation: &str) {
+    for source in catalog.attached() {
         let rows = connection.run(QUARANTINED, &[arg(tenant), arg(conversation), arg(source.id)]);
         let quarantined: Vec<String> = rows.iter().map(|mut row| row.value()).collect();
         let (table, count) = history::count_rows(source, tenant, conversation, &quarantined)

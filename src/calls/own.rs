@@ -120,25 +120,28 @@ struct Needed {
     message: &'static str,
 }
 
-/// Whether a month `m` is the one that a text means: its name, a day in the month in which it starts, or the instant. A
-/// day at whose first instant one starts, by the clock of the session, is that one.
+/// Whether a month `m` is the one that a text means.
 macro_rules! is_named {
     () => {
-        r"CASE WHEN $2 IS NULL THEN m.period_end > (SELECT clock.now FROM talkmeter.clock)
-            WHEN $2 ~ '^\s*\d{4}-\d{2}\s*$' THEN m.period = btrim($2)
-            WHEN $2 ~ '^\s*\d{4}-\d{2}-\d{2}\s*$'
-                AND NOT EXISTS (SELECT FROM talkmeter.periods_starting($1, $2::timestamptz))
-            THEN m.period = left(btrim($2), 7)
+        "CASE WHEN $2 IS NULL THEN m.period_end > (SELECT clock.now FROM talkmeter.clock)
+            WHEN talkmeter.month_meant($1, $2) IS NOT NULL THEN m.period = talkmeter.month_meant($1, $2)
             ELSE m.period_start = $2::timestamptz END"
     };
 }
 
-/// Asks a function of the months that a text means.
-macro_rules! of_named {
-    ($function:literal) => {
+/// Whether it is that of a day.
+macro_rules! is_with {
+    () => {
+        "m.period = to_char($2, 'YYYY-MM')"
+    };
+}
+
+/// Asks a function of the months that are meant.
+macro_rules! of_months {
+    ($function:literal, $is_meant:expr) => {
         concat!(
             "SELECT $1, s.* FROM (SELECT DISTINCT m.period_start FROM talkmeter.months_of($1) AS m WHERE ",
-            is_named!(),
+            $is_meant,
             ") AS m CROSS JOIN LATERAL talkmeter.",
             $function,
             "($1, m.period_start) AS s"
@@ -151,7 +154,7 @@ const MONTH_FROM: &Needed = &Needed {
     message: "SELECT concat('no billing month of yours starts at ', $2::text, $1::text)",
 };
 const MONTH_WITH: &Needed = &Needed {
-    found: "SELECT FROM talkmeter.months_of($1) AS m WHERE m.period = to_char($2, 'YYYY-MM')",
+    found: concat!("SELECT FROM talkmeter.months_of($1) AS m WHERE ", is_with!()),
     message: "SELECT concat('no billing month of yours starts in ', to_char($2, 'YYYY-MM'), $1::text)",
 };
 const MONTH_NAMED: &Needed = &Needed {
@@ -184,25 +187,21 @@ answers! {
     my_statement pg_finfo_my_statement
         "SELECT $1, s.* FROM talkmeter.statement_of($1, $2) AS s", INSTANT, Some(MONTH_FROM);
     my_statement_of_month pg_finfo_my_statement_of_month
-        "SELECT $1, s.* FROM talkmeter.months_of($1) AS m
-         CROSS JOIN LATERAL talkmeter.statement_of($1, m.period_start, m.period_end) AS s
-         WHERE m.period = to_char($2, 'YYYY-MM')", DAY, Some(MONTH_WITH);
+        of_months!("statement_of", is_with!()), DAY, Some(MONTH_WITH);
+    my_statement_named pg_finfo_my_statement_named
+        of_months!("statement_of", is_named!()), NAME, Some(MONTH_NAMED);
     my_statement_units pg_finfo_my_statement_units
         "SELECT $1, u.* FROM talkmeter.units_of_statement($1, $2) AS u", INSTANT, Some(MONTH_FROM);
     my_statement_units_of_month pg_finfo_my_statement_units_of_month
-        "SELECT $1, u.* FROM (SELECT DISTINCT m.period_start FROM talkmeter.months_of($1) AS m
-             WHERE m.period = to_char($2, 'YYYY-MM')) AS m
-         CROSS JOIN LATERAL talkmeter.units_of_statement($1, m.period_start) AS u", DAY, Some(MONTH_WITH);
+        of_months!("units_of_statement", is_with!()), DAY, Some(MONTH_WITH);
+    my_statement_units_named pg_finfo_my_statement_units_named
+        of_months!("units_of_statement", is_named!()), NAME, Some(MONTH_NAMED);
     my_bill_file pg_finfo_my_bill_file
         "SELECT $1, f.* FROM talkmeter.bill_file_of($1, $2) AS f", INSTANT, Some(MONTH_FROM);
     my_bill_file_of_month pg_finfo_my_bill_file_of_month
-        "SELECT $1, f.* FROM (SELECT DISTINCT m.period_start FROM talkmeter.months_of($1) AS m
-             WHERE m.period = to_char($2, 'YYYY-MM')) AS m
-         CROSS JOIN LATERAL talkmeter.bill_file_of($1, m.period_start) AS f", DAY, Some(MONTH_WITH);
-    my_statement_named pg_finfo_my_statement_named of_named!("statement_of"), NAME, Some(MONTH_NAMED);
-    my_statement_units_named pg_finfo_my_statement_units_named
-        of_named!("units_of_statement"), NAME, Some(MONTH_NAMED);
-    my_bill_file_named pg_finfo_my_bill_file_named of_named!("bill_file_of"), NAME, Some(MONTH_NAMED);
+        of_months!("bill_file_of", is_with!()), DAY, Some(MONTH_WITH);
+    my_bill_file_named pg_finfo_my_bill_file_named
+        of_months!("bill_file_of", is_named!()), NAME, Some(MONTH_NAMED);
     my_evidence pg_finfo_my_evidence
         "SELECT $1, e.* FROM talkmeter.evidence($1, $2) AS e", INSTANT, Some(MONTH_FROM);
     my_explain pg_finfo_my_explain

@@ -315,27 +315,22 @@ impl Words {
     }
 
     fn conversations(&self) -> String {
-        let Words { table, tenant, conversation, .. } = self;
-        let is_within = self.within("$1", Some("$2"));
-        let (tenant, conversation) = (tenant.text(), conversation.text());
-        format!(
-            "SELECT DISTINCT 0::int8, message.tableoid, CAST({tenant} AS pg_catalog.text), {conversation} FROM {table}
-            WHERE {is_within}"
-        )
+        self.conversations_with(&self.within("$1", Some("$2")))
     }
 
     fn of_customer(&self, customers: &[String]) -> Option<String> {
-        let Words { table, tenant, conversation, .. } = self;
         let is_it = |column: &String| format!("CAST({column} AS pg_catalog.text) OPERATOR(pg_catalog.=) $1");
         let conditions: Vec<String> = customers.iter().map(is_it).collect();
+        (!conditions.is_empty()).then(|| self.conversations_with(&conditions.join(" OR ")))
+    }
+
+    fn conversations_with(&self, is_it: &str) -> String {
+        let Words { table, tenant, conversation, .. } = self;
         let (tenant, conversation) = (tenant.text(), conversation.text());
-        (!conditions.is_empty()).then(|| {
-            format!(
-                "SELECT DISTINCT 0::int8, message.tableoid, CAST({tenant} AS pg_catalog.text), {conversation} FROM {table}
-                WHERE {}",
-                conditions.join(" OR ")
-            )
-        })
+        format!(
+            "SELECT DISTINCT 0::int8, message.tableoid, CAST({tenant} AS pg_catalog.text), {conversation} FROM {table}
+            WHERE {is_it}"
+        )
     }
 
     /// Which rows are of the conversations after one in the order of bytes, and the keys that these are ordered by.

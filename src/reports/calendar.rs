@@ -62,12 +62,15 @@ fn account_before(tenant: &str, charge_id: i64) -> Account {
     Account { subscriptions: calendars(tenant).iter().filter_map(made_before).collect(), ..Account::default() }
 }
 
-/// The local day of an instant, by the subscriptions that were made before an entry of the ledger: another zone takes
-/// effect when the current period ends (rule 4.2.8), which SQL cannot tell.
+/// The local day of an instant, by the subscriptions that were made before an entry of the ledger, or by all: another
+/// zone takes effect when the current period ends (rule 4.2.8), which SQL cannot tell.
 #[pg_extern(sql = false)]
-fn local_day(tenant: &str, at: TimestampWithTimeZone, charge_id: i64) -> Option<Date> {
-    let at = instant(at, "at");
-    account_before(tenant, charge_id).day_of(at).and_then(NaiveDate::from_epoch_days).and_then(shown_day)
+fn local_day(tenant: Option<&str>, at: Option<TimestampWithTimeZone>, charge_id: Option<i64>) -> Option<Date> {
+    let (tenant, at) = (tenant?, instant(at?, "at"));
+    account_before(tenant, charge_id.unwrap_or(i64::MAX))
+        .day_of(at)
+        .and_then(NaiveDate::from_epoch_days)
+        .and_then(shown_day)
 }
 
 /// What a billing month of a tenant is called: the year and month of its first local day (rule 5.15).
@@ -76,7 +79,11 @@ fn period_name(tenant: &str, period_start: TimestampWithTimeZone, period_end: Ti
     let bound = |at: TimestampWithTimeZone| Timestamp::from(at).bound();
     let month = Period { start: bound(period_start), end: bound(period_end) };
     let day = account_before(tenant, i64::MAX).first_day(month).and_then(NaiveDate::from_epoch_days)?;
-    Some(day.format("%Y-%m").to_string())
+    Some(month_name(day))
+}
+
+fn month_name(first_day: NaiveDate) -> String {
+    first_day.format("%Y-%m").to_string()
 }
 
 /// The type in which functions return a day.
@@ -121,7 +128,7 @@ fn months_of(
     let shown = |at: Instant| Timestamp::from(at).shown();
     let month = |month: Period| {
         let day = books.account.first_day(month).and_then(NaiveDate::from_epoch_days)?;
-        Some((day.format("%Y-%m").to_string(), shown_day(day)?, shown(month.start), shown(month.end)))
+        Some((month_name(day), shown_day(day)?, shown(month.start), shown(month.end)))
     };
     TableIterator::new(books.account.months(now).into_iter().filter_map(month).collect::<Vec<_>>())
 }

@@ -1,6 +1,7 @@
 //! Can a tenant check its bill by itself: line, charge, conversation, definition, price (rule 5.13, 5.18 to 5.20)?
 
 use postgres::error::SqlState;
+use talkmeter_tests::pages::pieces;
 use talkmeter_tests::{Database, Session, assert_same_rows, attach, create_messages, messages_mapping, tell};
 
 /// When January begins for `berlin`.
@@ -230,7 +231,8 @@ fn a_tenants_role_files_a_dispute_of_its_own_and_of_nobody_else() {
 fn blocks(page: &str) -> Vec<String> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
     let page = std::fs::read_to_string(path).expect("a page");
-    page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().expect("its text").to_owned()).collect()
+    let blocks = pieces(&page).into_iter().filter(|piece| piece.language.as_deref() == Some("sql"));
+    blocks.map(|piece| piece.text).collect()
 }
 
 #[test]

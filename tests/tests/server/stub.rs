@@ -1,5 +1,6 @@
 //! Has the development stub what an application calls and reads, on a server where talkmeter is not, and nowhere else?
 
+use crate::docs::INNER_VIEWS;
 use postgres::error::SqlState;
 use std::path::Path;
 use talkmeter_tests::stock::Stock;
@@ -8,12 +9,9 @@ use talkmeter_tests::{Database, Session, assert_same_rows};
 /// What only views and functions of talkmeter's own call.
 const INNER: &str = "proname ~ '^(own_|is_|refuse_)' OR proname IN (
     'adopt_partitions', 'chain', 'chain_link', 'class_of', 'columns_of', 'evidence_lines', 'journal_row',
-    'known_period', 'number_reader', 'periods_named', 'on_table_ddl', 'origin_of', 'periods_of_month', 'periods_starting',
+    'known_period', 'month_meant', 'number_reader', 'periods_named', 'on_table_ddl', 'origin_of', 'periods_of_month', 'periods_starting',
     'show_progress', 'statement_lines', 'statement_of', 'units_of_statement', 'bill_file_of', 'subject_of', 'forget_noted',
     'forget_at_commit')";
-
-const INNER_VIEWS: &str = "relname IN ('billed_line', 'part', 'part_now', 'part_or_none', 'posting', 'standing_charge',
-    'waiting_unit')";
 
 fn stub() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/talkmeter_stub.sql");
@@ -42,7 +40,7 @@ fn it_has_the_calls_and_views_of_the_extension_with_their_names_and_types_and_no
     let (mut real, mut stubbed) = (real.connect(), stubbed.connect());
     stubbed.run(&stub());
     assert_same_rows(&functions(&mut stubbed, "false"), &functions(&mut real, INNER));
-    assert_same_rows(&views(&mut stubbed, "false"), &views(&mut real, INNER_VIEWS));
+    assert_same_rows(&views(&mut stubbed, "false"), &views(&mut real, &format!("relname IN {INNER_VIEWS}")));
     for parts in ["'42', 'a/b%'", "'a', NULL", "'a'", "'', '%2F'"] {
         let key = format!("SELECT talkmeter.conversation_key({parts})");
         assert_eq!(stubbed.line(&key), real.line(&key), "{parts}");
