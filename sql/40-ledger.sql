@@ -14,7 +14,6 @@ CREATE TABLE talkmeter.account (
     last_charge_id bigint NOT NULL DEFAULT 0,
     last_pack_id bigint NOT NULL DEFAULT 0,
     last_subscription_id bigint NOT NULL DEFAULT 0,
-    last_dispute_id bigint NOT NULL DEFAULT 0,
     last_finalization bigint NOT NULL DEFAULT 0,
     first_day date,
     alert_channel text
@@ -25,7 +24,6 @@ COMMENT ON COLUMN talkmeter.account.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.account.last_charge_id IS 'The charge_id given last';
 COMMENT ON COLUMN talkmeter.account.last_pack_id IS 'The pack_id given last';
 COMMENT ON COLUMN talkmeter.account.last_subscription_id IS 'The subscription_id given last';
-COMMENT ON COLUMN talkmeter.account.last_dispute_id IS 'The dispute_id given last';
 COMMENT ON COLUMN talkmeter.account.last_finalization IS 'The number of the statement that was frozen last';
 COMMENT ON COLUMN talkmeter.account.first_day IS 'The first local day of any charge: how far back a history reaches';
 COMMENT ON COLUMN talkmeter.account.alert_channel IS 'Where the tenant is told of alerts: the channel in talkmeter.alerts';

@@ -15,6 +15,17 @@ CREATE TRIGGER journal_row AFTER INSERT OR UPDATE OR DELETE ON talkmeter.holiday
 CREATE TRIGGER journal_truncate AFTER TRUNCATE ON talkmeter.holidays
     FOR EACH STATEMENT EXECUTE FUNCTION talkmeter.journal_row();
 
+CREATE TABLE talkmeter.dispute_count (
+    tenant text COLLATE "C" PRIMARY KEY,
+    last_dispute_id bigint NOT NULL DEFAULT 0
+);
+REVOKE ALL ON talkmeter.dispute_count FROM PUBLIC;
+COMMENT ON TABLE talkmeter.dispute_count IS
+    'One row per tenant: whoever files or resolves a dispute, or credits a charge, locks it first; messages never wait for it';
+COMMENT ON COLUMN talkmeter.dispute_count.tenant IS 'The merchant who disputes';
+COMMENT ON COLUMN talkmeter.dispute_count.last_dispute_id IS 'The dispute_id given last; they leave no gaps';
+SELECT pg_catalog.pg_extension_config_dump('talkmeter.dispute_count', '');
+
 CREATE TABLE talkmeter.dispute_filed (
     tenant text COLLATE "C" NOT NULL,
     dispute_id bigint NOT NULL CHECK (dispute_id > 0),

@@ -144,9 +144,10 @@ CREATE FUNCTION talkmeter.verify()
             SELECT o.tenant, c.what, c.last
             FROM talkmeter.account AS o
             CROSS JOIN LATERAL (VALUES ('charge', o.last_charge_id), ('pack', o.last_pack_id),
-                ('subscription', o.last_subscription_id), ('dispute', o.last_dispute_id),
-                ('finalization', o.last_finalization)) AS c (what, last)
+                ('subscription', o.last_subscription_id), ('finalization', o.last_finalization)) AS c (what, last)
             WHERE c.last <> 0
+            UNION ALL
+            SELECT d.tenant, 'dispute', d.last_dispute_id FROM talkmeter.dispute_count AS d WHERE d.last_dispute_id <> 0
         ) AS a ON a.tenant = n.tenant AND a.what = n.what
         WHERE n.rows IS NULL OR n.first <> 1 OR n.last <> n.rows OR a.last IS DISTINCT FROM n.last
         UNION ALL

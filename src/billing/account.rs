@@ -52,7 +52,7 @@ impl Needed {
     }
 }
 
-const ACCOUNT: Shape = Shape { name: c"account", types: &[TEXT, INT8, INT8, INT8, INT8, INT8, DATE, TEXT] };
+const ACCOUNT: Shape = Shape { name: c"account", types: &[TEXT, INT8, INT8, INT8, INT8, DATE, TEXT] };
 const PLAN: Shape = Shape { name: c"plan", types: &[TEXT, INT8, NUMERIC, NUMERIC, TEXT, BOOL] };
 const PERIOD: Shape = Shape {
     name: c"period",
@@ -99,7 +99,7 @@ impl Tables {
             books.last_charge_id = row.value();
             row.skip(1);
             books.last_subscription_id = row.value();
-            row.skip(2);
+            row.skip(1);
             books.first_day = row.nullable::<Day>().map(|day| day.0);
         });
         books.place = found.map(|(place, ())| place);
@@ -232,11 +232,11 @@ fn write_account(newest: &Newest, tenant: &str, books: &Books) {
     let mut accounts = OwnTable::open(&ACCOUNT, Access::Writing);
     let (last_charge_id, first_day) = (arg(books.last_charge_id), arg(books.first_day.map(Day)));
     match books.place {
-        Some(place) => accounts.change(newest, place, &[(2, last_charge_id), (7, first_day)]),
+        Some(place) => accounts.change(newest, place, &[(2, last_charge_id), (6, first_day)]),
         None => {
             let none = arg(0_i64);
             let alert_channel = arg(None::<String>);
-            accounts.insert(newest, &[arg(tenant), last_charge_id, none, none, none, none, first_day, alert_channel]);
+            accounts.insert(newest, &[arg(tenant), last_charge_id, none, none, none, first_day, alert_channel]);
         }
     }
 }

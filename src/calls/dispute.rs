@@ -3,12 +3,13 @@
 use crate::billing::account::{self, Needed};
 use crate::billing::charge_rows::known_standing;
 use crate::billing::post;
-use crate::calls::{journal, locked, own};
+use crate::calls::{journal, own};
 use crate::catalog::args::{required, tenant_key};
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::error::failure;
-use crate::pg::rights::must_write;
-use crate::pg::sql::{Connection, arg};
+use crate::pg::locks::{self, Tenants};
+use crate::pg::rights::{as_owner, must_write};
+use crate::pg::sql::{Connection, arg, connected};
 use pgrx::prelude::*;
 use serde_json::json;
 use std::collections::HashSet;
@@ -20,13 +21,24 @@ const BUSINESS_DAYS: u32 = 10;
 /// Bytes that a reason may have: tenants write them too.
 const LONGEST_REASON: usize = 10_000;
 
+/// Does `work`, with the owner's rights, while the tenant's disputes are locked, until the transaction ends.
+fn with_disputes<R>(tenant: &str, work: impl FnOnce(&Connection) -> R) -> R {
+    as_owner(|| {
+        connected(|connection| {
+            locks::disputes(connection, tenant);
+            work(connection)
+        })
+    })
+}
+
 /// Takes back a charge by hand, and returns the id of the entry that does.
 #[pg_extern(sql = false)]
 fn credit(tenant: Option<&str>, charge_id: Option<i64>, note: Option<&str>) -> i64 {
     let tenant = tenant_key(tenant);
     let (charge_id, note) = (required(charge_id, "charge_id"), required(note, "note"));
-    locked(tenant, |connection| {
+    with_disputes(tenant, |connection| {
         not_disputed(connection, tenant, charge_id);
+        Tenants::begin().lock(connection, &[tenant]);
         let entry = post::credit(connection, tenant, charge_id, note);
         let arguments = json!({"charge_id": charge_id, "reversed_by": entry});
         journal::note(connection, "credit", Some(tenant), arguments, Some(note));
@@ -39,7 +51,7 @@ fn credit(tenant: Option<&str>, charge_id: Option<i64>, note: Option<&str>) -> i
 fn dispute(tenant: Option<&str>, charge_id: Option<i64>, reason: Option<&str>) -> i64 {
     let tenant = tenant_key(tenant);
     let (charge_id, reason) = (required(charge_id, "charge_id"), required(reason, "reason"));
-    locked(tenant, |connection| file(connection, tenant, charge_id, reason))
+    with_disputes(tenant, |connection| file(connection, tenant, charge_id, reason))
 }
 
 /// Files a dispute about a charge of the caller's own tenant, and returns its id.
@@ -48,7 +60,7 @@ fn my_dispute(charge_id: Option<i64>, reason: Option<&str>, tenant: Option<&str>
     must_write("my_dispute");
     let (charge_id, reason) = (required(charge_id, "charge_id"), required(reason, "reason"));
     let tenant = own::acting_for(tenant);
-    locked(&tenant, |connection| file(connection, &tenant, charge_id, reason))
+    with_disputes(&tenant, |connection| file(connection, &tenant, charge_id, reason))
 }
 
 const CHARGE_OF_PART: &str = "
@@ -62,7 +74,7 @@ fn dispute_part(tenant: Option<&str>, conversation: Option<&str>, part: Option<i
     let tenant = tenant_key(tenant);
     let (conversation, part) = (required(conversation, "conversation"), required(part, "part"));
     let reason = required(reason, "reason");
-    locked(tenant, |connection| {
+    with_disputes(tenant, |connection| {
         let rows = connection.run(CHARGE_OF_PART, &[arg(tenant), arg(conversation), arg(part)]);
         let Some(mut row) = rows.first() else {
             failure(
@@ -95,8 +107,7 @@ fn not_disputed(connection: &Connection, tenant: &str, charge_id: i64) {
 }
 
 const COUNT: &str = "
-    INSERT INTO talkmeter.account AS a (tenant, last_dispute_id) VALUES ($1, 1)
-    ON CONFLICT (tenant) DO UPDATE SET last_dispute_id = a.last_dispute_id + 1
+    UPDATE talkmeter.dispute_count AS n SET last_dispute_id = n.last_dispute_id + 1 WHERE n.tenant = $1
     RETURNING last_dispute_id";
 
 const FILE: &str = "
@@ -158,7 +169,7 @@ fn resolve_dispute(tenant: Option<&str>, dispute_id: Option<i64>, resolution: Op
         .hint("It is 'credited' or 'rejected'.")
         .raise();
     }
-    locked(tenant, |connection| {
+    with_disputes(tenant, |connection| {
         let rows = connection.run(FILED, &[arg(tenant), arg(dispute_id)]);
         let Some(mut row) = rows.first() else {
             failure(
@@ -177,6 +188,7 @@ fn resolve_dispute(tenant: Option<&str>, dispute_id: Option<i64>, resolution: Op
             .raise();
         }
         if resolution == "credited" {
+            Tenants::begin().lock(connection, &[tenant]);
             post::credit(connection, tenant, charge_id, note.unwrap_or_default());
         }
         let now = arg(Timestamp::from(clock::now()));

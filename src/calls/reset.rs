@@ -38,6 +38,7 @@ emptied!(
     "uncharged_unit",
     "day_units",
     "alert",
+    "dispute_count",
     "dispute_filed",
     "statement_line",
     "forgotten_subject",

@@ -9,7 +9,7 @@
 
 use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
-use crate::pg::own_table::types::TEXT;
+use crate::pg::own_table::types::{INT8, TEXT};
 use crate::pg::own_table::{self, Access, Index, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, arg, column, connected, insert_rows, over_rows};
 use crate::pg::subtransaction::{attempt, code, is_of_server};
@@ -41,9 +41,17 @@ const TENANTS: OverRows = insert_rows!(
     "ON CONFLICT (tenant) DO UPDATE SET tenant = excluded.tenant WHERE false"
 );
 
+const DISPUTES: OverRows = insert_rows!(
+    "talkmeter.dispute_count",
+    [1 tenant text],
+    "ON CONFLICT (tenant) DO UPDATE SET tenant = excluded.tenant WHERE false"
+);
+
 const CONVERSATION: Shape = Shape { name: c"conversation", types: &[TEXT, TEXT] };
 const CONVERSATION_KEY: Index = Index { name: c"conversation_pkey", columns: &[1, 2] };
 const TENANT_LOCK: Shape = Shape { name: c"tenant_lock", types: &[TEXT] };
+const DISPUTE_COUNT: Shape = Shape { name: c"dispute_count", types: &[TEXT, INT8] };
+const DISPUTES_KEY: Index = Index { name: c"dispute_count_pkey", columns: &[1] };
 const TENANT_KEY: Index = Index { name: c"tenant_lock_pkey", columns: &[1] };
 
 /// The tables that a work on conversations writes, in the order in which it locks them.
@@ -51,7 +59,7 @@ const TABLES_OF_CONVERSATIONS: [&CStr; 6] =
     [c"quarantined", c"conversation", c"ended_part", c"talkmeter_archive.ended_part", c"marked", c"subscription"];
 
 /// Those that a work on tenants writes, which come after those of conversations.
-const TABLES_OF_TENANTS: [&CStr; 12] = [
+const TABLES_OF_TENANTS: [&CStr; 11] = [
     c"tenant_lock",
     c"account",
     c"subscription",
@@ -62,7 +70,6 @@ const TABLES_OF_TENANTS: [&CStr; 12] = [
     c"uncharged_unit",
     c"day_units",
     c"alert",
-    c"dispute_filed",
     c"statement_line",
 ];
 
@@ -174,6 +181,15 @@ impl Tenants {
         let known = lock_present(&TENANT_LOCK, &TENANT_KEY, tenants, |tenant| vec![arg(*tenant)]);
         let rest = &tenants[known..];
         lock(connection, &TENANTS, rest.len(), || vec![column(rest, |tenant| *tenant)]);
+    }
+}
+
+/// Locks the disputes of a tenant, until the transaction ends: before the tenant itself, if a work locks both. A tenant
+/// whose role stays idle in its transaction holds up who disputes and credits, and no message.
+pub fn disputes(connection: &Connection, tenant: &str) {
+    for_writing(&[c"dispute_count", c"dispute_filed"]);
+    if lock_present(&DISPUTE_COUNT, &DISPUTES_KEY, &[tenant], |tenant| vec![arg(*tenant)]) == 0 {
+        lock(connection, &DISPUTES, 1, || vec![arg(tenant)]);
     }
 }
 

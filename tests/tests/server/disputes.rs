@@ -431,6 +431,50 @@ fn two_who_dispute_one_charge_at_once_file_one_dispute() {
 }
 
 #[test]
+fn a_dispute_that_is_not_committed_holds_up_no_message_and_no_pack_of_its_tenant() {
+    for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        let (database, mut session) = four_charges();
+        let mut other = database.connect();
+        other.run(&format!("BEGIN ISOLATION LEVEL {level}"));
+        dispute(&mut other, 1);
+        session.run("SET lock_timeout = '5s'");
+        tell(&mut session, "acme", "e", "11:00 exchange");
+        // The disputed charge itself is taken back by a change.
+        session.run("UPDATE messages SET kind = 'note' WHERE conversation_id = 'a' AND kind = 'ai_reply'");
+        session.run("SELECT talkmeter.buy_pack('acme', 'single', purchased_at => '2026-02-03')");
+        let last = &ledger(&mut session, "conversation, reverses")[4..];
+        assert_eq!(last, ["e|", "a|1"], "{level}");
+        other.run("COMMIT");
+        resolve(&mut session, 1, "rejected");
+        assert_sound(&mut session);
+    }
+}
+
+#[test]
+fn a_credit_waits_for_a_dispute_that_is_not_committed_and_is_refused_then() {
+    let levels = [
+        ("READ COMMITTED", NOT_NOW),
+        ("REPEATABLE READ", NOT_NOW),
+        ("SERIALIZABLE", SqlState::T_R_SERIALIZATION_FAILURE),
+    ];
+    for (level, state) in levels {
+        let (database, mut session) = four_charges();
+        let mut other = database.connect();
+        let pid = other.pid();
+        session.run("BEGIN");
+        dispute(&mut session, 1);
+        other.run(&format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM talkmeter.disputes"));
+        let second = thread::spawn(move || other.refused("SELECT talkmeter.credit('acme', 1, 'sorry')"));
+        session.wait_until_blocked(pid);
+        // Whoever waits has not locked the tenant either.
+        tell(&mut session, "acme", "e", "11:00 exchange");
+        session.run("COMMIT");
+        assert_eq!(second.join().expect("an answer"), state, "{level}");
+        assert_sound(&mut session);
+    }
+}
+
+#[test]
 fn what_is_not_billed_cannot_be_disputed() {
     let (_database, mut session) = four_charges();
     tell(&mut session, "acme", "unanswered", "10:00 customer_message");

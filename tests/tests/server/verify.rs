@@ -498,12 +498,12 @@ fn damage_to_accounts_is_named() {
         ),
         (
             "a tenant is to dispute under a number again",
-            "UPDATE talkmeter.account SET last_dispute_id = 0 WHERE tenant = 'acme'",
+            "UPDATE talkmeter.dispute_count SET last_dispute_id = 0 WHERE tenant = 'acme'",
             &["dispute_ids_have_gaps|acme|disputes"],
         ),
         (
-            "an account counts disputes that nobody filed",
-            "UPDATE talkmeter.account SET last_dispute_id = 1 WHERE tenant = 'bravo'",
+            "disputes are counted that nobody filed",
+            "INSERT INTO talkmeter.dispute_count VALUES ('bravo', 1)",
             &["disputes_are_missing|bravo|disputes"],
         ),
         (
