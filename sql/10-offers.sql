@@ -9,8 +9,11 @@ CREATE TABLE talkmeter.policy (
     ends_on text[] NOT NULL,
     idle_timeout interval,
     quiet_review_after interval,
+    max_duration interval,
     turn_limit integer,
-    charge_on text NOT NULL CHECK (charge_on IN ('first_ai_reply', 'close')),
+    charge_on text NOT NULL CHECK (charge_on IN ('start', 'first_ai_reply', 'first_of', 'close')),
+    charge_events text[] CHECK ((charge_on = 'first_of') = (charge_events IS NOT NULL)),
+    outcomes jsonb,
     staff_reply_blocks boolean NOT NULL,
     error_before_reply_waives boolean NOT NULL,
     exclude_prefixes text[] NOT NULL,
@@ -29,13 +32,17 @@ COMMENT ON COLUMN talkmeter.policy.name IS 'Name of the policy; "name@version" e
 COMMENT ON COLUMN talkmeter.policy.version IS 'Counts within the name, from 1';
 COMMENT ON COLUMN talkmeter.policy.label IS 'The vendor''s own name of the version, such as 1.0.0';
 COMMENT ON COLUMN talkmeter.policy.effective_from IS 'Parts that open at or after this instant are judged by this version';
-COMMENT ON COLUMN talkmeter.policy.starts_on IS 'Kinds of event that open a part when none is open';
-COMMENT ON COLUMN talkmeter.policy.ends_on IS 'Kinds of event that end the open part';
+COMMENT ON COLUMN talkmeter.policy.starts_on IS 'Events that open a part when none is open: kinds, kind:tag, or message for any activity';
+COMMENT ON COLUMN talkmeter.policy.ends_on IS 'Events that end the open part; one that opens it too is a part of its own';
 COMMENT ON COLUMN talkmeter.policy.idle_timeout IS 'A gap longer than this since the last activity has ended the part; null: never';
 COMMENT ON COLUMN talkmeter.policy.quiet_review_after IS
     'A gap of at least this since the last activity has ended a part that no staff answered; null: never';
+COMMENT ON COLUMN talkmeter.policy.max_duration IS 'The part has ended so long after its start; null: never';
 COMMENT ON COLUMN talkmeter.policy.turn_limit IS 'The part ends with the AI reply that completes this many turns; null: no limit';
-COMMENT ON COLUMN talkmeter.policy.charge_on IS 'Charge instant: first_ai_reply or close (the end of the part)';
+COMMENT ON COLUMN talkmeter.policy.charge_on IS 'Charge instant: start, first_ai_reply, first_of (charge_events) or close (the end of the part)';
+COMMENT ON COLUMN talkmeter.policy.charge_events IS 'The events at whose first a part is judged; null unless charge_on is first_of';
+COMMENT ON COLUMN talkmeter.policy.outcomes IS
+    'The rules by which a part is judged, in order: when or unless, outcome, units; null: it is billable if the AI replied';
 COMMENT ON COLUMN talkmeter.policy.staff_reply_blocks IS 'A visible staff reply makes the part not billable';
 COMMENT ON COLUMN talkmeter.policy.error_before_reply_waives IS 'An error before the first AI reply makes the part not billable';
 COMMENT ON COLUMN talkmeter.policy.exclude_prefixes IS

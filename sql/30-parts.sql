@@ -18,11 +18,15 @@ CREATE TABLE talkmeter.conversation (
     first_ai_reply_at timestamptz,
     excluded boolean,
     error_before_reply boolean,
+    seen bigint,
+    opening_tag text,
     charged_at timestamptz,
     not_billable_because text,
+    outcome text,
     timed boolean NOT NULL DEFAULT false,
     due_reason text,
     due_because text,
+    due_outcome text,
     due_at timestamptz,
     due_end timestamptz,
     customer_waits boolean,
@@ -55,11 +59,15 @@ COMMENT ON COLUMN talkmeter.conversation.started_at IS 'Of the open part: time o
 COMMENT ON COLUMN talkmeter.conversation.first_ai_reply_at IS 'Of the open part: time of its first AI reply';
 COMMENT ON COLUMN talkmeter.conversation.excluded IS 'Of the open part: an excluded rule of the mapping matched one of its events';
 COMMENT ON COLUMN talkmeter.conversation.error_before_reply IS 'Of the open part: A platform error came before its first AI reply';
+COMMENT ON COLUMN talkmeter.conversation.seen IS 'Of the open part: which events that the outcomes of its policy ask for it saw, a bit each; null: none';
+COMMENT ON COLUMN talkmeter.conversation.opening_tag IS 'Of the open part: the tag of the event that opened it, if an outcome of its policy asks for it';
 COMMENT ON COLUMN talkmeter.conversation.charged_at IS 'Of the open part: its charge instant, once it is found billable';
 COMMENT ON COLUMN talkmeter.conversation.not_billable_because IS 'Of the open part: the reason against, once it is judged';
+COMMENT ON COLUMN talkmeter.conversation.outcome IS 'Of the open part: the outcome, once it is judged by a rule that names one';
 COMMENT ON COLUMN talkmeter.conversation.timed IS 'Time alone will end the open part';
 COMMENT ON COLUMN talkmeter.conversation.due_reason IS 'Of the open part: the end reason that will be recorded then';
 COMMENT ON COLUMN talkmeter.conversation.due_because IS 'Of the open part: the reason against that will be recorded then; null: billable';
+COMMENT ON COLUMN talkmeter.conversation.due_outcome IS 'Of the open part: the outcome that will be recorded then; null: none';
 COMMENT ON COLUMN talkmeter.conversation.due_at IS 'Of the open part: the first instant at which time has ended it, if no activity comes before';
 COMMENT ON COLUMN talkmeter.conversation.due_end IS 'Of the open part: the end that will be recorded then';
 COMMENT ON COLUMN talkmeter.conversation.customer_waits IS 'Of the open part: A customer message waits for the AI reply that completes the turn';
@@ -87,8 +95,11 @@ CREATE TABLE talkmeter.ended_part (
     first_ai_reply_at timestamptz,
     excluded boolean NOT NULL,
     error_before_reply boolean NOT NULL,
+    seen bigint,
+    opening_tag text,
     charged_at timestamptz,
     not_billable_because text,
+    outcome text,
     ended_at timestamptz NOT NULL,
     end_reason text NOT NULL,
     customer_waits boolean NOT NULL,
@@ -114,8 +125,11 @@ COMMENT ON COLUMN talkmeter.ended_part.started_at IS 'Time of the event that ope
 COMMENT ON COLUMN talkmeter.ended_part.first_ai_reply_at IS 'Time of its first AI reply';
 COMMENT ON COLUMN talkmeter.ended_part.excluded IS 'An excluded rule of the mapping matched one of its events';
 COMMENT ON COLUMN talkmeter.ended_part.error_before_reply IS 'A platform error came before its first AI reply';
+COMMENT ON COLUMN talkmeter.ended_part.seen IS 'Which events that the outcomes of its policy ask for it saw, a bit each; null: none';
+COMMENT ON COLUMN talkmeter.ended_part.opening_tag IS 'The tag of the event that opened it, if an outcome of its policy asks for it';
 COMMENT ON COLUMN talkmeter.ended_part.charged_at IS 'Its charge instant, once it is found billable';
 COMMENT ON COLUMN talkmeter.ended_part.not_billable_because IS 'The reason against, once it is judged';
+COMMENT ON COLUMN talkmeter.ended_part.outcome IS 'The outcome, if it was judged by a rule that names one';
 COMMENT ON COLUMN talkmeter.ended_part.customer_waits IS 'A customer message waits for the AI reply that completes the turn';
 COMMENT ON COLUMN talkmeter.ended_part.turn_count IS 'Complete turns: an AI reply after at least one customer message';
 COMMENT ON COLUMN talkmeter.ended_part.ai_replies IS 'AI replies that it counted';
@@ -124,22 +138,22 @@ COMMENT ON COLUMN talkmeter.ended_part.event_count IS 'Events of every kind that
 COMMENT ON COLUMN talkmeter.ended_part.message_count IS 'Activities that it counted';
 COMMENT ON COLUMN talkmeter.ended_part.last_activity_at IS 'Time of its last activity, or of its opening if that was none';
 COMMENT ON COLUMN talkmeter.ended_part.ended_at IS 'When it ended, by its own rule and not by when that was noticed';
-COMMENT ON COLUMN talkmeter.ended_part.end_reason IS 'idle, quiet_review, turn_limit or the kind of the event that ended it';
+COMMENT ON COLUMN talkmeter.ended_part.end_reason IS 'idle, quiet_review, max_duration, turn_limit or the name of the event that ended it';
 COMMENT ON COLUMN talkmeter.ended_part.last_event IS 'Order key of the last event that it counted';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.ended_part', '');
 
 -- Without a condition of its own, so that whoever joins it finds its rows by the indexes of both tables.
 CREATE VIEW talkmeter.part_or_none AS
     SELECT c.tenant, c.conversation, c.open_part AS part, c.source_id, c.policy, c.policy_version, c.first_event, c.started_at,
-        c.first_ai_reply_at, c.excluded, c.error_before_reply, c.charged_at, c.not_billable_because,
-        NULL::timestamptz AS ended_at, NULL::text AS end_reason, c.timed, c.due_reason, c.due_because, c.due_at, c.due_end,
+        c.first_ai_reply_at, c.excluded, c.error_before_reply, c.seen, c.opening_tag, c.charged_at, c.not_billable_because, c.outcome,
+        NULL::timestamptz AS ended_at, NULL::text AS end_reason, c.timed, c.due_reason, c.due_because, c.due_outcome, c.due_at, c.due_end,
         c.customer_waits, c.turn_count, c.ai_replies, c.staff_replies, c.event_count, c.message_count, c.last_activity_at,
         COALESCE(c.part_last_event, c.last_event) AS last_event
     FROM talkmeter.conversation AS c
     UNION ALL
     SELECT e.tenant, e.conversation, e.part, e.source_id, e.policy, e.policy_version, e.first_event, e.started_at,
-        e.first_ai_reply_at, e.excluded, e.error_before_reply, e.charged_at, e.not_billable_because,
-        e.ended_at, e.end_reason, false, NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz,
+        e.first_ai_reply_at, e.excluded, e.error_before_reply, e.seen, e.opening_tag, e.charged_at, e.not_billable_because, e.outcome,
+        e.ended_at, e.end_reason, false, NULL::text, NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz,
         e.customer_waits, e.turn_count, e.ai_replies, e.staff_replies, e.event_count, e.message_count, e.last_activity_at,
         e.last_event
     FROM talkmeter.ended_part AS e;
@@ -173,7 +187,7 @@ COMMENT ON TABLE talkmeter.marked IS 'Events for which the application has no ro
 COMMENT ON COLUMN talkmeter.marked.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.marked.conversation IS 'The application''s conversation id, unique within the tenant';
 COMMENT ON COLUMN talkmeter.marked.mark IS 'Counts within the conversation, in the order in which they were made';
-COMMENT ON COLUMN talkmeter.marked.kind IS 'The kind of the event';
+COMMENT ON COLUMN talkmeter.marked.kind IS 'The name of the event: its kind, or kind:tag';
 COMMENT ON COLUMN talkmeter.marked.occurred_at IS 'When it happened';
 COMMENT ON COLUMN talkmeter.marked.marked_at IS 'When it was recorded';
 COMMENT ON COLUMN talkmeter.marked.marked_by IS 'Who recorded it';

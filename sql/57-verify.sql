@@ -73,7 +73,10 @@ CREATE FUNCTION talkmeter.verify()
             SELECT p.tenant, p.conversation, p.part, p.charged_at, p.policy, p.policy_version,
                 hashtext(p.conversation) & 63 AS drawer, v.name IS NULL AS is_of_no_policy,
                 p.ended_at IS NOT NULL AND p.charged_at IS NULL AND p.not_billable_because IS NULL AS is_not_judged,
-                p.charged_at <> CASE v.charge_on WHEN 'close' THEN p.ended_at ELSE p.first_ai_reply_at END
+                p.charged_at <> CASE v.charge_on WHEN 'close' THEN p.ended_at WHEN 'first_ai_reply' THEN p.first_ai_reply_at
+                        WHEN 'start' THEN p.started_at ELSE p.charged_at END
+                    OR (v.charge_on = 'first_of' AND (p.charged_at < p.started_at OR p.charged_at > p.ended_at))
+                    OR (p.outcome IS NOT NULL AND p.charged_at IS NULL AND p.not_billable_because IS DISTINCT FROM p.outcome)
                     OR p.last_activity_at < p.started_at OR p.ended_at < p.last_activity_at
                     OR p.first_event > p.last_event OR p.event_count < p.message_count
                     OR p.message_count < p.ai_replies::float8 + p.staff_replies OR p.turn_count > p.ai_replies
@@ -323,8 +326,8 @@ CREATE FUNCTION talkmeter.verify()
         SELECT 'mark_is_impossible', m.tenant, format('mark %s of %s', m.mark, m.conversation),
             format('Its kind is %s.', m.kind)
         FROM talkmeter.marked AS m
-        WHERE m.mark < 1 OR m.kind NOT IN ('note', 'system_message', 'error', 'close', 'resolve', 'escalate', 'new_topic',
-            'reopen')
+        WHERE m.mark < 1 OR pg_catalog.split_part(m.kind, ':', 1) NOT IN ('note', 'system_message', 'error', 'close', 'resolve',
+            'escalate', 'new_topic', 'reopen')
         UNION ALL
         SELECT 'mark_number_is_unknown', m.tenant, format('mark %s of %s', max(m.mark), m.conversation),
             'Its conversation has not counted so far.'

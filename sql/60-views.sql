@@ -2,8 +2,8 @@
 
 CREATE VIEW talkmeter.policies AS
     SELECT name, version AS policy_version, label, effective_from, starts_on, ends_on, idle_timeout, quiet_review_after,
-        turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes, retroactive, note, defined_at,
-        defined_by
+        max_duration, turn_limit, charge_on, charge_events, outcomes, staff_reply_blocks, error_before_reply_waives, exclude_prefixes,
+        retroactive, note, defined_at, defined_by
     FROM talkmeter.policy;
 REVOKE ALL ON talkmeter.policies FROM PUBLIC;
 COMMENT ON VIEW talkmeter.policies IS 'Every version of every policy';
@@ -11,13 +11,16 @@ COMMENT ON COLUMN talkmeter.policies.name IS 'Its name';
 COMMENT ON COLUMN talkmeter.policies.policy_version IS 'Counts within the name';
 COMMENT ON COLUMN talkmeter.policies.label IS 'The vendor''s own name of the version';
 COMMENT ON COLUMN talkmeter.policies.effective_from IS 'Parts that open from then on are judged by it';
-COMMENT ON COLUMN talkmeter.policies.starts_on IS 'Kinds that open a part';
-COMMENT ON COLUMN talkmeter.policies.ends_on IS 'Kinds that end one';
+COMMENT ON COLUMN talkmeter.policies.starts_on IS 'Events that open a part';
+COMMENT ON COLUMN talkmeter.policies.ends_on IS 'Events that end one';
 COMMENT ON COLUMN talkmeter.policies.idle_timeout IS 'A longer gap has ended the part; null: never';
 COMMENT ON COLUMN talkmeter.policies.quiet_review_after IS
     'A gap of at least this has ended a part that no staff has answered; null: never';
+COMMENT ON COLUMN talkmeter.policies.max_duration IS 'It ends so long after its start; null: never';
 COMMENT ON COLUMN talkmeter.policies.turn_limit IS 'Turns after which it ends; null: no limit';
-COMMENT ON COLUMN talkmeter.policies.charge_on IS 'first_ai_reply or close: its end';
+COMMENT ON COLUMN talkmeter.policies.charge_on IS 'start, first_ai_reply, first_of (charge_events), or close: its end';
+COMMENT ON COLUMN talkmeter.policies.charge_events IS 'The events at whose first it is judged; null unless charge_on is first_of';
+COMMENT ON COLUMN talkmeter.policies.outcomes IS 'The rules by which it is judged, in order; null: it is billable if the AI replied';
 COMMENT ON COLUMN talkmeter.policies.staff_reply_blocks IS 'A visible staff reply makes it not billable';
 COMMENT ON COLUMN talkmeter.policies.error_before_reply_waives IS 'An error before the first AI reply makes it not billable';
 COMMENT ON COLUMN talkmeter.policies.exclude_prefixes IS 'Conversations whose ids start with one of these are never charged';
@@ -149,7 +152,10 @@ CREATE VIEW talkmeter.parts AS
         CASE WHEN p.passed AND p.due_because IS NULL THEN COALESCE(p.charged_at, p.due_end) ELSE p.charged_at END
             AS charged_at,
         p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
-        talkmeter.local_day(p.tenant, p.started_at) AS started_day
+        talkmeter.local_day(p.tenant, p.started_at) AS started_day,
+        CASE WHEN p.passed THEN p.due_outcome WHEN p.ended_at IS NOT NULL OR p.charged_at IS NOT NULL THEN p.outcome END AS outcome,
+        CASE WHEN p.charged_at IS NOT NULL OR p.passed AND p.due_because IS NULL THEN 1
+            WHEN p.passed OR p.ended_at IS NOT NULL THEN 0 END AS units
     FROM talkmeter.part_now AS p;
 REVOKE ALL ON talkmeter.parts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.parts IS 'Every metered interaction; what time has ended shows as ended before any sweep';
@@ -172,6 +178,8 @@ COMMENT ON COLUMN talkmeter.parts.turn_count IS 'Complete turns: an AI reply aft
 COMMENT ON COLUMN talkmeter.parts.ai_replies IS 'AI replies';
 COMMENT ON COLUMN talkmeter.parts.staff_replies IS 'Visible staff replies';
 COMMENT ON COLUMN talkmeter.parts.started_day IS 'The day on which it began in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.parts.outcome IS 'What came of it, in the words of its policy; null if that names none, and until it is judged';
+COMMENT ON COLUMN talkmeter.parts.units IS 'How many units it is: 1 or 0; null until it is judged';
 
 CREATE VIEW talkmeter.unevaluated AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version, p.started_at, p.first_ai_reply_at,

@@ -3,8 +3,8 @@
 CREATE VIEW talkmeter.applied_policies AS
     SELECT own.tenant, p.name, p.version AS policy_version, pg_catalog.bool_or(own.is_current) AS in_force,
         pg_catalog.sum(own.units)::bigint AS units, p.label, p.effective_from, p.starts_on, p.ends_on, p.idle_timeout,
-        p.quiet_review_after, p.turn_limit, p.charge_on, p.staff_reply_blocks, p.error_before_reply_waives, p.exclude_prefixes,
-        p.note
+        p.quiet_review_after, p.max_duration, p.turn_limit, p.charge_on, p.charge_events, p.outcomes, p.staff_reply_blocks,
+        p.error_before_reply_waives, p.exclude_prefixes, p.note
     FROM (
         SELECT c.tenant, c.policy AS name, c.policy_version AS version, c.units, false AS is_current
         FROM talkmeter.posting AS c
@@ -49,13 +49,16 @@ COMMENT ON COLUMN talkmeter.applied_policies.in_force IS
 COMMENT ON COLUMN talkmeter.applied_policies.units IS 'Units of the tenant that were billed by it, net';
 COMMENT ON COLUMN talkmeter.applied_policies.label IS 'The vendor''s own name of the version';
 COMMENT ON COLUMN talkmeter.applied_policies.effective_from IS 'Parts that open from then on are judged by it';
-COMMENT ON COLUMN talkmeter.applied_policies.starts_on IS 'Kinds that open a part';
-COMMENT ON COLUMN talkmeter.applied_policies.ends_on IS 'Kinds that end one';
+COMMENT ON COLUMN talkmeter.applied_policies.starts_on IS 'Events that open a part';
+COMMENT ON COLUMN talkmeter.applied_policies.ends_on IS 'Events that end one';
 COMMENT ON COLUMN talkmeter.applied_policies.idle_timeout IS 'A longer gap has ended the part; null: never';
 COMMENT ON COLUMN talkmeter.applied_policies.quiet_review_after IS
     'A gap of at least this has ended a part that no staff has answered; null: never';
+COMMENT ON COLUMN talkmeter.applied_policies.max_duration IS 'It ends so long after its start; null: never';
 COMMENT ON COLUMN talkmeter.applied_policies.turn_limit IS 'Turns after which it ends; null: no limit';
-COMMENT ON COLUMN talkmeter.applied_policies.charge_on IS 'first_ai_reply or close: its end';
+COMMENT ON COLUMN talkmeter.applied_policies.charge_on IS 'start, first_ai_reply, first_of (charge_events), or close: its end';
+COMMENT ON COLUMN talkmeter.applied_policies.charge_events IS 'The events at whose first it is judged; null unless charge_on is first_of';
+COMMENT ON COLUMN talkmeter.applied_policies.outcomes IS 'The rules by which it is judged, in order; null: it is billable if the AI replied';
 COMMENT ON COLUMN talkmeter.applied_policies.staff_reply_blocks IS 'A visible staff reply makes it not billable';
 COMMENT ON COLUMN talkmeter.applied_policies.error_before_reply_waives IS 'An error before the first AI reply makes it not billable';
 COMMENT ON COLUMN talkmeter.applied_policies.exclude_prefixes IS 'Conversations whose ids start with one of these are never charged';

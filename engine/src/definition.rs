@@ -92,6 +92,11 @@ impl<'a> Keys<'a> {
         self.optional(key).map(|text| Interval { key, text })
     }
 
+    /// Whether they are of a row that was stored.
+    pub(crate) fn are_stored(&self) -> bool {
+        self.stored
+    }
+
     /// Has the row hold `value`, where the definition writes the same in another way.
     pub(crate) fn store(&mut self, key: &str, value: Json) {
         self.row.insert(key.to_owned(), value);

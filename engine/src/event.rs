@@ -1,7 +1,17 @@
 //! What can happen in a conversation (rule 2)?
 
+use crate::flaw::Flaw;
 use crate::instant::Instant;
-use serde::{Deserialize, Serialize};
+use crate::near;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+
+/// What an event is beyond its kind, in the application's own words (rule 2.15).
+pub type Tag = Arc<str>;
+
+/// Bytes that a tag may have.
+pub const LONGEST_TAG: usize = 128;
 
 /// The kind of an event. `ignore` is no kind of event but a verdict on a row, so it lives in [`crate::mapping`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -70,13 +80,80 @@ impl Kind {
     }
 }
 
+/// How an event is named: `kind` or `kind:tag` (rule 2.15).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Name {
+    pub kind: Kind,
+    pub tag: Option<Tag>,
+}
+
+impl Name {
+    /// The event of that name, of one of the kinds that are `known`; `what` says in the flaw where the name stands.
+    pub fn read(name: &str, known: &[Kind], what: &str) -> Result<Name, Flaw> {
+        let (kind, tag) = name.split_once(':').map_or((name, None), |(kind, tag)| (kind, Some(tag)));
+        let Some(kind) = Kind::named(kind).filter(|kind| known.contains(kind)) else {
+            return Err(Flaw::invalid(format!("unknown kind \"{kind}\" in {what}"))
+                .hint(near::hint(kind, known.iter().map(|kind| kind.name()))));
+        };
+        match tag {
+            Some(tag) if tag.is_empty() || tag.len() > LONGEST_TAG => {
+                Err(Flaw::invalid(format!("the tag of \"{name}\" in {what} is not of 1 to {LONGEST_TAG} bytes")))
+            }
+            tag => Ok(Name { kind, tag: tag.map(Tag::from) }),
+        }
+    }
+
+    /// The event that was stored under that name, if it is one.
+    pub fn stored(name: &str) -> Option<Name> {
+        Name::read(name, &Kind::ALL, "a stored name").ok()
+    }
+}
+
+impl From<Kind> for Name {
+    fn from(kind: Kind) -> Name {
+        Name { kind, tag: None }
+    }
+}
+
+impl Display for Name {
+    fn fmt(&self, to: &mut Formatter) -> fmt::Result {
+        to.write_str(self.kind.name())?;
+        self.tag.iter().try_for_each(|tag| write!(to, ":{tag}"))
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'d> Deserialize<'d> for Name {
+    fn deserialize<D: Deserializer<'d>>(from: D) -> Result<Name, D::Error> {
+        let name = String::deserialize(from)?;
+        Name::stored(&name).ok_or_else(|| serde::de::Error::custom(format!("\"{name}\" names no event")))
+    }
+}
+
 /// One thing that happened in a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub at: Instant,
     pub kind: Kind,
+    pub tag: Option<Tag>,
     /// An `excluded` rule of the mapping matched the row.
     pub excluded: bool,
+}
+
+impl Event {
+    /// An event of that name that no `excluded` rule matched.
+    pub fn named(name: Name, at: Instant) -> Event {
+        Event { at, kind: name.kind, tag: name.tag, excluded: false }
+    }
+
+    pub fn name(&self) -> Name {
+        Name { kind: self.kind, tag: self.tag.clone() }
+    }
 }
 
 #[cfg(test)]
@@ -97,5 +174,16 @@ mod tests {
     fn only_what_customer_ai_and_staff_write_is_activity() {
         let active: Vec<_> = Kind::ALL.into_iter().filter(|kind| kind.is_activity()).map(Kind::name).collect();
         assert_eq!(active, ["customer_message", "ai_reply", "staff_reply"]);
+    }
+
+    #[test]
+    fn a_name_is_split_at_its_first_colon() {
+        let name = Name::stored("ai_reply:a:b").expect("a name");
+        assert_eq!((name.kind, name.tag.as_deref()), (Kind::AiReply, Some("a:b")));
+        assert_eq!(name.to_string(), "ai_reply:a:b");
+        assert_eq!(Name::stored("note"), Some(Name::from(Kind::Note)));
+        for wrong in ["", ":", ":a", "note:", "message", "note: ".repeat(40).as_str()] {
+            assert_eq!(Name::stored(wrong), None, "{wrong}");
+        }
     }
 }

@@ -6,9 +6,10 @@
 use crate::event::{Event, Kind};
 use crate::fold::{Conversation, Effect};
 use crate::instant::{Instant, SECOND};
-use crate::part::{EndReason, Opener, Opening, Part, Reason, UnknownPolicy, Verdict};
+use crate::part::{End, EndReason, Opener, Opening, Part, Reason, UnknownPolicy, Verdict};
 use crate::policy::{ChargeOn, Policy};
-use crate::refold::{Placed, lost_rows};
+use crate::refold::{Placed, lost_rows, was_judged_before_its_end};
+use crate::selector;
 
 /// One thing that was found on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Line {
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Did {
     Opened,
     Counted,
@@ -34,15 +35,17 @@ pub enum Did {
     /// No policy can judge it.
     Waits,
     Ended(EndReason),
-    Billable,
-    NotBillable(Reason),
+    /// With the outcome, if one is named.
+    Billable(Option<String>),
+    /// Why not.
+    NotBillable(String),
     /// It is open still.
     Open,
 }
 
 impl Did {
     /// What happened, in a few words; `part` is the number of the part.
-    pub fn words(self, part: Option<i32>) -> String {
+    pub fn words(&self, part: Option<i32>) -> String {
         let part = part.map_or("a part".to_owned(), |part| format!("part {part}"));
         match self {
             Did::Opened => format!("opened {part}"),
@@ -50,8 +53,9 @@ impl Did {
             Did::Nothing => "without effect".to_owned(),
             Did::Waits => "waits for a policy".to_owned(),
             Did::Ended(reason) => format!("{part} ended: {}", reason.name()),
-            Did::Billable => format!("{part} is billable"),
-            Did::NotBillable(reason) => format!("{part} is not billable: {}", reason.name()),
+            Did::Billable(None) => format!("{part} is billable"),
+            Did::Billable(Some(outcome)) => format!("{part} is billable: {outcome}"),
+            Did::NotBillable(because) => format!("{part} is not billable: {because}"),
             Did::Open => format!("{part} is open"),
         }
     }
@@ -106,8 +110,7 @@ pub fn retell(
     let mut effects = Vec::new();
     state.pass_time(id, now, &mut effects);
     for part in effects.into_iter().filter_map(ended) {
-        let judged = state_was_judged(&part);
-        tell_end(&mut story, id, &part, None, judged);
+        tell_end(&mut story, id, &part, None);
         story.parts.push(part);
     }
     if let Some(part) = state.open {
@@ -117,11 +120,6 @@ pub fn retell(
         story.parts.push(part);
     }
     story
-}
-
-/// Whether a part that has just ended had its verdict before.
-fn state_was_judged(part: &Part) -> bool {
-    part.policy.charge_on == ChargeOn::FirstAiReply && part.first_ai_reply_at.is_some()
 }
 
 fn ended(effect: Effect) -> Option<Part> {
@@ -156,7 +154,7 @@ impl Step<'_> {
         let by_time = |part: &Part| part.last_event.as_slice() < self.placed.place.as_slice();
         if ended.first().is_some_and(by_time) {
             let part = ended.remove(0);
-            tell_end(story, self.id, &part, Some(self.event().at), state_was_judged(&part));
+            tell_end(story, self.id, &part, Some(self.event().at));
             story.parts.push(part);
         }
         let place = story.parts.len();
@@ -165,7 +163,7 @@ impl Step<'_> {
             return self.push(story, None, Did::Nothing, self.why_nothing());
         };
         let mut rule = match part.first_event == self.placed.place {
-            true => format!("starts_on of {} holds {}", title(&part.policy), self.event().kind.name()),
+            true => held("starts_on", &part.policy, &part.policy.starts_on, self.event()),
             false => self.why_counted(part),
         };
         if self.event().excluded {
@@ -181,100 +179,132 @@ impl Step<'_> {
             return;
         }
         let part = ended.remove(0);
-        let judged_at_reply = state_was_judged(&part);
-        if judged_at_reply && before.is_none_or(|before| before.verdict.is_none()) {
+        let judged_before = was_judged_before_its_end(&part);
+        if judged_before && before.is_none_or(|before| before.verdict.is_none()) {
             tell_verdict(story, self.id, &part, Some(self.index));
         }
-        let end = part.end.expect("an ended part has an end");
-        self.push(story, Some(place), Did::Ended(end.reason), why_ended(&part, None));
-        if !judged_at_reply {
+        let rule = match &end_of(&part).reason {
+            EndReason::Event(_) => held("ends_on", &part.policy, &part.policy.ends_on, self.event()),
+            _ => why_ended(&part, None),
+        };
+        self.push(story, Some(place), Did::Ended(end_of(&part).reason.clone()), rule);
+        if !judged_before {
             tell_verdict(story, self.id, &part, Some(self.index));
         }
         story.parts.push(part);
     }
 
     fn why_nothing(&self) -> String {
-        let kind = self.event().kind.name();
+        let name = self.event().name();
         match &self.asked {
             Some(opening) => {
-                format!("no part is open, and starts_on of {} does not hold {kind}", title(&opening.policy))
+                format!("no part is open, and starts_on of {} does not hold {name}", title(&opening.policy))
             }
-            None => format!("{kind} belongs to no part"),
+            None => format!("{name} belongs to no part"),
         }
     }
 
     fn why_counted(&self, part: &Part) -> String {
-        let kind = self.event().kind;
+        let (kind, name) = (self.event().kind, self.event().name());
         let turns = self.before.as_ref().map_or(0, |before| before.turn_count);
         match kind {
             _ if part.turn_count > turns => {
-                format!("{} is activity, and completes turn {}", kind.name(), part.turn_count)
+                format!("{name} is activity, and completes turn {}", part.turn_count)
             }
-            _ if kind.is_activity() => format!("{} is activity: the clocks start again", kind.name()),
+            _ if kind.is_activity() => format!("{name} is activity: the clocks start again"),
             Kind::Error if part.first_ai_reply_at.is_none() => "error before the first AI reply".to_owned(),
-            _ => format!("{} is no activity: the clocks run on", kind.name()),
+            _ => format!("{name} is no activity: the clocks run on"),
         }
     }
 }
 
 /// The end of a part by time; `next` is the event that found it, if one did.
-fn tell_end(story: &mut Story, id: &str, part: &Part, next: Option<Instant>, judged: bool) {
-    let end = part.end.expect("an ended part has an end");
+fn tell_end(story: &mut Story, id: &str, part: &Part, next: Option<Instant>) {
+    let end = end_of(part);
     let place = story.parts.len();
     let line = |did, rule| Line { at: Some(end.at), event: None, part: Some(place), did, rule };
-    story.lines.push(line(Did::Ended(end.reason), why_ended(part, next)));
-    if !judged {
+    story.lines.push(line(Did::Ended(end.reason.clone()), why_ended(part, next)));
+    if !was_judged_before_its_end(part) {
         story.lines.extend(verdict(id, part).map(|(did, rule)| line(did, rule)));
     }
 }
 
 fn tell_verdict(story: &mut Story, id: &str, part: &Part, event: Option<usize>) {
     let place = story.parts.len();
-    let at = part.charge_instant().or(part.end.map(|end| end.at)).or(part.first_ai_reply_at);
+    let at = part.charge_instant().or(part.end.as_ref().map(|end| end.at)).or(part.first_ai_reply_at);
     story.lines.extend(verdict(id, part).map(|(did, rule)| Line { at, event, part: Some(place), did, rule }));
 }
 
 /// What was decided of a part, and by which rule.
 fn verdict(id: &str, part: &Part) -> Option<(Did, String)> {
     let policy = &part.policy;
-    let at = |on| match on {
-        ChargeOn::FirstAiReply => "its first AI reply",
-        ChargeOn::Close => "its end",
+    let verdict = part.verdict?;
+    let did = match part.not_billable_because() {
+        Some(because) => Did::NotBillable(because.to_owned()),
+        None => Did::Billable(part.outcome.as_deref().map(str::to_owned)),
     };
-    Some(match part.verdict? {
-        Verdict::Billable(_) => (
-            Did::Billable,
-            format!("charge_on of {} is {}, and nothing is against it", title(policy), policy.charge_on.name()),
-        ),
-        Verdict::NotBillable(reason) => {
-            let rule = match reason {
-                Reason::ExcludedPrefix => {
-                    let prefix = policy.exclude_prefixes.iter().find(|prefix| id.starts_with(prefix.as_str()));
-                    format!("exclude_prefixes holds \"{}\"", prefix.map_or("", String::as_str))
-                }
-                Reason::Excluded => {
-                    format!("an excluded rule of the mapping matched one of its events up to {}", at(policy.charge_on))
-                }
-                Reason::StaffReplied => {
-                    format!("staff_reply_blocks, and it holds {} by staff", replies(part.staff_replies))
-                }
-                Reason::ErrorBeforeReply => {
-                    "error_before_reply_waives, and an error came before the first AI reply".to_owned()
-                }
-                Reason::NoAiReply => "the AI never replied in it".to_owned(),
-            };
-            (Did::NotBillable(reason), rule)
+    let rule = match verdict {
+        Verdict::Billable(_) if policy.outcomes.is_empty() => {
+            format!("charge_on of {} is {}, and nothing is against it", title(policy), policy.charge_on.in_words())
         }
-    })
+        Verdict::Billable(_) => {
+            format!("charge_on of {} is {}; {}", title(policy), policy.charge_on.in_words(), by_outcome(part))
+        }
+        Verdict::NotBillable(reason) => why_not(id, part, reason),
+    };
+    Some((did, rule))
+}
+
+/// The rule of the outcomes that decided.
+fn by_outcome(part: &Part) -> String {
+    let outcomes = &part.policy.outcomes;
+    let rule = outcomes.rule_of(part.facts(), part.outcome.as_ref());
+    format!("rule {rule} of its outcomes, {}", outcomes.in_words(rule))
+}
+
+fn why_not(id: &str, part: &Part, reason: Reason) -> String {
+    let policy = &part.policy;
+    match reason {
+        Reason::ExcludedPrefix => {
+            let prefix = policy.exclude_prefixes.iter().find(|prefix| id.starts_with(prefix.as_str()));
+            format!("exclude_prefixes holds \"{}\"", prefix.map_or("", String::as_str))
+        }
+        Reason::Excluded => {
+            let until = match &policy.charge_on {
+                ChargeOn::FirstAiReply => "up to its first AI reply".to_owned(),
+                ChargeOn::Close => "up to its end".to_owned(),
+                charge_on => format!("up to {}", charge_on.in_words()),
+            };
+            format!("an excluded rule of the mapping matched one of its events {until}")
+        }
+        Reason::StaffReplied => format!("staff_reply_blocks, and it holds {} by staff", replies(part.staff_replies)),
+        Reason::ErrorBeforeReply => "error_before_reply_waives, and an error came before the first AI reply".to_owned(),
+        Reason::NoAiReply => "the AI never replied in it".to_owned(),
+        Reason::NotReached => {
+            format!("charge_on of {} is {}, and it ended without", title(policy), policy.charge_on.in_words())
+        }
+        Reason::Outcome => format!("{} of {}", by_outcome(part), title(policy)),
+    }
+}
+
+/// That a list of a policy holds an event, by a selector that is shown if it says less than the event's name.
+fn held(key: &str, policy: &Policy, selectors: &[selector::Selector], event: &Event) -> String {
+    let name = event.name().to_string();
+    let by = selector::holding(selectors, event).map(|by| by.to_string()).filter(|by| *by != name);
+    let by = by.map(|by| format!(", by {by}")).unwrap_or_default();
+    format!("{key} of {} holds {name}{by}", title(policy))
+}
+
+fn end_of(part: &Part) -> &End {
+    part.end.as_ref().expect("an ended part has an end")
 }
 
 fn why_ended(part: &Part, next: Option<Instant>) -> String {
-    let end = part.end.expect("an ended part has an end");
     let policy = &part.policy;
     let quiet = next.map(|next| format!("; the next event came {} after it", span(next.since(part.last_activity_at))));
     let quiet = quiet.unwrap_or_default();
     let timeout = |timeout: Option<i64>| span(timeout.unwrap_or_default());
-    match end.reason {
+    match &end_of(part).reason {
         EndReason::Idle => format!(
             "idle_timeout of {}: {} after the last activity{quiet}",
             title(policy),
@@ -285,16 +315,19 @@ fn why_ended(part: &Part, next: Option<Instant>) -> String {
             title(policy),
             timeout(policy.quiet_review_after)
         ),
+        EndReason::MaxDuration => {
+            format!("max_duration of {}: {} after its start", title(policy), timeout(policy.max_duration))
+        }
         EndReason::TurnLimit => format!("turn_limit of {} is {}", title(policy), policy.turn_limit.unwrap_or_default()),
-        EndReason::Event(kind) => format!("ends_on of {} holds {}", title(policy), kind.name()),
+        EndReason::Event(name) => format!("ends_on of {} holds {name}", title(policy)),
     }
 }
 
 fn what_will_end(part: &Part) -> String {
-    let kinds: Vec<&str> = part.policy.ends_on.iter().map(|kind| kind.name()).collect();
-    let by_event = match kinds.as_slice() {
+    let events: Vec<String> = part.policy.ends_on.iter().map(|selector| selector.to_string()).collect();
+    let by_event = match events.as_slice() {
         [] => "no event ends it".to_owned(),
-        kinds => format!("{} ends it", kinds.join(" or ")),
+        events => format!("{} ends it", events.join(" or ")),
     };
     match part.timeout() {
         Some(timeout) => {
@@ -371,13 +404,13 @@ pub fn as_metered(
             story.lines.push(told(placed, index, Some(place), did, "as it was metered"));
         }
         story.lines.extend(missing.map(|rule| line(Some(part.last_activity_at), Did::Counted, rule)));
-        let at = part.charge_instant().or(part.end.map(|end| end.at));
+        let at = part.charge_instant().or(part.end.as_ref().map(|end| end.at));
         let verdict = verdict(id, &part).map(|(did, rule)| line(at, did, rule));
-        let end = match part.end {
-            Some(end) => line(Some(end.at), Did::Ended(end.reason), why_ended(&part, None)),
+        let end = match &part.end {
+            Some(end) => line(Some(end.at), Did::Ended(end.reason.clone()), why_ended(&part, None)),
             None => line(None, Did::Open, what_will_end(&part)),
         };
-        match state_was_judged(&part) {
+        match was_judged_before_its_end(&part) {
             true => story.lines.extend(verdict.into_iter().chain([end])),
             false => story.lines.extend([end].into_iter().chain(verdict)),
         }

@@ -5,16 +5,17 @@
 
 use crate::event::{Event, Kind};
 use crate::instant::Instant;
-use crate::part::{End, EndReason, Opening, Part, Verdict};
+use crate::part::{End, EndReason, Opening, Part, REACHED};
 use crate::policy::{ChargeOn, Policy};
-use crate::verdict::judge;
+use crate::selector;
+use crate::verdict::{Judgment, Moment, judge};
 use std::sync::Arc;
 
 /// What a step did beyond moving the open part on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A part became billable: one unit, charged at this instant.
-    Charged { part: i32, at: Instant, policy: Arc<Policy>, source: Option<i32> },
+    Charged { part: i32, at: Instant, outcome: Option<Arc<str>>, policy: Arc<Policy>, source: Option<i32> },
     /// A part ended, and this is its final state.
     Ended(Part),
 }
@@ -53,11 +54,11 @@ impl Conversation {
             self.finish(end, id, effects);
         }
         if let Some(opening) = opening {
-            if !opening.policy.starts_on.contains(&event.kind) {
+            if !selector::hold(&opening.policy.starts_on, event) {
                 return Ok(());
             }
             self.highest += 1;
-            self.open = Some(Part::open(self.highest, opening, place, event.at));
+            self.open = Some(Part::open(self.highest, opening, place, event));
         }
         self.count(event, place, id, effects);
         Ok(())
@@ -66,10 +67,9 @@ impl Conversation {
     /// Ends the open part if time alone has ended it by `now`, and says whether it did (rule 3.6.3).
     pub fn pass_time(&mut self, id: &str, now: Instant, effects: &mut Vec<Effect>) -> bool {
         let timeout = self.open.as_ref().and_then(Part::timeout).filter(|timeout| timeout.due <= now);
-        if let Some(timeout) = timeout {
-            self.finish(timeout.end, id, effects);
-        }
-        timeout.is_some()
+        let Some(timeout) = timeout else { return false };
+        self.finish(timeout.end, id, effects);
+        true
     }
 
     fn count(&mut self, event: &Event, place: &[u8], id: &str, effects: &mut Vec<Effect>) {
@@ -80,9 +80,9 @@ impl Conversation {
             effects.extend(charged(part));
         }
         let turns_used_up = part.policy.turn_limit.is_some_and(|limit| part.turn_count >= limit);
-        let reason = match part.policy.ends_on.contains(&event.kind) {
+        let reason = match selector::hold(&part.policy.ends_on, event) {
             _ if turns_used_up => EndReason::TurnLimit,
-            true => EndReason::Event(event.kind),
+            true => EndReason::Event(event.name()),
             false => return,
         };
         self.finish(End { at: event.at, reason }, id, effects);
@@ -100,9 +100,12 @@ impl Conversation {
 }
 
 impl Part {
-    /// The verdict that this part gets if it ends now, on what it has counted.
-    pub fn verdict_if_ended(&self, conversation: &str, at: Instant) -> Verdict {
-        self.verdict.unwrap_or_else(|| judge(self, &self.policy, conversation, at))
+    /// What is decided of this part if it ends now, on what it has counted.
+    pub fn judgment_if_ended(&self, conversation: &str, at: Instant) -> Judgment {
+        match self.verdict {
+            Some(verdict) => (verdict, self.outcome.clone()),
+            None => judge(self, conversation, Moment::End, at),
+        }
     }
 
     fn count(&mut self, event: &Event, place: &[u8], conversation: &str) {
@@ -110,6 +113,7 @@ impl Part {
         self.last_event.clear();
         self.last_event.extend_from_slice(place);
         self.excluded |= event.excluded;
+        self.seen |= self.policy.outcomes.seen(event);
         if event.kind.is_activity() {
             self.message_count += 1;
             self.last_activity_at = event.at;
@@ -117,13 +121,19 @@ impl Part {
         match event.kind {
             Kind::CustomerMessage => self.customer_waits = true,
             Kind::StaffReply => self.staff_replies += 1,
-            Kind::AiReply => self.count_ai_reply(event.at, conversation),
+            Kind::AiReply => self.count_ai_reply(event.at),
             Kind::Error if self.first_ai_reply_at.is_none() => self.error_before_reply = true,
             _ => {}
         }
+        if self.verdict.is_none() && self.policy.charge_on.is_at(event) {
+            if matches!(self.policy.charge_on, ChargeOn::FirstOf(_)) {
+                self.seen |= REACHED;
+            }
+            self.decide(judge(self, conversation, Moment::Reached, event.at));
+        }
     }
 
-    fn count_ai_reply(&mut self, at: Instant, conversation: &str) {
+    fn count_ai_reply(&mut self, at: Instant) {
         self.ai_replies += 1;
         if self.customer_waits {
             self.customer_waits = false;
@@ -131,19 +141,22 @@ impl Part {
         }
         if self.first_ai_reply_at.is_none() {
             self.first_ai_reply_at = Some(at);
-            if self.policy.charge_on == ChargeOn::FirstAiReply {
-                self.verdict = Some(judge(self, &self.policy, conversation, at));
-            }
         }
     }
 
     fn finish(&mut self, end: End, conversation: &str) {
-        self.verdict = Some(self.verdict_if_ended(conversation, end.at));
+        self.decide(self.judgment_if_ended(conversation, end.at));
         self.end = Some(end);
+    }
+
+    fn decide(&mut self, (verdict, outcome): Judgment) {
+        self.verdict = Some(verdict);
+        self.outcome = outcome;
     }
 }
 
 fn charged(part: &Part) -> Option<Effect> {
     let at = part.charge_instant()?;
-    Some(Effect::Charged { part: part.number, at, policy: Arc::clone(&part.policy), source: part.source })
+    let (outcome, policy) = (part.outcome.clone(), Arc::clone(&part.policy));
+    Some(Effect::Charged { part: part.number, at, outcome, policy, source: part.source })
 }

@@ -18,11 +18,13 @@ pub mod money;
 pub mod near;
 pub mod offer;
 pub mod order;
+pub mod outcome;
 pub mod part;
 pub mod period;
 pub mod policy;
 #[cfg(feature = "testing")]
 pub mod presets;
 pub mod refold;
+pub mod selector;
 pub mod status;
 pub mod verdict;

@@ -1,51 +1,65 @@
 //! What is a part: what it has counted, how it ended, and when time alone will end it (rule 3.1)?
 
-use crate::event::Kind;
+use crate::event::{Event, Name, Tag};
 use crate::instant::Instant;
+use crate::outcome::{Facts, MOST_SELECTORS};
 use crate::policy::Policy;
+use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Why a part ended: a kind in `ends_on`, or one of the three that no event names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a part ended: an event that `ends_on` means, or one of the four that no event names.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {
     Idle,
     QuietReview,
+    MaxDuration,
     TurnLimit,
-    Event(Kind),
+    Event(Name),
 }
 
 impl EndReason {
-    pub fn name(self) -> &'static str {
+    /// The name as it is stored and shown: of an event `kind` or `kind:tag`.
+    pub fn name(&self) -> Cow<'static, str> {
         match self {
-            EndReason::Idle => "idle",
-            EndReason::QuietReview => "quiet_review",
-            EndReason::TurnLimit => "turn_limit",
-            EndReason::Event(kind) => kind.name(),
+            EndReason::Idle => "idle".into(),
+            EndReason::QuietReview => "quiet_review".into(),
+            EndReason::MaxDuration => "max_duration".into(),
+            EndReason::TurnLimit => "turn_limit".into(),
+            EndReason::Event(Name { kind, tag: None }) => kind.name().into(),
+            EndReason::Event(name) => name.to_string().into(),
         }
     }
 
     /// The reason of that name, if there is one.
     pub fn named(name: &str) -> Option<EndReason> {
-        let by_rule = [EndReason::Idle, EndReason::QuietReview, EndReason::TurnLimit];
-        by_rule.into_iter().find(|reason| reason.name() == name).or_else(|| Kind::named(name).map(EndReason::Event))
+        match name {
+            "idle" => Some(EndReason::Idle),
+            "quiet_review" => Some(EndReason::QuietReview),
+            "max_duration" => Some(EndReason::MaxDuration),
+            "turn_limit" => Some(EndReason::TurnLimit),
+            name => Name::stored(name).map(EndReason::Event),
+        }
     }
 }
 
 /// The end of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     pub at: Instant,
     pub reason: EndReason,
 }
 
 /// When time alone will end an open part, if no activity comes before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeout {
     /// The first instant at which the part has ended.
     pub due: Instant,
     /// The end that will be recorded then.
     pub end: End,
 }
+
+/// The bit of [`Part::seen`] that says that the part has come to an event that a list in `charge_on` means.
+pub const REACHED: u64 = 1 << MOST_SELECTORS;
 
 /// One metered interaction inside a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,12 +90,20 @@ pub struct Part {
     pub customer_waits: bool,
     pub excluded: bool,
     pub error_before_reply: bool,
+    /// Which events that the policy's outcomes ask for it saw, a bit each, and [`REACHED`].
+    pub seen: u64,
+    /// The tag of the event that opened it, if an outcome asks for it.
+    pub opening_tag: Option<Tag>,
     /// `None` until the part is judged.
     pub verdict: Option<Verdict>,
+    /// What came of it, once it is judged by a rule that names an outcome.
+    pub outcome: Option<Arc<str>>,
 }
 
 impl Part {
-    pub(crate) fn open(number: i32, opening: Opening, place: &[u8], at: Instant) -> Part {
+    pub(crate) fn open(number: i32, opening: Opening, place: &[u8], event: &Event) -> Part {
+        let at = event.at;
+        let opening_tag = event.tag.clone().filter(|_| opening.policy.outcomes.ask_for_tag());
         Part {
             number,
             source: opening.source,
@@ -100,7 +122,10 @@ impl Part {
             customer_waits: false,
             excluded: false,
             error_before_reply: false,
+            seen: 0,
+            opening_tag,
             verdict: None,
+            outcome: None,
         }
     }
 
@@ -109,7 +134,7 @@ impl Part {
         Opening { policy: Arc::clone(&self.policy), source: self.source }
     }
 
-    /// The end that an event at `at` finds: idle and quiet review, whichever is earlier, `idle` if equal (rule 3.1.7).
+    /// The end that an event at `at` finds: of what time brings the earliest, and of equal ones as rule 3.1.7 says.
     pub(crate) fn ended_by(&self, at: Instant) -> Option<End> {
         earliest(self.time_ends().filter(|timeout| timeout.due <= at)).map(|timeout| timeout.end)
     }
@@ -123,9 +148,13 @@ impl Part {
         earliest(self.time_ends())
     }
 
-    /// The ends that time brings if no activity comes, idle first. A gap of exactly `idle_timeout` continues the part,
-    /// one of exactly `quiet_review_after` ends it.
+    /// The ends that time brings if no activity comes, in the order in which equal ones count. A gap of exactly
+    /// `idle_timeout` continues the part, one of exactly `quiet_review_after` ends it, as `max_duration` does.
     fn time_ends(&self) -> impl Iterator<Item = Timeout> {
+        let at_most = self.policy.max_duration.map(|longest| {
+            let at = self.started_at.plus(longest);
+            Timeout { due: at, end: End { at, reason: EndReason::MaxDuration } }
+        });
         let end = |gap: i64, reason| End { at: self.last_activity_at.plus(gap), reason };
         let idle = self.policy.idle_timeout.map(|gap| end(gap, EndReason::Idle));
         let idle = idle.map(|end| Timeout { due: end.at.plus(1), end });
@@ -133,7 +162,22 @@ impl Part {
         let in_triage = self.staff_replies == 0;
         let quiet = self.policy.quiet_review_after.filter(|_| in_triage).map(|gap| end(gap, EndReason::QuietReview));
         let quiet = quiet.map(|end| Timeout { due: end.at, end });
-        idle.into_iter().chain(quiet)
+        at_most.into_iter().chain(idle).chain(quiet)
+    }
+
+    /// What its policy's outcomes may ask of it.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            seen: self.seen,
+            is_unanswered: self.customer_waits,
+            error_before_reply: self.error_before_reply,
+            opening_tag: self.opening_tag.as_ref(),
+        }
+    }
+
+    /// Why it is not billable, if it is judged so: a reason of ours, or the outcome.
+    pub fn not_billable_because(&self) -> Option<&str> {
+        self.verdict.and_then(|verdict| because(verdict, self.outcome.as_deref()))
     }
 
     /// The instant at which it is charged, if it is judged billable.
@@ -142,6 +186,15 @@ impl Part {
             Some(Verdict::Billable(at)) => Some(at),
             _ => None,
         }
+    }
+}
+
+/// Why a part of that verdict and outcome is not billable.
+pub fn because(verdict: Verdict, outcome: Option<&str>) -> Option<&str> {
+    match verdict {
+        Verdict::Billable(_) => None,
+        Verdict::NotBillable(Reason::Outcome) => outcome,
+        Verdict::NotBillable(reason) => Some(reason.name()),
     }
 }
 
@@ -173,13 +226,24 @@ pub enum Reason {
     StaffReplied,
     ErrorBeforeReply,
     NoAiReply,
+    /// It ended before any event of `charge_on`.
+    NotReached,
+    /// Its outcome counts no unit: see [`Part::outcome`].
+    Outcome,
 }
 
 impl Reason {
-    /// In the order in which they are tried: the first that holds is the reason.
-    pub const ALL: [Reason; 5] =
-        [Reason::ExcludedPrefix, Reason::Excluded, Reason::StaffReplied, Reason::ErrorBeforeReply, Reason::NoAiReply];
+    /// Those that have a name of ours, in the order in which they are tried.
+    pub const NAMED: [Reason; 6] = [
+        Reason::ExcludedPrefix,
+        Reason::Excluded,
+        Reason::StaffReplied,
+        Reason::ErrorBeforeReply,
+        Reason::NoAiReply,
+        Reason::NotReached,
+    ];
 
+    /// The name as it is stored and shown; in the place of [`Reason::Outcome`] that of the outcome is.
     pub fn name(self) -> &'static str {
         match self {
             Reason::ExcludedPrefix => "excluded_prefix",
@@ -187,11 +251,14 @@ impl Reason {
             Reason::StaffReplied => "staff_replied",
             Reason::ErrorBeforeReply => "error_before_reply",
             Reason::NoAiReply => "no_ai_reply",
+            Reason::NotReached => "not_reached",
+            Reason::Outcome => "outcome",
         }
     }
 
+    /// The reason that is stored for a part without an outcome.
     pub fn named(name: &str) -> Option<Reason> {
-        Reason::ALL.into_iter().find(|reason| reason.name() == name)
+        Reason::NAMED.into_iter().find(|reason| reason.name() == name)
     }
 }
 

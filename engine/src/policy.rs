@@ -1,35 +1,55 @@
 //! What is a billable unit, by one vendor's definition (rule 3.3)? A policy is data: a new vendor is a new value.
 
 use crate::definition::{DefinitionRow, Interval, Keys, Measure};
-use crate::event::Kind;
+use crate::event::{Event, Kind};
 use crate::flaw::Flaw;
 use crate::mapping::LONGEST_KEY;
 use crate::near;
-use serde::{Deserialize, Serialize};
+use crate::outcome::Outcomes;
+use crate::selector::{self, Selector};
 use serde_json::Value as Json;
 
 /// When a part is judged and, if billable, charged (rule 3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChargeOn {
+    /// At the event that opens it.
+    Start,
     /// At its first AI reply.
     FirstAiReply,
+    /// At its first event that one of these means.
+    FirstOf(Vec<Selector>),
     /// At its end.
     Close,
 }
 
-impl ChargeOn {
-    pub const ALL: [ChargeOn; 2] = [ChargeOn::FirstAiReply, ChargeOn::Close];
+/// The word of a table for [`ChargeOn::FirstOf`], whose events are a list of their own there.
+const FIRST_OF: &str = "first_of";
+const CHARGE_EVENTS: &str = "charge_events";
 
-    pub fn name(self) -> &'static str {
+impl ChargeOn {
+    /// Those that a word names.
+    fn words() -> [(&'static str, ChargeOn); 3] {
+        [("start", ChargeOn::Start), ("first_ai_reply", ChargeOn::FirstAiReply), ("close", ChargeOn::Close)]
+    }
+
+    /// As a definition says it, in words.
+    pub fn in_words(&self) -> String {
         match self {
-            ChargeOn::FirstAiReply => "first_ai_reply",
-            ChargeOn::Close => "close",
+            ChargeOn::Start => "start".to_owned(),
+            ChargeOn::FirstAiReply => "first_ai_reply".to_owned(),
+            ChargeOn::FirstOf(events) => events.iter().map(Selector::to_string).collect::<Vec<_>>().join(" or "),
+            ChargeOn::Close => "close".to_owned(),
         }
     }
 
-    pub fn named(name: &str) -> Option<ChargeOn> {
-        ChargeOn::ALL.into_iter().find(|on| on.name() == name)
+    /// Whether a part is judged at an event that it counts, if it was not before.
+    pub(crate) fn is_at(&self, event: &Event) -> bool {
+        match self {
+            ChargeOn::Start => true,
+            ChargeOn::FirstAiReply => event.kind == Kind::AiReply,
+            ChargeOn::FirstOf(events) => selector::hold(events, event),
+            ChargeOn::Close => false,
+        }
     }
 }
 
@@ -39,17 +59,20 @@ pub struct Policy {
     pub name: String,
     /// Counts within the name, from 1; 0 in a definition that has not been given one.
     pub version: i32,
-    /// Kinds that open a part when none is open.
-    pub starts_on: Vec<Kind>,
-    /// Kinds that end the open part at their time.
-    pub ends_on: Vec<Kind>,
+    /// Events that open a part when none is open.
+    pub starts_on: Vec<Selector>,
+    /// Events that end the open part at their time; one that opens it too is a part of its own.
+    pub ends_on: Vec<Selector>,
     /// Microseconds without activity after which a part has ended; a gap of exactly this much continues it.
     pub idle_timeout: Option<i64>,
     /// Microseconds without activity after which a part that no staff answered has ended; exactly this much ends it.
     pub quiet_review_after: Option<i64>,
+    /// Microseconds from its start after which a part has ended: what comes at exactly that instant is not of it.
+    pub max_duration: Option<i64>,
     /// Turns after which a part ends.
     pub turn_limit: Option<i32>,
     pub charge_on: ChargeOn,
+    pub outcomes: Outcomes,
     pub staff_reply_blocks: bool,
     pub error_before_reply_waives: bool,
     /// Conversation ids that start literally with one of these are recorded and never charged.
@@ -84,16 +107,22 @@ impl Policy {
         keys.optional::<String>("effective_from");
         keys.or_default::<bool>("retroactive");
         keys.optional::<String>("note");
-        let starts_on = kinds(&mut keys, "starts_on");
-        let ends_on = kinds(&mut keys, "ends_on");
+        let starts_on = selectors(&mut keys, "starts_on");
+        let ends_on = selectors(&mut keys, "ends_on");
         let idle_timeout = keys.optional_interval("idle_timeout");
         let quiet_review_after = keys.optional_interval("quiet_review_after");
+        let max_duration = keys.optional_interval("max_duration");
         let turn_limit = keys.optional("turn_limit");
-        let charge_on = charge_on(&mut keys, "charge_on");
+        let charge_on = charge_on(&mut keys);
+        let outcomes = outcomes(&mut keys);
         let staff_reply_blocks = keys.or_default("staff_reply_blocks");
         let error_before_reply_waives = keys.or_default("error_before_reply_waives");
         let exclude_prefixes = keys.or_default("exclude_prefixes");
-        let row = keys.finish()?;
+        let mut row = keys.finish()?;
+        if let ChargeOn::FirstOf(events) = &charge_on {
+            row.insert("charge_on".into(), FIRST_OF.into());
+            row.insert(CHARGE_EVENTS.into(), events.iter().map(Selector::to_string).collect());
+        }
         let mut measured = |interval: Option<Interval>| interval.map(|interval| interval.micros(micros));
         let policy = Policy {
             name,
@@ -102,8 +131,10 @@ impl Policy {
             ends_on,
             idle_timeout: measured(idle_timeout),
             quiet_review_after: measured(quiet_review_after),
+            max_duration: measured(max_duration),
             turn_limit,
             charge_on,
+            outcomes,
             staff_reply_blocks,
             error_before_reply_waives,
             exclude_prefixes,
@@ -116,13 +147,11 @@ impl Policy {
         if self.starts_on.is_empty() {
             return Some("\"starts_on\" is empty, so no part would ever open".into());
         }
-        if let Some(kind) = self.starts_on.iter().find(|kind| self.ends_on.contains(kind)) {
-            return Some(format!("\"{}\" is in \"starts_on\" and in \"ends_on\"", kind.name()));
-        }
         let not_positive = |value: Option<i64>| value.is_some_and(|value| value <= 0);
         for (key, value) in [
             ("idle_timeout", self.idle_timeout),
             ("quiet_review_after", self.quiet_review_after),
+            ("max_duration", self.max_duration),
             ("turn_limit", self.turn_limit.map(i64::from)),
         ] {
             if not_positive(value) {
@@ -151,24 +180,52 @@ fn name(keys: &mut Keys, key: &str) -> String {
     name
 }
 
-fn kinds(keys: &mut Keys, key: &str) -> Vec<Kind> {
-    let names: Vec<String> = keys.required(key);
-    if let Some(name) = names.iter().find(|name| Kind::named(name).is_none()) {
-        keys.refuse(
-            Flaw::invalid(format!("unknown kind \"{name}\" in \"{key}\""))
-                .hint(near::hint(name, Kind::ALL.map(Kind::name))),
-        );
-    }
-    names.iter().filter_map(|name| Kind::named(name)).collect()
+fn selectors(keys: &mut Keys, key: &str) -> Vec<Selector> {
+    let written: Vec<String> = keys.required(key);
+    read_selectors(keys, &written, key)
 }
 
-fn charge_on(keys: &mut Keys, key: &str) -> ChargeOn {
-    let name: String = keys.required(key);
-    ChargeOn::named(&name).unwrap_or_else(|| {
-        keys.refuse(
-            Flaw::invalid(format!("unknown \"{key}\": \"{name}\""))
-                .hint(near::hint(&name, ChargeOn::ALL.map(ChargeOn::name))),
-        );
-        ChargeOn::Close
+fn read_selectors(keys: &mut Keys, written: &[String], key: &str) -> Vec<Selector> {
+    let read = |written: &String| match Selector::read(written, &format!("\"{key}\"")) {
+        Ok(selector) => Some(selector),
+        Err(flaw) => {
+            keys.refuse(flaw);
+            None
+        }
+    };
+    written.iter().filter_map(read).collect()
+}
+
+/// A definition says a word, or a list of events; a table keeps the list in a column of its own.
+fn charge_on(keys: &mut Keys) -> ChargeOn {
+    const KEY: &str = "charge_on";
+    let said: Json = keys.required(KEY);
+    let listed = match &said {
+        Json::Array(list) => Some(list.clone()),
+        Json::String(word) if keys.are_stored() && word == FIRST_OF => Some(keys.required(CHARGE_EVENTS)),
+        _ => None,
+    };
+    let Some(listed) = listed else {
+        let word = said.as_str().unwrap_or_default();
+        let known = ChargeOn::words();
+        if let Some((_, charge_on)) = known.iter().find(|(known, _)| *known == word) {
+            return charge_on.clone();
+        }
+        let hint = near::hint(word, known.iter().map(|(word, _)| *word));
+        keys.refuse(Flaw::invalid(format!("unknown \"{KEY}\": {said}")).hint(format!("{hint} Or a list of events.")));
+        return ChargeOn::Close;
+    };
+    let written: Vec<String> = listed.iter().filter_map(Json::as_str).map(str::to_owned).collect();
+    if written.is_empty() || written.len() < listed.len() {
+        keys.refuse(Flaw::invalid(format!("\"{KEY}\" is not a list of events")));
+    }
+    ChargeOn::FirstOf(read_selectors(keys, &written, KEY))
+}
+
+fn outcomes(keys: &mut Keys) -> Outcomes {
+    let Some(listed) = keys.optional::<Json>("outcomes") else { return Outcomes::default() };
+    Outcomes::read(&listed).unwrap_or_else(|flaw| {
+        keys.refuse(flaw);
+        Outcomes::default()
     })
 }

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::fold::{Conversation, Effect};
 use crate::instant::Instant;
 use crate::order::{self, OrderKey};
-use crate::part::{EndReason, Opener, Opening, Part};
+use crate::part::{EndReason, Opener, Opening, Part, REACHED};
 use crate::policy::ChargeOn;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -138,14 +138,15 @@ pub fn restart(parts: &[Part], earliest: &[u8]) -> Restart {
 /// Whether a part has ended before that place, and would have whatever is there.
 fn is_over(part: &Part, place: &[u8]) -> bool {
     let at = order::time_of(place);
-    let Some(end) = part.end.filter(|_| part.last_activity_at < at && part.last_event.as_slice() < place) else {
+    let Some(end) = part.end.as_ref().filter(|_| part.last_activity_at < at && part.last_event.as_slice() < place)
+    else {
         return false;
     };
     match end.reason {
         EndReason::TurnLimit | EndReason::Event(_) => true,
         // Of equal timeouts an event at that very instant finds another than time alone.
-        EndReason::Idle | EndReason::QuietReview => {
-            [at, Instant::LATEST].into_iter().all(|at| part.ended_by(at) == Some(end))
+        EndReason::Idle | EndReason::QuietReview | EndReason::MaxDuration => {
+            [at, Instant::LATEST].into_iter().all(|at| part.ended_by(at).as_ref() == Some(end))
         }
     }
 }
@@ -302,29 +303,40 @@ fn found(part: &Part, from: &[u8], log: &[Placed], changes: &Changes) -> i64 {
 /// A part that has lost rows, as it was at its last activity: what came after can be folded on it. `None` if it ended
 /// there.
 fn reopened(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Part> {
-    if part.end.is_some_and(|end| end.at <= part.last_activity_at) {
+    if part.end.as_ref().is_some_and(|end| end.at <= part.last_activity_at) {
         return None;
     }
-    if let Some(EndReason::Event(kind)) = part.end.map(|end| end.reason) {
+    if let Some(EndReason::Event(name)) = part.end.as_ref().map(|end| &end.reason) {
         // The end stands although its row may be deleted.
         let at = log.partition_point(|placed| placed.place < part.last_event);
         if log.get(at).is_none_or(|placed| placed.place != part.last_event)
             && changes.gone(&part.last_event, &part.last_event) == 0
         {
-            let event = Event { at: order::time_of(&part.last_event), kind, excluded: false };
+            let event = Event::named(name.clone(), order::time_of(&part.last_event));
             log.insert(at, Placed { place: part.last_event.clone(), event });
         }
     }
     let resume = OrderKey::floor(part.last_activity_at.plus(1)).to_vec();
     let folded_again = found(part, &resume, log, changes);
-    let judged_at_reply = part.policy.charge_on == ChargeOn::FirstAiReply && part.first_ai_reply_at.is_some();
+    let stays = was_judged_before_its_end(part);
     Some(Part {
         end: None,
         event_count: part.event_count - folded_again,
         last_event: resume.min(part.last_event.clone()),
-        verdict: part.verdict.filter(|_| judged_at_reply),
+        verdict: part.verdict.filter(|_| stays),
+        outcome: part.outcome.clone().filter(|_| stays),
         ..part.clone()
     })
+}
+
+/// Whether a part that has ended was judged at an event of `charge_on`.
+pub(crate) fn was_judged_before_its_end(part: &Part) -> bool {
+    match part.policy.charge_on {
+        ChargeOn::Start => true,
+        ChargeOn::FirstAiReply => part.first_ai_reply_at.is_some(),
+        ChargeOn::FirstOf(_) => part.seen & REACHED != 0,
+        ChargeOn::Close => false,
+    }
 }
 
 /// Gives the parts their numbers and returns the stored ones whose number nobody took. In the order of time each takes
@@ -395,5 +407,6 @@ fn overlap(a: &Part, b: &Part) -> bool {
 
 /// Where a part ends, or will if nothing more happens.
 fn extent(part: &Part) -> Instant {
-    part.end.or(part.timeout().map(|timeout| timeout.end)).map_or(Instant::LATEST, |end| end.at)
+    let end = part.end.as_ref().map(|end| end.at);
+    end.or(part.timeout().map(|timeout| timeout.end.at)).unwrap_or(Instant::LATEST)
 }

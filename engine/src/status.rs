@@ -4,12 +4,11 @@
 //! is nothing.
 
 use crate::definition::{object_of, only_known_keys};
-use crate::event::Kind;
+use crate::event::{Kind, Name};
 use crate::flaw::Flaw;
 use crate::instant::Instant;
 use crate::mapping::check::{Checker, wanted_value};
 use crate::mapping::{Audit, Class, Column, Events, KeyOrigin, KindRule, Mapping, Value};
-use crate::near;
 use serde_json::{Map, Value as Json};
 
 const KEYS: [&str; 6] = ["tenant", "conversation", "status", "column", "occurred_at", "timezone"];
@@ -76,7 +75,7 @@ fn kinds(checker: &mut Checker, mapping: &Map<String, Json>) -> Result<Vec<KindR
         let column = &checker.columns[index];
         let wanted = wanted_value(&scalar(value, &column.class), &column.name, column, "\"status\"")?;
         let when = vec![checker.asking(index, Vec::new(), vec![wanted], false)];
-        rules.push(KindRule { when, events: Some(Events::of(vec![mark(kind)?])) });
+        rules.push(KindRule { when, events: Some(Events::of(mark(kind)?)) });
     }
     rules.push(KindRule { when: Vec::new(), events: None });
     Ok(rules)
@@ -95,25 +94,24 @@ fn scalar(value: &str, class: &Class) -> Json {
     }
 }
 
-fn mark(kind: &Json) -> Result<Kind, Flaw> {
-    let Json::String(name) = kind else {
+fn mark(name: &Json) -> Result<Name, Flaw> {
+    let Json::String(name) = name else {
         return Err(Flaw::invalid("\"status\" holds a kind that is not a string"));
     };
-    kind_of_mark(name)
+    name_of_mark(name)
 }
 
-/// The kind of that name, if a mark can be of it: any kind but activity.
-pub fn kind_of_mark(name: &str) -> Result<Kind, Flaw> {
-    let known = || Kind::ALL.into_iter().filter(|kind| !kind.is_activity()).map(Kind::name);
-    match Kind::named(name) {
-        Some(kind) if kind.is_activity() => Err(Flaw::invalid(format!("a mark cannot be of kind \"{name}\""))
+/// The event of that name, if a mark can be of it: of any kind but activity.
+pub fn name_of_mark(name: &str) -> Result<Name, Flaw> {
+    let known: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| !kind.is_activity()).collect();
+    let kind = name.split(':').next().unwrap_or(name);
+    if Kind::named(kind).is_some_and(Kind::is_activity) {
+        let names: Vec<&str> = known.iter().map(|kind| kind.name()).collect();
+        return Err(Flaw::invalid(format!("a mark cannot be of kind \"{kind}\""))
             .detail("What customers, AI and staff write is counted from the rows of an attached table.")
-            .hint(format!("A mark is one of {}.", known().collect::<Vec<_>>().join(", ")))),
-        Some(kind) => Ok(kind),
-        None => {
-            Err(Flaw::invalid(format!("unknown kind \"{name}\"")).hint(near::hint(name, known().collect::<Vec<_>>())))
-        }
+            .hint(format!("A mark is one of {}.", names.join(", "))));
     }
+    Name::read(name, &known, "a mark")
 }
 
 /// Whether a mark of this kind ends something: the only ones that a newly inserted row makes.

@@ -12,7 +12,8 @@ use talkmeter_engine::policy::Policy;
 use talkmeter_engine::presets;
 
 const POLICY_KEYS: &str = "name, label, effective_from, retroactive, note, starts_on, ends_on, idle_timeout, \
-    quiet_review_after, turn_limit, charge_on, staff_reply_blocks, error_before_reply_waives, exclude_prefixes";
+    quiet_review_after, max_duration, turn_limit, charge_on, outcomes, staff_reply_blocks, error_before_reply_waives, \
+    exclude_prefixes";
 const PLAN_KEYS: &str = "name, included, overage_rate, price, currency";
 const PACK_KEYS: &str = "name, size, price, currency, valid_for";
 const AMOUNT_HINT: &str =
@@ -111,8 +112,8 @@ fn the_row_of_a_policy_holds_every_key_and_the_default_of_what_was_left_out() {
     let expected = json!({
         "name": "x", "label": "first", "effective_from": null, "retroactive": false, "note": null,
         "starts_on": ["customer_message"], "ends_on": [],
-        "idle_timeout": "72:00:00", "quiet_review_after": null, "turn_limit": 3, "charge_on": "close",
-        "staff_reply_blocks": false, "error_before_reply_waives": false, "exclude_prefixes": []
+        "idle_timeout": "72:00:00", "quiet_review_after": null, "max_duration": null, "turn_limit": 3, "charge_on": "close",
+        "outcomes": null, "staff_reply_blocks": false, "error_before_reply_waives": false, "exclude_prefixes": []
     });
     assert_eq!(Json::Object(row.clone()), expected);
     assert_eq!(row.keys().cloned().collect::<Vec<_>>().join(", "), POLICY_KEYS);
@@ -177,7 +178,6 @@ fn a_key_of_a_policy_that_is_ill_typed_is_refused() {
         (json!({"ends_on": [[]]}), "invalid type: sequence, expected a string"),
         (json!({"idle_timeout": false}), "invalid type: boolean `false`, expected a string"),
         (json!({"turn_limit": "50"}), "invalid type: string \"50\", expected i32"),
-        (json!({"charge_on": {}}), "invalid type: map, expected a string"),
         (json!({"staff_reply_blocks": "yes"}), "invalid type: string \"yes\", expected a boolean"),
     ];
     for (change, error) in cases {
@@ -216,17 +216,71 @@ fn an_unknown_kind_is_refused_with_the_one_that_was_meant() {
             words(
                 &format!("unknown kind \"customer\" in \"{key}\""),
                 "Perhaps you meant \"customer_message\". Known here: customer_message, ai_reply, staff_reply, note, \
-                 system_message, error, close, resolve, escalate, new_topic, reopen."
+                 system_message, error, close, resolve, escalate, new_topic, reopen, message."
             )
         );
     }
 }
 
 #[test]
+fn a_list_of_events_to_charge_at_has_a_column_of_its_own() {
+    let (read, row) = policy(policy_with(json!({"charge_on": ["ai_reply:answer", "message"]})));
+    assert_eq!(
+        (&row["charge_on"], &row["charge_events"]),
+        (&json!("first_of"), &json!(["ai_reply:answer", "message"]))
+    );
+    let stored = with(Json::Object(row), json!({"version": 1}));
+    assert_eq!(Policy::stored(&stored, &mut micros).expect("a policy"), Policy { version: 1, ..read });
+    for (wrong, message) in [
+        (json!([]), "\"charge_on\" is not a list of events"),
+        (json!(["close", 1]), "\"charge_on\" is not a list of events"),
+        (json!(["clothes"]), "unknown kind \"clothes\" in \"charge_on\""),
+        (json!("first_of"), "unknown \"charge_on\": \"first_of\""),
+    ] {
+        assert_eq!(of_policy(policy_with(json!({"charge_on": wrong}))).0, message);
+    }
+}
+
+#[test]
+fn outcomes_that_make_no_sense_are_refused_and_the_reason_said() {
+    let many: Vec<String> = (0..64).map(|tag| format!("note:{tag}")).collect();
+    let last = json!({"outcome": "resolution"});
+    for (outcomes, message) in [
+        (json!("resolution"), "\"outcomes\" is not a list of 1 to 100 rules"),
+        (json!([]), "\"outcomes\" is not a list of 1 to 100 rules"),
+        (json!([1]), "rule 1 of \"outcomes\" is not an object"),
+        (json!([{"if": "note"}]), "unknown key \"if\" in rule 1 of \"outcomes\""),
+        (json!([last, last]), "rule 1 of \"outcomes\" has no condition, so no rule after it is ever tried"),
+        (json!([{"when": "note"}]), "rule 1 of \"outcomes\" is the last one, and has a condition"),
+        (json!([{"when": "note", "unless": "close"}, last]), "rule 1 of \"outcomes\" has both \"when\" and \"unless\""),
+        (json!([{"when": []}, last]), "\"when\" of rule 1 of \"outcomes\" is an empty list"),
+        (json!([{"unless": [1]}, last]), "\"unless\" of rule 1 of \"outcomes\" holds something that is not a string"),
+        (json!([{"when": "nota"}, last]), "unknown kind \"nota\" in \"when\" of rule 1 of \"outcomes\""),
+        (json!([{"when": many}, last]), "\"outcomes\" name more than 63 different events"),
+        (json!([{"units": 2}]), "\"units\" of rule 1 of \"outcomes\" is 2"),
+        (json!([{"units": 0}]), "rule 1 of \"outcomes\" has no \"outcome\", and units 0"),
+        (
+            json!([{"units": 0, "outcome": "@tag"}]),
+            "\"outcome\" of rule 1 of \"outcomes\" is @tag, and its units are 0",
+        ),
+        (json!([{"outcome": ""}]), "\"outcome\" of rule 1 of \"outcomes\" is not of 1 to 128 bytes"),
+        (json!([{"outcome": 1}]), "\"outcome\" of rule 1 of \"outcomes\" is not a string"),
+        (json!([{"outcome": "excluded"}]), "\"outcome\" of rule 1 of \"outcomes\" is \"excluded\", and it counts"),
+    ] {
+        assert_eq!(of_policy(policy_with(json!({"outcomes": outcomes}))).0, message);
+    }
+    let sound = json!([{"when": many[1..], "outcome": "excluded", "units": 0}, {"unless": "unanswered"}, {"units": 1}]);
+    policy(policy_with(json!({"outcomes": sound})));
+}
+
+#[test]
 fn an_unknown_moment_to_charge_is_refused() {
     assert_eq!(
         of_policy(policy_with(json!({"charge_on": "closed"}))),
-        words("unknown \"charge_on\": \"closed\"", "Perhaps you meant \"close\". Known here: first_ai_reply, close.")
+        words(
+            "unknown \"charge_on\": \"closed\"",
+            "Perhaps you meant \"close\". Known here: start, first_ai_reply, close. Or a list of events."
+        )
     );
 }
 
@@ -234,7 +288,6 @@ fn an_unknown_moment_to_charge_is_refused() {
 fn a_policy_that_makes_no_sense_is_refused_and_the_reason_said() {
     let cases = [
         (json!({"starts_on": []}), "\"starts_on\" is empty, so no part would ever open"),
-        (json!({"starts_on": ["reopen"], "ends_on": ["reopen"]}), "\"reopen\" is in \"starts_on\" and in \"ends_on\""),
         (json!({"turn_limit": 0}), "\"turn_limit\" is not positive"),
         (
             json!({"exclude_prefixes": [""]}),
@@ -249,7 +302,7 @@ fn a_policy_that_makes_no_sense_is_refused_and_the_reason_said() {
 
 #[test]
 fn an_interval_that_is_not_positive_makes_no_sense() {
-    for key in ["idle_timeout", "quiet_review_after"] {
+    for key in ["idle_timeout", "quiet_review_after", "max_duration"] {
         let flaw = Policy::read(&policy_with(json!({key: "00:00:00"})), &mut micros).expect_err("a flaw");
         assert_eq!(said(flaw), words(&format!("policy \"x\" makes no sense: \"{key}\" is not positive"), ""));
     }

@@ -7,6 +7,7 @@ mod naive;
 mod simulation;
 mod store;
 
+use common::word;
 use common::{
     HOUR, MINUTE, ai, ai_resolution, at_length, close, customer, event, first_seed, flagged, lutingenie, place, reopen,
     staff,
@@ -85,7 +86,7 @@ fn named(store: &Store) -> Vec<(i32, i64)> {
 
 /// When and why each part ended.
 fn ends(store: &Store) -> Vec<Option<(i64, &'static str)>> {
-    store.parts.iter().map(|part| part.end.map(|end| (end.at.0, end.reason.name()))).collect()
+    store.parts.iter().map(|part| part.end.as_ref().map(|end| (end.at.0, word(&end.reason)))).collect()
 }
 
 /// Number and charge instant of each billable part; the store sees to it that these are the standing charges.
@@ -316,7 +317,7 @@ fn the_end_of_a_part_is_that_which_time_gives_it_when_the_event_that_showed_it_h
     let equal = with(&ai_resolution(), |policy| policy.idle_timeout = Some(3 * HOUR));
     // One that starts nothing, and one that opens the next part.
     for showed in [ai(3 * HOUR), customer(3 * HOUR)] {
-        let mut store = talked(&equal, [customer(0), showed]);
+        let mut store = talked(&equal, [customer(0), showed.clone()]);
         assert_eq!(ends(&store)[0], Some((3 * HOUR, "quiet_review")));
         store.commit(&[removed(showed)]);
         store.sweep(Instant(9 * HOUR));
@@ -338,7 +339,7 @@ fn a_late_event_not_after_the_last_activity_of_a_part_that_lost_rows_is_refused(
     for late in [customer(5 * MINUTE), note(1), customer(-HOUR), staff(10 * MINUTE)] {
         let mut store = talk_with_a_loss();
         let before = store.clone();
-        let outcome = come(&mut store, [late]);
+        let outcome = come(&mut store, [late.clone()]);
         assert_eq!(outcome.sealed, places([late]));
         assert_eq!((&store.parts, &store.ledger), (&before.parts, &before.ledger));
     }
@@ -499,7 +500,7 @@ fn a_lost_note_after_the_last_activity_is_counted_for_ever() {
 fn an_exclusion_or_an_error_outlives_its_row() {
     let waives = with(&charged_at_the_end(), |policy| policy.error_before_reply_waives = true);
     for lost in [flagged(note(1)), event(Kind::Error, 1)] {
-        let mut store = talked(&waives, [customer(0), lost, customer(2), customer(9 * HOUR)]);
+        let mut store = talked(&waives, [customer(0), lost.clone(), customer(2), customer(9 * HOUR)]);
         delete(&mut store, [lost]);
         come(&mut store, [ai(3)]);
         assert_eq!((charges(&store), event_counts(&store)), (vec![], vec![4, 1]));
@@ -519,7 +520,7 @@ fn an_event_added_and_deleted_in_one_commit_never_was() {
     let mut store = talked(&lutingenie(), [customer(0), ai(1), customer(9 * HOUR)]);
     let before = store.clone();
     for late in [customer(5), customer(5 * HOUR), customer(99 * HOUR)] {
-        let outcome = store.commit(&[added(late), deleted(late)]);
+        let outcome = store.commit(&[added(late.clone()), deleted(late)]);
         assert_eq!((outcome.sealed, outcome.retired), (vec![], vec![]));
         assert_eq!((&store.parts, &store.ledger, store.highest), (&before.parts, &before.ledger, before.highest));
     }
@@ -802,4 +803,14 @@ fn the_parts_are_those_of_folding_everything_whatever_comes_in_whatever_order() 
 #[test]
 fn deleted_rows_change_nothing_that_was_metered() {
     println!("{}", simulation::with_losses(first_seed(), enough(250_000)));
+}
+
+#[test]
+fn the_parts_of_any_definition_are_those_of_folding_everything_whatever_comes_in_whatever_order() {
+    println!("{}", simulation::of_any_definition(first_seed(), enough(500_000)));
+}
+
+#[test]
+fn deleted_rows_change_nothing_that_any_definition_metered() {
+    println!("{}", simulation::of_any_definition_with_losses(first_seed(), enough(250_000)));
 }

@@ -621,6 +621,7 @@ fn a_row_is_read_with_its_keys_time_and_kinds() {
         sequence: None,
         ignored: false,
         kinds: &[Kind::CustomerMessage],
+        tags: Vec::new(),
         event: None,
         positions: &[],
         excluded: None,
@@ -837,7 +838,7 @@ fn an_unknown_key_is_named_with_the_one_that_was_meant() {
     assert_invalid(
         flaw_of_kinds(json!([{"whn": {"sender": "x"}, "kind": "note"}])),
         "unknown key \"whn\" in rule 1 of \"kinds\"",
-        Some("Perhaps you meant \"when\". Known here: when, kind."),
+        Some("Perhaps you meant \"when\". Known here: when, kind, tag."),
     );
     assert_invalid(
         flaw(json!({"excluded": [{"when": {"sender": "x"}, "reason": "test"}]})),

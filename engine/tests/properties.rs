@@ -14,8 +14,10 @@ use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::Effect;
 use talkmeter_engine::instant::Instant;
+use talkmeter_engine::outcome::Outcomes;
 use talkmeter_engine::part::{Part, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::selector::Selector;
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
 const TIMEOUTS: [i64; 3] = [3, 5, 8];
@@ -33,7 +35,7 @@ struct Case {
 impl Case {
     /// Folds `events` on what `folding` already holds.
     fn fold_on(folding: &mut Folding, events: &[Happening]) {
-        for (event, policy) in events {
+        for (event, policy, _) in events {
             folding.step(event, policy);
         }
     }
@@ -71,12 +73,14 @@ fn policy(version: i32) -> impl Strategy<Value = Arc<Policy>> {
         let policy = Policy {
             name: "any".into(),
             version,
-            starts_on,
-            ends_on,
+            starts_on: starts_on.into_iter().map(Selector::from).collect(),
+            ends_on: ends_on.into_iter().map(Selector::from).collect(),
             idle_timeout,
             quiet_review_after,
+            max_duration: None,
             turn_limit,
             charge_on,
+            outcomes: Outcomes::default(),
             staff_reply_blocks: waives.0,
             error_before_reply_waives: waives.1,
             exclude_prefixes: prefixes.into_iter().map(String::from).collect(),
@@ -102,7 +106,8 @@ fn case() -> impl Strategy<Value = Case> {
             let mut at = 0;
             let events = steps.into_iter().enumerate().map(|(i, (gap, kind, excluded))| {
                 at += gap;
-                (Event { at: Instant(at), kind, excluded }, Arc::clone(if i < change { &first } else { &second }))
+                let event = Event { excluded, ..Event::named(kind.into(), Instant(at)) };
+                (event, Arc::clone(if i < change { &first } else { &second }), Arc::default())
             });
             let events: Vec<Happening> = events.collect();
             Case { id, events, now: Instant(at + rest) }
@@ -149,7 +154,7 @@ proptest! {
         let mut swept = Folding::new(case.id);
         for (i, happening) in case.events.iter().enumerate() {
             Case::fold_on(&mut swept, std::slice::from_ref(happening));
-            let next = case.events.get(i + 1).map_or(case.now, |(event, _)| event.at);
+            let next = case.events.get(i + 1).map_or(case.now, |(event, ..)| event.at);
             if let Some(later) = sweeps[i] {
                 swept.pass_time(happening.0.at.plus(later).min(next));
             }
@@ -172,14 +177,14 @@ proptest! {
         prop_assert!(!folding.pass_time(timeout.due.plus(-1)));
         prop_assert!(folding.pass_time(timeout.due));
         // What a report shows of a part that no sweep has ended yet.
-        let verdict = Some(open.verdict_if_ended(case.id, timeout.end.at));
+        let verdict = Some(open.judgment_if_ended(case.id, timeout.end.at).0);
         prop_assert_eq!(folding.parts().pop(), Some(Part { end: Some(timeout.end), verdict, ..open }));
     }
 
     #[test]
     fn a_step_asks_for_an_opener_when_a_part_may_open_and_at_no_other_time(case in case()) {
         let mut folding = Folding::new(case.id);
-        for (event, policy) in &case.events {
+        for (event, policy, _) in &case.events {
             let may_open = folding.state.may_open_at(event.at);
             prop_assert_eq!(folding.step(event, policy), may_open, "{:?} at {:?}", folding.state, event);
         }
@@ -192,14 +197,14 @@ proptest! {
         let numbers: Vec<i32> = parts.iter().map(|part| part.number).collect();
         prop_assert_eq!(numbers, (1..=folding.state.highest).collect::<Vec<_>>());
         for pair in parts.windows(2) {
-            prop_assert!(pair[0].end.is_some_and(|end| end.at <= pair[1].started_at), "{pair:?}");
+            prop_assert!(pair[0].end.as_ref().is_some_and(|end| end.at <= pair[1].started_at), "{pair:?}");
         }
     }
 
     #[test]
     fn the_instants_of_a_part_lie_between_its_start_and_its_end(case in case()) {
         for part in case.folded().parts() {
-            let end = part.end.map_or(case.now, |end| end.at);
+            let end = part.end.as_ref().map_or(case.now, |end| end.at);
             let charged_at = match part.verdict {
                 Some(Verdict::Billable(at)) => Some(at),
                 _ => None,

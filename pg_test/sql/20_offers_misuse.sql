@@ -18,7 +18,13 @@ SELECT talkmeter.define_policy('{"name": "x", "starts_on": ["customer_message"],
 :sqlstate
 SELECT talkmeter.define_policy('{"name": "x", "starts_on": [], "ends_on": [], "charge_on": "close"}');
 :sqlstate
-SELECT talkmeter.define_policy('{"name": "x", "starts_on": ["reopen"], "ends_on": ["reopen"], "charge_on": "close"}');
+SELECT talkmeter.define_policy('{"name": "x", "starts_on": ["reopen"], "ends_on": [], "charge_on": ["clothes"]}');
+SELECT talkmeter.define_policy('{"name": "x", "starts_on": ["reopen"], "ends_on": [], "charge_on": "close",
+    "outcomes": [{"outcome": "resolution"}, {"when": "note", "outcome": "noted"}]}');
+SELECT talkmeter.define_policy('{"name": "x", "starts_on": ["reopen"], "ends_on": [], "charge_on": "close",
+    "outcomes": [{"when": "note:", "outcome": "noted"}, {"outcome": "resolution"}]}');
+SELECT talkmeter.define_policy('{"name": "x", "starts_on": ["reopen"], "ends_on": [], "charge_on": "close",
+    "outcomes": [{"outcome": "resolution", "units": 2}]}');
 :sqlstate
 SELECT talkmeter.define_policy('{"name": "x", "starts_on": ["reopen"], "ends_on": [], "charge_on": "close", "idle_timeout": "1 month"}');
 :sqlstate

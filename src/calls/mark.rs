@@ -15,10 +15,10 @@ use talkmeter_engine::status;
 fn mark(tenant: Option<&str>, conversation: Option<&str>, kind: Option<&str>, at: Option<TimestampWithTimeZone>) {
     let tenant = tenant_key(tenant);
     let conversation = key(conversation, "conversation");
-    let kind = status::kind_of_mark(required(kind, "kind")).unwrap_or_else(|flaw| Failure::from(flaw).raise());
+    let name = status::name_of_mark(required(kind, "kind")).unwrap_or_else(|flaw| Failure::from(flaw).raise());
     rights::must_write("mark");
     match at {
-        Some(at) => queue::mark(tenant, conversation, kind, not_too_old(not_future(at, "at"), "at")),
-        None => queue::mark_of_moment(tenant, conversation, kind, clock::now()),
+        Some(at) => queue::mark(tenant, conversation, &name, not_too_old(not_future(at, "at"), "at")),
+        None => queue::mark_of_moment(tenant, conversation, &name, clock::now()),
     }
 }

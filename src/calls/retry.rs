@@ -22,7 +22,7 @@ use pgrx::prelude::*;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::{Kind, Name};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Reading, Refusal};
 use talkmeter_engine::order::OrderKey;
@@ -193,7 +193,7 @@ impl Waiting {
             row: name,
             reason: row.value::<String>().into(),
             detail: None,
-            mark: row.nullable::<String>().and_then(|kind| Kind::named(&kind)),
+            mark: row.nullable::<String>().and_then(|name| Name::stored(&name)),
             removal: row.nullable(),
             counted: row.value(),
         };
@@ -268,10 +268,10 @@ fn note_again(connection: &Connection, entries: &[Waiting], whole: &mut Whole) {
     let mut rows: BTreeMap<i32, Vec<&Waiting>> = BTreeMap::new();
     let outdated = quarantine::outdated(connection, entries.iter().map(|waiting| waiting.id).collect());
     for waiting in entries {
-        match (waiting.entry.mark, waiting.entry.row.source) {
+        match (&waiting.entry.mark, waiting.entry.row.source) {
             _ if outdated.contains(&waiting.id) => left.push(waiting.id),
             _ if waiting.entry.removal.is_some() => left.extend(removal_again(waiting)),
-            (Some(kind), _) => left.extend(mark_again(waiting, kind, latest)),
+            (Some(name), _) => left.extend(mark_again(waiting, name, latest)),
             (None, 0) => left.extend(numbered_mark_again(connection, waiting)),
             (None, source) => rows.entry(source).or_default().push(waiting),
         }
@@ -292,15 +292,16 @@ fn note_again(connection: &Connection, entries: &[Waiting], whole: &mut Whole) {
 
 /// A change that took an event away. The kind of an event that is gone does not matter.
 fn removal_again(waiting: &Waiting) -> Option<Uuid> {
-    queue::push(&waiting.conversation()?, waiting.entry.removal.as_deref()?, Kind::Note, Operation::Remove);
+    let (conversation, place) = (waiting.conversation()?, waiting.entry.removal.as_deref()?);
+    queue::push(&conversation, place, &Kind::Note.into(), Operation::Remove);
     Some(waiting.id)
 }
 
 /// A mark that was never made.
-fn mark_again(waiting: &Waiting, kind: Kind, latest: Instant) -> Option<Uuid> {
+fn mark_again(waiting: &Waiting, name: &Name, latest: Instant) -> Option<Uuid> {
     let Message { tenant, conversation, .. } = waiting.conversation()?;
     let at = waiting.entry.row.at.filter(|at| *at <= latest && !clock::is_too_old(*at))?;
-    queue::mark(tenant, conversation, kind, at);
+    queue::mark(tenant, conversation, name, at);
     Some(waiting.id)
 }
 
@@ -313,9 +314,9 @@ fn numbered_mark_again(connection: &Connection, waiting: &Waiting) -> Option<Uui
     let row = &waiting.entry.row;
     let number: i64 = row.message.as_ref()?.parse().ok()?;
     let rows = connection.run(MARK, &[arg(message.tenant), arg(message.conversation), arg(number)]);
-    let kind = Kind::named(&rows.first()?.value::<String>())?;
+    let name = Name::stored(&rows.first()?.value::<String>())?;
     let operation = if waiting.is_event() { Operation::Touch } else { Operation::Add };
-    queue::push(&message, OrderKey::mark(row.at?, kind, number).as_bytes(), kind, operation);
+    queue::push(&message, OrderKey::mark(row.at?, name.kind, number).as_bytes(), &name, operation);
     (!waiting.waits_for_policy()).then_some(waiting.id)
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::Name;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{LONGEST_KEY, Reading};
 use talkmeter_engine::order::OrderKey;
@@ -106,8 +106,8 @@ pub struct Entry {
     /// Why not (rule 3.7).
     pub reason: Cow<'static, str>,
     pub detail: Option<String>,
-    /// The kind of a mark that is still to be made.
-    pub mark: Option<Kind>,
+    /// A mark that is still to be made.
+    pub mark: Option<Name>,
     /// The place of an event that a change removed. The removal is still to be folded.
     pub removal: Option<Vec<u8>>,
     /// The row was metered as it was before the change. It stays an event until a retry reads it again.
@@ -136,7 +136,7 @@ impl Entry {
 
     /// Whether both are of one row.
     pub fn same_row(&self, other: &Entry) -> bool {
-        (&self.row, self.mark, self.removal.is_some()) == (&other.row, other.mark, other.removal.is_some())
+        (&self.row, &self.mark, self.removal.is_some()) == (&other.row, &other.mark, other.removal.is_some())
     }
 }
 

@@ -13,7 +13,7 @@ use crate::pg::trigger::{self, Call};
 use pgrx::prelude::*;
 use std::collections::HashSet;
 use std::rc::Rc;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::Name;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::versions::Versions;
 use talkmeter_engine::mapping::{Reading, Readings, Value};
@@ -325,7 +325,7 @@ pub fn entry(source: &Source, reading: &Reading) -> Option<Entry> {
 
 /// Notes what happened to each event of a reading.
 pub fn push(source: &Source, reading: &Reading, operation: Operation) {
-    for_each_event(source, reading, |message, place, kind| queue::push(message, place.as_bytes(), kind, operation));
+    for_each_event(source, reading, |message, place, name| queue::push(message, place.as_bytes(), name, operation));
 }
 
 /// An event of a row, with what it takes to note what happens to it.
@@ -333,29 +333,29 @@ pub struct Told {
     pub tenant: String,
     pub conversation: String,
     pub place: OrderKey,
-    kind: Kind,
+    name: Name,
     excluded: bool,
 }
 
 impl Told {
     /// Notes what happened to the event.
     pub fn push(&self, operation: Operation) {
-        let Told { tenant, conversation, place, kind, excluded } = self;
-        queue::push(&Message { tenant, conversation, excluded: *excluded }, place.as_bytes(), *kind, operation);
+        let Told { tenant, conversation, place, name, excluded } = self;
+        queue::push(&Message { tenant, conversation, excluded: *excluded }, place.as_bytes(), name, operation);
     }
 }
 
 /// The events of a reading that can be metered.
 pub fn told(source: &Source, reading: &Reading) -> Vec<Told> {
     let mut told = Vec::new();
-    for_each_event(source, reading, |message, place, kind| {
+    for_each_event(source, reading, |message, place, name| {
         let (tenant, conversation) = (message.tenant.to_owned(), message.conversation.to_owned());
-        told.push(Told { tenant, conversation, place: place.clone(), kind, excluded: message.excluded });
+        told.push(Told { tenant, conversation, place: place.clone(), name: name.clone(), excluded: message.excluded });
     });
     told
 }
 
-fn for_each_event(source: &Source, reading: &Reading, mut each: impl FnMut(&Message, &OrderKey, Kind)) {
+fn for_each_event(source: &Source, reading: &Reading, mut each: impl FnMut(&Message, &OrderKey, &Name)) {
     if reading.ignored || reading.refusal.is_some() {
         return;
     }
@@ -363,8 +363,8 @@ fn for_each_event(source: &Source, reading: &Reading, mut each: impl FnMut(&Mess
         unreachable!("a row without a key is refused");
     };
     let shared = Message { tenant, conversation, excluded: reading.excluded.is_some() };
-    for (index, kind) in reading.kinds.iter().enumerate() {
-        each(&shared, &reading.place(source.id, index), *kind);
+    for (index, name) in reading.names().enumerate() {
+        each(&shared, &reading.place(source.id, index), &name);
     }
 }
 

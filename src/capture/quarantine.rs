@@ -10,7 +10,7 @@ use crate::pg::sql::{Arg, Connection, Row, arg, connected};
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;
 use std::collections::HashSet;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::Name;
 use talkmeter_engine::order::OrderKey;
 
 /// Entries written by one statement.
@@ -111,7 +111,7 @@ pub fn write(connection: &Connection, entries: &[Entry]) {
         let rest = [
             texts(|entry| Some(&*entry.reason)),
             texts(|entry| entry.detail.as_deref()),
-            texts(|entry| entry.mark.map(Kind::name)),
+            arg(batch.iter().map(|entry| entry.mark.as_ref().map(Name::to_string)).collect::<Vec<_>>()),
             arg(batch.iter().map(|entry| entry.removal.as_deref()).collect::<Vec<_>>()),
             arg(batch.iter().map(|entry| entry.counted).collect::<Vec<_>>()),
         ];

@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::{Kind, LONGEST_TAG, Name, Tag};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::OrderKey;
 
@@ -152,34 +152,40 @@ pub struct Message<'a> {
 
 /// Notes what happened to an event; it will be folded at commit.
 ///
-/// Keys are ordered by their bytes as conversations are folded. Records begin with the order key, and are ordered as
-/// events are.
-pub fn push(message: &Message, place: &[u8], kind: Kind, operation: Operation) {
+/// Keys are ordered by their bytes as conversations are folded. Records begin with the order key and the operation, and
+/// are ordered as events are.
+pub fn push(message: &Message, place: &[u8], name: &Name, operation: Operation) {
     QUEUE.with_borrow_mut(|queue| {
         queue.begin_record();
-        queue.events.push(
-            &entry::key_bytes((message.tenant, message.conversation)),
-            &[place, &[operation as u8, kind as u8, message.excluded as u8]],
-        );
+        let key = entry::key_bytes((message.tenant, message.conversation));
+        let flags = [operation as u8, name.kind as u8];
+        let excluded = [message.excluded as u8];
+        match &name.tag {
+            None => queue.events.push(&key, &[place, &flags, &excluded]),
+            Some(tag) => {
+                let length = [TAGGED + tag.len() as u8];
+                queue.events.push(&key, &[place, &flags, &excluded, tag.as_bytes(), &length]);
+            }
+        }
         queue.has_changes |= !matches!(operation, Operation::Add | Operation::Backfill);
         queue.has_deletes |= operation == Operation::Delete;
     });
 }
 
 /// Notes a mark at an instant that somebody named: it stays there.
-pub fn mark(tenant: &str, conversation: &str, kind: Kind, at: Instant) {
-    push_mark(tenant, conversation, kind, at, Operation::Mark);
+pub fn mark(tenant: &str, conversation: &str, name: &Name, at: Instant) {
+    push_mark(tenant, conversation, name, at, Operation::Mark);
 }
 
 /// Notes a mark that is made together with what its transaction writes (rule 2.3.7).
-pub fn mark_of_moment(tenant: &str, conversation: &str, kind: Kind, at: Instant) {
-    push_mark(tenant, conversation, kind, at, Operation::Moment);
+pub fn mark_of_moment(tenant: &str, conversation: &str, name: &Name, at: Instant) {
+    push_mark(tenant, conversation, name, at, Operation::Moment);
 }
 
-fn push_mark(tenant: &str, conversation: &str, kind: Kind, at: Instant, operation: Operation) {
+fn push_mark(tenant: &str, conversation: &str, name: &Name, at: Instant, operation: Operation) {
     let message = Message { tenant, conversation, excluded: false };
     let call = CALLS.replace(CALLS.get() + 1);
-    push(&message, OrderKey::mark(at, kind, call).as_bytes(), kind, operation);
+    push(&message, OrderKey::mark(at, name.kind, call).as_bytes(), name, operation);
 }
 
 /// Notes a row that goes to quarantine, or one that may leave it.
@@ -329,7 +335,14 @@ pub struct NotedEvent<'a> {
     pub place: &'a [u8],
     pub operation: Operation,
     pub kind: Kind,
+    pub tag: Option<&'a str>,
     pub excluded: bool,
+}
+
+impl NotedEvent<'_> {
+    pub fn name(&self) -> Name {
+        Name { kind: self.kind, tag: self.tag.map(Tag::from) }
+    }
 }
 
 /// Events in their order, read back as many at a time as are folded at once.
@@ -449,7 +462,20 @@ impl Chunk {
     }
 }
 
+/// The last byte of a record says whether its event is excluded, or, from this one on, how long its tag is, which
+/// stands before it. So the record of an event without a tag is as short as it can be.
+const TAGGED: u8 = 2;
+
+const _: () = assert!(LONGEST_TAG + TAGGED as usize <= u8::MAX as usize);
+
 fn read_event<'a>((tenant, conversation): Key<'a>, record: &'a [u8]) -> NotedEvent<'a> {
+    let (record, tag) = match record.split_last() {
+        Some((last, before)) if *last >= TAGGED => {
+            let (record, tag) = before.split_at(before.len() - usize::from(last - TAGGED));
+            (record, Some(std::str::from_utf8(tag).expect("a tag is text")))
+        }
+        _ => (record, None),
+    };
     let (place, flags) = record.split_last_chunk::<3>().expect("an event ends with three flags");
     NotedEvent {
         tenant,
@@ -457,6 +483,7 @@ fn read_event<'a>((tenant, conversation): Key<'a>, record: &'a [u8]) -> NotedEve
         place,
         operation: Operation::ALL[usize::from(flags[0])],
         kind: Kind::numbered(flags[1]).expect("a kind was written"),
+        tag,
         excluded: flags[2] != 0,
     }
 }

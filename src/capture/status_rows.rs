@@ -8,7 +8,7 @@ use crate::pg::clock;
 use crate::pg::row;
 use crate::pg::trigger::{self, Call};
 use pgrx::prelude::*;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::{Kind, Name};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Mapping, Value};
 use talkmeter_engine::status;
@@ -81,23 +81,23 @@ pub fn note(
     mapping: &Mapping,
     row: &[Value],
     counts: fn(Kind) -> bool,
-    mark: fn(&str, &str, Kind, Instant),
+    mark: fn(&str, &str, &Name, Instant),
 ) {
     let latest = clock::latest();
     let Some(reading) = mapping.apply(row, latest) else { return };
-    let Some(kind) = reading.kinds.first().copied().filter(|kind| counts(*kind)) else { return };
+    let Some(name) = reading.names().next().filter(|name| counts(name.kind)) else { return };
     let reason = match reading.refusal {
         None if reading.at.is_some_and(clock::is_too_old) => Some(TOO_OLD),
         refusal => refusal.map(|refusal| refusal.name()),
     };
     match (reason, reading.tenant.as_deref(), reading.conversation.as_deref()) {
         (None, Some(tenant), Some(conversation)) => {
-            mark(tenant, conversation, kind, reading.at.unwrap_or_else(clock::now));
+            mark(tenant, conversation, &name, reading.at.unwrap_or_else(clock::now));
         }
         (reason, ..) => queue::set_aside(&Aside::Refused(Entry {
             row: RowName::of(source.id, &reading),
             reason: reason.unwrap_or("null_key").into(),
-            mark: Some(kind),
+            mark: Some(name),
             ..Entry::default()
         })),
     }

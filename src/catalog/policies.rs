@@ -7,13 +7,15 @@ use crate::pg::own_table::types::*;
 use crate::pg::own_table::{Access, OwnTable, Shape, with_newest};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::Row;
+use pgrx::JsonB;
 use pgrx::datum::Interval;
 use serde_json::{Map, Value as Json};
 use std::rc::Rc;
 use std::sync::Arc;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::Event;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::policy::Policy;
+use talkmeter_engine::selector;
 
 thread_local! {
     static REMEMBERED: Remembered<Option<Rc<Policies>>> = Remembered::default();
@@ -39,6 +41,15 @@ impl Policies {
             return self.version(name, version.parse().ok()?);
         }
         self.newest(name, at, |_| true)
+    }
+
+    /// As [`Policies::in_force`], of a policy that is only tried: before it was in force, its first version is.
+    pub fn tried(&self, name: &str, at: Instant) -> Option<Arc<Policy>> {
+        let first = || {
+            let versions = self.0.iter().filter(|version| version.policy.name == name);
+            versions.min_by_key(|own| (own.from, own.policy.version)).map(|own| Arc::clone(&own.policy))
+        };
+        self.in_force(name, at).or_else(first)
     }
 
     /// What [`Policies::in_force`] gives to a part that opened under `before`, a version of the same policy: none that
@@ -69,11 +80,11 @@ impl Policies {
         }
     }
 
-    /// Whether any version of the policy that a name means, with or without a version, opens parts at that kind.
-    pub fn opens_on(&self, name: &str, kind: Kind) -> bool {
+    /// Whether any version of the policy that a name means, with or without a version, opens parts at that event.
+    pub fn opens_on(&self, name: &str, event: &Event) -> bool {
         let name = name.split('@').next();
         let mut policies = self.0.iter().map(|version| &version.policy);
-        policies.any(|policy| name == Some(&policy.name) && policy.starts_on.contains(&kind))
+        policies.any(|policy| name == Some(&policy.name) && selector::hold(&policy.starts_on, event))
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -114,6 +125,7 @@ fn version(row: &mut Row) -> Version {
             INT4 => row.nullable::<i32>().map(Json::from),
             BOOL => row.nullable::<bool>().map(Json::from),
             TEXTS => row.nullable::<Vec<Option<String>>>().map(Json::from),
+            JSONB => row.nullable::<JsonB>().map(|json| json.0),
             INTERVAL => row.nullable().map(|interval| Json::from(micros(&interval, key).to_string())),
             TIME if key == "effective_from" => {
                 from = row.nullable::<Timestamp>();

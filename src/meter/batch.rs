@@ -9,7 +9,7 @@ use crate::meter::part_table::{self, Tables};
 use crate::pg::locks::{self, Conversations};
 use crate::pg::sql::Connection;
 use std::collections::HashMap;
-use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::event::Event;
 use talkmeter_engine::fold::Effect;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
@@ -106,7 +106,7 @@ impl<'c, 'a> Batch<'c, 'a> {
         let folding = &mut self.conversations[index];
         for effect in effects {
             match effect {
-                Effect::Charged { part, at, policy, source } => {
+                Effect::Charged { part, at, policy, source, .. } => {
                     let opening = Opening { policy, source };
                     self.postings.push(Posting::Charge(unit(&self.catalog, folding, part, at, &opening)));
                 }
@@ -151,7 +151,7 @@ impl<'c, 'a> Batch<'c, 'a> {
         let pins = self.subscribed.as_ref().and_then(|pins| pins.get(self.conversations[index].tenant));
         let subscribed = pins.and_then(|pins| pins.iter().rev().find(|(since, _)| *since <= event.at));
         let Some(name) = subscribed.and_then(|(_, policy)| policy.as_deref()).or(name.as_deref()) else {
-            return if self.some_source_opens_on(event.kind) { Err(UnknownPolicy) } else { Ok(None) };
+            return if self.some_source_opens_on(event) { Err(UnknownPolicy) } else { Ok(None) };
         };
         let policies = self.catalog.policies();
         // Under another source its policy may have been pinned, or another.
@@ -161,9 +161,9 @@ impl<'c, 'a> Batch<'c, 'a> {
         Ok(Some(Opening { policy, source }))
     }
 
-    fn some_source_opens_on(&self, kind: Kind) -> bool {
+    fn some_source_opens_on(&self, event: &Event) -> bool {
         let policies = self.catalog.policies();
-        self.catalog.attached().iter().any(|source| policies.opens_on(source.policy(), kind))
+        self.catalog.attached().iter().any(|source| policies.opens_on(source.policy(), event))
     }
 
     /// What the last part before opened under.

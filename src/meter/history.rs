@@ -11,7 +11,7 @@ use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, over_rows};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::event::{Event, Name};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Reading, Refusal};
 use talkmeter_engine::order::{self, OrderKey};
@@ -215,10 +215,10 @@ fn rows(
             return;
         }
         memory::room(&mut found, reading.kinds.len());
-        found.extend(reading.kinds.iter().enumerate().map(|(index, kind)| Found {
+        found.extend(reading.events().enumerate().map(|(index, event)| Found {
             conversation,
             place: reading.place(source.id, index),
-            event: Event { at, kind: *kind, excluded: reading.excluded.is_some() },
+            event,
             because: reading.excluded.map(str::to_owned),
         }));
     })?;
@@ -246,7 +246,7 @@ fn scanned<'w>(
         own.events.iter().map(move |Placed { place, event }| Found {
             conversation,
             place: order::key(place),
-            event: *event,
+            event: event.clone(),
             because: None,
         })
     })
@@ -386,11 +386,11 @@ fn marks(connection: &Connection, wanted: &[(usize, &WantedEvents)]) -> Vec<Foun
         heed_cancel();
         let conversation = wanted[row.ordinal()].0;
         let number = row.value();
-        let kind =
-            Kind::named(&row.value::<String>()).unwrap_or_else(|| damaged("a mark is of no known kind".to_owned()));
+        let name =
+            Name::stored(&row.value::<String>()).unwrap_or_else(|| damaged("a mark is of no known kind".to_owned()));
         let at = row.value::<Timestamp>().bound();
-        let event = Event { at, kind, excluded: false };
-        Found { conversation, place: OrderKey::mark(at, kind, number), event, because: None }
+        let place = OrderKey::mark(at, name.kind, number);
+        Found { conversation, place, event: Event::named(name, at), because: None }
     };
     rows.iter().map(found).collect()
 }

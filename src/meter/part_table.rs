@@ -12,30 +12,31 @@ use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
 use crate::pg::sql::{Arg, Connection, OverRows, Row, Rows, arg, column, insert_rows, over_rows};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::{Name, Tag};
 use talkmeter_engine::fold::Conversation;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::part::{End, EndReason, Opening, Part, Reason, Verdict};
+use talkmeter_engine::part::{End, EndReason, Opening, Part, Reason, Verdict, because};
 use talkmeter_engine::policy::Policy;
+use talkmeter_engine::verdict::Judgment;
 
 const CONVERSATION: Shape = Shape {
     name: c"conversation",
     types: &[
-        TEXT, TEXT, INT4, INT8, INT4S, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, TIME, TEXT, BOOL, TEXT,
-        TEXT, TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES, BYTES,
+        TEXT, TEXT, INT4, INT8, INT4S, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, INT8, TEXT, TIME, TEXT,
+        TEXT, BOOL, TEXT, TEXT, TEXT, TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES, BYTES,
     ],
 };
 
 const CONVERSATION_KEY: Index = Index { name: c"conversation_pkey", columns: &[1, 2] };
 
 /// Columns of an open part in a conversation's row.
-const OF_OPEN_PART: usize = 24;
+const OF_OPEN_PART: usize = 28;
 
 const ENDED_PART: Shape = Shape {
     name: c"ended_part",
     types: &[
-        TEXT, TEXT, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, TIME, TEXT, TIME, TEXT, BOOL, INT4, INT8,
-        INT8, INT8, INT8, TIME, BYTES,
+        TEXT, TEXT, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, INT8, TEXT, TIME, TEXT, TEXT, TIME, TEXT,
+        BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES,
     ],
 };
 
@@ -45,8 +46,9 @@ const ENDED_PART_KEY: Index = Index { name: c"ended_part_pkey", columns: &[1, 2,
 macro_rules! part_columns {
     () => {
         "p.part, p.source_id, p.policy, p.policy_version, p.first_event, p.started_at, p.first_ai_reply_at, p.excluded,
-        p.error_before_reply, p.charged_at, p.not_billable_because, p.ended_at, p.end_reason, p.customer_waits,
-        p.turn_count, p.ai_replies, p.staff_replies, p.event_count, p.message_count, p.last_activity_at, p.last_event"
+        p.error_before_reply, p.seen, p.opening_tag, p.charged_at, p.not_billable_because, p.outcome, p.ended_at,
+        p.end_reason, p.customer_waits, p.turn_count, p.ai_replies, p.staff_replies, p.event_count, p.message_count,
+        p.last_activity_at, p.last_event"
     };
 }
 
@@ -136,7 +138,7 @@ fn read_open(catalog: &Catalog, row: &mut Row) -> (Option<Part>, Vec<u8>) {
         return (None, row.value());
     };
     let opened = Opened::read(catalog, row);
-    const TIMED_AND_DUE: i32 = 5;
+    const TIMED_AND_DUE: i32 = 6;
     row.skip(TIMED_AND_DUE);
     let counted = Counted::read(row);
     let of_part: Option<Vec<u8>> = row.nullable();
@@ -165,7 +167,9 @@ struct Opened {
     first_ai_reply_at: Option<Instant>,
     excluded: bool,
     error_before_reply: bool,
-    verdict: Option<Verdict>,
+    seen: u64,
+    opening_tag: Option<Tag>,
+    judgment: Option<Judgment>,
 }
 
 impl Opened {
@@ -182,12 +186,15 @@ impl Opened {
             first_ai_reply_at: time(row),
             excluded: row.value(),
             error_before_reply: row.value(),
-            verdict: verdict(row),
+            seen: row.nullable::<i64>().unwrap_or_default() as u64,
+            opening_tag: row.nullable::<String>().map(Tag::from),
+            judgment: judgment(row),
         }
     }
 
     fn part(self, number: i32, end: Option<End>, counted: Counted, last_event: Vec<u8>) -> Part {
-        let Opened { source, policy, first_event, started_at, first_ai_reply_at, .. } = self;
+        let Opened { source, policy, first_event, started_at, first_ai_reply_at, seen, opening_tag, .. } = self;
+        let (verdict, outcome) = self.judgment.unzip();
         let Counted { customer_waits, turn_count, ai_replies, staff_replies, .. } = counted;
         Part {
             number,
@@ -198,7 +205,10 @@ impl Opened {
             first_ai_reply_at,
             excluded: self.excluded,
             error_before_reply: self.error_before_reply,
-            verdict: self.verdict,
+            seen,
+            opening_tag,
+            verdict,
+            outcome: outcome.flatten(),
             end,
             customer_waits,
             turn_count,
@@ -245,13 +255,17 @@ fn time(row: &mut Row) -> Option<Instant> {
     row.nullable::<Timestamp>().map(Timestamp::bound)
 }
 
-fn verdict(row: &mut Row) -> Option<Verdict> {
+fn judgment(row: &mut Row) -> Option<Judgment> {
     let charged_at = time(row);
     let because = row.nullable::<String>();
+    let outcome = row.nullable::<String>().map(Arc::from);
     // A part that was judged stays judged: a reason that this library does not know is an error, not nothing.
-    let reason = because
-        .map(|name| Reason::named(&name).unwrap_or_else(|| damaged(format!("a part is not billable because {name}"))));
-    charged_at.map(Verdict::Billable).or(reason.map(Verdict::NotBillable))
+    let reason = |name: String| match outcome {
+        Some(_) => Reason::Outcome,
+        None => Reason::named(&name).unwrap_or_else(|| damaged(format!("a part is not billable because {name}"))),
+    };
+    let verdict = charged_at.map(Verdict::Billable).or(because.map(reason).map(Verdict::NotBillable));
+    verdict.map(|verdict| (verdict, outcome))
 }
 
 // With the part that a change may concern, those after it, and one before. Each look-up is a subquery that the planner
@@ -378,13 +392,6 @@ fn retire(connection: &Connection, changed: &[&Folding]) {
     connection.run_over(&RETIRE, retired.len(), &args);
 }
 
-fn against(verdict: Verdict) -> Option<Reason> {
-    match verdict {
-        Verdict::NotBillable(reason) => Some(reason),
-        Verdict::Billable(_) => None,
-    }
-}
-
 fn time_arg(time: Option<Instant>) -> Arg {
     arg(time.map(Timestamp::from))
 }
@@ -401,15 +408,20 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
     match &folding.state.open {
         Some(part) => {
             let due = part.timeout();
-            let due_because = due.and_then(|due| against(part.verdict_if_ended(folding.id, due.end.at)));
+            let judgment = due.as_ref().map(|due| part.judgment_if_ended(folding.id, due.end.at));
+            let (due_verdict, due_outcome) = judgment.unzip();
+            let due_outcome = due_outcome.as_ref().and_then(Option::as_deref);
+            let due_because = due_verdict.and_then(|verdict| because(verdict, due_outcome));
             let of_part = (part.last_event != folding.last_event).then_some(part.last_event.as_slice());
+            let due_reason = due.as_ref().map(|due| due.end.reason.name());
             values.extend(opened_values(part));
             values.extend([
                 arg(due.is_some()),
-                arg(due.map(|due| due.end.reason.name())),
-                arg(due_because.map(Reason::name)),
-                time_arg(due.map(|due| due.due)),
-                time_arg(due.map(|due| due.end.at)),
+                arg(due_reason.as_deref()),
+                arg(due_because),
+                arg(due_outcome),
+                time_arg(due.as_ref().map(|due| due.due)),
+                time_arg(due.as_ref().map(|due| due.end.at)),
             ]);
             values.extend(counted_values(part));
             values.push(arg(of_part));
@@ -425,20 +437,21 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
 }
 
 /// The index, among the columns of a conversation, of the one that says whether time alone ends its open part.
-const TIMED: usize = 16;
+const TIMED: usize = 19;
 
 /// The row of a part that has ended.
 fn ended_values(folding: &Folding, part: &Part) -> Vec<Arg> {
     let mut values = vec![arg(folding.tenant), arg(folding.id)];
     values.extend(opened_values(part));
-    values.extend([time_arg(part.end.map(|end| end.at)), arg(part.end.map(|end| end.reason.name()))]);
+    let reason = part.end.as_ref().map(|end| end.reason.name());
+    values.extend([time_arg(part.end.as_ref().map(|end| end.at)), arg(reason.as_deref())]);
     values.extend(counted_values(part));
     values.push(arg(part.last_event.as_slice()));
     values
 }
 
 /// From the number of a part to its verdict.
-fn opened_values(part: &Part) -> [Arg; 11] {
+fn opened_values(part: &Part) -> [Arg; 14] {
     [
         arg(part.number),
         arg(part.source),
@@ -449,8 +462,11 @@ fn opened_values(part: &Part) -> [Arg; 11] {
         time_arg(part.first_ai_reply_at),
         arg(part.excluded),
         arg(part.error_before_reply),
+        arg(Some(part.seen as i64).filter(|seen| *seen != 0)),
+        arg(part.opening_tag.as_deref()),
         time_arg(part.charge_instant()),
-        arg(part.verdict.and_then(against).map(Reason::name)),
+        arg(part.not_billable_because()),
+        arg(part.outcome.as_deref()),
     ]
 }
 
@@ -476,7 +492,7 @@ const WRITE_MARKS: OverRows = insert_rows!(
 pub struct Mark<'a> {
     pub key: Key<'a>,
     pub number: i64,
-    pub kind: Kind,
+    pub name: Name,
     pub at: Instant,
 }
 
@@ -489,7 +505,7 @@ pub fn write_marks(connection: &Connection, marks: &[Mark]) {
             column(marks, |mark| mark.key.0),
             column(marks, |mark| mark.key.1),
             column(marks, |mark| mark.number),
-            column(marks, |mark| mark.kind.name()),
+            column(marks, |mark| mark.name.to_string()),
             column(marks, |mark| Timestamp::from(mark.at)),
         ],
     );

@@ -6,7 +6,7 @@ use crate::catalog::sources::{Layout, Source};
 use crate::meter::history::Scanned;
 use crate::pg::groups::{Groups, Ordered};
 use crate::pg::memory::room;
-use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::event::{Event, Kind, Tag};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::mapping::{Reading, Refusal};
 use talkmeter_engine::order::{self, OrderKey};
@@ -19,7 +19,8 @@ const MUCH: f64 = 0.1;
 /// The events of all rows of a source, by their conversations.
 pub struct Scan {
     pub source: i32,
-    /// A record is the place of an event, then its kind, or [`BROKEN`], and its [`flags`].
+    /// A record is the place of an event, its tag, if it has one, and how long that is, then its kind, or [`BROKEN`],
+    /// and its [`flags`].
     events: Groups,
 }
 
@@ -30,6 +31,7 @@ const BROKEN: u8 = u8::MAX;
 mod flags {
     pub const EXCLUDED: u8 = 1;
     pub const WITHIN: u8 = 2;
+    pub const TAGGED: u8 = 4;
 }
 
 impl Scan {
@@ -59,9 +61,17 @@ impl Scan {
         let excluded = if reading.excluded.is_some() { flags::EXCLUDED } else { 0 };
         let within = if span.holds(at) { flags::WITHIN } else { 0 };
         match reading.refusal {
-            None => reading.kinds.iter().enumerate().for_each(|(index, kind)| {
+            None => reading.names().enumerate().for_each(|(index, name)| {
                 let place = reading.place(source.id, index);
-                self.events.push(&key, &[place.as_bytes(), &[*kind as u8, excluded | within]]);
+                let (kind, flags) = (name.kind as u8, excluded | within);
+                match name.tag {
+                    None => self.events.push(&key, &[place.as_bytes(), &[kind, flags]]),
+                    Some(tag) => {
+                        let length = tag.len() as u8;
+                        let last = [length, kind, flags | flags::TAGGED];
+                        self.events.push(&key, &[place.as_bytes(), tag.as_bytes(), &last]);
+                    }
+                }
             }),
             Some(Refusal::MappingBroken) => {
                 self.events.push(&key, &[&OrderKey::floor(at), &[BROKEN, within]]);
@@ -129,15 +139,24 @@ impl Iterator for Conversations<'_> {
 impl Found {
     fn take(&mut self, record: &[u8]) {
         let (place, [kind, flags]) = record.split_last_chunk::<2>().expect("a record ends with two bytes");
+        let (place, tag) = if flags & flags::TAGGED != 0 { tagged(place) } else { (place, None) };
         self.is_within |= flags & flags::WITHIN != 0;
         let at = order::time_of(place);
         match Kind::numbered(*kind) {
             Some(kind) => {
-                let event = Event { at, kind, excluded: flags & flags::EXCLUDED != 0 };
+                let excluded = flags & flags::EXCLUDED != 0;
+                let event = Event { at, kind, tag, excluded };
                 room(&mut self.scanned.events, 1);
                 self.scanned.events.push(Placed { place: place.to_vec(), event });
             }
             None => self.scanned.broken = Some(at),
         }
     }
+}
+
+/// The place that comes before a tag, and the tag, which its length follows.
+fn tagged(record: &[u8]) -> (&[u8], Option<Tag>) {
+    let (length, record) = record.split_last().expect("the length of a tag");
+    let (place, tag) = record.split_at(record.len() - usize::from(*length));
+    (place, Some(Tag::from(std::str::from_utf8(tag).expect("a tag is text"))))
 }

@@ -86,7 +86,7 @@ fn add_entry(known: &Known, entries: &mut Vec<Entry>, event: &NotedEvent, reason
         Operation::Touch | Operation::Backfill => entry::add(entries, Entry { counted: true, ..entry }),
         Operation::Mark | Operation::Moment => {
             let row = entry::RowName { message: None, ..entry.row };
-            entries.push(Entry { row, mark: Some(event.kind), ..entry });
+            entries.push(Entry { row, mark: Some(event.name()), ..entry });
         }
         Operation::Remove if !known.was_held(event.place) => {
             entries.push(Entry { removal: Some(event.place.to_vec()), ..entry });
@@ -273,14 +273,14 @@ fn conversation<'a>(event: &NotedEvent<'a>) -> Key<'a> {
 
 /// Whether the event at a place is another than before.
 fn turned(events: &[NumberedEvent]) -> bool {
-    let mut net: BTreeMap<(Kind, bool), i64> = BTreeMap::new();
+    let mut net: BTreeMap<(Kind, Option<&str>, bool), i64> = BTreeMap::new();
     for NumberedEvent { operation, event, .. } in events {
         let by = match operation {
             Operation::Add => 1,
             Operation::Remove => -1,
             _ => continue,
         };
-        *net.entry((event.kind, event.excluded)).or_default() += by;
+        *net.entry((event.kind, event.tag.as_deref(), event.excluded)).or_default() += by;
     }
     net.values().sum::<i64>() == 0 && net.values().any(|net| *net > 0)
 }
@@ -306,7 +306,7 @@ fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>
         memory::room(&mut own, events.len());
         for noted in *events {
             heed_cancel();
-            let event = Event { at: order::time_of(noted.place), kind: noted.kind, excluded: noted.excluded };
+            let event = Event { excluded: noted.excluded, ..Event::named(noted.name(), order::time_of(noted.place)) };
             if !noted.operation.is_mark() {
                 own.push(NumberedEvent { place: Cow::Borrowed(noted.place), operation: noted.operation, event });
                 continue;
@@ -315,7 +315,7 @@ fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>
             let at = latest.filter(|_| is_of_moment).map_or(event.at, |latest| event.at.max(latest));
             let before = calls.partition_point(|earlier| *earlier < call(noted.place));
             let number = folding.last_mark + 1 + before as i64;
-            marks.push(Mark { key: (folding.tenant, folding.id), number, kind: noted.kind, at });
+            marks.push(Mark { key: (folding.tenant, folding.id), number, name: noted.name(), at });
             let place = OrderKey::mark(at, noted.kind, number).as_bytes().to_vec();
             own.push(NumberedEvent {
                 place: Cow::Owned(place),

@@ -214,16 +214,16 @@ impl Teller<'_> {
         let part = line.part.map(|part| self.stored[part].number);
         let placed = line.event.map(|event| &self.log.events[event]);
         let place = placed.and_then(|placed| OrderKey::from_bytes(&placed.place));
-        let charge = self.standing_charge(part).filter(|_| line.did == Did::Billable);
+        let charge = self.standing_charge(part).filter(|_| matches!(line.did, Did::Billable(_)));
         let source = place.as_ref().and_then(|place| self.catalog.source(place.source()));
         Told {
             at: line.at.map(Timestamp::from),
-            event: placed.map(|placed| placed.event.kind.name().to_owned()),
+            event: placed.map(|placed| placed.event.name().to_string()),
             source: source.map(|source| source.relation),
             message: place.and_then(|place| place.message()).map(|message| message.text()),
             part,
             effect: line.did.words(part),
-            rule: Some(match line.did == Did::Billable && self.waits(part) {
+            rule: Some(match matches!(line.did, Did::Billable(_)) && self.waits(part) {
                 true => format!("{}; not charged yet: no plan was in force, or it is still to be swept", line.rule),
                 false => line.rule.clone(),
             }),

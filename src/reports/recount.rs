@@ -41,7 +41,8 @@ const IN_SPAN: &str = "
     WHERE m.occurred_at >= $3 AND m.occurred_at < $2";
 
 const LONGEST_TIMEOUT: &str = "
-    SELECT COALESCE(max(extract(epoch FROM GREATEST(p.idle_timeout, p.quiet_review_after)) * 1000000), 0)::int8
+    SELECT COALESCE(max(extract(epoch FROM
+        GREATEST(p.idle_timeout, p.quiet_review_after, p.max_duration)) * 1000000), 0)::int8
     FROM talkmeter.policy AS p";
 
 /// Gives `each`, some at a time, the conversations of wanted tenants that may have a unit in a span: folded under a
@@ -218,7 +219,7 @@ fn folded(batch: &mut Batch, index: usize, log: Vec<Placed>, stored: &[Part], po
             return really;
         }
         let source = really.ok().flatten().and_then(|opening| opening.source);
-        let policy = batch.catalog.policies().in_force(policy, placed.event.at).ok_or(UnknownPolicy)?;
+        let policy = batch.catalog.policies().tried(policy, placed.event.at).ok_or(UnknownPolicy)?;
         Ok(Some(Opening { policy, source }))
     };
     refold(&before, log, &Changes::default(), opener, BTreeMap::new, heed_cancel).parts

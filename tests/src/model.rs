@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
 use std::sync::Arc;
-use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::event::{self, Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, MessageId, OrderKey, Position, Rank};
-use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy, Verdict};
+use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{Before, Changes, Placed, refold, restart};
+use talkmeter_engine::selector;
 
 /// Tenant and conversation.
 pub type Key = (String, String);
@@ -120,24 +121,25 @@ impl Row {
     fn readings(&self, versions: &Versions) -> Vec<Read> {
         let is_first = versions.of(self) == Mapping::First;
         let of_row = |kinds| Read { event: 0, at: self.at, reading: self.read(self.at, kinds, 0) };
-        let named = |name| Kind::named(name).map(|kind| vec![kind]);
+        let named = |name| event::Name::stored(name).map(|name| vec![name]);
+        let some = |kinds: &[Kind]| Some(kinds.iter().map(|kind| (*kind).into()).collect());
         match self.kind {
             Some("noise") if self.source == 2 && is_first => {
                 vec![Read { reading: Reading::Nothing, ..of_row(None) }]
             }
-            Some("noise") if self.source == 2 => vec![of_row(Some(vec![Kind::Note]))],
-            Some("unheard_of") if self.source == 2 && !is_first => vec![of_row(Some(vec![Kind::SystemMessage]))],
+            Some("noise") if self.source == 2 => vec![of_row(some(&[Kind::Note]))],
+            Some("unheard_of") if self.source == 2 && !is_first => vec![of_row(some(&[Kind::SystemMessage]))],
             Some("answered") if self.source == 2 && !is_first => {
-                vec![of_row(Some(vec![Kind::CustomerMessage, Kind::AiReply]))]
+                vec![of_row(some(&[Kind::CustomerMessage, Kind::AiReply]))]
             }
-            Some("exchange") => vec![of_row(Some(vec![Kind::CustomerMessage, Kind::AiReply]))],
-            Some("visit") => vec![of_row(Some(vec![Kind::CustomerMessage, Kind::AiReply, Kind::Close]))],
+            Some("exchange") => vec![of_row(some(&[Kind::CustomerMessage, Kind::AiReply]))],
+            Some("visit") => vec![of_row(some(&[Kind::CustomerMessage, Kind::AiReply, Kind::Close]))],
             Some("answered") if self.source == 2 => {
-                let question = of_row(Some(vec![Kind::CustomerMessage]));
+                let question = of_row(some(&[Kind::CustomerMessage]));
                 if self.tenant.is_none() || self.conversation.is_none() {
                     return vec![question];
                 }
-                let answer = self.read(self.heard, Some(vec![Kind::AiReply]), 3);
+                let answer = self.read(self.heard, some(&[Kind::AiReply]), 3);
                 vec![question, Read { event: 2, at: self.heard, reading: answer }]
             }
             name => vec![of_row(name.and_then(named))],
@@ -145,27 +147,27 @@ impl Row {
     }
 
     /// Events at a time. `own` is the position of one that has that time for itself, as the key of an order holds it.
-    fn read(&self, at: Time, kinds: Option<Vec<Kind>>, own: u16) -> Reading {
+    fn read(&self, at: Time, names: Option<Vec<event::Name>>, own: u16) -> Reading {
         let (Some(tenant), Some(conversation)) = (&self.tenant, &self.conversation) else {
             return Reading::Refused("null_key");
         };
-        let at = match (at, kinds.is_some()) {
+        let at = match (at, names.is_some()) {
             (Time::Null, _) => return Reading::Refused("null_key"),
             (_, false) => return Reading::Refused("no_kind"),
             (Time::Infinite, _) => return Reading::Refused("time_out_of_range"),
             (Time::At(at), _) if at >= FUTURE => return Reading::Refused("future"),
             (Time::At(at), _) => at,
         };
-        let kinds = kinds.unwrap_or_default();
-        let rank = Rank { sequence: self.sequence, message: &self.id, first: kinds[0] };
-        let event = |(index, kind)| {
+        let names = names.unwrap_or_default();
+        let rank = Rank { sequence: self.sequence, message: &self.id, first: names[0].kind };
+        let event = |(index, name)| {
             let position = Position { index: own / 2 + index, has_own_time: own % 2 == 1 };
             Placed {
                 place: OrderKey::row(at, self.source, &rank, position).as_bytes().to_vec(),
-                event: Event { at, kind, excluded: self.excluded },
+                event: Event { excluded: self.excluded, ..Event::named(name, at) },
             }
         };
-        let events = (0..).zip(kinds.iter().copied()).map(event).collect();
+        let events = (0..).zip(names.iter().cloned()).map(event).collect();
         Reading::Events((tenant.clone(), conversation.clone()), events)
     }
 
@@ -229,16 +231,16 @@ impl Terms {
             }
         };
         let Some(name) = self.pins.get(tenant).map(String::as_str).or(name) else {
-            let opens = self.sources.iter().any(|name| self.opens_on(name, event.kind));
+            let opens = self.sources.iter().any(|name| self.opens_on(name, event));
             return if opens { Err(UnknownPolicy) } else { Ok(None) };
         };
         let policy = self.in_force(name, event.at).ok_or(UnknownPolicy)?;
         Ok(Some(Opening { policy: Arc::clone(policy), source }))
     }
 
-    fn opens_on(&self, name: &str, kind: Kind) -> bool {
+    fn opens_on(&self, name: &str, event: &Event) -> bool {
         let name = name.split('@').next();
-        self.versions.iter().any(|(_, policy)| name == Some(&policy.name) && policy.starts_on.contains(&kind))
+        self.versions.iter().any(|(_, policy)| name == Some(&policy.name) && selector::hold(&policy.starts_on, event))
     }
 }
 
@@ -246,7 +248,7 @@ impl Terms {
 #[derive(Clone, Debug)]
 struct Called {
     key: Key,
-    kind: Kind,
+    name: event::Name,
     at: Instant,
     /// Between which instants it was called, if it is to be of the moment.
     moment: Option<(Instant, Instant)>,
@@ -417,8 +419,8 @@ impl Meter {
     }
 
     /// `moment` tells between which instants a mark of the moment was made that was stored with this time.
-    pub fn mark(&mut self, key: Key, kind: Kind, at: Instant, moment: Option<(Instant, Instant)>) {
-        self.called.push(Called { key, kind, at, moment });
+    pub fn mark(&mut self, key: Key, name: event::Name, at: Instant, moment: Option<(Instant, Instant)>) {
+        self.called.push(Called { key, name, at, moment });
     }
 
     /// Marks from an instant on, each with its number.
@@ -447,11 +449,11 @@ impl Meter {
 
     /// Folds what was noted, as a commit does.
     pub fn settle(&mut self) {
-        for Called { key, kind, at, moment } in take(&mut self.called) {
+        for Called { key, name, at, moment } in take(&mut self.called) {
             self.is_of_its_moment(&key, at, moment);
             let talk = self.talks.entry(key.clone()).or_default();
-            let place = OrderKey::mark(at, kind, talk.marks.len() as i64 + 1).as_bytes().to_vec();
-            let mark = Placed { place, event: Event { at, kind, excluded: false } };
+            let place = OrderKey::mark(at, name.kind, talk.marks.len() as i64 + 1).as_bytes().to_vec();
+            let mark = Placed { place, event: Event::named(name, at) };
             talk.marks.push(mark.clone());
             self.note(&key, vec![mark], How::Add);
         }
@@ -735,11 +737,14 @@ impl Talk {
     }
 }
 
+/// What an event is, and whether it is excluded.
+type Is = (Kind, Option<event::Tag>, bool);
+
 /// All but the deletes, which come last.
 fn changes(noted: &[Noted]) -> Changes {
     let mut changes = Changes::default();
     // How often each event is there more than before.
-    let mut net: BTreeMap<&[u8], BTreeMap<(Kind, bool), i64>> = BTreeMap::new();
+    let mut net: BTreeMap<&[u8], BTreeMap<Is, i64>> = BTreeMap::new();
     for Noted { how, event: Placed { place, event } } in noted {
         let by = match how {
             How::Add => 1,
@@ -752,7 +757,7 @@ fn changes(noted: &[Noted]) -> Changes {
             0 => changes.touch(place),
             _ => changes.remove(place),
         }
-        *net.entry(place).or_default().entry((event.kind, event.excluded)).or_default() += by;
+        *net.entry(place).or_default().entry((event.kind, event.tag.clone(), event.excluded)).or_default() += by;
     }
     for (place, net) in net {
         if net.values().sum::<i64>() == 0 && net.values().any(|net| *net > 0) {
@@ -764,7 +769,7 @@ fn changes(noted: &[Noted]) -> Changes {
 
 /// An event of which only the place is known.
 fn again(place: Vec<u8>) -> Placed {
-    let event = Event { at: order::time_of(&place), kind: Kind::Note, excluded: false };
+    let event = Event::named(Kind::Note.into(), order::time_of(&place));
     Placed { place, event }
 }
 
@@ -803,19 +808,18 @@ fn shown<'a>(talks: impl Iterator<Item = (&'a Key, Talk)>, now: Instant) -> Vec<
     for ((tenant, id), mut talk) in talks {
         talk.pass_time(id, now);
         for part in &talk.parts {
-            let because = match part.verdict {
-                Some(Verdict::NotBillable(reason)) if part.end.is_some() => reason.name(),
-                _ => "",
-            };
+            let because = part.not_billable_because().filter(|_| part.end.is_some()).unwrap_or_default();
             let (policy, charged) = (&part.policy, part.charge_instant());
+            let is_told = part.end.is_some() || charged.is_some();
+            let outcome = part.outcome.as_deref().filter(|_| is_told).unwrap_or_default();
             let columns = [
                 format!("{tenant}|{id}|{}|{}|{}", micros(Some(part.started_at)), policy.name, policy.version),
                 if part.end.is_some() { "ended" } else { "open" }.to_owned(),
                 micros(part.first_ai_reply_at),
                 micros(Some(part.last_activity_at)),
-                micros(part.end.map(|end| end.at)),
-                part.end.map_or("", |end| end.reason.name()).to_owned(),
-                format!("{}|{because}|{}", flag(charged.is_some()), micros(charged)),
+                micros(part.end.as_ref().map(|end| end.at)),
+                part.end.as_ref().map_or(String::new(), |end| end.reason.name().into_owned()),
+                format!("{}|{because}|{}|{outcome}", flag(charged.is_some()), micros(charged)),
                 format!("{}|{}|{}|{}", part.message_count, part.turn_count, part.ai_replies, part.staff_replies),
             ];
             lines.push(columns.join("|"));

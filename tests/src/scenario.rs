@@ -2,12 +2,13 @@
 
 use crate::model::{FUTURE, Key, Mapping, Meter, Name, Row, Terms, Time, Versions};
 use crate::{Random, Session, attach, create_messages, messages_mapping, quoted};
+use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use talkmeter_engine::event::Kind;
+use talkmeter_engine::event::{self, Kind};
 use talkmeter_engine::instant::{DAY, Instant, SECOND};
 use talkmeter_engine::order::MessageId;
-use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::policy::Policy;
 use talkmeter_engine::presets;
 
 const MINUTE: i64 = 60 * SECOND;
@@ -47,60 +48,118 @@ pub struct Setup {
     sequenced: bool,
     default_plans: [Option<&'static str>; 2],
     pinned: Option<(&'static str, String)>,
-    custom: Vec<(Instant, Policy)>,
+    custom: Vec<(Instant, Custom)>,
     pub terms: Terms,
 }
 
-/// A version of the policy `custom`.
-fn custom(random: &mut Random, version: i32, step: i64) -> Policy {
-    let (mut starts_on, mut ends_on) = (vec![Kind::CustomerMessage], vec![]);
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::CustomerMessage) {
-        match random.below(4) {
-            0 => starts_on.push(kind),
-            1 => ends_on.push(kind),
-            _ => {}
-        }
+/// A version of the policy `custom`, and how it is defined.
+#[derive(Clone, Debug)]
+pub struct Custom {
+    policy: Policy,
+    definition: Json,
+}
+
+impl Custom {
+    fn read(definition: Json, version: i32) -> Custom {
+        let mut micros = |interval: &str, _: &str| {
+            interval.strip_suffix(" microseconds").and_then(|micros| micros.parse().ok()).expect("microseconds")
+        };
+        let (policy, _) = Policy::read(&definition, &mut micros).expect("a policy");
+        Custom { policy: Policy { version, ..policy }, definition }
     }
-    let idle_timeout = percent(random, 70).then(|| step * (1 + random.below(3) as i64));
-    // Which of two equal timeouts ends a part may depend on an event that is lost.
-    let quiet = Some(step * (1 + random.below(4) as i64)).filter(|quiet| Some(*quiet) != idle_timeout);
-    Policy {
-        name: "custom".into(),
-        version,
-        starts_on,
-        ends_on,
-        idle_timeout,
-        quiet_review_after: quiet.filter(|_| percent(random, 50)),
-        turn_limit: percent(random, 40).then(|| 1 + random.below(3) as i32),
-        charge_on: *one_of(random, &[ChargeOn::FirstAiReply, ChargeOn::Close]),
-        staff_reply_blocks: percent(random, 50),
-        error_before_reply_waives: percent(random, 50),
-        exclude_prefixes: if percent(random, 20) { vec!["test_".into()] } else { vec![] },
+
+    fn of(random: &mut Random, version: i32, step: i64) -> Custom {
+        let (mut starts_on, mut ends_on) = (vec![Kind::CustomerMessage.name().to_owned()], vec![]);
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::CustomerMessage) {
+            match random.below(4) {
+                0 => starts_on.push(kind.name().to_owned()),
+                1 => ends_on.push(kind.name().to_owned()),
+                _ => {}
+            }
+        }
+        let steps = |steps: i64| format!("{} microseconds", step * steps);
+        let idle = percent(random, 70).then(|| 1 + random.below(3) as i64);
+        // Which of two equal timeouts ends a part may depend on an event that is lost.
+        let quiet = Some(1 + random.below(4) as i64).filter(|quiet| Some(*quiet) != idle);
+        let mut definition = json!({
+            "name": "custom",
+            "starts_on": starts_on,
+            "ends_on": ends_on,
+            "idle_timeout": idle.map(steps),
+            "quiet_review_after": quiet.filter(|_| percent(random, 50)).map(steps),
+            "turn_limit": percent(random, 40).then(|| 1 + random.below(3)),
+            "charge_on": one_of(random, &["first_ai_reply", "close"]),
+            "staff_reply_blocks": percent(random, 50),
+            "error_before_reply_waives": percent(random, 50),
+            "exclude_prefixes": if percent(random, 20) { vec!["test_"] } else { vec![] },
+            "retroactive": true,
+            "note": "by chance",
+        });
+        if percent(random, 50) {
+            widen(random, &mut definition, &steps);
+        }
+        Custom::read(definition, version)
+    }
+
+    fn define(&self, from: Instant) -> String {
+        let mut definition = self.definition.clone();
+        definition["effective_from"] = instant(from).trim_matches('\'').into();
+        format!("SELECT talkmeter.define_policy({})", quoted(&definition.to_string()))
     }
 }
 
-fn define_policy(from: Instant, policy: &Policy) -> String {
-    let names = |kinds: &[Kind]| kinds.iter().map(|kind| format!("\"{}\"", kind.name())).collect::<Vec<_>>().join(", ");
-    let timeout = |key: &str, micros: Option<i64>| match micros {
-        Some(micros) => format!(", \"{key}\": \"{micros} microseconds\""),
-        None => String::new(),
-    };
-    let prefixes: Vec<String> = policy.exclude_prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
-    let definition = format!(
-        r#"{{"name": "{}", "effective_from": "{}", "starts_on": [{}], "ends_on": [{}]{}{}{}, "charge_on": "{}", "staff_reply_blocks": {}, "error_before_reply_waives": {}, "exclude_prefixes": [{}], "retroactive": true, "note": "by chance"}}"#,
-        policy.name,
-        instant(from).trim_matches('\''),
-        names(&policy.starts_on),
-        names(&policy.ends_on),
-        timeout("idle_timeout", policy.idle_timeout),
-        timeout("quiet_review_after", policy.quiet_review_after),
-        policy.turn_limit.map_or(String::new(), |limit| format!(", \"turn_limit\": {limit}")),
-        policy.charge_on.name(),
-        policy.staff_reply_blocks,
-        policy.error_before_reply_waives,
-        prefixes.join(", "),
-    );
-    format!("SELECT talkmeter.define_policy({})", quoted(&definition))
+/// The mapping of messages, with events that have tags.
+fn tagged_mapping() -> String {
+    let tagged = ["ai_reply:answer", "customer_message:thanks", "note:verified"];
+    let rules = tagged.map(|name| format!(r#"{{"when": {{"kind": "{name}"}}, "kind": "{name}"}}"#));
+    messages_mapping().replacen("\"kinds\": [", &format!("\"kinds\": [{}, ", rules.join(", ")), 1)
+}
+
+/// What a policy may ask of a part, or name.
+const SELECTORS: [&str; 9] = [
+    "message",
+    "ai_reply:answer",
+    "ai_reply",
+    "customer_message:thanks",
+    "note:verified",
+    "note",
+    "escalate",
+    "staff_reply",
+    "close:by_ai",
+];
+
+fn selectors(random: &mut Random) -> Vec<&'static str> {
+    (0..=random.below(2)).map(|_| *one_of(random, &SELECTORS)).collect()
+}
+
+/// Gives a policy the keys that the published three do not have.
+fn widen(random: &mut Random, definition: &mut Json, steps: &impl Fn(i64) -> String) {
+    if percent(random, 50) {
+        definition["max_duration"] = steps(2 + random.below(4) as i64).into();
+    }
+    match random.below(4) {
+        0 => definition["charge_on"] = "start".into(),
+        1 | 2 => definition["charge_on"] = selectors(random).into(),
+        _ => {}
+    }
+    for key in ["starts_on", "ends_on"] {
+        if percent(random, 40) {
+            let own = definition[key].as_array_mut().expect("a list");
+            own.extend(selectors(random).into_iter().map(Json::from));
+        }
+    }
+    if percent(random, 75) {
+        let mut rules: Vec<Json> = Vec::new();
+        for place in 0..random.below(3) {
+            let condition = *one_of(random, &["when", "unless"]);
+            let mut words = selectors(random);
+            words.extend(Some(*one_of(random, &["unanswered", "error_before_reply"])).filter(|_| place == 0));
+            let units = random.below(2);
+            rules.push(json!({(condition): words, "outcome": format!("outcome {place} {units}"), "units": units}));
+        }
+        rules.push(one_of(random, &[json!({}), json!({"outcome": "@tag"}), json!({"outcome": "resolution"})]).clone());
+        definition["outcomes"] = rules.into();
+    }
 }
 
 impl Setup {
@@ -118,8 +177,8 @@ impl Setup {
             1 => vec![middle],
             _ => vec![Instant::BEGINNING],
         };
-        let custom: Vec<_> = froms.into_iter().zip(1..).map(|(from, n)| (from, custom(random, n, step))).collect();
-        let versions = custom.iter().map(|(from, policy)| (*from, Arc::new(policy.clone())));
+        let custom: Vec<_> = froms.into_iter().zip(1..).map(|(from, n)| (from, Custom::of(random, n, step))).collect();
+        let versions = custom.iter().map(|(from, own)| (*from, Arc::new(own.policy.clone())));
         let mut policy = || {
             (*one_of(random, &["lutingenie", "agent_red", "ai_resolution", "custom", "custom", "custom@1"])).to_owned()
         };
@@ -171,7 +230,7 @@ impl Setup {
             r#"SELECT talkmeter.define_pack('{"name": "pair", "size": 2, "price": 1, "currency": "USD", "valid_for": "20 days"}')"#
                 .to_owned(),
         );
-        sql.extend(self.custom.iter().map(|(from, policy)| define_policy(*from, policy)));
+        sql.extend(self.custom.iter().map(|(from, own)| own.define(*from)));
         let policy = self.pinned.as_ref().map_or("NULL".to_owned(), |(_, policy)| quoted(policy));
         sql.push(format!(
             "SELECT talkmeter.subscribe('acme', 'small', '2020-01-01', anchor_day => 1, policy => {policy})"
@@ -181,7 +240,7 @@ impl Setup {
 
     fn mapping_of_utterances(&self, mapping: Mapping) -> String {
         let zone = if self.local_times { format!(r#""timezone": "{ZONE}", "#) } else { String::new() };
-        let kinds = messages_mapping().replace("\"kind\": \"", "\"what\": \"");
+        let kinds = tagged_mapping().replace("\"kind\": \"", "\"what\": \"");
         // Of each rule only the column has another name; the kind is named as before.
         let kinds = kinds.replace("}, \"what\":", "}, \"kind\":");
         let first = match mapping {
@@ -205,7 +264,7 @@ impl Setup {
     pub fn prepare(&self, session: &mut Session) {
         create_messages(session);
         self.sql().iter().for_each(|sql| session.run(sql));
-        attach(session, "messages", &self.terms.sources[0], self.default_plans[0], &messages_mapping());
+        attach(session, "messages", &self.terms.sources[0], self.default_plans[0], &tagged_mapping());
         let mapping = self.mapping_of_utterances(Mapping::First);
         attach(session, "utterances", &self.terms.sources[1], self.default_plans[1], &mapping);
     }
@@ -292,9 +351,9 @@ pub enum Step {
     Bulk(i32, Key, Bulk),
     Delete(Vec<Name>),
     Truncate(i32),
-    Mark(Key, Kind, Instant),
+    Mark(Key, event::Name, Instant),
     /// Of the moment.
-    MarkNow(Key, Kind),
+    MarkNow(Key, event::Name),
     Remap(Instant, Mapping),
     Flush,
     Sweep(Instant),
@@ -305,7 +364,7 @@ pub enum Step {
     Subscribe(&'static str, &'static str, Instant, u32),
     Buy(&'static str, Instant),
     /// A version of the policy that is in force before all others.
-    Define(Policy),
+    Define(Custom),
 }
 
 #[derive(Clone, Debug)]
@@ -352,8 +411,8 @@ impl<'a> OpenTransaction<'a> {
             Step::Bulk(source, key, how) => self.bulk(*source, key, how),
             Step::Delete(names) => self.delete(names),
             Step::Truncate(source) => self.truncate(*source),
-            Step::Mark(key, kind, at) => self.mark(key, *kind, *at),
-            Step::MarkNow(key, kind) => self.mark_now(key, *kind),
+            Step::Mark(key, name, at) => self.mark(key, name, *at),
+            Step::MarkNow(key, name) => self.mark_now(key, name),
             Step::Remap(since, mapping) => self.remap(*since, *mapping),
             Step::Flush => self.flush(),
             Step::Sweep(as_of) => self.sweep(*as_of),
@@ -367,7 +426,7 @@ impl<'a> OpenTransaction<'a> {
             Step::Buy(tenant, at) => {
                 Some(format!("SELECT talkmeter.buy_pack({}, 'pair', purchased_at => {})", quoted(tenant), instant(*at)))
             }
-            Step::Define(policy) => self.define(policy),
+            Step::Define(own) => self.define(own),
         };
         self.sql.extend(sql);
     }
@@ -490,20 +549,20 @@ impl<'a> OpenTransaction<'a> {
         Some(format!("TRUNCATE {}", table(source)))
     }
 
-    fn mark(&mut self, key: &Key, kind: Kind, at: Instant) -> Option<String> {
-        self.meter.mark(key.clone(), kind, at, None);
+    fn mark(&mut self, key: &Key, name: &event::Name, at: Instant) -> Option<String> {
+        self.meter.mark(key.clone(), name.clone(), at, None);
         let (tenant, conversation) = (quoted(&key.0), quoted(&key.1));
-        Some(format!("SELECT talkmeter.mark({tenant}, {conversation}, '{}', {})", kind.name(), instant(at)))
+        Some(format!("SELECT talkmeter.mark({tenant}, {conversation}, '{name}', {})", instant(at)))
     }
 
     /// When it was made is known only afterwards. Until then it has a time that tells which call it is.
-    fn mark_now(&mut self, key: &Key, kind: Kind) -> Option<String> {
+    fn mark_now(&mut self, key: &Key, name: &event::Name) -> Option<String> {
         let call = UNKNOWN.plus(self.calls);
         self.calls += 1;
         let stored = self.moments.stored.get(&call);
-        self.meter.mark(key.clone(), kind, *stored.unwrap_or(&call), stored.and(self.moments.span));
+        self.meter.mark(key.clone(), name.clone(), *stored.unwrap_or(&call), stored.and(self.moments.span));
         let (tenant, conversation) = (quoted(&key.0), quoted(&key.1));
-        Some(format!("SELECT talkmeter.mark({tenant}, {conversation}, '{}')", kind.name()))
+        Some(format!("SELECT talkmeter.mark({tenant}, {conversation}, '{name}')"))
     }
 
     fn remap(&mut self, since: Instant, mapping: Mapping) -> Option<String> {
@@ -548,10 +607,10 @@ impl<'a> OpenTransaction<'a> {
         }
     }
 
-    fn define(&mut self, policy: &Policy) -> Option<String> {
-        self.meter.terms.versions.push((Instant::BEGINNING, Arc::new(policy.clone())));
+    fn define(&mut self, own: &Custom) -> Option<String> {
+        self.meter.terms.versions.push((Instant::BEGINNING, Arc::new(own.policy.clone())));
         self.meter.retry();
-        Some(format!("{}; SELECT talkmeter.retry_quarantine()", define_policy(Instant::BEGINNING, policy)))
+        Some(format!("{}; SELECT talkmeter.retry_quarantine()", own.define(Instant::BEGINNING)))
     }
 
     /// The whole transaction, and the model after it.
@@ -577,7 +636,7 @@ impl<'a> OpenTransaction<'a> {
 
 // --- What happens by chance ---
 
-const KINDS: [(&str, usize); 18] = [
+const KINDS: [(&str, usize); 21] = [
     ("answered", 14),
     ("customer_message", 25),
     ("ai_reply", 24),
@@ -594,6 +653,9 @@ const KINDS: [(&str, usize); 18] = [
     ("system_message", 2),
     ("noise", 2),
     ("unheard_of", 2),
+    ("ai_reply:answer", 6),
+    ("customer_message:thanks", 3),
+    ("note:verified", 3),
     ("ai_reply", 1),
     ("customer_message", 1),
 ];
@@ -826,7 +888,8 @@ impl<'a> Generator<'a> {
             true => *self.one_of(&[Kind::Close, Kind::Reopen, Kind::NewTopic, Kind::Resolve]),
             false => *self.one_of(&marks),
         };
-        Step::Mark(self.key(), kind, self.at())
+        let tag = self.percent(30).then(|| *self.one_of(&["verified", "by_ai"])).map(event::Tag::from);
+        Step::Mark(self.key(), event::Name { kind, tag }, self.at())
     }
 
     /// Something ends now, with or without a last word whose time is ahead of the server's clock. That happens in a
@@ -834,7 +897,8 @@ impl<'a> Generator<'a> {
     fn mark_now(&mut self) -> Vec<Step> {
         self.ticks += 1;
         let key = (self.key().0, (1_000_000 + self.ticks).to_string());
-        let mark = Step::MarkNow(key.clone(), *self.one_of(&[Kind::Close, Kind::Resolve, Kind::Escalate]));
+        let kind = *self.one_of(&[Kind::Close, Kind::Resolve, Kind::Escalate]);
+        let mark = Step::MarkNow(key.clone(), kind.into());
         let in_it = |row: Row| Row { tenant: Some(key.0.clone()), conversation: Some(key.1.clone()), ..row };
         let mut steps = vec![Step::Insert(vec![in_it(self.row())])];
         if self.setup.near_now && self.percent(70) {
@@ -922,12 +986,18 @@ impl<'a> Generator<'a> {
         if is_late && !self.defined && self.percent(30) {
             self.defined = true;
             // A mark of which no policy speaks is looked at when it comes: later versions open at the same marks.
-            let marks = self.setup.custom[0].1.starts_on.iter().filter(|kind| !kind.is_activity());
-            let version = custom(self.random, 2, self.setup.step);
-            let messages = version.starts_on.iter().filter(|kind| kind.is_activity());
-            let starts_on: Vec<Kind> = messages.chain(marks).copied().collect();
-            let ends_on = version.ends_on.iter().copied().filter(|kind| !starts_on.contains(kind)).collect();
-            return Step::Define(Policy { starts_on, ends_on, ..version });
+            let is_message = |written: &&Json| {
+                let kind = written.as_str().and_then(|written| written.split(':').next()).unwrap_or_default();
+                kind == "message" || Kind::named(kind).is_some_and(Kind::is_activity)
+            };
+            let starts = |own: &Custom| own.definition["starts_on"].as_array().cloned().unwrap_or_default();
+            let (first, mut second) = (&self.setup.custom[0].1, Custom::of(self.random, 2, self.setup.step));
+            let (of_first, of_second) = (starts(first), starts(&second));
+            let messages = of_second.iter().filter(is_message);
+            let starts_on: Vec<Json> =
+                messages.chain(of_first.iter().filter(|written| !is_message(written))).cloned().collect();
+            second.definition["starts_on"] = starts_on.into();
+            return Step::Define(Custom::read(second.definition, 2));
         }
         match self.percent(50) {
             true => Step::Buy(tenant, at),

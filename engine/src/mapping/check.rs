@@ -2,12 +2,13 @@
 
 use super::epoch::Epoch;
 use super::key::MOST_COLUMNS;
+use super::tag::TagOrigin;
 use super::{
     Asked, Audit, Class, Column, Condition, Events, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, OwnTime,
     TimeOrigin, Wanted, canonical_uuid, exact_number,
 };
 use crate::definition::{object_of, only_known_keys};
-use crate::event::Kind;
+use crate::event::{Kind, Name};
 use crate::flaw::{Flaw, FlawKind};
 use crate::near;
 use serde_json::{Map, Value as Json};
@@ -363,18 +364,29 @@ impl<'a> Checker<'a> {
                     .hint("Put the rule without \"when\" last."));
             }
             let rule = object_of(rule, &place)?;
-            only_known_keys(rule, &place, &["when", "kind"])?;
+            only_known_keys(rule, &place, &["when", "kind", "tag"])?;
             let when = match rule.get("when") {
                 Some(when) => self.when(when, &place)?,
                 None => Vec::new(),
             };
-            checked.push(KindRule { when, events: self.events(rule.get("kind"), &place, timezone)? });
+            let tag = self.tag(rule.get("tag"), &place)?;
+            let events = self.events(rule.get("kind"), &tag, &place, timezone)?;
+            if events.is_none() && !tag.is_nowhere() {
+                return Err(Flaw::invalid(format!("{place} has a \"tag\", and ignores its rows")));
+            }
+            checked.push(KindRule { when, events });
         }
         Ok(checked)
     }
 
-    /// The events of a rule of `kinds`; `None` is `ignore`.
-    fn events(&mut self, kind: Option<&Json>, place: &str, timezone: Option<&str>) -> Result<Option<Events>, Flaw> {
+    /// The events of a rule of `kinds`, with the tag of those that name none; `None` is `ignore`.
+    fn events(
+        &mut self,
+        kind: Option<&Json>,
+        tag: &TagOrigin,
+        place: &str,
+        timezone: Option<&str>,
+    ) -> Result<Option<Events>, Flaw> {
         let listed = match kind {
             Some(Json::Array(list)) if !list.is_empty() => list.as_slice(),
             Some(one @ (Json::String(_) | Json::Object(_))) => std::slice::from_ref(one),
@@ -388,7 +400,7 @@ impl<'a> Checker<'a> {
             let name = match listed_kind {
                 Json::String(name) => name,
                 Json::Object(object) => {
-                    events.own.push(self.own_time(object, position, place, timezone)?);
+                    events.own.push(self.own_time(object, tag, position, place, timezone)?);
                     continue;
                 }
                 _ => {
@@ -397,9 +409,10 @@ impl<'a> Checker<'a> {
                     )));
                 }
             };
-            match kind_of(name, place)? {
-                Some(kind) => {
+            match name_of(name, tag, place)? {
+                Some((kind, tag)) => {
                     events.kinds.push(kind);
+                    events.tags.push(tag);
                     events.positions.push(position);
                 }
                 None if listed.len() == 1 => return Ok(None),
@@ -409,6 +422,9 @@ impl<'a> Checker<'a> {
         if events.own.is_empty() {
             events.positions.clear();
         }
+        if events.tags.iter().all(TagOrigin::is_nowhere) {
+            events.tags.clear();
+        }
         Ok(Some(events))
     }
 
@@ -416,6 +432,7 @@ impl<'a> Checker<'a> {
     fn own_time(
         &mut self,
         object: &Map<String, Json>,
+        tag: &TagOrigin,
         position: u16,
         place: &str,
         timezone: Option<&str>,
@@ -425,7 +442,7 @@ impl<'a> Checker<'a> {
             return Err(Flaw::invalid(format!("\"kind\" of {place} holds an object that is not a kind with its time"))
                 .hint("For example: {\"ai_reply\": {\"occurred_at\": \"answered_at\"}}."));
         };
-        let Some(kind) = kind_of(name, place)? else {
+        let Some((kind, tag)) = name_of(name, tag, place)? else {
             return Err(Flaw::invalid(format!("\"ignore\" in {place} has a time"))
                 .hint("What is ignored needs none: name it alone."));
         };
@@ -436,7 +453,7 @@ impl<'a> Checker<'a> {
                 .hint("A kind that has the time of the row is named alone."));
         };
         let column = self.time_column(named, &wanted_by)?;
-        Ok(OwnTime { kind, position, time: self.time(column, &wanted_by, timezone)? })
+        Ok(OwnTime { kind, tag, position, time: self.time(column, &wanted_by, timezone)? })
     }
 
     fn excluded(&mut self, mapping: &Map<String, Json>) -> Result<Vec<ExclusionRule>, Flaw> {
@@ -497,7 +514,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A column, or `column->step->step` into one of json or text. A column whose own name holds an arrow wins.
-    fn column_and_path(&self, name: &str, place: &str) -> Result<(usize, Vec<String>), Flaw> {
+    pub(crate) fn column_and_path(&self, name: &str, place: &str) -> Result<(usize, Vec<String>), Flaw> {
         if let Some(index) = self.find(name) {
             return Ok((index, Vec::new()));
         }
@@ -552,14 +569,19 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// The kind of that name; `None` is `ignore`.
-fn kind_of(name: &str, place: &str) -> Result<Option<Kind>, Flaw> {
-    let known = || Kind::ALL.into_iter().map(Kind::name).chain(["ignore"]);
-    match Kind::named(name) {
-        Some(kind) => Ok(Some(kind)),
-        None if name == "ignore" => Ok(None),
-        None => Err(Flaw::invalid(format!("unknown kind \"{name}\" in {place}"))
-            .hint(near::hint(name, known().collect::<Vec<_>>()))),
+/// The kind and the tag of the event of that name, which has `tag` if it names none; `None` is `ignore`.
+fn name_of(name: &str, tag: &TagOrigin, place: &str) -> Result<Option<(Kind, TagOrigin)>, Flaw> {
+    if name == "ignore" {
+        return Ok(None);
+    }
+    match Name::read(name, &Kind::ALL, place) {
+        Ok(Name { kind, tag: None }) => Ok(Some((kind, tag.clone()))),
+        Ok(Name { kind, tag: Some(own) }) => Ok(Some((kind, TagOrigin::Constant(own)))),
+        Err(flaw) if Kind::named(name.split(':').next().unwrap_or(name)).is_some() => Err(flaw),
+        Err(flaw) => {
+            let known = Kind::ALL.into_iter().map(Kind::name).chain(["ignore"]);
+            Err(Flaw::invalid(flaw.message).hint(near::hint(name, known.collect::<Vec<_>>())))
+        }
     }
 }
 

@@ -7,13 +7,15 @@ pub mod check;
 pub mod epoch;
 pub mod json;
 pub mod key;
+mod tag;
 pub mod versions;
 
-use crate::event::Kind;
+use crate::event::{Event, Kind, Name, Tag};
 use crate::instant::Instant;
 use crate::mapping::epoch::Epoch;
 use crate::mapping::key::Key;
 pub use crate::mapping::key::KeyOrigin;
+use crate::mapping::tag::TagOrigin;
 use crate::order::{MessageId, OrderKey, Position, Rank};
 use rust_decimal::Decimal;
 use std::borrow::Cow;
@@ -158,6 +160,8 @@ pub struct Reading<'a> {
     /// The events of that time, in order; empty if no rule matched, if the row is ignored, or if each of its events has
     /// a time of its own.
     pub kinds: &'a [Kind],
+    /// Their tags; empty if none has one.
+    pub tags: Vec<Option<Tag>>,
     /// Of which event of the row this is: that one alone has this time. 0 are those that have the time of the row, if
     /// others have their own; `None` is the row as a whole.
     pub event: Option<u16>,
@@ -178,6 +182,18 @@ impl Reading<'_> {
     /// Whether the row says which model answered (rule 5.7).
     pub fn answers(&self) -> bool {
         self.kinds.contains(&Kind::AiReply)
+    }
+
+    /// The names of its events, in order.
+    pub fn names(&self) -> impl Iterator<Item = Name> {
+        let tag = |index: usize| self.tags.get(index).cloned().flatten();
+        self.kinds.iter().enumerate().map(move |(index, kind)| Name { kind: *kind, tag: tag(index) })
+    }
+
+    /// Its events, in order, if they have a time.
+    pub fn events(&self) -> impl Iterator<Item = Event> {
+        let (at, excluded) = (self.at, self.excluded.is_some());
+        self.names().filter_map(move |name| Some(Event { excluded, ..Event::named(name, at?) }))
     }
 
     /// Whether its keys and its time are such as an event has, or do not matter (rules 2.4.8, 3.5.11).
@@ -207,9 +223,7 @@ impl Reading<'_> {
     pub fn in_detail(&self) -> Option<String> {
         match self.event {
             None | Some(0) => self.too_long_in_words(),
-            Some(_) => {
-                Some(format!("It is the event \"{}\", which has a time of its own.", self.kinds.first()?.name()))
-            }
+            Some(_) => Some(format!("It is the event \"{}\", which has a time of its own.", self.names().next()?)),
         }
     }
 
@@ -252,9 +266,9 @@ impl<'a> Readings<'a> {
     /// The kinds of the row, or why it has none; of an event that has a time of its own, its kind or why it is none.
     pub fn in_words(&self) -> String {
         let of = |reading: &Reading| match reading.refusal {
-            _ if reading.ignored => vec!["ignore"],
-            Some(refusal) => vec![refusal.name()],
-            None => reading.kinds.iter().map(|kind| kind.name()).collect(),
+            _ if reading.ignored => vec!["ignore".to_owned()],
+            Some(refusal) => vec![refusal.name().to_owned()],
+            None => reading.names().map(|name| name.to_string()).collect(),
         };
         self.iter().flat_map(of).collect::<Vec<_>>().join(", ")
     }
@@ -320,6 +334,8 @@ pub(crate) struct KindRule {
 pub(crate) struct Events {
     /// Those that have the time of the row.
     pub(crate) kinds: Vec<Kind>,
+    /// Where their tags come from; empty if none has one.
+    pub(crate) tags: Vec<TagOrigin>,
     /// Their positions in the list of all; empty if that is theirs.
     pub(crate) positions: Vec<u16>,
     /// Those that have a time of their own (rule 2.4.11).
@@ -327,16 +343,17 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Events that all have the time of the row.
-    pub(crate) fn of(kinds: Vec<Kind>) -> Events {
-        Events { kinds, ..Events::default() }
+    /// One event that has the time of the row.
+    pub(crate) fn of(Name { kind, tag }: Name) -> Events {
+        Events { kinds: vec![kind], tags: tag.map(TagOrigin::Constant).into_iter().collect(), ..Events::default() }
     }
 }
 
 /// An event that has a time of its own.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OwnTime {
     pub(crate) kind: Kind,
+    pub(crate) tag: TagOrigin,
     pub(crate) position: u16,
     pub(crate) time: TimeOrigin,
 }
@@ -458,6 +475,7 @@ impl Mapping {
         let excluded = self.excluded.iter().find(|rule| holds(&rule.when, row)).map(|rule| rule.because.as_str());
         let at = time.flatten();
         let positions = events.map_or(&[][..], |events| &events.positions);
+        let tags = events.map_or_else(Vec::new, |events| events.tags.iter().map(|tag| tag.read(row)).collect());
         let event = None;
         let mut reading = Reading {
             tenant,
@@ -468,6 +486,7 @@ impl Mapping {
             sequence,
             ignored,
             kinds,
+            tags,
             event,
             positions,
             excluded,
@@ -494,6 +513,7 @@ impl Mapping {
             Reading {
                 at: time.flatten(),
                 kinds: std::slice::from_ref(&own.kind),
+                tags: own.tag.read(row).map(Some).into_iter().collect(),
                 event: Some(own.position + 1),
                 positions: std::slice::from_ref(&own.position),
                 refusal: match time {

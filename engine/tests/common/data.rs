@@ -44,7 +44,7 @@ pub fn irc_support() -> Conversations {
                 Kind::StaffReply
             }
         };
-        Event { at: time(&row[3]), kind, excluded: false }
+        Event::named(kind.into(), time(&row[3]))
     })
 }
 
@@ -53,6 +53,7 @@ pub fn rules() -> Conversations {
     conversations("rules.csv.gz", |row| Event {
         at: time(&row[3]),
         kind: Kind::named(&row[4]).expect("a kind"),
+        tag: None,
         excluded: &row[5] == "t",
     })
 }

@@ -11,7 +11,7 @@ use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::{Instant, SECOND};
 use talkmeter_engine::order::{MessageId, OrderKey, Position, Rank};
-use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::part::{EndReason, Opening, Part};
 use talkmeter_engine::policy::Policy;
 pub use talkmeter_engine::presets::{agent_red, ai_resolution, all, lutingenie};
 
@@ -20,7 +20,12 @@ pub const HOUR: i64 = 60 * MINUTE;
 
 /// An event `at` microseconds: only differences matter to the rules of parts, so their tests begin at 0.
 pub fn event(kind: Kind, at: i64) -> Event {
-    Event { at: Instant(at), kind, excluded: false }
+    Event::named(kind.into(), Instant(at))
+}
+
+/// The name of an end, which a test may keep.
+pub fn word(reason: &EndReason) -> &'static str {
+    reason.name().into_owned().leak()
 }
 
 pub fn customer(at: i64) -> Event {

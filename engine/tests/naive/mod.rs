@@ -3,16 +3,18 @@
 //! It sees all events at once and keeps no running state: each question is answered by looking at a slice again. Slow,
 //! and shaped unlike the engine on purpose, so that the two are unlikely to share a mistake.
 
+use serde_json::Value as Json;
 use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::part::{self, Verdict};
 use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::selector::Selector;
 
-/// An event and the policy that is in force at it.
-pub type Happening = (Event, Arc<Policy>);
+/// An event, the policy that is in force at it, and the outcomes of that policy as they are written.
+pub type Happening = (Event, Arc<Policy>, Arc<Json>);
 /// When and why a part ended.
-type End = (Instant, &'static str);
+type End = (Instant, String);
 
 /// Everything that is reported of a part.
 #[derive(Debug, PartialEq)]
@@ -29,17 +31,19 @@ pub struct Part {
     pub ai_replies: usize,
     pub staff_replies: usize,
     /// The charge instant, or the reason against; nothing while the part is not judged.
-    pub verdict: Option<Result<Instant, &'static str>>,
+    pub verdict: Option<Result<Instant, String>>,
+    pub outcome: Option<String>,
 }
 
 /// The parts of a conversation whose events are these, at the instant `now`.
 pub fn parts(id: &str, mut rest: &[Happening], now: Instant) -> Vec<Part> {
     let mut parts = Vec::new();
-    while let Some(opening) = rest.iter().position(|(event, policy)| policy.starts_on.contains(&event.kind)) {
-        let policy = &rest[opening].1;
-        let events: Vec<Event> = rest[opening..].iter().map(|(event, _)| *event).collect();
+    let starts = |happening: &Happening| means_any(&happening.1.starts_on, &happening.0);
+    while let Some(opening) = rest.iter().position(starts) {
+        let (_, policy, outcomes) = &rest[opening];
+        let events: Vec<Event> = rest[opening..].iter().map(|(event, ..)| event.clone()).collect();
         let (taken, end) = extent(&events, policy, now);
-        parts.push(describe(id, parts.len() + 1, &events[..taken], policy, end));
+        parts.push(describe((id, parts.len() + 1), &events[..taken], policy, outcomes, end));
         rest = &rest[opening + taken..];
     }
     parts
@@ -54,7 +58,7 @@ pub fn plainly(part: &part::Part) -> Part {
         started_at: part.started_at,
         first_ai_reply_at: part.first_ai_reply_at,
         last_activity_at: part.last_activity_at,
-        end: part.end.map(|end| (end.at, end.reason.name())),
+        end: part.end.as_ref().map(|end| (end.at, end.reason.name().into_owned())),
         events: size(part.event_count),
         messages: size(part.message_count),
         turns: size(part.turn_count.into()),
@@ -62,9 +66,23 @@ pub fn plainly(part: &part::Part) -> Part {
         staff_replies: size(part.staff_replies),
         verdict: part.verdict.map(|verdict| match verdict {
             Verdict::Billable(at) => Ok(at),
-            Verdict::NotBillable(reason) => Err(reason.name()),
+            Verdict::NotBillable(_) => Err(part.not_billable_because().expect("a reason").to_owned()),
         }),
+        outcome: part.outcome.as_deref().map(str::to_owned),
     }
+}
+
+/// Whether an event is one of those that a selector is written for.
+fn means(selector: &str, event: &Event) -> bool {
+    match selector.split_once(':') {
+        Some((kind, tag)) => event.kind.name() == kind && event.tag.as_deref() == Some(tag),
+        None if selector == "message" => event.kind.is_activity(),
+        None => event.kind.name() == selector,
+    }
+}
+
+fn means_any(selectors: &[Selector], event: &Event) -> bool {
+    selectors.iter().any(|selector| means(&selector.to_string(), event))
 }
 
 /// How many of `events`, the first of which opens a part, belong to it, and its end.
@@ -77,8 +95,8 @@ fn extent(events: &[Event], policy: &Policy, now: Instant) -> (usize, Option<End
         }
     }
     // A sweep may end only what every later event would find ended in the same way (rule 3.6).
-    let end =
-        ended_by_time(events, policy, now).filter(|end| ended_by_time(events, policy, Instant::LATEST) == Some(*end));
+    let end = ended_by_time(events, policy, now)
+        .filter(|end| ended_by_time(events, policy, Instant::LATEST).as_ref() == Some(end));
     (events.len(), end)
 }
 
@@ -86,9 +104,9 @@ fn ended_by_its_last_event(part: &[Event], policy: &Policy) -> Option<End> {
     let last = part.last()?;
     let limit = policy.turn_limit.map(|limit| usize::try_from(limit).expect("a positive limit"));
     if last.kind == Kind::AiReply && limit.is_some_and(|limit| turns(part) == limit) {
-        return Some((last.at, "turn_limit"));
+        return Some((last.at, "turn_limit".to_owned()));
     }
-    policy.ends_on.contains(&last.kind).then(|| (last.at, last.kind.name()))
+    means_any(&policy.ends_on, last).then(|| (last.at, last.name().to_string()))
 }
 
 fn ended_by_time(part: &[Event], policy: &Policy, at: Instant) -> Option<End> {
@@ -96,8 +114,12 @@ fn ended_by_time(part: &[Event], policy: &Policy, at: Instant) -> Option<End> {
     let in_triage = count(part, Kind::StaffReply) == 0;
     let idle = policy.idle_timeout.map(|timeout| last.plus(timeout)).filter(|end| at > *end);
     let quiet = policy.quiet_review_after.map(|quiet| last.plus(quiet)).filter(|end| in_triage && at >= *end);
-    // The alphabet happens to put `idle` first, as the rule for equal ends does.
-    idle.map(|end| (end, "idle")).into_iter().chain(quiet.map(|end| (end, "quiet_review"))).min()
+    let longest = policy.max_duration.map(|longest| part[0].at.plus(longest)).filter(|end| at >= *end);
+    let ends = [(longest, "max_duration"), (idle, "idle"), (quiet, "quiet_review")];
+    let earliest = ends.iter().filter_map(|(end, _)| *end).min()?;
+    // Of equal ends the first of these.
+    let (_, reason) = ends.into_iter().find(|(end, _)| *end == Some(earliest))?;
+    Some((earliest, reason.to_owned()))
 }
 
 fn last_activity(part: &[Event]) -> Instant {
@@ -116,7 +138,8 @@ fn turns(part: &[Event]) -> usize {
     kinds.windows(2).filter(|pair| *pair == [Kind::CustomerMessage, Kind::AiReply]).count()
 }
 
-fn describe(id: &str, number: usize, part: &[Event], policy: &Policy, end: Option<End>) -> Part {
+fn describe((id, number): (&str, usize), part: &[Event], policy: &Policy, outcomes: &Json, end: Option<End>) -> Part {
+    let (verdict, outcome) = verdict(id, part, policy, outcomes, end.as_ref()).unzip();
     Part {
         number,
         policy_version: policy.version,
@@ -129,28 +152,67 @@ fn describe(id: &str, number: usize, part: &[Event], policy: &Policy, end: Optio
         turns: turns(part),
         ai_replies: count(part, Kind::AiReply),
         staff_replies: count(part, Kind::StaffReply),
-        verdict: verdict(id, part, policy, end),
+        verdict,
+        outcome: outcome.flatten(),
     }
 }
 
-fn verdict(id: &str, part: &[Event], policy: &Policy, end: Option<End>) -> Option<Result<Instant, &'static str>> {
+/// The charge instant or the reason against, and the outcome.
+type Judgment = (Result<Instant, String>, Option<String>);
+
+fn verdict(id: &str, part: &[Event], policy: &Policy, outcomes: &Json, end: Option<&End>) -> Option<Judgment> {
+    let at = |found: Option<usize>| found.map(|place| (&part[..=place], part[place].at));
     let first_reply = part.iter().position(|event| event.kind == Kind::AiReply);
-    let at_end = end.map(|(at, _)| (part, at));
-    let at_reply = first_reply.map(|reply| (&part[..=reply], part[reply].at));
-    let (judged, charge_instant) = match policy.charge_on {
-        ChargeOn::FirstAiReply => at_reply.or(at_end)?,
-        ChargeOn::Close => at_end?,
+    let reached = match &policy.charge_on {
+        ChargeOn::Start => at(Some(0)),
+        ChargeOn::FirstAiReply => at(first_reply),
+        ChargeOn::FirstOf(events) => at(part.iter().position(|event| means_any(events, event))),
+        ChargeOn::Close => None,
     };
-    let before_reply = &judged[..first_reply.unwrap_or(judged.len())];
+    let (judged, charge_instant) = reached.or(end.map(|(at, _)| (part, *at)))?;
+    let before_reply = &judged[..first_reply.unwrap_or(judged.len()).min(judged.len())];
+    let has_rules = !outcomes.is_null();
     let against = [
         ("excluded_prefix", policy.exclude_prefixes.iter().any(|prefix| id.get(..prefix.len()) == Some(prefix))),
         ("excluded", judged.iter().any(|event| event.excluded)),
         ("staff_replied", policy.staff_reply_blocks && count(judged, Kind::StaffReply) > 0),
         ("error_before_reply", policy.error_before_reply_waives && count(before_reply, Kind::Error) > 0),
-        ("no_ai_reply", first_reply.is_none()),
+        ("not_reached", reached.is_none() && matches!(policy.charge_on, ChargeOn::Start | ChargeOn::FirstOf(_))),
+        ("no_ai_reply", reached.is_none() && policy.charge_on == ChargeOn::FirstAiReply),
+        ("no_ai_reply", !has_rules && count(judged, Kind::AiReply) == 0),
     ];
-    Some(match against.into_iter().find(|(_, holds)| *holds) {
-        Some((reason, _)) => Err(reason),
-        None => Ok(charge_instant),
-    })
+    if let Some((reason, _)) = against.into_iter().find(|(_, holds)| *holds) {
+        return Some((Err(reason.to_owned()), None));
+    }
+    Some(if has_rules { by_rule(judged, outcomes, charge_instant) } else { (Ok(charge_instant), None) })
+}
+
+/// What the first rule says that holds of these events.
+fn by_rule(judged: &[Event], outcomes: &Json, at: Instant) -> Judgment {
+    let last = |kind: Kind| judged.iter().rposition(|event| event.kind == kind);
+    let asked = last(Kind::CustomerMessage);
+    let holds = |word: &Json| match word.as_str().expect("a word") {
+        "unanswered" => asked.is_some() && last(Kind::AiReply) < asked,
+        "error_before_reply" => {
+            let reply = judged.iter().position(|event| event.kind == Kind::AiReply);
+            count(&judged[..reply.unwrap_or(judged.len())], Kind::Error) > 0
+        }
+        selector => judged.iter().any(|event| means(selector, event)),
+    };
+    let any = |words: &Json| words.as_array().expect("a list").iter().any(holds);
+    let rules = outcomes.as_array().expect("rules");
+    let holds = |rule: &&Json| match (rule.get("when"), rule.get("unless")) {
+        (Some(words), _) => any(words),
+        (_, Some(words)) => !any(words),
+        _ => true,
+    };
+    let rule = rules.iter().find(holds).expect("the last rule holds");
+    let name = match rule.get("outcome").and_then(Json::as_str) {
+        Some("@tag") => judged[0].tag.as_deref().map(str::to_owned),
+        name => name.map(str::to_owned),
+    };
+    match rule.get("units").is_some_and(|units| units == 0) {
+        true => (Err(name.clone().expect("a name")), name),
+        false => (Ok(at), name),
+    }
 }

@@ -5,17 +5,20 @@
 use crate::common::dice::Dice;
 use crate::naive::{self, Happening};
 use crate::store::{Change, Outcome, Store, Terms, mark, row};
+use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Display, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant as Clock};
-use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::event::{Event, Kind, Name, Tag};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
+use talkmeter_engine::outcome::Outcomes;
 use talkmeter_engine::part::{EndReason, Part};
 use talkmeter_engine::policy::{ChargeOn, Policy};
 use talkmeter_engine::refold::Placed;
+use talkmeter_engine::selector::Selector;
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
 const TIMEOUTS: [i64; 3] = [3, 5, 8];
@@ -33,13 +36,16 @@ struct Row {
     id: i64,
     at: Instant,
     kinds: [Option<Kind>; 2],
+    /// Of its first event.
+    tag: Option<&'static str>,
     excluded: bool,
 }
 
 impl Row {
     fn events(self) -> impl Iterator<Item = Placed> {
         self.kinds.into_iter().zip(0..).filter_map(move |(kind, position)| {
-            let event = Event { at: self.at, kind: kind?, excluded: self.excluded };
+            let tag = self.tag.filter(|_| position == 0).map(Tag::from);
+            let event = Event { at: self.at, kind: kind?, tag, excluded: self.excluded };
             Some(row(self.source, self.id, position, event))
         })
     }
@@ -60,7 +66,7 @@ impl Row {
 #[derive(Clone, Copy, Debug)]
 enum Arrival {
     Row(Row),
-    Mark(i64, Event),
+    Mark(i64, Instant, Kind, Option<&'static str>),
 }
 
 /// A conversation while it happens.
@@ -74,6 +80,10 @@ struct Life {
     end: u64,
     next_id: i64,
     policies: [Arc<Policy>; 2],
+    /// The outcomes of these, as they are written.
+    outcomes: [Arc<Json>; 2],
+    /// Events have tags, and policies ask for them.
+    wide: bool,
     /// Some rows no policy can judge. Such a row leaves a part open whose time is over, until that shows in another
     /// way.
     strangers: bool,
@@ -100,18 +110,96 @@ fn policy(dice: &mut Dice, version: i32, distinct: bool) -> Arc<Policy> {
     let policy = Policy {
         name: "any".into(),
         version,
-        starts_on,
-        ends_on,
+        starts_on: starts_on.into_iter().map(Selector::from).collect(),
+        ends_on: ends_on.into_iter().map(Selector::from).collect(),
         idle_timeout,
         quiet_review_after: quiet_review_after.filter(|_| !same),
+        max_duration: None,
         turn_limit: dice.percent(40).then(|| 1 + dice.below(4) as i32),
-        charge_on: dice.one_of(&[ChargeOn::FirstAiReply, ChargeOn::Close]),
+        charge_on: if dice.below(2) == 0 { ChargeOn::FirstAiReply } else { ChargeOn::Close },
+        outcomes: Outcomes::default(),
         staff_reply_blocks: dice.percent(50),
         error_before_reply_waives: dice.percent(50),
         exclude_prefixes: PREFIXES.iter().filter(|_| dice.percent(15)).map(|prefix| (*prefix).into()).collect(),
     };
     assert_eq!(policy.flaw(), None);
     Arc::new(policy)
+}
+
+const TAGS: [&str; 2] = ["a", "b"];
+
+fn tag(dice: &mut Dice) -> Option<&'static str> {
+    dice.percent(50).then(|| dice.one_of(&TAGS))
+}
+
+/// What a policy may ask of a part, or what it may name.
+fn selector(dice: &mut Dice) -> String {
+    let kind = kind(dice).name();
+    match dice.below(10) {
+        0 => "message".to_owned(),
+        1..4 => kind.to_owned(),
+        _ => format!("{kind}:{}", dice.one_of(&TAGS)),
+    }
+}
+
+fn selectors(dice: &mut Dice, most: u64) -> Vec<String> {
+    (0..=dice.below(most)).map(|_| selector(dice)).collect()
+}
+
+/// A policy with the keys that the published three do not have, and its outcomes as they are written.
+fn wide_policy(dice: &mut Dice, version: i32, distinct: bool) -> (Arc<Policy>, Arc<Json>) {
+    let plain = policy(dice, version, distinct);
+    let outcomes = if dice.percent(75) { outcomes(dice) } else { Json::Null };
+    let charge_on = match dice.below(4) {
+        0 => json!("start"),
+        1 => json!("first_ai_reply"),
+        2 => json!("close"),
+        _ => json!(selectors(dice, 2)),
+    };
+    let definition = json!({
+        "name": "any", "starts_on": selectors(dice, 3), "ends_on": selectors(dice, 2), "charge_on": charge_on,
+        "max_duration": dice.percent(50).then(|| dice.one_of(&["4", "6", "10"])), "outcomes": outcomes,
+    });
+    let mut micros = |interval: &str, _: &str| interval.parse().expect("microseconds");
+    let (wide, _) = Policy::read(&definition, &mut micros).expect("a policy");
+    let wide = Policy {
+        idle_timeout: plain.idle_timeout,
+        quiet_review_after: plain.quiet_review_after,
+        turn_limit: plain.turn_limit,
+        staff_reply_blocks: plain.staff_reply_blocks && dice.percent(30),
+        error_before_reply_waives: plain.error_before_reply_waives && dice.percent(30),
+        exclude_prefixes: plain.exclude_prefixes.clone(),
+        version,
+        ..wide
+    };
+    (Arc::new(wide), Arc::new(outcomes))
+}
+
+fn outcomes(dice: &mut Dice) -> Json {
+    let mut rules = Vec::new();
+    for _ in 0..dice.below(4) {
+        let mut words = selectors(dice, 2);
+        match dice.below(6) {
+            0 => words.push("unanswered".into()),
+            1 => words.push("error_before_reply".into()),
+            _ => {}
+        }
+        let condition = if dice.percent(50) { "when" } else { "unless" };
+        rules.push(json!({ (condition): words }));
+    }
+    rules.push(json!({}));
+    for (place, rule) in rules.iter_mut().enumerate() {
+        match dice.below(4) {
+            0 => {}
+            1 => rule["outcome"] = json!("@tag"),
+            2 => rule["outcome"] = json!(format!("outcome {place}")),
+            _ => {
+                rule["outcome"] = json!(format!("none {place}"));
+                rule["units"] = json!(0);
+            }
+        }
+    }
+    Json::Array(rules)
 }
 
 fn kind(dice: &mut Dice) -> Kind {
@@ -146,12 +234,17 @@ fn disorder<T>(dice: &mut Dice, all: &mut [T]) {
 }
 
 impl Life {
-    fn begin(seed: u64, deletes: bool, trace: bool) -> (Life, Vec<Arrival>) {
+    fn begin(seed: u64, deletes: bool, wide: bool, trace: bool) -> (Life, Vec<Arrival>) {
         let mut dice = Dice::new(seed);
         let strangers = dice.percent(10);
         // An event that nobody can judge leaves open which of two equal timeouts ends a part, and so does a lost row.
         let distinct = strangers || deletes;
-        let policies = [1, 2].map(|version| policy(&mut dice, version, distinct));
+        let mut any = |version| match wide {
+            true => wide_policy(&mut dice, version, distinct),
+            false => (policy(&mut dice, version, distinct), Arc::default()),
+        };
+        let [(first, of_first), (second, of_second)] = [1, 2].map(&mut any);
+        let (policies, outcomes) = ([first, second], [of_first, of_second]);
         let longest = if dice.percent(20) { 5 } else { LONGEST_TALK };
         let length = 1 + dice.below(longest);
         let change = Instant(dice.below(3 * length) as i64);
@@ -159,8 +252,8 @@ impl Life {
         let beginning = Instant::BEGINNING;
         let terms = Terms(vec![(1, beginning, first), (2, beginning, second.clone()), (1, change, second)]);
         let store = Store::new(dice.one_of(&IDS), terms);
-        let mut life =
-            Life { dice, store, rows: Vec::new(), now: Instant(0), end: 0, next_id: 0, policies, strangers, trace };
+        let (rows, now) = (Vec::new(), Instant(0));
+        let mut life = Life { dice, store, rows, now, end: 0, next_id: 0, policies, outcomes, wide, strangers, trace };
         let mut arrivals = Vec::with_capacity(length as usize);
         for _ in 0..length {
             let gap = if life.dice.percent(50) { 0 } else { life.dice.below(LONGEST_GAP + 1) };
@@ -176,7 +269,8 @@ impl Life {
         let excluded = self.dice.percent(5);
         if !kind.is_activity() && self.dice.percent(50) {
             self.next_id += 1;
-            return Arrival::Mark(self.next_id, Event { at, kind, excluded: false });
+            let tag = self.tag();
+            return Arrival::Mark(self.next_id, at, kind, tag);
         }
         Arrival::Row(self.row(at, kind, excluded))
     }
@@ -191,7 +285,11 @@ impl Life {
         let id = self.id();
         let second = self.dice.percent(10).then(|| self::kind(&mut self.dice));
         let source = if self.strangers && self.dice.percent(20) { STRANGER } else { 1 + self.dice.below(2) as i32 };
-        Row { source, id, at, kinds: [Some(kind), second], excluded }
+        Row { source, id, at, kinds: [Some(kind), second], tag: self.tag(), excluded }
+    }
+
+    fn tag(&mut self) -> Option<&'static str> {
+        if self.wide { tag(&mut self.dice) } else { None }
     }
 
     /// Somewhere in the conversation, or near an instant of it.
@@ -204,6 +302,10 @@ impl Life {
 
     fn changed(&mut self, row: Row) -> Row {
         let mut changed = row;
+        if self.wide && self.dice.percent(20) {
+            changed.tag = self.tag();
+            return changed;
+        }
         match self.dice.below(6) {
             0 | 1 => changed.at = self.moment(row.at),
             2 => changed.kinds[0] = Some(kind(&mut self.dice)),
@@ -221,7 +323,10 @@ impl Life {
                     statements.extend(row.added());
                     self.rows.push(row);
                 }
-                Arrival::Mark(call, event) => statements.push(Change::Add(mark(call, event))),
+                Arrival::Mark(call, at, kind, tag) => {
+                    let name = Name { kind, tag: tag.map(Tag::from) };
+                    statements.push(Change::Add(mark(call, Event::named(name, at))));
+                }
             }
         }
     }
@@ -329,13 +434,18 @@ impl Life {
             let Placed { place, event } = placed;
             let policy = if !order::is_mark(place) {
                 self.store.terms.in_force(place, event.at)
-            } else if self.policies.iter().any(|policy| policy.starts_on.contains(&event.kind)) {
+            } else if self.store.terms.opens_on(event) {
                 let before = naive::parts(self.store.id, &happenings, event.at);
                 before.last().map(|part| &self.policies[part.policy_version as usize - 1])
             } else {
                 None
             };
-            happenings.push((*event, Arc::clone(policy.unwrap_or_else(|| nothing_starts()))));
+            let policy = policy.unwrap_or_else(|| nothing_starts());
+            let outcomes = match self.policies.iter().position(|own| Arc::ptr_eq(own, policy)) {
+                Some(place) => Arc::clone(&self.outcomes[place]),
+                None => Arc::default(),
+            };
+            happenings.push((event.clone(), Arc::clone(policy), outcomes));
         }
         naive::parts(self.store.id, &happenings, self.now)
     }
@@ -364,7 +474,7 @@ impl Life {
             let place = placed.place.as_slice();
             let unknown = match order::is_mark(place) {
                 true => {
-                    self.store.terms.opens_on(placed.event.kind)
+                    self.store.terms.opens_on(&placed.event)
                         && parts.first().is_none_or(|part| place < part.first_event.as_slice())
                 }
                 false => order::source_of(place) == STRANGER && !within(place),
@@ -372,6 +482,11 @@ impl Life {
             assert_eq!(self.store.unjudged.contains(place), unknown, "{placed:?}");
         }
     }
+}
+
+/// Whether an event may leave a flag because the policy asks for it.
+fn asks_for_events(policy: &Policy) -> bool {
+    !policy.outcomes.is_empty() || matches!(policy.charge_on, ChargeOn::FirstOf(_))
 }
 
 /// A policy under which an event that finds no open part is without effect.
@@ -392,7 +507,7 @@ impl Debug for Line<'_> {
         let key = OrderKey::from_bytes(place).expect("a key");
         let flag = if event.excluded { " excluded" } else { "" };
         let name = if order::is_mark(place) { "mark" } else { "row" };
-        write!(to, "{} {}{flag} ({name} {} {:?})", event.at.0, event.kind.name(), key.source(), key.message())
+        write!(to, "{} {}{flag} ({name} {} {:?})", event.at.0, event.name(), key.source(), key.message())
     }
 }
 
@@ -412,8 +527,8 @@ impl Debug for Short<'_> {
 }
 
 /// Tells one conversation to its end and returns how many events arrived in it.
-fn a_talk_in_any_order(seed: u64, trace: bool) -> u64 {
-    let (mut life, arrivals) = Life::begin(seed, false, trace);
+fn a_talk_in_any_order(seed: u64, wide: bool, trace: bool) -> u64 {
+    let (mut life, arrivals) = Life::begin(seed, false, wide, trace);
     let every_commit = life.dice.percent(25) || trace;
     let longest_batch = life.dice.one_of(&[1, 4, 12]);
     let mut arrived = 0;
@@ -448,8 +563,8 @@ fn a_talk_in_any_order(seed: u64, trace: bool) -> u64 {
 }
 
 /// Tells a conversation that loses rows, and returns how many events arrived in it.
-fn a_talk_with_losses(seed: u64, trace: bool) -> u64 {
-    let (mut life, arrivals) = Life::begin(seed, true, trace);
+fn a_talk_with_losses(seed: u64, wide: bool, trace: bool) -> u64 {
+    let (mut life, arrivals) = Life::begin(seed, true, wide, trace);
     let mut metered = Metered::default();
     let longest_batch = life.dice.one_of(&[1, 4, 12]);
     let mut arrived = 0;
@@ -602,12 +717,12 @@ impl Metered {
     /// whether it counted it before: a lost row, or one that leaves a flag.
     fn unclear(&self, seal: &Seal, metered: &[Placed], changed: &[Vec<u8>], store: &Store) -> bool {
         let Some(first) = changed.iter().filter(|place| seal.trailing(place)).min() else { return false };
-        let ended_by_lost_row = matches!(seal.part.end.map(|end| end.reason), Some(EndReason::Event(_)))
+        let ended_by_lost_row = matches!(seal.part.end.as_ref().map(|end| &end.reason), Some(EndReason::Event(_)))
             && self.lost.contains(&seal.part.last_event);
         if ended_by_lost_row && store.parts[seal.index].last_event != seal.part.last_event {
             return true;
         }
-        let flag = |event: &Event| event.excluded || event.kind == Kind::Error;
+        let flag = |event: &Event| event.excluded || event.kind == Kind::Error || asks_for_events(&seal.part.policy);
         let end = |place: &[u8]| ended_by_lost_row && place == seal.part.last_event;
         let hidden = |placed: &&Placed| {
             seal.trailing(&placed.place)
@@ -686,9 +801,19 @@ fn tell(mut seed: u64, enough: impl Fn(&Tally) -> bool, story: impl Fn(u64, bool
 }
 
 pub fn in_any_order(seed: u64, enough: impl Fn(&Tally) -> bool) -> Tally {
-    tell(seed, enough, a_talk_in_any_order)
+    tell(seed, enough, |seed, trace| a_talk_in_any_order(seed, false, trace))
 }
 
 pub fn with_losses(seed: u64, enough: impl Fn(&Tally) -> bool) -> Tally {
-    tell(seed, enough, a_talk_with_losses)
+    tell(seed, enough, |seed, trace| a_talk_with_losses(seed, false, trace))
+}
+
+/// As [`in_any_order`], with tags, and with policies that ask for them.
+pub fn of_any_definition(seed: u64, enough: impl Fn(&Tally) -> bool) -> Tally {
+    tell(seed, enough, |seed, trace| a_talk_in_any_order(seed, true, trace))
+}
+
+/// As [`with_losses`], with tags, and with policies that ask for them.
+pub fn of_any_definition_with_losses(seed: u64, enough: impl Fn(&Tally) -> bool) -> Tally {
+    tell(seed, enough, |seed, trace| a_talk_with_losses(seed, true, trace))
 }

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use talkmeter_engine::event::{Event, Kind};
+use talkmeter_engine::event::Event;
 use talkmeter_engine::fold::{Conversation, Effect};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
 use talkmeter_engine::part::{Opener, Opening, Part, UnknownPolicy};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{After, Before, Changes, Placed, refold, restart};
+use talkmeter_engine::selector;
 
 /// Which policy is in force: source, since when, policy; of those that apply the last.
 #[derive(Clone, Debug)]
@@ -26,7 +27,7 @@ impl Terms {
     fn opening(&self, placed: &Placed, previous: Option<&Opening>) -> Opener {
         if order::is_mark(&placed.place) {
             return match previous {
-                None if !self.opens_on(placed.event.kind) => Ok(None),
+                None if !self.opens_on(&placed.event) => Ok(None),
                 previous => previous.cloned().map(Some).ok_or(UnknownPolicy),
             };
         }
@@ -34,9 +35,9 @@ impl Terms {
         Ok(Some(Opening { policy, source: Some(order::source_of(&placed.place)) }))
     }
 
-    /// Whether any policy opens parts at that kind.
-    pub fn opens_on(&self, kind: Kind) -> bool {
-        self.0.iter().any(|(_, _, policy)| policy.starts_on.contains(&kind))
+    /// Whether any policy opens parts at that event.
+    pub fn opens_on(&self, event: &Event) -> bool {
+        self.0.iter().any(|(_, _, policy)| selector::hold(&policy.starts_on, event))
     }
 }
 
@@ -271,7 +272,7 @@ impl Store {
         assert!(numbers.iter().all(|number| !self.retired.contains(number)), "{numbers:?} {:?}", self.retired);
         for pair in self.parts.windows(2) {
             assert!(pair[0].last_event < pair[1].first_event, "{pair:#?}");
-            assert!(pair[0].end.is_some_and(|end| end.at <= pair[1].started_at), "{pair:#?}");
+            assert!(pair[0].end.as_ref().is_some_and(|end| end.at <= pair[1].started_at), "{pair:#?}");
         }
         let mut billable: Vec<i32> =
             self.parts.iter().filter(|part| part.charge_instant().is_some()).map(|part| part.number).collect();
@@ -307,8 +308,8 @@ pub fn changes(statements: &[Change]) -> Changes {
 
 /// Where a part ends or will, exclusive; a part of no length lasts a microsecond, so that it overlaps what holds it.
 fn until(part: &Part) -> Instant {
-    let end = part.end.or(part.timeout().map(|timeout| timeout.end)).map_or(Instant::LATEST, |end| end.at);
-    end.max(part.started_at.plus(1))
+    let end = part.end.as_ref().map(|end| end.at).or(part.timeout().map(|timeout| timeout.end.at));
+    end.unwrap_or(Instant::LATEST).max(part.started_at.plus(1))
 }
 
 fn overlap(a: &Part, b: &Part) -> bool {

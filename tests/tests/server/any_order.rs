@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
     fn parts_are_those_of_folding_from_the_start(&mut self) {
         let found = self.session.lines(&format!(
             "SELECT {}, tenant, conversation, {}, policy, policy_version, status, {}, {}, {}, end_reason, billable,
-                 not_billable_because, {}, message_count, turn_count, ai_replies, staff_replies
+                 not_billable_because, {}, outcome, message_count, turn_count, ai_replies, staff_replies
              FROM talkmeter.parts",
             micros("statement_timestamp()"),
             micros("started_at"),

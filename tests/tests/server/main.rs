@@ -38,6 +38,7 @@ mod month;
 mod moves;
 mod nested;
 mod orders;
+mod outcomes;
 mod own_bill;
 mod own_tables;
 mod own_times;

@@ -163,8 +163,8 @@ fn shown(conversation: &str, part: &Part) -> String {
     format!(
         "{conversation}|{}|{}|{}|{}|{}|{}",
         time(Some(part.started_at)),
-        time(part.end.map(|end| end.at)),
-        part.end.map_or("", |end| end.reason.name()),
+        time(part.end.as_ref().map(|end| end.at)),
+        part.end.as_ref().map_or(String::new(), |end| end.reason.name().into_owned()),
         part.message_count,
         part.turn_count,
         time(charged_at),
@@ -185,7 +185,7 @@ fn the_parts_are_those_of_folding_in_order(session: &mut Session) {
         let [conversation, at, kind] = row.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
         let (state, effects) = folding.entry(conversation).or_default();
         for kind in kinds(kind) {
-            let event = Event { at: instant(at), kind, excluded: false };
+            let event = Event::named(kind.into(), instant(at));
             let opener = || Ok::<_, Infallible>(Some(Opening { policy: Arc::clone(&policy), source: None }));
             let Ok(()) = state.step(conversation, &[], &event, opener, effects);
         }
