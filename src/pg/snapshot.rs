@@ -9,6 +9,8 @@ pub struct Moment {
     xmax: pg_sys::TransactionId,
     in_progress: u32,
     command: pg_sys::CommandId,
+    /// One that is rolled back takes back what its commands wrote, and not their number.
+    subtransaction: pg_sys::SubTransactionId,
     statement: i64,
 }
 
@@ -26,6 +28,7 @@ pub fn moment() -> Option<Moment> {
             xmax: snapshot.xmax,
             in_progress: snapshot.xcnt,
             command: snapshot.curcid,
+            subtransaction: pg_sys::GetCurrentSubTransactionId(),
             statement: pg_sys::GetCurrentStatementStartTimestamp(),
         })
     }

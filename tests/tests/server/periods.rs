@@ -507,6 +507,33 @@ fn until_a_new_zone_takes_effect_days_are_those_of_the_old_one_to_whoever_counts
     assert_sound(&mut session);
 }
 
+#[test]
+fn a_zone_that_is_rolled_back_tells_no_day_any_more_within_one_statement_either() {
+    let (_database, mut session) = on_plan("two");
+    let day = "talkmeter.local_day('acme', '2026-11-15 02:00+00'::timestamptz)";
+    for isolation in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        session.run("DROP TABLE IF EXISTS seen; CREATE TABLE seen (step int, day date)");
+        session.run(&format!(
+            "BEGIN ISOLATION LEVEL {isolation};
+             DO $$
+                 DECLARE
+                     within date;
+                 BEGIN
+                     BEGIN
+                         PERFORM talkmeter.subscribe('acme', 'two', '2026-10-01', 'America/New_York', 1);
+                         within := {day};
+                         RAISE division_by_zero;
+                     EXCEPTION WHEN division_by_zero THEN NULL;
+                     END;
+                     INSERT INTO seen VALUES (1, within), (2, {day});
+                 END
+             $$;
+             COMMIT"
+        ));
+        assert_eq!(session.lines("SELECT * FROM seen ORDER BY step"), ["1|2026-11-14", "2|2026-11-15"], "{isolation}");
+    }
+}
+
 fn assert_no_period_overlaps(session: &mut Session, told: &str) {
     let overlapping = session.lines(
         "SELECT a.period_start, a.period_end, b.period_start, b.period_end FROM talkmeter.period AS a
