@@ -193,14 +193,20 @@ REVOKE ALL ON FUNCTION talkmeter.statement(text, date) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.statement(text, date) IS
     'The same of the period that starts in the month of that day, by the tenant''s own zone: statement(tenant, date ''2026-03-01'')';
 
+CREATE FUNCTION talkmeter.instant_meant(period text) RETURNS timestamptz
+    LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'instant_meant_wrapper';
+REVOKE ALL ON FUNCTION talkmeter.instant_meant(text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.instant_meant(text) IS
+    'The instant that a text is, by the clock of the session; else an error that says how periods are named';
+
 CREATE FUNCTION talkmeter.month_meant(tenant text, period text) RETURNS text
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT CASE
-            WHEN month_meant.period ~ '^\s*\d{4}-\d{2}\s*$' THEN btrim(month_meant.period)
+            WHEN month_meant.period ~ '^ *(?!0000)\d{4}-(0[1-9]|1[0-2]) *$' THEN btrim(month_meant.period)
             -- A day at whose first instant a period starts, by the clock of the session, is that one.
-            WHEN month_meant.period ~ '^\s*\d{4}-\d{2}-\d{2}\s*$' AND NOT EXISTS (
-                SELECT FROM talkmeter.periods_starting(month_meant.tenant, month_meant.period::timestamptz))
+            WHEN month_meant.period ~ '^ *\d{4}-\d{2}-\d{2} *$' AND NOT EXISTS (
+                SELECT FROM talkmeter.periods_starting(month_meant.tenant, talkmeter.instant_meant(month_meant.period)))
             THEN left(btrim(month_meant.period), 7) END
     $$;
 REVOKE ALL ON FUNCTION talkmeter.month_meant(text, text) FROM PUBLIC;
@@ -218,7 +224,7 @@ CREATE FUNCTION talkmeter.periods_named(tenant text, period text) RETURNS SETOF 
         FROM own
         CROSS JOIN LATERAL talkmeter.periods_of_month(periods_named.tenant, (own.month || '-01')::date) AS m (period_start)
         UNION ALL
-        SELECT talkmeter.known_period(periods_named.tenant, periods_named.period::timestamptz)
+        SELECT talkmeter.known_period(periods_named.tenant, talkmeter.instant_meant(periods_named.period))
         FROM own
         WHERE own.month IS NULL AND periods_named.period IS NOT NULL
         UNION ALL

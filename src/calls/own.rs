@@ -125,7 +125,7 @@ macro_rules! is_named {
     () => {
         "CASE WHEN $2 IS NULL THEN m.period_end > (SELECT clock.now FROM talkmeter.clock)
             WHEN talkmeter.month_meant($1, $2) IS NOT NULL THEN m.period = talkmeter.month_meant($1, $2)
-            ELSE m.period_start = $2::timestamptz END"
+            ELSE m.period_start = (SELECT talkmeter.instant_meant($2)) END"
     };
 }
 
@@ -151,11 +151,11 @@ macro_rules! of_months {
 
 const MONTH_FROM: &Needed = &Needed {
     found: "SELECT FROM talkmeter.periods_starting($1, $2)",
-    message: "SELECT concat('no billing month of yours starts at ', $2::text, $1::text)",
+    message: "SELECT concat('no billing month of yours starts at ', COALESCE($2::text, 'null'), $1::text)",
 };
 const MONTH_WITH: &Needed = &Needed {
     found: concat!("SELECT FROM talkmeter.months_of($1) AS m WHERE ", is_with!()),
-    message: "SELECT concat('no billing month of yours starts in ', to_char($2, 'YYYY-MM'), $1::text)",
+    message: "SELECT concat('no billing month of yours starts in ', COALESCE(to_char($2, 'YYYY-MM'), $2::text, 'null'), $1::text)",
 };
 const MONTH_NAMED: &Needed = &Needed {
     found: concat!("SELECT FROM talkmeter.months_of($1) AS m WHERE ", is_named!()),

@@ -5,9 +5,11 @@ use crate::billing::known_period;
 use crate::billing::subscription_rows;
 use crate::catalog::args::{day, instant};
 use crate::pg::clock::{self, Timestamp};
+use crate::pg::error::failure;
 use crate::pg::rights::as_owner;
 use crate::pg::snapshot::{self, Moment};
-use crate::pg::sql::connected;
+use crate::pg::sql::{arg, connected};
+use crate::pg::subtransaction::{attempt, code, is_of_server, sqlstate};
 use chrono::{Datelike, NaiveDate};
 use pgrx::datum::{Date, TimestampWithTimeZone};
 use pgrx::iter::{SetOfIterator, TableIterator};
@@ -97,6 +99,25 @@ fn known_period(tenant: &str, start: TimestampWithTimeZone) -> TimestampWithTime
     let at = instant(start, "period_start");
     as_owner(|| connected(|connection| known_period::must_start(connection, tenant, at)));
     start
+}
+
+/// The instant that a text means which names no month: where a billing month starts (rule 5.15).
+#[pg_extern(sql = false)]
+fn instant_meant(period: &str) -> TimestampWithTimeZone {
+    const READ: &str = "SELECT $1::timestamptz";
+    let read = || as_owner(|| connected(|connection| connection.run(READ, &[arg(period)]).only().value::<Timestamp>()));
+    attempt(read).map(Timestamp::shown).unwrap_or_else(|error| {
+        // Class 22: it is not of the text's making that anything else fails.
+        if is_of_server(&error) || !sqlstate(code(&error)).starts_with("22") {
+            error.rethrow();
+        }
+        failure(PgSqlErrorCode::ERRCODE_INVALID_DATETIME_FORMAT, format!("\"{period}\" names no period"))
+            .hint(
+                "Write a month as '2026-03', a day of it as '2026-03-15', or the instant at which the period starts. \
+                 talkmeter.usage_monthly lists all, talkmeter.my_usage_monthly one's own.",
+            )
+            .raise()
+    })
 }
 
 /// When the billing months start that start in a month of the tenant's own calendar; an error if there is none.

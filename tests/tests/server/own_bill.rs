@@ -164,7 +164,11 @@ fn a_month_is_named_as_bills_names_it_or_by_a_day_or_by_its_instant_or_is_the_cu
             ("berlin", "2024-01", SqlState::UNDEFINED_OBJECT),
             ("berlin", "2026-01-01 00:00+00", SqlState::INVALID_PARAMETER_VALUE),
             ("berlin", "march", SqlState::INVALID_DATETIME_FORMAT),
-            ("berlin", "2026-13", SqlState::DATETIME_FIELD_OVERFLOW),
+            ("berlin", "2026-13", SqlState::INVALID_DATETIME_FORMAT),
+            ("berlin", "0000-01", SqlState::INVALID_DATETIME_FORMAT),
+            ("berlin", "2026-02-30", SqlState::INVALID_DATETIME_FORMAT),
+            ("berlin", "", SqlState::INVALID_DATETIME_FORMAT),
+            ("berlin", "infinity", SqlState::DATETIME_FIELD_OVERFLOW),
             ("nobody", "2026-01", SqlState::UNDEFINED_OBJECT),
         ] {
             let asked = format!("SELECT * FROM talkmeter.{function}('{tenant}', '{name}')");
@@ -176,6 +180,34 @@ fn a_month_is_named_as_bills_names_it_or_by_a_day_or_by_its_instant_or_is_the_cu
         );
         let none = format!("SELECT * FROM talkmeter.my_{function}('2024-01')");
         assert_eq!(reader.refused(&none), SqlState::UNDEFINED_OBJECT);
+        let of_nobody = format!("SELECT * FROM talkmeter.{function}(NULL, '2026-01')");
+        assert_eq!(session.lines(&of_nobody), [""; 0], "{function}");
+    }
+}
+
+#[test]
+fn who_names_no_period_is_told_how_periods_are_named() {
+    let (database, mut session, reader) = shop();
+    let mut reader = database.connect_as(&reader);
+    let told = |session: &mut Session, call: &str| {
+        let refused = session.client.query(&format!("SELECT * FROM talkmeter.{call}"), &[]).expect_err(call);
+        let refused = refused.as_db_error().expect("an error of the server's").clone();
+        (refused.message().to_owned(), refused.hint().unwrap_or_default().to_owned())
+    };
+    for name in ["March 2026", "2026-13", "2026-1", "2026-01\n", "0000-01", "2026-02-30"] {
+        for function in ["statement", "statement_units", "bill_file"] {
+            for (message, hint) in [
+                told(&mut session, &format!("{function}('berlin', '{name}')")),
+                told(&mut reader, &format!("my_{function}('{name}')")),
+            ] {
+                assert_eq!(message, format!("\"{name}\" names no period"), "{function}");
+                assert!(hint.starts_with("Write a month as '2026-03'"), "{function}: {hint}");
+            }
+        }
+    }
+    for (month, named) in [("date 'infinity'", "infinity"), ("NULL::date", "null"), ("NULL::timestamptz", "null")] {
+        let (message, _) = told(&mut reader, &format!("my_statement({month})"));
+        assert!(message.ends_with(named), "{message}");
     }
 }
 
