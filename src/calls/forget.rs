@@ -106,6 +106,7 @@ fn forget(connection: &Connection, keys: &[(&str, &str)]) -> Vec<String> {
         return Vec::new();
     }
     let mut conversations = Conversations::begin();
+    locks::for_writing(&[c"backfill_run"]);
     conversations.lock(connection, keys);
     let (keys, unknown): (Vec<_>, Vec<_>) =
         keys.iter().partition(|(tenant, conversation)| is_known(connection, tenant, conversation));
@@ -202,6 +203,15 @@ const REPLACE: [&str; 5] = [
 /// They name rows that are gone.
 const LEAVE_QUARANTINE: &str = "DELETE FROM talkmeter.quarantined AS q WHERE q.tenant = $1 AND q.conversation = $2";
 
+/// A backfill goes on after the last conversation that it counted. From the one before, it counts none twice: what is
+/// counted is known.
+const STEP_BACK: &str = "
+    UPDATE talkmeter.backfill_run AS r
+    SET after_conversation = COALESCE((
+        SELECT max(c.conversation) FROM talkmeter.conversation AS c
+        WHERE c.tenant = $1 AND c.conversation < $2), '')
+    WHERE r.after_tenant = $1 AND r.after_conversation = $2";
+
 fn replace(connection: &Connection, tenant: &str, conversation: &str) -> String {
     let tombstone: String = connection.run(TOMBSTONE, &[]).only().value();
     connection.run(KEEP_DIGESTS, &[arg(tenant), arg(conversation)]);
@@ -209,6 +219,7 @@ fn replace(connection: &Connection, tenant: &str, conversation: &str) -> String 
     let ids = [arg(tenant), arg(conversation), arg(tombstone.as_str())];
     let changed: Vec<usize> = REPLACE.iter().map(|statement| connection.run(statement, &ids).count()).collect();
     connection.run(LEAVE_QUARANTINE, &ids[..2]);
+    connection.run(STEP_BACK, &ids[..2]);
     let arguments = json!({"tombstone": tombstone, "parts": parts, "entries": changed[0]});
     journal::note(connection, "forget_conversation", Some(tenant), arguments, None);
     tombstone

@@ -10,6 +10,7 @@ use crate::catalog::sources::{Layout, Queries, Source};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::limit::{self, heed_cancel};
+use crate::pg::relation;
 use crate::pg::rights::as_table_owner;
 use crate::pg::row::Reader;
 use crate::pg::settings;
@@ -184,9 +185,13 @@ fn give(query: &SourceQuery, rows: &Rows, readers: &[Reader], each: &mut dyn FnM
 
 /// How a source is read, or why it cannot be.
 pub fn queries(source: &Source) -> Result<&Queries, Unreadable> {
-    source.query().map_err(|because| match source.layout {
-        Layout::Broken { .. } => Unreadable { reason: "mapping_broken", because: because.clone() },
-        Layout::Whole { .. } => Unreadable { reason: "source_unreadable", because: because.clone() },
+    source.query().map_err(|because| {
+        let reason = match source.layout {
+            Layout::Broken { .. } => "mapping_broken",
+            Layout::Whole { .. } => "source_unreadable",
+        };
+        let named = relation::name_of(source.relation).map(|table| format!("Table {table}: {because}"));
+        Unreadable { reason, because: named.unwrap_or_else(|| because.clone()) }
     })
 }
 

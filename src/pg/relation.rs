@@ -137,7 +137,7 @@ fn owner_of(oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
 }
 
 /// Schema and name of a relation, quoted as the settings say; `None` if there is none.
-fn name_of(oid: pg_sys::Oid) -> Option<String> {
+pub fn name_of(oid: pg_sys::Oid) -> Option<String> {
     // SAFETY: look-ups in the server's cache of the catalog, which return copies or null.
     unsafe {
         let name = pg_sys::get_rel_name(oid);

@@ -194,6 +194,57 @@ fn a_customer_is_forgotten_with_the_messages_or_not_at_all() {
 }
 
 #[test]
+fn where_a_backfill_was_interrupted_nothing_is_left_either_and_it_goes_on_and_counts_none_twice() {
+    for conversation in ["a", SECRET] {
+        let (database, mut session) = shop();
+        session.run(&format!(
+            "CREATE TABLE older (LIKE messages INCLUDING ALL);
+             INSERT INTO older SELECT concat_ws('-', c, s), 'acme', c, timestamptz '2026-02-20 10:00+00' + after, s, 'zoe'
+             FROM (VALUES ('{conversation}'), ('b'), ('c')) AS told (c), (VALUES ('customer', interval '0'), ('ai', '1 min')) AS said (s, after);
+             SELECT * FROM talkmeter.attach('older', policy => 'agent_red', mapping => '{MAPPING}')"
+        ));
+        let mut other = database.connect();
+        other.run("BEGIN; SELECT talkmeter.mark('acme', 'b', 'note', '2026-02-20'); SELECT talkmeter.flush()");
+        session.run("SET lock_timeout = 200");
+        let call = "CALL talkmeter.backfill('older', '2026-02-01', '2026-03-01', batch => 1)";
+        assert_eq!(session.refused(call), SqlState::LOCK_NOT_AVAILABLE);
+        other.run("ROLLBACK");
+        let after = "SELECT after_conversation FROM talkmeter.backfill_run";
+        assert_eq!(session.line(after), conversation);
+        session.run(&format!("DELETE FROM older WHERE conversation_id = '{conversation}'"));
+        delete(&mut session);
+        session.run(&format!("SELECT talkmeter.sweep(); SELECT talkmeter.forget_conversation('acme', '{conversation}')"));
+        assert!(!session.lines(after).contains(&conversation.to_owned()));
+        session.run(call);
+        let charged = "SELECT conversation, count(*) FROM talkmeter.charges WHERE charged_at::date = '2026-02-20' AND
+            conversation NOT LIKE 'forgotten:%' GROUP BY 1 ORDER BY 1";
+        assert_eq!(session.lines(charged), ["b|1", "c|1"], "{conversation}");
+        assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
+        if conversation == SECRET {
+            let test = format!("SELECT talkmeter.forget_conversation('acme', 'test_{SECRET}')");
+            session.run(&test);
+            assert_eq!(who_knows(&mut session), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn a_table_whose_mapping_is_broken_is_named_to_who_forgets() {
+    let (_database, mut session) = shop();
+    delete(&mut session);
+    session.run(&format!(
+        "CREATE TABLE broken (LIKE messages INCLUDING ALL);
+         SELECT * FROM talkmeter.attach('broken', policy => 'agent_red', mapping => '{MAPPING}');
+         ALTER TABLE broken DROP COLUMN sender"
+    ));
+    for call in [format!("forget_conversation('acme', '{SECRET}')"), "forget_customer('acme', 'ann')".to_owned()] {
+        let refused = session.client.query(&format!("SELECT talkmeter.{call}"), &[]).expect_err("refused");
+        let detail = refused.as_db_error().and_then(|error| error.detail()).unwrap_or_default().to_owned();
+        assert_eq!(detail, "Table public.broken: Column \"sender\" (text) was dropped or has another type.");
+    }
+}
+
+#[test]
 fn an_id_that_comes_again_is_that_of_a_new_conversation() {
     let (_database, mut session) = shop();
     delete(&mut session);
