@@ -1,8 +1,8 @@
 -- How does an application run on a PostgreSQL where talkmeter cannot be installed? FOR DEVELOPMENT ONLY: nothing is metered.
 --
 -- A stub in plain SQL, for any PostgreSQL from 14 on and any role that may create a schema. Every call and every view of
--- docs/reference.md that an application, a migration or a report uses is there, with the same names, arguments and types. Calls
--- do nothing, views are empty, a balance is null.
+-- docs/reference.md that an application, a migration or a report uses is there, with the same names, arguments and types, and so are
+-- the tables that are filled by hand. Calls do nothing, views are empty, a balance is null.
 --
 --   psql -d app_development -v ON_ERROR_STOP=1 -f dev/talkmeter_stub.sql
 --
@@ -271,6 +271,12 @@ CREATE FUNCTION talkmeter.period_name(tenant text, period_start timestamptz, per
 CREATE FUNCTION talkmeter.working()
         RETURNS TABLE(pid integer, database name, usename name, work text, done bigint, total bigint, unit text, started_at timestamptz)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
+
+-- --- Tables that are filled by hand: nobody reads them ---
+
+CREATE TABLE talkmeter.holidays (day date PRIMARY KEY, name text NOT NULL);
+CREATE TABLE talkmeter.threshold (kind text COLLATE "C" PRIMARY KEY, percent bigint NOT NULL, shipped boolean NOT NULL DEFAULT false);
+INSERT INTO talkmeter.threshold (kind, percent, shipped) VALUES ('allowance_80', 80, true), ('allowance_100', 100, true);
 
 -- --- Views: empty ---
 

@@ -25,6 +25,16 @@ fn functions(session: &mut Session, but: &str) -> Vec<String> {
     ))
 }
 
+/// Those that are yours to fill: a migration may.
+fn tables(session: &mut Session) -> Vec<String> {
+    session.lines(
+        "SELECT attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull, atthasdef, attcollation::regcollation
+         FROM pg_attribute
+         WHERE attrelid IN ('talkmeter.holidays'::regclass, 'talkmeter.threshold'::regclass) AND attnum > 0
+         ORDER BY attrelid::regclass::text, attname",
+    )
+}
+
 fn views(session: &mut Session, but: &str) -> Vec<String> {
     session.lines(&format!(
         "SELECT relname, string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
@@ -41,6 +51,9 @@ fn it_has_the_calls_and_views_of_the_extension_with_their_names_and_types_and_no
     stubbed.run(&stub());
     assert_same_rows(&functions(&mut stubbed, "false"), &functions(&mut real, INNER));
     assert_same_rows(&views(&mut stubbed, "false"), &views(&mut real, &format!("relname IN {INNER_VIEWS}")));
+    assert_same_rows(&tables(&mut stubbed), &tables(&mut real));
+    let percents = "SELECT * FROM talkmeter.threshold ORDER BY kind";
+    assert_eq!(stubbed.lines(percents), real.lines(percents));
     for parts in ["'42', 'a/b%'", "'a', NULL", "'a'", "'', '%2F'"] {
         let key = format!("SELECT talkmeter.conversation_key({parts})");
         assert_eq!(stubbed.line(&key), real.line(&key), "{parts}");
