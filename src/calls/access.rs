@@ -103,7 +103,7 @@ const ADMIN: Rights = Rights {
 /// What reads, of all tenants.
 const ANALYST: Rights = Rights {
     functions: concat!(
-        "^(balance|statement|explain|explain_json|simulate|simulate_parts|verify|health|period_at|periods_starting",
+        "^(balance|statement|evidence|explain|explain_json|simulate|simulate_parts|verify|health|period_at|periods_starting",
         "|local_day|period_name|currency_digits|months_of|known_period|periods_of_month|periods_named|month_meant|instant_meant|statement_of|statement_lines|statement_units",
         "|units_of_statement|bill_file|bill_file_of|audit_of|working|conversation_key)$"
     ),

@@ -287,6 +287,8 @@ fn the_roles_that_are_created_can_do_what_they_are_for_and_no_more() {
         "SELECT * FROM talkmeter.simulate(NULL, NULL, '2026-03-01', '2026-04-01')",
         "SELECT talkmeter.statement('mine', '2026-03-01')",
         "SELECT talkmeter.explain_json('mine', 'mine 1')",
+        "SELECT talkmeter.bill_file('mine', '2026-03')",
+        "SELECT talkmeter.evidence('mine', '2026-03-01')",
     ];
     for sql in views.iter().map(String::as_str).chain(calls) {
         assert_eq!(
