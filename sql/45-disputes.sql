@@ -77,7 +77,7 @@ COMMENT ON COLUMN talkmeter.statement_line.tenant IS 'The merchant who is billed
 COMMENT ON COLUMN talkmeter.statement_line.period_start IS 'First instant of the period';
 COMMENT ON COLUMN talkmeter.statement_line.period_end IS 'First instant after it';
 COMMENT ON COLUMN talkmeter.statement_line.line IS 'Place on the statement';
-COMMENT ON COLUMN talkmeter.statement_line.kind IS 'base, pack, pack_refund, overage, late or credit';
+COMMENT ON COLUMN talkmeter.statement_line.kind IS 'base, included, pack, pack_refund, overage, late or credit';
 COMMENT ON COLUMN talkmeter.statement_line.of_period_start IS 'The period that a late charge or a credit belongs to';
 COMMENT ON COLUMN talkmeter.statement_line.description IS 'What it is for';
 COMMENT ON COLUMN talkmeter.statement_line.quantity IS 'How many';
