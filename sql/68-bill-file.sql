@@ -4,6 +4,7 @@ CREATE FUNCTION talkmeter.bill_file_of(tenant text, period_start timestamptz)
     RETURNS TABLE (section text, line integer, local_time timestamp, item text, detail text, quantity bigint, unit_price numeric,
         amount numeric, currency text)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    SET intervalstyle = 'postgres'
     AS $$
         WITH own AS MATERIALIZED (
             SELECT o.period_start, o.period_end, f.finalized_at, f.finalization, encode(f.digest, 'hex') AS digest,

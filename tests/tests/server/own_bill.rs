@@ -114,6 +114,11 @@ fn the_file_of_a_bill_holds_its_period_definition_prices_lines_total_and_units()
             "|2026-01-13 00:30:00|01 2|part 1, charge 3, pack, 2 messages|1|0",
         ]
     );
+    let file = "SELECT section, line, item, detail FROM talkmeter.bill_file('berlin', '2026-01')";
+    let usual = session.lines(file);
+    session.run("SET IntervalStyle = 'iso_8601'; SET DateStyle = 'German'");
+    assert_eq!(session.lines(file), usual, "the file does not depend on how a session shows intervals and dates");
+    session.run("RESET IntervalStyle; RESET DateStyle");
     let late = format!("SELECT item FROM talkmeter.bill_file('berlin', {CURRENT}) WHERE item LIKE '%=late'");
     assert_eq!(session.line(&late), "'=late", "safe to open in a spreadsheet");
 }
