@@ -213,7 +213,8 @@ fn where_a_backfill_was_interrupted_nothing_is_left_either_and_it_goes_on_and_co
         assert_eq!(session.line(after), conversation);
         session.run(&format!("DELETE FROM older WHERE conversation_id = '{conversation}'"));
         delete(&mut session);
-        session.run(&format!("SELECT talkmeter.sweep(); SELECT talkmeter.forget_conversation('acme', '{conversation}')"));
+        session
+            .run(&format!("SELECT talkmeter.sweep(); SELECT talkmeter.forget_conversation('acme', '{conversation}')"));
         assert!(!session.lines(after).contains(&conversation.to_owned()));
         session.run(call);
         let charged = "SELECT conversation, count(*) FROM talkmeter.charges WHERE charged_at::date = '2026-02-20' AND
