@@ -5,7 +5,7 @@ CREATE FUNCTION talkmeter.months_of(tenant text)
     LANGUAGE c STABLE STRICT PARALLEL UNSAFE ROWS 12 AS 'MODULE_PATHNAME', 'months_of_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.months_of(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.months_of(text) IS
-    'The billing months of a tenant, from its first to the current one: those in which it was on a plan or had units';
+    'The billing months of a tenant, from its first to the current one: those in which it was on a plan, had units, or bought a pack or gave one back';
 
 CREATE VIEW talkmeter.usage_monthly AS
     SELECT a.tenant, m.period, m.first_day, m.period_start, m.period_end,

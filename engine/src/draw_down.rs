@@ -210,11 +210,13 @@ impl Account {
     }
 
     /// The billing months up to the one that holds `now` (rule 5.15): those that were opened, and all in which a plan
-    /// was in force, from the first that was opened or with which a subscription begins.
-    pub fn months(&self, now: Instant) -> BTreeSet<Period> {
+    /// was in force, from the first that was opened or with which a subscription begins; and those of `sales`, instants at
+    /// which packs were bought or given back, on a plan or not.
+    pub fn months(&self, now: Instant, sales: &[Instant]) -> BTreeSet<Period> {
         let begins = self.subscriptions.iter().map(|own| own.since).filter(|since| since.in_range());
-        let opened = self.used.keys().map(|period| period.start);
-        let mut months: BTreeSet<Period> = self.used.keys().copied().collect();
+        let sold = sales.iter().filter_map(|at| self.period_at(*at)).filter(|month| month.start <= now);
+        let mut months: BTreeSet<Period> = self.used.keys().copied().chain(sold).collect();
+        let opened: Vec<Instant> = months.iter().map(|period| period.start).collect();
         let mut at = begins.clone().chain(opened).min().unwrap_or(now);
         while at <= now {
             let Some(month) = self.period_at(at).filter(|month| month.end > at) else {

@@ -464,7 +464,7 @@ fn starts(months: impl IntoIterator<Item = Period>) -> Vec<String> {
 fn months_run_from_the_first_to_the_current_one_without_a_hole() {
     let mut account = starter([]);
     account.subscriptions[0].since = time("2026-01-15 12:00:00+00");
-    let months = starts(account.months(time("2026-04-02 00:00:00+00")));
+    let months = starts(account.months(time("2026-04-02 00:00:00+00"), &[]));
     assert_eq!(
         months,
         ["2026-01-01 00:00:00+00", "2026-02-01 00:00:00+00", "2026-03-01 00:00:00+00", "2026-04-01 00:00:00+00"]
@@ -474,11 +474,11 @@ fn months_run_from_the_first_to_the_current_one_without_a_hole() {
 #[test]
 fn months_of_a_plan_since_ever_begin_with_the_first_unit() {
     let mut account = starter([]);
-    assert_eq!(starts(account.months(time("2026-04-02 00:00:00+00"))), ["2026-04-01 00:00:00+00"]);
+    assert_eq!(starts(account.months(time("2026-04-02 00:00:00+00"), &[])), ["2026-04-01 00:00:00+00"]);
     let march = Calendar::utc(1).period_of(time("2026-03-05 00:00:00+00")).expect("a month");
     account.used.insert(march, Usage::unused(march));
     assert_eq!(
-        starts(account.months(time("2026-04-02 00:00:00+00"))),
+        starts(account.months(time("2026-04-02 00:00:00+00"), &[])),
         ["2026-03-01 00:00:00+00", "2026-04-01 00:00:00+00"]
     );
 }
@@ -490,8 +490,23 @@ fn months_without_a_plan_are_none_unless_they_had_units() {
     let ended = Subscription { since: time("2026-02-10 00:00:00+00"), plan: None, calendar: Calendar::utc(1) };
     let again = subscription(time("2026-05-20 00:00:00+00"), plan(1, "1"));
     account.subscriptions.extend([ended, again]);
-    let months = starts(account.months(time("2026-05-31 00:00:00+00")));
+    let months = starts(account.months(time("2026-05-31 00:00:00+00"), &[]));
     assert_eq!(months, ["2026-01-01 00:00:00+00", "2026-02-01 00:00:00+00", "2026-05-01 00:00:00+00"]);
+}
+
+#[test]
+fn months_in_which_packs_were_sold_are_there_without_a_plan_too_and_begin_one_since_ever() {
+    let (now, pack) = (time("2026-05-31 00:00:00+00"), time("2026-03-05 00:00:00+00"));
+    let mut account = starter([]);
+    let later = time("2026-07-01 00:00:00+00");
+    let months = starts(account.months(now, &[pack, later]));
+    assert_eq!(months, ["2026-03-01 00:00:00+00", "2026-04-01 00:00:00+00", "2026-05-01 00:00:00+00"]);
+    account.subscriptions[0].since = time("2026-01-01 00:00:00+00");
+    let ended = Subscription { since: time("2026-01-10 00:00:00+00"), plan: None, calendar: Calendar::utc(1) };
+    account.subscriptions.push(ended);
+    assert_eq!(starts(account.months(now, &[pack])), ["2026-01-01 00:00:00+00", "2026-03-01 00:00:00+00"]);
+    // Before the first subscription there is no month.
+    assert_eq!(starts(account.months(now, &[time("2025-03-05 00:00:00+00")])), ["2026-01-01 00:00:00+00"]);
 }
 
 #[test]

@@ -155,7 +155,8 @@ const MONTH_FROM: &Needed = &Needed {
 };
 const MONTH_WITH: &Needed = &Needed {
     found: concat!("SELECT FROM talkmeter.months_of($1) AS m WHERE ", is_with!()),
-    message: "SELECT concat('no billing month of yours starts in ', COALESCE(to_char($2, 'YYYY-MM'), $2::text, 'null'), $1::text)",
+    message: "SELECT concat('no billing month of yours starts in ',
+        COALESCE(to_char($2, 'YYYY-MM'), $2::text, 'null'), $1::text)",
 };
 const MONTH_NAMED: &Needed = &Needed {
     found: concat!("SELECT FROM talkmeter.months_of($1) AS m WHERE ", is_named!()),

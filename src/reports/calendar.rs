@@ -129,6 +129,21 @@ fn periods_of_month(tenant: &str, month: Date) -> SetOfIterator<'static, Timesta
     SetOfIterator::new(starts.into_iter().map(|start| Timestamp::from(start).shown()))
 }
 
+/// When packs were bought and given back: a statement lists them, whether a plan was in force or not.
+const SALES: &str = "
+    SELECT k.billed_at FROM talkmeter.pack AS k WHERE k.tenant = $1
+    UNION ALL
+    SELECT k.refunded_at FROM talkmeter.pack AS k WHERE k.tenant = $1 AND k.refunded_at IS NOT NULL";
+
+fn sales(tenant: &str) -> Vec<Instant> {
+    as_owner(|| {
+        connected(|connection| {
+            let rows = connection.run(SALES, &[arg(tenant)]);
+            rows.iter().map(|mut row| row.value::<Timestamp>().bound()).collect()
+        })
+    })
+}
+
 /// The billing months of a tenant, from its first to the current one (rule 5.15): the year and month of its first local
 /// day, that day, and its bounds.
 #[pg_extern(sql = false)]
@@ -151,7 +166,7 @@ fn months_of(
         let day = books.account.first_day(month).and_then(NaiveDate::from_epoch_days)?;
         Some((month_name(day), shown_day(day)?, shown(month.start), shown(month.end)))
     };
-    TableIterator::new(books.account.months(now).into_iter().filter_map(month).collect::<Vec<_>>())
+    TableIterator::new(books.account.months(now, &sales(tenant)).into_iter().filter_map(month).collect::<Vec<_>>())
 }
 
 /// Digits after the point of a currency, by its ISO 4217 code (rule 4.6).

@@ -107,6 +107,28 @@ fn the_days_of_a_month_come_to_its_bills() {
 }
 
 #[test]
+fn a_pack_that_was_bought_or_given_back_on_no_plan_is_on_the_bill_of_its_month() {
+    let (_database, mut session) = shop();
+    session.run(
+        "SELECT talkmeter.buy_pack('left', 'pair', purchased_at => '2026-05-05'),
+             talkmeter.buy_pack('left', 'pair', purchased_at => '2026-05-06');
+         SELECT talkmeter.refund_pack('left', 2)",
+    );
+    let bills =
+        "SELECT period, base, packs, total, currency FROM talkmeter.bills WHERE tenant = 'left' ORDER BY period_start";
+    let mut bills = session.lines(bills);
+    let refunded = bills.pop().expect("the current month");
+    assert!(refunded.ends_with("|0|-7.00|-7.00|USD"), "{refunded}");
+    assert_eq!(bills, ["2026-01|10.00|0|10.00|EUR", "2026-02|10.00|0|10.00|EUR", "2026-05|0|14.00|14.00|USD"]);
+    let unlike = "SELECT * FROM talkmeter.bills AS b WHERE tenant = 'left' AND total <> (SELECT sum(s.amount)
+        FROM talkmeter.statement(b.tenant, b.period_start) AS s WHERE s.currency = b.currency)";
+    assert_eq!(session.lines(unlike), [""; 0]);
+    let sums = "SELECT (SELECT sum(packs) FROM talkmeter.revenue_daily WHERE tenant = 'left')
+        = (SELECT sum(packs) FROM talkmeter.bills WHERE tenant = 'left')";
+    assert_eq!(session.line(sums), "t");
+}
+
+#[test]
 fn a_tenant_reads_its_own_bills_and_months() {
     let (database, mut session) = shop();
     let reader = database.role("reader");
