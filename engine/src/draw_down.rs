@@ -210,8 +210,8 @@ impl Account {
     }
 
     /// The billing months up to the one that holds `now` (rule 5.15): those that were opened, and all in which a plan
-    /// was in force, from the first that was opened or with which a subscription begins; and those of `sales`, instants at
-    /// which packs were bought or given back, on a plan or not.
+    /// was in force, from the first that was opened or with which a subscription begins. Opened is a month by `sales`
+    /// too: instants at which packs were bought or given back, on a plan or not.
     pub fn months(&self, now: Instant, sales: &[Instant]) -> BTreeSet<Period> {
         let begins = self.subscriptions.iter().map(|own| own.since).filter(|since| since.in_range());
         let sold = sales.iter().filter_map(|at| self.period_at(*at)).filter(|month| month.start <= now);
