@@ -45,7 +45,33 @@ fn period_to_freeze(connection: &Connection, tenant: &str, start: Instant) -> Pe
         .hint("See talkmeter.statement.")
         .raise();
     }
+    is_billed(connection, tenant, period);
     period
+}
+
+const BILLED: &str = "
+    SELECT bool_or((m.period_start, m.period_end) = ($2, $3)), min(m.period_start) FROM talkmeter.months_of($1) AS m";
+
+/// Refuses a period before a tenant was first billed: frozen by a slip of the pen, it would be so for ever, and all
+/// months after it would be billed too.
+fn is_billed(connection: &Connection, tenant: &str, period: Period) {
+    let rows =
+        connection.run(BILLED, &[arg(tenant), arg(Timestamp::from(period.start)), arg(Timestamp::from(period.end))]);
+    let mut row = rows.only();
+    let (is_billed, first): (Option<bool>, Option<Timestamp>) = (row.nullable(), row.nullable());
+    if is_billed == Some(true) {
+        return;
+    }
+    let refused = failure(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("the period of tenant \"{tenant}\" that starts at {} is not billed", period.start.shown()),
+    );
+    match first {
+        Some(first) => refused.detail(format!("The first that is starts at {}.", first.bound().shown())),
+        None => refused.detail("None is, so far."),
+    }
+    .hint("See talkmeter.bills.")
+    .raise()
 }
 
 const LINES: &str = "

@@ -67,6 +67,23 @@ fn a_statement_lists_base_price_packs_and_overage_and_its_frozen_lines_are_the_s
     is_sound(&mut session);
 }
 
+/// Frozen by a slip of the pen, it would be so for ever, and all months after it would be billed.
+#[test]
+fn a_month_before_the_first_that_is_billed_is_not_frozen() {
+    let database = Database::with_messages("statement", "lutingenie", Some("agent_red/starter"));
+    let mut session = database.connect();
+    tell(&mut session, "acme", "c", "2026-03-10 12:00 exchange");
+    let bills = "SELECT count(*) FROM talkmeter.bills WHERE tenant = 'acme'";
+    let before = session.line(bills);
+    for month in ["1990-01-01", "2026-02-01"] {
+        let refused = session.refused(&format!("SELECT talkmeter.finalize('acme', '{month} 00:00+00')"));
+        assert_eq!(refused, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "{month}");
+    }
+    assert_eq!(session.line(bills), before);
+    finalize(&mut session, MARCH);
+    is_sound(&mut session);
+}
+
 #[test]
 fn what_comes_after_finalization_is_listed_by_the_open_period_and_names_its_own() {
     let (_database, mut session) = shop();
