@@ -398,13 +398,14 @@ fn time_arg(time: Option<Instant>) -> Arg {
 
 /// The row of a conversation.
 fn conversation_values(folding: &Folding) -> Vec<Arg> {
-    let mut values = vec![
+    let mut values = Vec::with_capacity(CONVERSATION.types.len());
+    values.extend_from_slice(&[
         arg(folding.tenant),
         arg(folding.id),
         arg(folding.state.highest),
         arg(folding.last_mark),
         arg(folding.sources.clone()),
-    ];
+    ]);
     match &folding.state.open {
         Some(part) => {
             let due = part.timeout();
@@ -414,8 +415,8 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
             let due_because = due_verdict.and_then(|verdict| because(verdict, due_outcome));
             let of_part = (part.last_event != folding.last_event).then_some(part.last_event.as_slice());
             let due_reason = due.as_ref().map(|due| due.end.reason.name());
-            values.extend(opened_values(part));
-            values.extend([
+            values.extend_from_slice(&opened_values(part));
+            values.extend_from_slice(&[
                 arg(due.is_some()),
                 arg(due_reason.as_deref()),
                 arg(due_because),
@@ -423,7 +424,7 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
                 time_arg(due.as_ref().map(|due| due.due)),
                 time_arg(due.as_ref().map(|due| due.end.at)),
             ]);
-            values.extend(counted_values(part));
+            values.extend_from_slice(&counted_values(part));
             values.push(arg(of_part));
         }
         None => {
@@ -441,11 +442,12 @@ const TIMED: usize = 19;
 
 /// The row of a part that has ended.
 fn ended_values(folding: &Folding, part: &Part) -> Vec<Arg> {
-    let mut values = vec![arg(folding.tenant), arg(folding.id)];
-    values.extend(opened_values(part));
+    let mut values = Vec::with_capacity(ENDED_PART.types.len());
+    values.extend_from_slice(&[arg(folding.tenant), arg(folding.id)]);
+    values.extend_from_slice(&opened_values(part));
     let reason = part.end.as_ref().map(|end| end.reason.name());
-    values.extend([time_arg(part.end.as_ref().map(|end| end.at)), arg(reason.as_deref())]);
-    values.extend(counted_values(part));
+    values.extend_from_slice(&[time_arg(part.end.as_ref().map(|end| end.at)), arg(reason.as_deref())]);
+    values.extend_from_slice(&counted_values(part));
     values.push(arg(part.last_event.as_slice()));
     values
 }

@@ -475,7 +475,10 @@ impl Mapping {
         let excluded = self.excluded.iter().find(|rule| holds(&rule.when, row)).map(|rule| rule.because.as_str());
         let at = time.flatten();
         let positions = events.map_or(&[][..], |events| &events.positions);
-        let tags = events.map_or_else(Vec::new, |events| events.tags.iter().map(|tag| tag.read(row)).collect());
+        let tags = match events {
+            Some(events) if !events.tags.is_empty() => events.tags.iter().map(|tag| tag.read(row)).collect(),
+            _ => Vec::new(),
+        };
         let event = None;
         let mut reading = Reading {
             tenant,
