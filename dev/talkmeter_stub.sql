@@ -317,7 +317,7 @@ CREATE VIEW talkmeter.mappings AS
         policy text, mapping jsonb);
 CREATE VIEW talkmeter.pack_offers AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (name text, size bigint, price numeric, currency text,
-        valid_for interval);
+        valid_for text);
 CREATE VIEW talkmeter.packs AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, pack_id bigint, pack text, size bigint, remaining bigint, price numeric,
         currency text, purchased_at
@@ -399,7 +399,7 @@ CREATE VIEW talkmeter.applied_policies AS
         note text);
 CREATE VIEW talkmeter.prices AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, kind text, name text, since timestamptz, units bigint,
-        overage_rate numeric, price numeric, currency text, valid_for interval);
+        overage_rate numeric, price numeric, currency text, valid_for text);
 
 CREATE VIEW talkmeter.audit_trail AS SELECT * FROM talkmeter.audited;
 CREATE VIEW talkmeter.my_alerts AS SELECT * FROM talkmeter.alerts;

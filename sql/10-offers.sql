@@ -78,8 +78,10 @@ CREATE TABLE talkmeter.pack_offer (
     size bigint NOT NULL CHECK (size BETWEEN 1 AND 1000000000000),
     price numeric NOT NULL CHECK (price >= 0 AND price < 1000000000000),
     currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
-    valid_for interval NOT NULL,
-    shipped boolean NOT NULL DEFAULT false
+    valid_for interval,
+    expiry text CHECK (expiry IN ('period', 'never')),
+    shipped boolean NOT NULL DEFAULT false,
+    CHECK (num_nonnulls(valid_for, expiry) = 1)
 );
 REVOKE ALL ON talkmeter.pack_offer FROM PUBLIC;
 COMMENT ON TABLE talkmeter.pack_offer IS 'Packs of prepaid units that can be bought';
@@ -87,6 +89,8 @@ COMMENT ON COLUMN talkmeter.pack_offer.name IS 'Name of the pack';
 COMMENT ON COLUMN talkmeter.pack_offer.size IS 'Units in the pack';
 COMMENT ON COLUMN talkmeter.pack_offer.price IS 'Price of the pack in the currency';
 COMMENT ON COLUMN talkmeter.pack_offer.currency IS 'ISO 4217 code';
-COMMENT ON COLUMN talkmeter.pack_offer.valid_for IS 'Lifetime from the purchase on; a day of it is 24 hours';
+COMMENT ON COLUMN talkmeter.pack_offer.valid_for IS 'Lifetime from the purchase on; a day of it is 24 hours; null: expiry says when it ends';
+COMMENT ON COLUMN talkmeter.pack_offer.expiry IS
+    'period: it lasts to the end of the billing month that holds its purchase; never: it does not expire; null: valid_for says how long it lasts';
 COMMENT ON COLUMN talkmeter.pack_offer.shipped IS 'Installed by the extension, so not part of a dump';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.pack_offer', 'WHERE NOT shipped');

@@ -129,7 +129,8 @@ COMMENT ON COLUMN talkmeter.pack.remaining IS 'Units left';
 COMMENT ON COLUMN talkmeter.pack.price IS 'Price paid in the currency';
 COMMENT ON COLUMN talkmeter.pack.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.pack.purchased_at IS 'First instant at which it pays';
-COMMENT ON COLUMN talkmeter.pack.expires_at IS 'First instant at which it pays no more, fixed at purchase';
+COMMENT ON COLUMN talkmeter.pack.expires_at IS
+    'First instant at which it pays no more, fixed at purchase; infinity: it does not expire';
 COMMENT ON COLUMN talkmeter.pack.purchase_key IS 'The buyer''s own name of the purchase: the same key twice is one purchase';
 COMMENT ON COLUMN talkmeter.pack.billed_at IS
     'The instant whose period''s statement lists it: that of the purchase, unless that period was finalized when it was recorded';

@@ -153,7 +153,7 @@ CREATE FUNCTION talkmeter.define_pack(definition jsonb) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_pack_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.define_pack(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.define_pack(jsonb) IS
-    'Adds a pack on offer. Keys: name, size (units), price, currency, valid_for (an interval of days or less)';
+    'Adds a pack on offer. Keys: name, size (units), price, currency, valid_for (an interval of days or less; period: to the end of the billing month of the purchase; never)';
 
 CREATE FUNCTION talkmeter.subscribe(tenant text, plan text, since timestamptz DEFAULT NULL,
         timezone text DEFAULT 'UTC', anchor_day integer DEFAULT NULL, policy text DEFAULT NULL) RETURNS bigint

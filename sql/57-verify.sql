@@ -390,12 +390,16 @@ CREATE FUNCTION talkmeter.verify()
         UNION ALL
         SELECT 'pack_differs_from_offer', k.tenant, format('pack %s', k.pack_id),
             format('%s units for %s %s until %s; %s is %s units for %s %s, for %s from %s on.', k.size, k.price, k.currency,
-                k.expires_at, o.name, o.size, o.price, o.currency, o.valid_for, k.purchased_at)
+                k.expires_at, o.name, o.size, o.price, o.currency, COALESCE(o.valid_for::text, o.expiry), k.purchased_at)
         FROM talkmeter.pack AS k
         JOIN talkmeter.pack_offer AS o ON o.name = k.pack
         WHERE (k.size, k.price, k.currency) <> (o.size, o.price, o.currency)
-            -- Numbers hold whatever the columns do.
-            OR extract(epoch FROM k.expires_at) - extract(epoch FROM k.purchased_at) <> extract(epoch FROM o.valid_for)
+            OR CASE o.expiry
+                WHEN 'never' THEN k.expires_at <> 'infinity'
+                -- A subscription that was made since may have divided the months anew; no month is longer than this.
+                WHEN 'period' THEN extract(epoch FROM k.expires_at) - extract(epoch FROM k.purchased_at) > 47 * 86400
+                -- Numbers hold whatever the columns do.
+                ELSE extract(epoch FROM k.expires_at) - extract(epoch FROM k.purchased_at) <> extract(epoch FROM o.valid_for) END
         UNION ALL
         SELECT 'pack_is_billed_elsewhere', k.tenant, format('pack %s', k.pack_id),
             format('It was bought at %s, and is on the statement of %s.', k.purchased_at, k.billed_at)

@@ -41,7 +41,7 @@ COMMENT ON COLUMN talkmeter.plans.price IS 'Price per period; null: not known to
 COMMENT ON COLUMN talkmeter.plans.currency IS 'ISO 4217 code';
 
 CREATE VIEW talkmeter.pack_offers AS
-    SELECT name, size, price, currency, valid_for
+    SELECT name, size, price, currency, COALESCE(valid_for::text, expiry) AS valid_for
     FROM talkmeter.pack_offer;
 REVOKE ALL ON talkmeter.pack_offers FROM PUBLIC;
 COMMENT ON VIEW talkmeter.pack_offers IS 'Packs that a tenant can buy';
@@ -49,7 +49,8 @@ COMMENT ON COLUMN talkmeter.pack_offers.name IS 'Its name';
 COMMENT ON COLUMN talkmeter.pack_offers.size IS 'Units';
 COMMENT ON COLUMN talkmeter.pack_offers.price IS 'Its price';
 COMMENT ON COLUMN talkmeter.pack_offers.currency IS 'ISO 4217 code';
-COMMENT ON COLUMN talkmeter.pack_offers.valid_for IS 'Lifetime from the purchase on; a day is 24 hours';
+COMMENT ON COLUMN talkmeter.pack_offers.valid_for IS
+    'Lifetime from the purchase on, a day is 24 hours; period: to the end of the billing month that holds the purchase; or never';
 
 CREATE VIEW talkmeter.sources AS
     SELECT relation AS source, policy, default_plan, strict, starts_at, attached_at, attached_by, mapping, role, row_mode
@@ -245,7 +246,7 @@ COMMENT ON COLUMN talkmeter.charges.posted_period IS 'The name of the period who
 CREATE VIEW talkmeter.packs AS
     SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key, refunded_at,
         refunded_by, talkmeter.local_day(tenant, purchased_at) AS purchased_day,
-        talkmeter.local_day(tenant, expires_at) AS expires_day
+        talkmeter.local_day(tenant, NULLIF(expires_at, 'infinity')) AS expires_day
     FROM talkmeter.pack;
 REVOKE ALL ON talkmeter.packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left of them; a refunded one pays no more';
@@ -257,12 +258,12 @@ COMMENT ON COLUMN talkmeter.packs.remaining IS 'Units left';
 COMMENT ON COLUMN talkmeter.packs.price IS 'What it cost';
 COMMENT ON COLUMN talkmeter.packs.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.packs.purchased_at IS 'First instant at which it pays';
-COMMENT ON COLUMN talkmeter.packs.expires_at IS 'First instant at which it pays no more';
+COMMENT ON COLUMN talkmeter.packs.expires_at IS 'First instant at which it pays no more; infinity: it does not expire';
 COMMENT ON COLUMN talkmeter.packs.purchase_key IS 'The buyer''s own name of the purchase';
 COMMENT ON COLUMN talkmeter.packs.refunded_at IS 'When it was taken back, unused; null: it was not';
 COMMENT ON COLUMN talkmeter.packs.refunded_by IS 'Who took it back';
 COMMENT ON COLUMN talkmeter.packs.purchased_day IS 'The day of the purchase in the tenant''s zone';
-COMMENT ON COLUMN talkmeter.packs.expires_day IS 'The day in which it expires in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.packs.expires_day IS 'The day in which it expires in the tenant''s zone; null: it does not';
 
 CREATE VIEW talkmeter.expired_packs AS
     SELECT tenant, pack_id, pack, size, remaining AS expired_unused, expires_at,

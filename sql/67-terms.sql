@@ -66,15 +66,16 @@ COMMENT ON COLUMN talkmeter.applied_policies.note IS 'What was said when it was 
 
 CREATE VIEW talkmeter.prices AS
     SELECT s.tenant, 'plan' AS kind, p.name, pg_catalog.min(s.since) AS since, p.included AS units, p.overage_rate, p.price,
-        p.currency, NULL::interval AS valid_for
+        p.currency, NULL::text AS valid_for
     FROM talkmeter.subscription AS s
     JOIN talkmeter.plan AS p ON p.name = s.plan
     GROUP BY s.tenant, p.name
     UNION ALL
-    SELECT k.tenant, 'pack', k.pack, pg_catalog.min(k.purchased_at), k.size, NULL, k.price, k.currency, o.valid_for
+    SELECT k.tenant, 'pack', k.pack, pg_catalog.min(k.purchased_at), k.size, NULL, k.price, k.currency,
+        COALESCE(o.valid_for::text, o.expiry)
     FROM talkmeter.pack AS k
     JOIN talkmeter.pack_offer AS o ON o.name = k.pack
-    GROUP BY k.tenant, k.pack, k.size, k.price, k.currency, o.valid_for;
+    GROUP BY k.tenant, k.pack, k.size, k.price, k.currency, o.valid_for, o.expiry;
 REVOKE ALL ON talkmeter.prices FROM PUBLIC;
 COMMENT ON VIEW talkmeter.prices IS 'The prices at which each tenant is billed: the plans that it was, is or will be on, and the packs that it bought';
 COMMENT ON COLUMN talkmeter.prices.tenant IS 'The merchant who is billed';
@@ -85,4 +86,5 @@ COMMENT ON COLUMN talkmeter.prices.units IS 'Units that the plan includes per pe
 COMMENT ON COLUMN talkmeter.prices.overage_rate IS 'Price of one overage unit, exact; null for a pack';
 COMMENT ON COLUMN talkmeter.prices.price IS 'Price of the plan per period, null: not known to the meter; or of the pack';
 COMMENT ON COLUMN talkmeter.prices.currency IS 'ISO 4217 code';
-COMMENT ON COLUMN talkmeter.prices.valid_for IS 'Lifetime of the pack from its purchase on; a day is 24 hours; null for a plan';
+COMMENT ON COLUMN talkmeter.prices.valid_for IS
+    'Lifetime of the pack from its purchase on, a day is 24 hours; period: to the end of the billing month that holds the purchase; or never; null for a plan';

@@ -51,7 +51,8 @@ CREATE FUNCTION talkmeter.bill_file_of(tenant text, period_start timestamptz)
                 jsonb_strip_nulls(to_jsonb(p)) - ARRAY['name', 'policy_version', 'defined_at', 'defined_by', 'retroactive']) AS k
             UNION ALL
             SELECT 3, 'price', NULL, r.since, o.zone, r.name, concat_ws(', ', r.kind || ' of ' || r.units || ' units',
-                'one more costs ' || r.overage_rate, 'lasts ' || r.valid_for), NULL, r.price, NULL, r.currency, NULL
+                'one more costs ' || r.overage_rate, CASE r.valid_for WHEN 'period' THEN 'lasts until its period ends'
+                    WHEN 'never' THEN 'does not expire' ELSE 'lasts ' || r.valid_for END), NULL, r.price, NULL, r.currency, NULL
             FROM own AS o
             JOIN talkmeter.prices AS r ON r.tenant = bill_file_of.tenant AND r.since < o.period_end
             UNION ALL

@@ -24,6 +24,11 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
+    /// As it is written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(crate) fn micros(&self, measure: &mut Measure) -> i64 {
         measure(&self.text, self.key)
     }

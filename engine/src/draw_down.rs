@@ -57,7 +57,7 @@ pub struct Pack {
     /// Units left; never negative.
     pub remaining: i64,
     pub purchased_at: Instant,
-    /// The first instant after the pack's lifetime.
+    /// The first instant after the pack's lifetime; later than any if it never expires.
     pub expires_at: Instant,
 }
 
@@ -181,6 +181,14 @@ impl Account {
             true => Some(fitted),
             false => self.used.keys().find(|opened| opened.holds(at)).copied(),
         }
+    }
+
+    /// The month to whose end a pack lasts that is bought at an instant (rule 4.3.12): the billing month, and where
+    /// there is none one of the calendar that the tenant begins with.
+    pub fn month_of_purchase(&self, at: Instant) -> Option<Period> {
+        let first = self.subscriptions.iter().rev().min_by_key(|own| own.since);
+        let calendar = first.map_or(Calendar::default(), |own| own.calendar);
+        self.period_at(at).or_else(|| calendar.period_of(at))
     }
 
     /// The period of a statement that starts then: one that was opened and is not finalized, else the one that is

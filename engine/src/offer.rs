@@ -55,13 +55,34 @@ pub struct PackDefinition {
     pub price: Decimal,
     /// ISO 4217 code.
     pub currency: String,
-    /// Microseconds from the purchase to the expiry.
-    pub valid_for: i64,
+    pub valid_for: Lifetime,
+}
+
+/// How long a pack pays, from its purchase on (rule 4.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// So many microseconds.
+    Micros(i64),
+    /// Until the end of the billing month that holds the purchase.
+    Period,
+    Never,
+}
+
+impl Lifetime {
+    /// What one that is no span of time is called, in a definition and in the row.
+    fn named(word: &str) -> Option<Lifetime> {
+        match word {
+            "period" => Some(Lifetime::Period),
+            "never" => Some(Lifetime::Never),
+            _ => None,
+        }
+    }
 }
 
 impl PackDefinition {
-    /// Reads the definition of a pack. The row holds its price as an exact decimal in a string and `valid_for` as it is
-    /// written; `micros` measures that and is asked only when nothing else is wrong but the name.
+    /// Reads the definition of a pack. The row holds its price as an exact decimal in a string, and `valid_for` as it
+    /// is written or, if that is a word, null and the word as `expiry`; `micros` measures a span of time and is asked
+    /// only when nothing else is wrong but the name.
     pub fn read(definition: &Json, micros: &mut Measure) -> Result<(PackDefinition, DefinitionRow), Flaw> {
         let mut keys = Keys::of(definition, "pack")?;
         let name: String = keys.required("name");
@@ -78,9 +99,17 @@ impl PackDefinition {
         let price = amount(&mut keys, "price");
         let currency = currency(&mut keys, "currency");
         let valid_for = keys.interval("valid_for");
-        let row = keys.finish()?;
-        let valid_for = valid_for.micros(micros);
-        if valid_for <= 0 {
+        let mut row = keys.finish()?;
+        let word = Lifetime::named(valid_for.text());
+        row.insert("expiry".into(), word.map_or(Json::Null, |_| valid_for.text().into()));
+        let valid_for = match word {
+            Some(lifetime) => {
+                row.insert("valid_for".into(), Json::Null);
+                lifetime
+            }
+            None => Lifetime::Micros(valid_for.micros(micros)),
+        };
+        if matches!(valid_for, Lifetime::Micros(micros) if micros <= 0) {
             return Err(Flaw::invalid(format!("pack \"{name}\" has no lifetime")));
         }
         named(&name, "pack")?;

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use talkmeter_engine::definition::DefinitionRow;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::instant::{DAY, SECOND};
-use talkmeter_engine::offer::{PackDefinition, PlanDefinition};
+use talkmeter_engine::offer::{Lifetime, PackDefinition, PlanDefinition};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::presets;
 
@@ -472,11 +472,26 @@ fn a_pack_is_read_and_its_row_holds_its_lifetime_as_written() {
         size: 10,
         price: Decimal::new(150, 2),
         currency: "USD".into(),
-        valid_for: DAY + 12 * 3600 * SECOND,
+        valid_for: Lifetime::Micros(DAY + 12 * 3600 * SECOND),
     };
     assert_eq!(pack, expected);
-    let row_expected = json!({"name": "k", "size": 10, "price": "1.50", "currency": "USD", "valid_for": "36:00:00"});
+    let row_expected = json!({
+        "name": "k", "size": 10, "price": "1.50", "currency": "USD", "valid_for": "36:00:00", "expiry": null
+    });
     assert_eq!(Json::Object(row), row_expected);
+}
+
+#[test]
+fn the_lifetime_of_a_pack_may_be_a_word_and_its_row_holds_it_apart() {
+    for (word, lifetime) in [("period", Lifetime::Period), ("never", Lifetime::Never)] {
+        let mut measured = |_: &str, _: &str| panic!("a word has no length");
+        let read = PackDefinition::read(&pack_with(json!({"valid_for": word})), &mut measured);
+        let (pack, row) = read.expect("a pack");
+        assert_eq!(pack.valid_for, lifetime);
+        assert_eq!((&row["valid_for"], &row["expiry"]), (&Json::Null, &json!(word)));
+    }
+    // Not a key of a definition.
+    assert_eq!(of_pack(pack_with(json!({"expiry": "never"}))).0, "unknown key \"expiry\" in the definition of a pack");
 }
 
 #[test]

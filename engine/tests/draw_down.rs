@@ -2,6 +2,7 @@
 
 mod common;
 
+use chrono_tz::Tz;
 use common::Folding;
 use common::data::{Conversations, irc_support, rows, shown, time};
 use proptest::collection::vec;
@@ -221,6 +222,20 @@ fn a_late_charge_finds_a_pack_only_as_far_as_later_charges_left_it_and_takes_not
 fn a_late_charge_takes_the_unit_of_a_pack_that_has_expired_since() {
     let mut account = account(plan(0, "1"), [pack(1, 1, "2026-01-01 00:00:00+00")]);
     assert_eq!(tiers(&mut account, [APRIL, MARCH]), [Tier::Overage, Tier::Pack(1)]);
+}
+
+#[test]
+fn a_pack_for_the_period_lasts_to_the_end_of_the_month_that_holds_its_purchase() {
+    let end = |account: &Account, at: &str| shown(account.month_of_purchase(time(at)).map(|month| month.end));
+    let nobody = Account::default();
+    assert_eq!(end(&nobody, "2026-03-20 00:00:00+00"), shown(Some(time("2026-04-01 00:00:00+00"))));
+    let calendar = Calendar { zone: Tz::Europe__Berlin, anchor_day: 31 };
+    let first = Subscription { since: time("2026-03-10 00:00:00+00"), plan: None, calendar };
+    let own = Account { subscriptions: vec![first], ..Account::default() };
+    // Before the month with which the subscription begins there are months too.
+    assert_eq!(end(&own, "2026-01-20 00:00:00+00"), shown(Some(time("2026-01-30 23:00:00+00"))));
+    assert_eq!(end(&own, "2026-03-01 00:00:00+00"), shown(Some(time("2026-03-30 22:00:00+00"))));
+    assert_eq!(end(&own, "2026-03-30 22:00:00+00"), shown(Some(time("2026-04-29 22:00:00+00"))));
 }
 
 // Subscriptions

@@ -65,7 +65,13 @@ SELECT talkmeter.define_pack('{"name": "k", "size": 1, "price": 1, "currency": "
 SELECT talkmeter.define_pack('{"name": "agent_red/1000", "size": 1, "price": 1, "currency": "USD", "valid_for": "1 day"}');
 :sqlstate
 SELECT talkmeter.define_pack('{"name": "k", "size": 10, "price": "1.50", "currency": "USD", "valid_for": "1 day 12 hours"}');
-SELECT * FROM talkmeter.pack_offers WHERE name = 'k';
+SELECT talkmeter.define_pack('{"name": "k/period", "size": 1, "price": 1, "currency": "USD", "valid_for": "Period"}');
+:sqlstate
+SELECT talkmeter.define_pack('{"name": "k/period", "size": 1, "price": 1, "currency": "USD", "valid_for": 90}');
+:sqlstate
+SELECT talkmeter.define_pack('{"name": "k/period", "size": 1, "price": 1, "currency": "USD", "valid_for": "period"}');
+SELECT talkmeter.define_pack('{"name": "k/never", "size": 1, "price": 0, "currency": "USD", "valid_for": "never"}');
+SELECT * FROM talkmeter.pack_offers WHERE name LIKE 'k%' ORDER BY name;
 
 -- Subscriptions and purchases.
 SELECT talkmeter.subscribe('acme', 'q');

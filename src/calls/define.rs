@@ -7,6 +7,8 @@ use crate::pg::document;
 use crate::pg::error::{Failure, failure};
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Arg, Connection, arg, connected};
+use crate::pg::subtransaction::{self, attempt};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use pgrx::{AnyElement, JsonB};
 use serde_json::json;
@@ -26,10 +28,17 @@ const MICROS: &str = "
         (greatest(least(extract(epoch FROM $1::interval), 315576000000), -315576000000) * 1000000)::int8";
 
 /// Microseconds of an interval, whose days have 24 hours; months have no length of their own.
-fn micros(connection: &Connection, interval: &str, key: &str) -> i64 {
-    let rows = connection.run(MICROS, &[arg(interval)]);
-    let mut row = rows.only();
-    if !row.value::<bool>() {
+fn micros(interval: &str, key: &str) -> i64 {
+    let read = attempt(|| {
+        connected(|connection| {
+            let rows = connection.run(MICROS, &[arg(interval)]);
+            let mut row = rows.only();
+            (row.value(), row.value(), row.value())
+        })
+    });
+    let (is_without_months, is_within_time, micros): (bool, bool, i64) =
+        read.unwrap_or_else(|error| no_interval(*error, interval, key));
+    if !is_without_months {
         failure(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("\"{key}\" is {interval}, and months have no length of their own"),
@@ -37,7 +46,7 @@ fn micros(connection: &Connection, interval: &str, key: &str) -> i64 {
         .hint("Write it in days or less, for example \"90 days\".")
         .raise();
     }
-    if !row.value::<bool>() {
+    if !is_within_time {
         failure(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("\"{key}\" is {interval}, longer than time is"),
@@ -45,7 +54,25 @@ fn micros(connection: &Connection, interval: &str, key: &str) -> i64 {
         .hint("Instants that can be metered are of the years 1 to 9999.")
         .raise();
     }
-    row.value()
+    micros
+}
+
+/// Raises the error that the server reads no interval from a text, or whatever else has ended the reading.
+fn no_interval(error: CaughtError, interval: &str, key: &str) -> ! {
+    use PgSqlErrorCode::{
+        ERRCODE_DATETIME_FIELD_OVERFLOW, ERRCODE_INTERVAL_FIELD_OVERFLOW, ERRCODE_INVALID_DATETIME_FORMAT,
+    };
+    let of_text = [ERRCODE_INVALID_DATETIME_FORMAT, ERRCODE_INTERVAL_FIELD_OVERFLOW, ERRCODE_DATETIME_FIELD_OVERFLOW];
+    if !of_text.contains(&subtransaction::code(&error)) {
+        error.rethrow()
+    }
+    let hint = match key {
+        "valid_for" => "Write it in days or less, for example \"90 days\", or write \"period\" or \"never\".",
+        _ => "Write it in days or less, for example \"30 minutes\".",
+    };
+    failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("\"{key}\" is no interval: \"{interval}\""))
+        .hint(hint)
+        .raise()
 }
 
 const INSERT_POLICY: &str = "
@@ -64,7 +91,6 @@ fn define_policy(definition: AnyElement) -> i32 {
     let definition = document::value(definition, "definition");
     as_owner(|| {
         connected(|connection| {
-            let mut micros = |interval: &str, key: &str| micros(connection, interval, key);
             let (policy, row) = sound(Policy::read(&definition, &mut micros));
             connection.run("LOCK TABLE talkmeter.policy IN SHARE ROW EXCLUSIVE MODE", &[]);
             let (is_retroactive, note) = (row["retroactive"] == true, row["note"].as_str().map(str::to_owned));
@@ -132,7 +158,6 @@ fn define_pack(definition: AnyElement) {
     let definition = document::value(definition, "definition");
     as_owner(|| {
         connected(|connection| {
-            let mut micros = |interval: &str, key: &str| micros(connection, interval, key);
             let (pack, row) = sound(PackDefinition::read(&definition, &mut micros));
             insert_once(connection, INSERT_PACK, row, "pack", &pack.name);
             journal::note(connection, "define_pack", None, json!({"definition": definition}), None);

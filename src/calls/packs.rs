@@ -1,5 +1,6 @@
 //! Which packs does a tenant have (rule 4.3)?
 
+use crate::billing::account::{self, Needed};
 use crate::calls::{journal, locked};
 use crate::catalog::args::{instant_or_now, required, short_enough, tenant_key};
 use crate::catalog::offers;
@@ -56,7 +57,8 @@ const PURCHASE: &str = "
     INSERT INTO talkmeter.pack (tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at,
         purchase_key, billed_at)
     SELECT $1, $2, o.name, o.size, o.size, o.price, o.currency, $4,
-        $4 + (extract(epoch FROM o.valid_for) || ' seconds')::interval, $5,
+        CASE o.expiry WHEN 'never' THEN 'infinity' WHEN 'period' THEN $7
+            ELSE $4 + (extract(epoch FROM o.valid_for) || ' seconds')::interval END, $5,
         -- The statement that would list it, that of its period or the first, may be frozen.
         CASE WHEN EXISTS (
             SELECT FROM talkmeter.period AS p
@@ -73,7 +75,10 @@ fn now() -> Arg {
 
 fn purchase(connection: &Connection, tenant: &str, pack: &str, key: Option<&str>, at: Instant) -> i64 {
     let id: i64 = connection.run(COUNT, &[arg(tenant)]).only().value();
-    connection.run(PURCHASE, &[arg(tenant), arg(id), arg(pack), arg(Timestamp::from(at)), arg(key), now()]);
+    let month = account::read_one(tenant, &Needed::at(at)).account.month_of_purchase(at);
+    let end_of_month = Timestamp::from(month.map_or(Instant::LATEST, |month| month.end));
+    let at_arg = arg(Timestamp::from(at));
+    connection.run(PURCHASE, &[arg(tenant), arg(id), arg(pack), at_arg, arg(key), now(), arg(end_of_month)]);
     let arguments = json!({"pack": pack, "purchase_key": key, "purchased_at": journal::time(at), "pack_id": id});
     journal::note(connection, "buy_pack", Some(tenant), arguments, None);
     id

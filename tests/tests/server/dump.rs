@@ -43,8 +43,11 @@ fn original() -> Database {
            SELECT talkmeter.define_plan('{"name": "two", "included": 2, "overage_rate": 0.125, "currency": "EUR"}');
            SELECT talkmeter.define_pack(
                '{"name": "one", "size": 1, "price": 1, "currency": "EUR", "valid_for": "90 days"}');
+           SELECT talkmeter.define_pack(
+               '{"name": "lasting", "size": 1, "price": 1, "currency": "EUR", "valid_for": "never"}');
            SELECT talkmeter.subscribe('small', 'two', since => '2026-01-01', anchor_day => 15, policy => 'agent_red@1');
-           SELECT talkmeter.buy_pack('small', 'one', 'order 1', now() - interval '1 day')"#,
+           SELECT talkmeter.buy_pack('small', 'one', 'order 1', now() - interval '1 day');
+           SELECT talkmeter.buy_pack('small', 'lasting')"#,
     );
     for (table, policy) in [("messages", "lutingenie"), ("zebra.messages", "own"), ("former", "agent_red")] {
         say(&mut session, table, "small", "of before", "10:00 exchange");
@@ -83,6 +86,7 @@ fn original() -> Database {
     for relation in [
         "unplanned",
         "packs",
+        "packs WHERE expires_at = 'infinity'",
         "parts WHERE status = 'open' AND charged_at IS NOT NULL",
         "quarantine WHERE source IS NULL",
         "quarantine WHERE source = 'messages'::regclass",

@@ -29,6 +29,7 @@ mod hostile;
 mod ids;
 mod jit;
 mod journal;
+mod lifetimes;
 mod limits;
 mod look_up;
 mod make;
