@@ -114,14 +114,14 @@ CREATE FUNCTION talkmeter.statement(tenant text, period_start timestamptz) RETUR
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.statement_units(tenant text, month date) RETURNS TABLE(line integer, kind text, charge_id bigint,
         conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
-        units integer, amount numeric, currency text, reverses bigint, reason text)
+        units integer, amount numeric, currency text, reverses bigint, reason text, outcome text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.bill_file(tenant text, month date) RETURNS TABLE(section text, line integer, local_time timestamp,
         item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.statement_units(tenant text, period_start timestamptz) RETURNS TABLE(line integer, kind text, charge_id bigint,
         conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
-        units integer, amount numeric, currency text, reverses bigint, reason text)
+        units integer, amount numeric, currency text, reverses bigint, reason text, outcome text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.bill_file(tenant text, period_start timestamptz) RETURNS TABLE(section text, line integer, local_time timestamp,
         item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
@@ -131,7 +131,7 @@ CREATE FUNCTION talkmeter.statement(tenant text, period text DEFAULT NULL) RETUR
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.statement_units(tenant text, period text DEFAULT NULL) RETURNS TABLE(line integer, kind text, charge_id bigint,
         conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
-        units integer, amount numeric, currency text, reverses bigint, reason text)
+        units integer, amount numeric, currency text, reverses bigint, reason text, outcome text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.bill_file(tenant text, period text DEFAULT NULL) RETURNS TABLE(section text, line integer, local_time timestamp,
         item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
@@ -203,14 +203,14 @@ CREATE FUNCTION talkmeter.my_statement(month date) RETURNS TABLE(tenant text, li
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_statement_units(month date) RETURNS TABLE(tenant text, line integer, kind text, charge_id bigint,
         conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
-        units integer, amount numeric, currency text, reverses bigint, reason text)
+        units integer, amount numeric, currency text, reverses bigint, reason text, outcome text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_bill_file(month date) RETURNS TABLE(tenant text, section text, line integer, local_time timestamp,
         item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_statement_units(period_start timestamptz) RETURNS TABLE(tenant text, line integer, kind text, charge_id bigint,
         conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
-        units integer, amount numeric, currency text, reverses bigint, reason text)
+        units integer, amount numeric, currency text, reverses bigint, reason text, outcome text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_bill_file(period_start timestamptz) RETURNS TABLE(tenant text, section text, line integer, local_time timestamp,
         item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
@@ -220,7 +220,7 @@ CREATE FUNCTION talkmeter.my_statement(period text DEFAULT NULL) RETURNS TABLE(t
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_statement_units(period text DEFAULT NULL) RETURNS TABLE(tenant text, line integer, kind text, charge_id bigint,
         conversation text, part integer, charged_at timestamptz, started_at timestamptz, ended_at timestamptz, message_count bigint, tier text,
-        units integer, amount numeric, currency text, reverses bigint, reason text)
+        units integer, amount numeric, currency text, reverses bigint, reason text, outcome text)
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 CREATE FUNCTION talkmeter.my_bill_file(period text DEFAULT NULL) RETURNS TABLE(tenant text, section text, line integer, local_time
         timestamp, item text, detail text, quantity bigint, unit_price numeric, amount numeric, currency text)
@@ -289,7 +289,8 @@ CREATE VIEW talkmeter.audited AS
             first_ai_reply_at timestamptz,
         last_activity_at timestamptz, ended_at timestamptz, end_reason text, charged_at timestamptz, message_count bigint, turn_count
         integer, ai_replies bigint, staff_replies bigint, stages text[], models text[], safety_passed boolean, charge_id bigint, tier
-        text, amount numeric, currency text, taken_back boolean, policy text, policy_version integer, charged_day date);
+        text, amount numeric, currency text, taken_back boolean, policy text, policy_version integer, charged_day date,
+        outcome text);
 CREATE VIEW talkmeter.bills AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, period text, period_start timestamptz,
         period_end timestamptz, status text, base numeric, packs numeric, overage numeric, credits numeric, total numeric, currency text,
@@ -299,7 +300,7 @@ CREATE VIEW talkmeter.charges AS
             timestamptz, period_start timestamptz,
         posted_period_start timestamptz, tier text, pack_id bigint, amount numeric, currency text, plan text, policy text,
         policy_version integer, reverses bigint, reason text, posted_at timestamptz, note text, posted_by name, cause_source text,
-        cause_message_id text, cause_at timestamptz, charged_day date, period text, posted_period text);
+        cause_message_id text, cause_at timestamptz, charged_day date, period text, posted_period text, outcome text);
 CREATE VIEW talkmeter.clock AS SELECT now(), interval '0' AS clock_offset;
 CREATE VIEW talkmeter.disputes AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, dispute_id bigint, charge_id bigint, conversation text, part integer, reason
@@ -331,7 +332,7 @@ CREATE VIEW talkmeter.parts AS
         bigint, started_day date, outcome text, units integer);
 CREATE VIEW talkmeter.plans AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (name text, included bigint, overage_rate numeric, price numeric,
-        currency text);
+        currency text, rates jsonb);
 CREATE VIEW talkmeter.policies AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (name text, policy_version integer, label text,
         effective_from timestamptz, starts_on text[], ends_on text[], idle_timeout interval, quiet_review_after interval,
@@ -363,7 +364,7 @@ CREATE VIEW talkmeter.sweepers AS
 CREATE VIEW talkmeter.uncharged AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, charged_at timestamptz, policy text,
         policy_version integer, source regclass,
-        charged_day date);
+        charged_day date, outcome text);
 CREATE VIEW talkmeter.unevaluated AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, policy text, policy_version integer,
         started_at timestamptz, first_ai_reply_at
@@ -371,7 +372,7 @@ CREATE VIEW talkmeter.unevaluated AS
         started_day date);
 CREATE VIEW talkmeter.unplanned AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, charged_at timestamptz, policy text,
-        policy_version integer, charged_day date);
+        policy_version integer, charged_day date, outcome text);
 CREATE VIEW talkmeter.usage AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, plan text, period_start timestamptz, period_end timestamptz, used
             bigint, included bigint, included_used bigint,
@@ -399,7 +400,7 @@ CREATE VIEW talkmeter.applied_policies AS
         note text);
 CREATE VIEW talkmeter.prices AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, kind text, name text, since timestamptz, units bigint,
-        overage_rate numeric, price numeric, currency text, valid_for text);
+        overage_rate numeric, price numeric, currency text, valid_for text, rates jsonb);
 
 CREATE VIEW talkmeter.audit_trail AS SELECT * FROM talkmeter.audited;
 CREATE VIEW talkmeter.my_alerts AS SELECT * FROM talkmeter.alerts;

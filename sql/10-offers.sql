@@ -59,6 +59,7 @@ CREATE TABLE talkmeter.plan (
     name text COLLATE "C" PRIMARY KEY CHECK (name <> '' AND pg_catalog.octet_length(name) <= 512),
     included bigint NOT NULL CHECK (included >= 0),
     overage_rate numeric NOT NULL CHECK (overage_rate >= 0 AND overage_rate < 1000000000),
+    rates jsonb CHECK (pg_catalog.jsonb_typeof(rates) = 'object'),
     price numeric CHECK (price >= 0 AND price < 1000000000000),
     currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     shipped boolean NOT NULL DEFAULT false
@@ -67,7 +68,9 @@ REVOKE ALL ON talkmeter.plan FROM PUBLIC;
 COMMENT ON TABLE talkmeter.plan IS 'Plans: included units per period, overage rate, price per period';
 COMMENT ON COLUMN talkmeter.plan.name IS 'Name of the plan';
 COMMENT ON COLUMN talkmeter.plan.included IS 'Units per period before packs and overage; nothing rolls over';
-COMMENT ON COLUMN talkmeter.plan.overage_rate IS 'Price of one overage unit, exact, in the currency';
+COMMENT ON COLUMN talkmeter.plan.overage_rate IS
+    'Price of one overage unit, exact, in the currency, if its outcome has none of its own';
+COMMENT ON COLUMN talkmeter.plan.rates IS 'Prices of one overage unit by its outcome, exact numbers; null: no outcome has one of its own';
 COMMENT ON COLUMN talkmeter.plan.price IS 'Price per period in the currency; null: not known to the meter';
 COMMENT ON COLUMN talkmeter.plan.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.plan.shipped IS 'Installed by the extension, so not part of a dump';

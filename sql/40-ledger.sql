@@ -85,7 +85,7 @@ COMMENT ON COLUMN talkmeter.period.period_end IS 'First instant after the period
 COMMENT ON COLUMN talkmeter.period.included_used IS 'Units paid by the allowance';
 COMMENT ON COLUMN talkmeter.period.pack_used IS 'Units paid by packs';
 COMMENT ON COLUMN talkmeter.period.overage_units IS 'Units paid as overage';
-COMMENT ON COLUMN talkmeter.period.overage_amount IS 'Sum of the overage rates of those units, exact';
+COMMENT ON COLUMN talkmeter.period.overage_amount IS 'Sum of the rates of those units, exact';
 COMMENT ON COLUMN talkmeter.period.alerted IS 'Kinds of the alerts that it has raised';
 COMMENT ON COLUMN talkmeter.period.finalized_at IS 'When its statement was frozen; null: it is open';
 COMMENT ON COLUMN talkmeter.period.finalized_by IS 'Who froze it';
@@ -156,6 +156,7 @@ CREATE TABLE talkmeter.charge (
     plan text COLLATE "C" NOT NULL,
     policy text COLLATE "C" NOT NULL,
     policy_version integer NOT NULL,
+    outcome text COLLATE "C",
     reverses bigint,
     reason text,
     note text,
@@ -185,11 +186,13 @@ COMMENT ON COLUMN talkmeter.charge.posted_period_start IS 'The period whose stat
 COMMENT ON COLUMN talkmeter.charge.posted_period_end IS 'First instant after that period: two may start together';
 COMMENT ON COLUMN talkmeter.charge.tier IS 'Who paid: included, pack or overage';
 COMMENT ON COLUMN talkmeter.charge.pack_id IS 'The pack that paid';
-COMMENT ON COLUMN talkmeter.charge.amount IS '0 for included and pack, the rate for overage, minus the original for a reversal';
+COMMENT ON COLUMN talkmeter.charge.amount IS
+    '0 for included and pack, the rate of its outcome for overage, minus the original for a reversal';
 COMMENT ON COLUMN talkmeter.charge.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.charge.plan IS 'The plan in force at the charge instant';
 COMMENT ON COLUMN talkmeter.charge.policy IS 'The policy by which the part was judged';
 COMMENT ON COLUMN talkmeter.charge.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.charge.outcome IS 'The outcome of the part; null: its policy names none';
 COMMENT ON COLUMN talkmeter.charge.reverses IS 'The charge_id taken back; null for a charge';
 COMMENT ON COLUMN talkmeter.charge.reason IS
     'Why it was taken back: refold if a late or changed event changed the part, credit if somebody did it; null for a charge';
@@ -224,6 +227,7 @@ CREATE TABLE talkmeter.unplanned_unit (
     charged_at timestamptz NOT NULL,
     policy text COLLATE "C" NOT NULL,
     policy_version integer NOT NULL,
+    outcome text COLLATE "C",
     PRIMARY KEY (tenant, conversation, part)
 );
 REVOKE ALL ON talkmeter.unplanned_unit FROM PUBLIC;
@@ -234,6 +238,7 @@ COMMENT ON COLUMN talkmeter.unplanned_unit.part IS 'The billable part';
 COMMENT ON COLUMN talkmeter.unplanned_unit.charged_at IS 'Its charge instant';
 COMMENT ON COLUMN talkmeter.unplanned_unit.policy IS 'The policy by which the part was judged';
 COMMENT ON COLUMN talkmeter.unplanned_unit.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.unplanned_unit.outcome IS 'The outcome of the part; null: its policy names none';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.unplanned_unit', '');
 
 CREATE TABLE talkmeter.day_units (

@@ -47,6 +47,7 @@ CREATE TABLE talkmeter.uncharged_unit (
     charged_at timestamptz NOT NULL,
     policy text COLLATE "C" NOT NULL,
     policy_version integer NOT NULL,
+    outcome text COLLATE "C",
     default_plan text COLLATE "C",
     source_id integer NOT NULL,
     span_at timestamptz NOT NULL,
@@ -61,6 +62,7 @@ COMMENT ON COLUMN talkmeter.uncharged_unit.part IS 'The billable part';
 COMMENT ON COLUMN talkmeter.uncharged_unit.charged_at IS 'Its charge instant';
 COMMENT ON COLUMN talkmeter.uncharged_unit.policy IS 'The policy by which the part was judged';
 COMMENT ON COLUMN talkmeter.uncharged_unit.policy_version IS 'Its version';
+COMMENT ON COLUMN talkmeter.uncharged_unit.outcome IS 'The outcome of the part; null: its policy names none';
 COMMENT ON COLUMN talkmeter.uncharged_unit.default_plan IS 'The plan to which its source subscribes a tenant that has none';
 COMMENT ON COLUMN talkmeter.uncharged_unit.source_id IS 'The table whose backfill charges it';
 COMMENT ON COLUMN talkmeter.uncharged_unit.span_at IS
@@ -68,8 +70,8 @@ COMMENT ON COLUMN talkmeter.uncharged_unit.span_at IS
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.uncharged_unit', '');
 
 CREATE VIEW talkmeter.waiting_unit AS
-    SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version FROM talkmeter.unplanned_unit AS u
+    SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version, u.outcome FROM talkmeter.unplanned_unit AS u
     UNION ALL
-    SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version FROM talkmeter.uncharged_unit AS u;
+    SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version, u.outcome FROM talkmeter.uncharged_unit AS u;
 REVOKE ALL ON talkmeter.waiting_unit FROM PUBLIC;
 COMMENT ON VIEW talkmeter.waiting_unit IS 'Billable units that are not charged yet: they wait for a plan or for a backfill';

@@ -147,7 +147,7 @@ CREATE FUNCTION talkmeter.define_plan(definition jsonb) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_plan_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.define_plan(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.define_plan(jsonb) IS
-    'Adds a plan. Keys: name, included (units per period), overage_rate (per unit), price (per period, may be left out), currency';
+    'Adds a plan. Keys: name, included (units per period), overage_rate (per unit), rates (per unit, by outcome, may be left out), price (per period, may be left out), currency';
 
 CREATE FUNCTION talkmeter.define_pack(definition jsonb) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'define_pack_wrapper';
@@ -180,7 +180,7 @@ CREATE FUNCTION talkmeter.change_plan(tenant text, plan text, at timestamptz DEF
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'change_plan_wrapper';
 REVOKE ALL ON FUNCTION talkmeter.change_plan(text, text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.change_plan(text, text, timestamptz) IS
-    'Puts a tenant on another plan and returns from when on: an upgrade (more included units, or as many at a lower rate, in the same currency) at once, anything else from the next period on. The last change wins';
+    'Puts a tenant on another plan and returns from when on: an upgrade (more included units, or as many at lower rates, in the same currency) at once, anything else from the next period on. The last change wins';
 
 CREATE FUNCTION talkmeter.cancel(tenant text, at timestamptz DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cancel_wrapper';

@@ -35,7 +35,9 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
                         SELECT FROM talkmeter.subscription AS s WHERE s.tenant = k.tenant AND s.since < statement_lines.period_start)
                     ELSE own.period_start = statement_lines.period_start AND own.period_end = statement_lines.period_end END
         ), posted AS (
-            SELECT c.period_start, c.tier, c.currency, c.reason, abs(c.amount) AS rate, c.amount, c.units
+            SELECT c.period_start, c.tier, c.currency, c.reason, abs(c.amount) AS rate, c.amount, c.units,
+                -- What allowance and packs pay costs the same, whatever its outcome.
+                CASE WHEN c.tier = 'overage' THEN c.outcome END AS outcome
             FROM talkmeter.posting AS c
             WHERE c.tenant = statement_lines.tenant AND c.posted_period_start = statement_lines.period_start
                 AND c.posted_period_end = statement_lines.period_end
@@ -64,22 +66,23 @@ CREATE FUNCTION talkmeter.statement_lines(tenant text, period_start timestamptz,
                 AND NOT EXISTS (SELECT FROM bought AS b WHERE b.pack_id = k.pack_id)
             GROUP BY k.pack, k.price, k.currency
             UNION ALL
-            SELECT 5, 'overage', NULL, 'units beyond allowance and packs', sum(c.units), c.rate, sum(c.amount), c.currency
+            SELECT 5, 'overage', NULL, concat_ws(': ', 'units beyond allowance and packs', c.outcome), sum(c.units), c.rate,
+                sum(c.amount), c.currency
             FROM posted AS c
             WHERE c.period_start = statement_lines.period_start AND c.tier = 'overage' AND c.reason IS DISTINCT FROM 'credit'
-            GROUP BY c.rate, c.currency
+            GROUP BY c.outcome, c.rate, c.currency
             HAVING sum(c.units) <> 0
             UNION ALL
-            SELECT 6, 'late', c.period_start, c.tier, sum(c.units), c.rate, sum(c.amount), c.currency
+            SELECT 6, 'late', c.period_start, concat_ws(': ', c.tier, c.outcome), sum(c.units), c.rate, sum(c.amount), c.currency
             FROM posted AS c
             WHERE c.period_start <> statement_lines.period_start AND c.reason IS DISTINCT FROM 'credit'
-            GROUP BY c.period_start, c.tier, c.rate, c.currency
+            GROUP BY c.period_start, c.tier, c.outcome, c.rate, c.currency
             HAVING sum(c.units) <> 0
             UNION ALL
-            SELECT 7, 'credit', c.period_start, c.tier, sum(c.units), c.rate, sum(c.amount), c.currency
+            SELECT 7, 'credit', c.period_start, concat_ws(': ', c.tier, c.outcome), sum(c.units), c.rate, sum(c.amount), c.currency
             FROM posted AS c
             WHERE c.reason = 'credit'
-            GROUP BY c.period_start, c.tier, c.rate, c.currency
+            GROUP BY c.period_start, c.tier, c.outcome, c.rate, c.currency
         )
         SELECT row_number() OVER (ORDER BY l.rank, l.of_period_start, l.description COLLATE "C", l.unit_price,
                 l.currency COLLATE "C")::integer,

@@ -46,7 +46,10 @@ CREATE FUNCTION talkmeter.evidence_lines(tenant text, period_start timestamptz, 
         ) AS o
         UNION ALL
         -- No statement has as many lines. What a charge is for is there by a digest: it can be forgotten, and the rest still proved.
-        SELECT 2147483647 + LEAST(c.charge_id, 9223372034707292160), row_to_json(o)::text, subject.content
+        -- An outcome comes last: what names none is proved by what it always was.
+        SELECT 2147483647 + LEAST(c.charge_id, 9223372034707292160),
+            CASE WHEN c.outcome IS NULL THEN row_to_json(o)::text
+                ELSE concat(left(row_to_json(o)::text, -1), ',"outcome":', to_json(c.outcome), '}') END, subject.content
         FROM frozen AS p
         JOIN talkmeter.charge AS c ON c.tenant = p.tenant AND c.posted_period_start = p.period_start
             AND c.posted_period_end = p.period_end

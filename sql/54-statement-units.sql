@@ -3,7 +3,7 @@
 CREATE FUNCTION talkmeter.units_of_statement(tenant text, period_start timestamptz)
     RETURNS TABLE (line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
         started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
-        reverses bigint, reason text)
+        reverses bigint, reason text, outcome text)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         WITH posted AS (
@@ -18,11 +18,14 @@ CREATE FUNCTION talkmeter.units_of_statement(tenant text, period_start timestamp
             CROSS JOIN LATERAL talkmeter.statement_of(units_of_statement.tenant, own.period_start, own.period_end) AS l
         )
         SELECT l.line, c.kind, c.charge_id, c.conversation, c.part, c.charged_at, p.started_at, p.ended_at, p.message_count, c.tier,
-            c.units, c.amount, c.currency, c.reverses, c.reason
+            c.units, c.amount, c.currency, c.reverses, c.reason, c.outcome
         FROM posted AS c
         LEFT JOIN lines AS l ON l.own_end = c.own_end AND l.kind = c.kind AND c.kind <> 'pack' AND l.currency = c.currency
             AND l.unit_price = abs(c.amount)
-            AND (c.kind IN ('included', 'overage') OR l.of_period_start = c.period_start AND l.description = c.tier)
+            AND (c.kind = 'included' OR l.description = concat_ws(': ',
+                CASE WHEN c.kind = 'overage' THEN 'units beyond allowance and packs' ELSE c.tier END,
+                CASE WHEN c.tier = 'overage' THEN c.outcome END))
+            AND (c.kind IN ('included', 'overage') OR l.of_period_start = c.period_start)
         LEFT JOIN talkmeter.part AS p
             ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
         ORDER BY l.line, c.charge_id
@@ -34,7 +37,7 @@ COMMENT ON FUNCTION talkmeter.units_of_statement(text, timestamptz) IS
 CREATE FUNCTION talkmeter.statement_units(tenant text, period_start timestamptz)
     RETURNS TABLE (line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
         started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
-        reverses bigint, reason text)
+        reverses bigint, reason text, outcome text)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT u.*
@@ -49,7 +52,7 @@ COMMENT ON FUNCTION talkmeter.statement_units(text, timestamptz) IS
 CREATE FUNCTION talkmeter.statement_units(tenant text, month date)
     RETURNS TABLE (line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
         started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
-        reverses bigint, reason text)
+        reverses bigint, reason text, outcome text)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT u.*
@@ -64,7 +67,7 @@ COMMENT ON FUNCTION talkmeter.statement_units(text, date) IS
 CREATE FUNCTION talkmeter.statement_units(tenant text, period text DEFAULT NULL)
     RETURNS TABLE (line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
         started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
-        reverses bigint, reason text)
+        reverses bigint, reason text, outcome text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT s.*

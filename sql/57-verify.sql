@@ -62,7 +62,7 @@ CREATE FUNCTION talkmeter.verify()
                 OR (c.conversation, c.part, c.charged_at, c.period_start, c.period_end, c.tier, c.currency, c.plan, c.policy,
                     c.policy_version, -c.amount) <> (r.conversation, r.part, r.charged_at, r.period_start, r.period_end,
                     r.tier, r.currency, r.plan, r.policy, r.policy_version, r.amount)
-                OR c.pack_id IS DISTINCT FROM r.pack_id)
+                OR c.pack_id IS DISTINCT FROM r.pack_id OR c.outcome IS DISTINCT FROM r.outcome)
         ), standing AS NOT MATERIALIZED (
             SELECT c.tenant, c.conversation, c.part, c.charge_id, c.charged_at, c.period_start, c.period_end, c.policy,
                 c.policy_version, hashtext(c.conversation) & 63 AS drawer
@@ -164,11 +164,11 @@ CREATE FUNCTION talkmeter.verify()
         -- All that a charge itself, its plan, its policy and its periods tell.
         SELECT w.problem, c.tenant, format('charge %s', c.charge_id), w.detail
         FROM (
-            SELECT b.*, p.overage_rate, p.currency AS plan_currency, f.plan AS plan_in_force,
+            SELECT b.*, own_rate.rate, p.currency AS plan_currency, f.plan AS plan_in_force,
                 p.name IS NULL AS is_of_no_plan, v.name IS NULL AS is_of_no_policy,
                 p.name IS NOT NULL AND b.reverses IS NULL AND f.plan IS DISTINCT FROM b.plan AS is_of_other_plan,
                 b.reverses IS NULL AND (b.currency <> p.currency
-                    OR b.amount <> CASE WHEN b.tier = 'overage' THEN p.overage_rate ELSE 0 END) AS is_of_other_rate,
+                    OR b.amount <> CASE WHEN b.tier = 'overage' THEN own_rate.rate ELSE 0 END) AS is_of_other_rate,
                 b.charged_at < b.period_start OR b.charged_at >= b.period_end AS is_outside,
                 b.tier NOT IN ('included', 'pack', 'overage') OR (b.tier = 'pack') <> (b.pack_id IS NOT NULL)
                     OR (b.reverses IS NULL) <> (b.reason IS NULL) OR b.reason NOT IN ('refold', 'credit')
@@ -178,6 +178,10 @@ CREATE FUNCTION talkmeter.verify()
                     AND (own.last_charge_id < b.charge_id) IS NOT TRUE AS is_elsewhere
             FROM talkmeter.charge AS b
             LEFT JOIN talkmeter.plan AS p ON p.name = b.plan
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN jsonb_typeof(p.rates -> b.outcome) = 'number' THEN (p.rates ->> b.outcome)::numeric
+                    ELSE p.overage_rate END AS rate
+            ) AS own_rate
             LEFT JOIN talkmeter.policy AS v ON v.name = b.policy AND v.version = b.policy_version
             LEFT JOIN term AS t ON t.tenant = b.tenant
             LEFT JOIN talkmeter.period AS own ON own.tenant = b.tenant AND own.period_start = b.period_start
@@ -200,7 +204,7 @@ CREATE FUNCTION talkmeter.verify()
                     format('It is of plan %s; in force at its instant %s was %s.', c.plan, c.charged_at,
                         COALESCE(c.plan_in_force, 'none'))),
                 (c.is_of_other_rate, 'amount_is_not_the_rate', format('It costs %s %s; the rate of plan %s is %s %s.',
-                    c.amount, c.currency, c.plan, c.overage_rate, c.plan_currency)),
+                    c.amount, c.currency, concat_ws(' for ', c.plan, c.outcome), c.rate, c.plan_currency)),
                 (c.is_outside, 'charge_outside_its_period', format('Its instant %s is not in the period from %s to %s.',
                     c.charged_at, c.period_start, c.period_end)),
                 (c.is_impossible, 'charge_is_impossible',

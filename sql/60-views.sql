@@ -30,15 +30,16 @@ COMMENT ON COLUMN talkmeter.policies.defined_at IS 'When it was defined; null: i
 COMMENT ON COLUMN talkmeter.policies.defined_by IS 'Who defined it';
 
 CREATE VIEW talkmeter.plans AS
-    SELECT name, included, overage_rate, price, currency
+    SELECT name, included, overage_rate, price, currency, rates
     FROM talkmeter.plan;
 REVOKE ALL ON talkmeter.plans FROM PUBLIC;
 COMMENT ON VIEW talkmeter.plans IS 'Plans that a tenant can be put on';
 COMMENT ON COLUMN talkmeter.plans.name IS 'Its name';
 COMMENT ON COLUMN talkmeter.plans.included IS 'Units that the plan includes per period';
-COMMENT ON COLUMN talkmeter.plans.overage_rate IS 'Price of one overage unit, exact';
+COMMENT ON COLUMN talkmeter.plans.overage_rate IS 'Price of one overage unit, exact, if its outcome has none of its own';
 COMMENT ON COLUMN talkmeter.plans.price IS 'Price per period; null: not known to the meter';
 COMMENT ON COLUMN talkmeter.plans.currency IS 'ISO 4217 code';
+COMMENT ON COLUMN talkmeter.plans.rates IS 'Prices of one overage unit by its outcome, exact; null: no outcome has one of its own';
 
 CREATE VIEW talkmeter.pack_offers AS
     SELECT name, size, price, currency, COALESCE(valid_for::text, expiry) AS valid_for
@@ -210,7 +211,7 @@ CREATE VIEW talkmeter.charges AS
         cause_source, cause_message_id, cause_at,
         talkmeter.local_day(tenant, charged_at, charge_id) AS charged_day,
         talkmeter.period_name(tenant, period_start, period_end) AS period,
-        talkmeter.period_name(tenant, posted_period_start, posted_period_end) AS posted_period
+        talkmeter.period_name(tenant, posted_period_start, posted_period_end) AS posted_period, outcome
     FROM talkmeter.charge;
 REVOKE ALL ON talkmeter.charges FROM PUBLIC;
 COMMENT ON VIEW talkmeter.charges IS 'The ledger: one row per billed unit, and one per unit taken back';
@@ -223,7 +224,8 @@ COMMENT ON COLUMN talkmeter.charges.period_start IS 'The period of the charge in
 COMMENT ON COLUMN talkmeter.charges.posted_period_start IS 'The period whose statement lists it';
 COMMENT ON COLUMN talkmeter.charges.tier IS 'Who paid: included, pack or overage';
 COMMENT ON COLUMN talkmeter.charges.pack_id IS 'The pack that paid; null for the other tiers';
-COMMENT ON COLUMN talkmeter.charges.amount IS '0 for included and pack, the rate for overage, minus the original for a reversal; exact';
+COMMENT ON COLUMN talkmeter.charges.amount IS
+    '0 for included and pack, the rate of its outcome for overage, minus the original for a reversal; exact';
 COMMENT ON COLUMN talkmeter.charges.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.charges.plan IS 'The plan in force at the charge instant';
 COMMENT ON COLUMN talkmeter.charges.policy IS 'The policy by which the part was judged';
@@ -242,6 +244,7 @@ COMMENT ON COLUMN talkmeter.charges.cause_at IS 'The time of the late or changed
 COMMENT ON COLUMN talkmeter.charges.charged_day IS 'The day of the charge instant in the tenant''s zone';
 COMMENT ON COLUMN talkmeter.charges.period IS 'The name of the period of the charge instant: the year and month of its first local day, as 2026-03';
 COMMENT ON COLUMN talkmeter.charges.posted_period IS 'The name of the period whose statement lists it';
+COMMENT ON COLUMN talkmeter.charges.outcome IS 'The outcome of the part; null: its policy names none';
 
 CREATE VIEW talkmeter.packs AS
     SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key, refunded_at,
@@ -301,7 +304,7 @@ COMMENT ON COLUMN talkmeter.alerts.period IS 'The name of the period: the year a
 
 CREATE VIEW talkmeter.unplanned AS
     SELECT tenant, conversation, part, charged_at, policy, policy_version,
-        talkmeter.local_day(tenant, charged_at) AS charged_day
+        talkmeter.local_day(tenant, charged_at) AS charged_day, outcome
     FROM talkmeter.unplanned_unit;
 REVOKE ALL ON talkmeter.unplanned FROM PUBLIC;
 COMMENT ON VIEW talkmeter.unplanned IS 'Billable units that wait until their tenant is subscribed to a plan';
@@ -312,10 +315,11 @@ COMMENT ON COLUMN talkmeter.unplanned.charged_at IS 'Its charge instant';
 COMMENT ON COLUMN talkmeter.unplanned.policy IS 'The policy by which it is judged';
 COMMENT ON COLUMN talkmeter.unplanned.policy_version IS 'Its version';
 COMMENT ON COLUMN talkmeter.unplanned.charged_day IS 'The day of the charge instant in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.unplanned.outcome IS 'The outcome of the part; null: its policy names none';
 
 CREATE VIEW talkmeter.uncharged AS
     SELECT u.tenant, u.conversation, u.part, u.charged_at, u.policy, u.policy_version, s.relation AS source,
-        talkmeter.local_day(u.tenant, u.charged_at) AS charged_day
+        talkmeter.local_day(u.tenant, u.charged_at) AS charged_day, u.outcome
     FROM talkmeter.uncharged_unit AS u
     LEFT JOIN talkmeter.source AS s USING (source_id);
 REVOKE ALL ON talkmeter.uncharged FROM PUBLIC;
@@ -328,6 +332,7 @@ COMMENT ON COLUMN talkmeter.uncharged.policy IS 'The policy by which it is judge
 COMMENT ON COLUMN talkmeter.uncharged.policy_version IS 'Its version';
 COMMENT ON COLUMN talkmeter.uncharged.source IS 'The table whose backfill charges it';
 COMMENT ON COLUMN talkmeter.uncharged.charged_day IS 'The day of the charge instant in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.uncharged.outcome IS 'The outcome of the part; null: its policy names none';
 
 CREATE VIEW talkmeter.usage AS
     SELECT a.tenant, s.plan, period.period_start, period.period_end,
@@ -377,7 +382,7 @@ COMMENT ON COLUMN talkmeter.usage.included_remaining IS 'Units left of the allow
 COMMENT ON COLUMN talkmeter.usage.pack_balance IS 'Units left in packs that are valid now';
 COMMENT ON COLUMN talkmeter.usage.pack_used IS 'Units paid by packs';
 COMMENT ON COLUMN talkmeter.usage.overage_units IS 'Units paid as overage';
-COMMENT ON COLUMN talkmeter.usage.overage_rate IS 'Price of one overage unit now, exact';
+COMMENT ON COLUMN talkmeter.usage.overage_rate IS 'Price of one overage unit now, exact, if its outcome has none of its own';
 COMMENT ON COLUMN talkmeter.usage.estimated_overage IS 'What the overage units cost so far, rounded once';
 COMMENT ON COLUMN talkmeter.usage.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.usage.period IS 'The name of the period: the year and month of its first local day, as 2026-03';

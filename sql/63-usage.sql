@@ -47,7 +47,7 @@ CREATE VIEW talkmeter.usage_projection AS
     SELECT u.tenant, u.period_start, u.period_end, u.used,
         p.units AS projected_used,
         u.overage_units + p.beyond AS projected_overage_units,
-        pg_catalog.round(COALESCE(own.overage_amount, 0) + p.beyond * u.overage_rate,
+        pg_catalog.round(COALESCE(own.overage_amount, 0) + p.beyond * rate.mean,
             talkmeter.currency_digits(u.currency)) AS projected_overage,
         u.currency, u.period
     FROM talkmeter.usage AS u
@@ -59,10 +59,21 @@ CREATE VIEW talkmeter.usage_projection AS
     ) AS whole
     CROSS JOIN LATERAL (
         SELECT whole.units, GREATEST(whole.units - u.used - u.included_remaining - u.pack_balance, 0) AS beyond
-    ) AS p;
+    ) AS p
+    CROSS JOIN LATERAL (
+        -- As its outcomes were so far; only a plan with rates by outcome needs the charges for that.
+        SELECT COALESCE(CASE WHEN plan.rates IS NOT NULL THEN (
+                SELECT pg_catalog.sum(c.units * CASE WHEN pg_catalog.jsonb_typeof(plan.rates -> c.outcome) = 'number'
+                    THEN (plan.rates ->> c.outcome)::numeric ELSE plan.overage_rate END) / NULLIF(pg_catalog.sum(c.units), 0)
+                FROM talkmeter.posting AS c
+                WHERE c.tenant = u.tenant AND c.posted_period_start = u.period_start
+                    AND c.period_start = u.period_start AND c.period_end = u.period_end) END, plan.overage_rate) AS mean
+        FROM talkmeter.plan
+        WHERE plan.name = u.plan
+    ) AS rate;
 REVOKE ALL ON talkmeter.usage_projection FROM PUBLIC;
 COMMENT ON VIEW talkmeter.usage_projection IS
-    'What the current period comes to if it goes on as it went so far: units, of them overage, and its money; no pack is expected to be bought or to expire';
+    'What the current period comes to if it goes on as it went so far: units, of them overage, and its money; no pack is expected to be bought or to expire, and outcomes to be as they were';
 COMMENT ON COLUMN talkmeter.usage_projection.tenant IS 'The merchant who is billed';
 COMMENT ON COLUMN talkmeter.usage_projection.period_start IS 'First instant of the period';
 COMMENT ON COLUMN talkmeter.usage_projection.period_end IS 'First instant after it';
@@ -90,11 +101,12 @@ CREATE VIEW talkmeter.audited AS
         COALESCE(p.charged_at, p.due_end) AS charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
         seen.stages, seen.models, seen.safety_passed, c.charge_id, c.tier, c.amount, c.currency,
         c.taken_back, pg_catalog.regexp_replace(p.policy, '^([=+@\t\r\n-])', '''\1') AS policy, p.policy_version,
-        talkmeter.local_day(p.tenant, COALESCE(p.charged_at, p.due_end), COALESCE(c.charge_id)) AS charged_day
+        talkmeter.local_day(p.tenant, COALESCE(p.charged_at, p.due_end), COALESCE(c.charge_id)) AS charged_day,
+        pg_catalog.regexp_replace(c.outcome, '^([=+@\t\r\n-])', '''\1') AS outcome
     FROM talkmeter.part_now AS p
     CROSS JOIN LATERAL talkmeter.audit_of(p.tenant, p.conversation, p.first_event, p.last_event) AS seen
     LEFT JOIN LATERAL (
-        SELECT own.charge_id, own.tier, own.amount, own.currency, EXISTS (
+        SELECT own.charge_id, own.tier, own.amount, own.currency, own.outcome, EXISTS (
             SELECT FROM talkmeter.charge AS r WHERE r.tenant = own.tenant AND r.reverses = own.charge_id) AS taken_back
         FROM talkmeter.charge AS own
         WHERE own.tenant = p.tenant AND own.conversation = p.conversation AND own.part = p.part AND own.reverses IS NULL
@@ -114,7 +126,8 @@ CREATE VIEW talkmeter.audit_trail AS
     UNION ALL
     SELECT '''' || a.tenant, a.conversation, a.part, a.customer, a.started_at, a.first_ai_reply_at, a.last_activity_at,
         a.ended_at, a.end_reason, a.charged_at, a.message_count, a.turn_count, a.ai_replies, a.staff_replies, a.stages,
-        a.models, a.safety_passed, a.charge_id, a.tier, a.amount, a.currency, a.taken_back, a.policy, a.policy_version, a.charged_day
+        a.models, a.safety_passed, a.charge_id, a.tier, a.amount, a.currency, a.taken_back, a.policy, a.policy_version, a.charged_day,
+        a.outcome
     FROM talkmeter.audited AS a
     WHERE a.tenant LIKE '=%' OR a.tenant LIKE '+%' OR a.tenant LIKE '@%' OR a.tenant LIKE '-%'
         OR a.tenant LIKE E'\t%' OR a.tenant LIKE E'\r%' OR a.tenant LIKE E'\n%';
@@ -122,7 +135,7 @@ REVOKE ALL ON talkmeter.audit_trail FROM PUBLIC;
 COMMENT ON VIEW talkmeter.audit_trail IS
     'Billable parts with who asked, which stages and models answered, whether safety was passed, and the charge. Made for COPY ... CSV HEADER: text that a spreadsheet would take for a formula has an apostrophe before it';
 COMMENT ON COLUMN talkmeter.audit_trail.tenant IS
-    'The merchant who is billed; with an apostrophe before it if it begins with =, +, -, @, a tab or a line end. The same holds for conversation, customer and policy';
+    'The merchant who is billed; with an apostrophe before it if it begins with =, +, -, @, a tab or a line end. The same holds for conversation, customer, policy and outcome';
 COMMENT ON COLUMN talkmeter.audit_trail.conversation IS 'The application''s conversation id, unique within the tenant';
 COMMENT ON COLUMN talkmeter.audit_trail.part IS 'Number within the conversation; charges know the part by it';
 COMMENT ON COLUMN talkmeter.audit_trail.customer IS 'The first customer of its customer messages that is not null';
@@ -147,3 +160,4 @@ COMMENT ON COLUMN talkmeter.audit_trail.taken_back IS 'Whether that charge was t
 COMMENT ON COLUMN talkmeter.audit_trail.policy IS 'The policy by which it is judged';
 COMMENT ON COLUMN talkmeter.audit_trail.policy_version IS 'Its version';
 COMMENT ON COLUMN talkmeter.audit_trail.charged_day IS 'The day of the charge instant in the tenant''s zone';
+COMMENT ON COLUMN talkmeter.audit_trail.outcome IS 'The outcome for which it was charged; null: its policy names none';

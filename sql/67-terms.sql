@@ -66,13 +66,13 @@ COMMENT ON COLUMN talkmeter.applied_policies.note IS 'What was said when it was 
 
 CREATE VIEW talkmeter.prices AS
     SELECT s.tenant, 'plan' AS kind, p.name, pg_catalog.min(s.since) AS since, p.included AS units, p.overage_rate, p.price,
-        p.currency, NULL::text AS valid_for
+        p.currency, NULL::text AS valid_for, p.rates
     FROM talkmeter.subscription AS s
     JOIN talkmeter.plan AS p ON p.name = s.plan
     GROUP BY s.tenant, p.name
     UNION ALL
     SELECT k.tenant, 'pack', k.pack, pg_catalog.min(k.purchased_at), k.size, NULL, k.price, k.currency,
-        COALESCE(o.valid_for::text, o.expiry)
+        COALESCE(o.valid_for::text, o.expiry), NULL
     FROM talkmeter.pack AS k
     JOIN talkmeter.pack_offer AS o ON o.name = k.pack
     GROUP BY k.tenant, k.pack, k.size, k.price, k.currency, o.valid_for, o.expiry;
@@ -83,8 +83,11 @@ COMMENT ON COLUMN talkmeter.prices.kind IS 'plan or pack';
 COMMENT ON COLUMN talkmeter.prices.name IS 'Its name';
 COMMENT ON COLUMN talkmeter.prices.since IS 'When the tenant was put on the plan first, -infinity: without beginning; or bought such a pack first';
 COMMENT ON COLUMN talkmeter.prices.units IS 'Units that the plan includes per period, or that the pack holds';
-COMMENT ON COLUMN talkmeter.prices.overage_rate IS 'Price of one overage unit, exact; null for a pack';
+COMMENT ON COLUMN talkmeter.prices.overage_rate IS
+    'Price of one overage unit, exact, if its outcome has none of its own; null for a pack';
 COMMENT ON COLUMN talkmeter.prices.price IS 'Price of the plan per period, null: not known to the meter; or of the pack';
 COMMENT ON COLUMN talkmeter.prices.currency IS 'ISO 4217 code';
 COMMENT ON COLUMN talkmeter.prices.valid_for IS
     'Lifetime of the pack from its purchase on, a day is 24 hours; period: to the end of the billing month that holds the purchase; or never; null for a plan';
+COMMENT ON COLUMN talkmeter.prices.rates IS
+    'Prices of one overage unit by its outcome, exact; null for a pack, and if no outcome has one of its own';

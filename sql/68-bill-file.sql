@@ -51,7 +51,9 @@ CREATE FUNCTION talkmeter.bill_file_of(tenant text, period_start timestamptz)
                 jsonb_strip_nulls(to_jsonb(p)) - ARRAY['name', 'policy_version', 'defined_at', 'defined_by', 'retroactive']) AS k
             UNION ALL
             SELECT 3, 'price', NULL, r.since, o.zone, r.name, concat_ws(', ', r.kind || ' of ' || r.units || ' units',
-                'one more costs ' || r.overage_rate, CASE r.valid_for WHEN 'period' THEN 'lasts until its period ends'
+                'one more costs ' || r.overage_rate, (
+                    SELECT string_agg(format('of outcome %s %s', o.key, o.value), ', ' ORDER BY o.key COLLATE "C")
+                    FROM jsonb_each_text(r.rates) AS o), CASE r.valid_for WHEN 'period' THEN 'lasts until its period ends'
                     WHEN 'never' THEN 'does not expire' ELSE 'lasts ' || r.valid_for END), NULL, r.price, NULL, r.currency, NULL
             FROM own AS o
             JOIN talkmeter.prices AS r ON r.tenant = bill_file_of.tenant AND r.since < o.period_end
@@ -65,7 +67,7 @@ CREATE FUNCTION talkmeter.bill_file_of(tenant text, period_start timestamptz)
             GROUP BY l.currency
             UNION ALL
             SELECT 6, 'unit', u.line, u.charged_at, o.zone, u.conversation, concat_ws(', ', 'part ' || u.part,
-                'charge ' || u.charge_id, u.tier, u.message_count || ' messages', 'takes back ' || u.reverses), u.units, NULL,
+                'charge ' || u.charge_id, u.tier, u.outcome, u.message_count || ' messages', 'takes back ' || u.reverses), u.units, NULL,
                 u.amount, u.currency, u.charge_id
             FROM (SELECT DISTINCT ON (o.period_start) o.* FROM own AS o) AS o
             CROSS JOIN LATERAL talkmeter.units_of_statement(bill_file_of.tenant, o.period_start) AS u

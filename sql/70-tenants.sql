@@ -149,7 +149,7 @@ CREATE VIEW talkmeter.my_audit_trail WITH (security_barrier) AS
     SELECT pg_catalog.regexp_replace(v.tenant, '^([=+@\t\r\n-])', '''\1') AS tenant, v.conversation, v.part,
         v.customer, v.started_at, v.first_ai_reply_at, v.last_activity_at, v.ended_at, v.end_reason, v.charged_at,
         v.message_count, v.turn_count, v.ai_replies, v.staff_replies, v.stages, v.models, v.safety_passed, v.charge_id,
-        v.tier, v.amount, v.currency, v.taken_back, v.policy, v.policy_version, v.charged_day
+        v.tier, v.amount, v.currency, v.taken_back, v.policy, v.policy_version, v.charged_day, v.outcome
     FROM talkmeter.own_audit_trail() AS v
     WHERE talkmeter.is_own(v.tenant);
 REVOKE ALL ON talkmeter.my_audit_trail FROM PUBLIC;
@@ -269,7 +269,7 @@ COMMENT ON FUNCTION talkmeter.my_statement(date) IS
 CREATE FUNCTION talkmeter.my_statement_units(period_start timestamptz)
     RETURNS TABLE (tenant text, line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
         started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
-        reverses bigint, reason text)
+        reverses bigint, reason text, outcome text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement_units';
 REVOKE ALL ON FUNCTION talkmeter.my_statement_units(timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_statement_units(timestamptz) IS
@@ -278,7 +278,7 @@ COMMENT ON FUNCTION talkmeter.my_statement_units(timestamptz) IS
 CREATE FUNCTION talkmeter.my_statement_units(month date)
     RETURNS TABLE (tenant text, line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
         started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
-        reverses bigint, reason text)
+        reverses bigint, reason text, outcome text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement_units_of_month';
 REVOKE ALL ON FUNCTION talkmeter.my_statement_units(date) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_statement_units(date) IS
@@ -311,7 +311,7 @@ COMMENT ON FUNCTION talkmeter.my_statement(text) IS
 CREATE FUNCTION talkmeter.my_statement_units(period text DEFAULT NULL)
     RETURNS TABLE (tenant text, line integer, kind text, charge_id bigint, conversation text, part integer, charged_at timestamptz,
         started_at timestamptz, ended_at timestamptz, message_count bigint, tier text, units integer, amount numeric, currency text,
-        reverses bigint, reason text)
+        reverses bigint, reason text, outcome text)
     LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'my_statement_units_named';
 REVOKE ALL ON FUNCTION talkmeter.my_statement_units(text) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.my_statement_units(text) IS

@@ -14,18 +14,32 @@ pub struct Plan {
     pub name: String,
     /// Units per period before packs and overage.
     pub included: i64,
-    /// Price of one overage unit, exact, in `currency`.
+    /// Price of one overage unit, exact, in `currency`, if its outcome has none of its own.
     pub overage_rate: Decimal,
+    /// Prices of overage units by their outcomes.
+    pub rates: BTreeMap<String, Decimal>,
     pub currency: String,
 }
 
 impl Plan {
+    /// What an overage unit costs (rule 4.3.3).
+    pub fn rate_of(&self, outcome: Option<&str>) -> Decimal {
+        *outcome.and_then(|outcome| self.rates.get(outcome)).unwrap_or(&self.overage_rate)
+    }
+
     /// Whether changing to `other` is an upgrade, which works at once: more included units, or as many at a lower rate.
     /// A plan in another currency is none, because a period has one currency.
     pub fn is_upgraded_by(&self, other: &Plan) -> bool {
         self.currency == other.currency
-            && (other.included > self.included
-                || (other.included == self.included && other.overage_rate < self.overage_rate))
+            && (other.included > self.included || (other.included == self.included && other.is_cheaper_than(self)))
+    }
+
+    /// Whether some overage unit costs less, and none more.
+    fn is_cheaper_than(&self, other: &Plan) -> bool {
+        let outcomes =
+            || self.rates.keys().chain(other.rates.keys()).map(|outcome| Some(outcome.as_str())).chain([None]);
+        let mut rates = outcomes().map(|outcome| (self.rate_of(outcome), other.rate_of(outcome)));
+        rates.clone().all(|(own, others)| own <= others) && rates.any(|(own, others)| own < others)
     }
 }
 
@@ -125,7 +139,7 @@ impl Tier {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draw<'a> {
     pub tier: Tier,
-    /// 0 for an included or a pack unit, the plan's rate for overage.
+    /// 0 for an included or a pack unit, the plan's rate of its outcome for overage.
     pub amount: Decimal,
     pub plan: &'a Plan,
     pub period: Period,
@@ -336,9 +350,9 @@ impl Account {
         }
     }
 
-    /// Draws the unit charged at `at`: allowance left in its period, else the oldest pack that pays, else overage.
-    /// `None` if no plan is in force then: the unit waits outside the ledger.
-    pub fn draw(&mut self, at: Instant) -> Option<Draw<'_>> {
+    /// Draws a unit of an outcome that is charged at `at`: allowance left in its period, else the oldest pack that
+    /// pays, else overage. `None` if no plan is in force then: the unit waits outside the ledger.
+    pub fn draw(&mut self, at: Instant, outcome: Option<&str>) -> Option<Draw<'_>> {
         let index = self.in_force(at)?;
         let period = self.period_at(at)?;
         let plan = self.subscriptions[index].plan.as_ref()?;
@@ -351,9 +365,10 @@ impl Account {
             used.pack_used += 1;
             (Tier::Pack(pack.id), Decimal::ZERO)
         } else {
+            let rate = plan.rate_of(outcome);
             used.overage_units += 1;
-            used.overage_amount += plan.overage_rate;
-            (Tier::Overage, plan.overage_rate)
+            used.overage_amount += rate;
+            (Tier::Overage, rate)
         };
         let used = used.units();
         Some(Draw { tier, amount, plan, period, used })

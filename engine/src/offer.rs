@@ -4,11 +4,15 @@ use crate::definition::{DefinitionRow, Keys, Measure};
 use crate::flaw::Flaw;
 use crate::mapping::LONGEST_KEY;
 use rust_decimal::Decimal;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
 
 /// Amounts of money are below this, and have no more digits after the point than [`MOST_DIGITS`].
 const TOO_DEAR: i64 = 1_000_000_000;
 const MOST_DIGITS: u32 = 12;
+
+/// Bytes of the name of an outcome.
+const LONGEST_OUTCOME: usize = 256;
 
 /// The most units that one pack holds: as many packs as anybody buys can be summed.
 const LARGEST_PACK: i64 = 1_000_000_000_000;
@@ -19,8 +23,10 @@ pub struct PlanDefinition {
     pub name: String,
     /// Units per period before packs and overage.
     pub included: i64,
-    /// Price of one overage unit, exact, in `currency`.
+    /// Price of one overage unit, exact, in `currency`, if its outcome has none of its own.
     pub overage_rate: Decimal,
+    /// Prices of overage units by their outcomes.
+    pub rates: BTreeMap<String, Decimal>,
     /// Price per period; `None` if the meter is not to know it.
     pub price: Option<Decimal>,
     /// ISO 4217 code.
@@ -28,7 +34,8 @@ pub struct PlanDefinition {
 }
 
 impl PlanDefinition {
-    /// Reads the definition of a plan. The row holds amounts as exact decimals in strings.
+    /// Reads the definition of a plan. The row holds amounts as exact decimals in strings, and `rates` by numbers, or
+    /// null if there are none.
     pub fn read(definition: &Json) -> Result<(PlanDefinition, DefinitionRow), Flaw> {
         let mut keys = Keys::of(definition, "plan")?;
         let name: String = keys.required("name");
@@ -37,11 +44,12 @@ impl PlanDefinition {
             keys.refuse(Flaw::invalid(format!("plan \"{name}\" includes a negative number of units")));
         }
         let overage_rate = amount(&mut keys, "overage_rate");
+        let rates = rates(&mut keys);
         let price = optional_amount(&mut keys, "price");
         let currency = currency(&mut keys, "currency");
         let row = keys.finish()?;
         named(&name, "plan")?;
-        Ok((PlanDefinition { name, included, overage_rate, price, currency }, row))
+        Ok((PlanDefinition { name, included, overage_rate, rates, price, currency }, row))
     }
 }
 
@@ -138,6 +146,51 @@ fn optional_amount(keys: &mut Keys, key: &str) -> Option<Decimal> {
 }
 
 fn exact(keys: &mut Keys, key: &str, written: &Json) -> Decimal {
+    let Some(amount) = amount_of(written) else {
+        keys.refuse(no_amount(&format!("\"{key}\""), written));
+        return Decimal::ZERO;
+    };
+    keys.store(key, Json::String(amount.to_string()));
+    amount
+}
+
+/// What an overage unit costs, by its outcome; none if the key is left out.
+fn rates(keys: &mut Keys) -> BTreeMap<String, Decimal> {
+    let written: BTreeMap<String, Json> = keys.optional("rates").unwrap_or_default();
+    let mut rates = BTreeMap::new();
+    for (outcome, written) in written {
+        if outcome.is_empty() || outcome.len() > LONGEST_OUTCOME {
+            keys.refuse(
+                Flaw::invalid(format!("an outcome in \"rates\" has a name of {} bytes", outcome.len()))
+                    .hint(format!("The name of an outcome has 1 to {LONGEST_OUTCOME} bytes.")),
+            );
+        }
+        match amount_of(&written) {
+            Some(amount) => _ = rates.insert(outcome, amount),
+            None => keys.refuse(no_amount(&format!("the rate of \"{outcome}\" in \"rates\""), &written)),
+        }
+    }
+    let numbers: Option<Map<String, Json>> = rates
+        .iter()
+        .map(|(outcome, rate)| Some((outcome.clone(), Json::Number(rate.to_string().parse().ok()?))))
+        .collect();
+    keys.store("rates", numbers.filter(|numbers| !numbers.is_empty()).map_or(Json::Null, Json::Object));
+    rates
+}
+
+/// The rates of outcomes, as the row of a plan holds them.
+pub fn stored_rates(rates: &Json) -> BTreeMap<String, Decimal> {
+    let rate = |(outcome, rate): (&String, &Json)| Some((outcome.clone(), amount_of(rate)?));
+    rates.as_object().into_iter().flatten().filter_map(rate).collect()
+}
+
+fn no_amount(what: &str, written: &Json) -> Flaw {
+    Flaw::invalid(format!("{what} is no amount of money: {written}")).hint(format!(
+        "Write a number from 0 to below {TOO_DEAR} with at most {MOST_DIGITS} digits after the point, such as 0.04."
+    ))
+}
+
+fn amount_of(written: &Json) -> Option<Decimal> {
     let text = match written {
         Json::Number(number) => number.as_str(),
         Json::String(text) => text.as_str(),
@@ -149,14 +202,7 @@ fn exact(keys: &mut Keys, key: &str, written: &Json) -> Decimal {
             && *amount < Decimal::from(TOO_DEAR)
             && amount.scale() <= MOST_DIGITS
     };
-    let Some(amount) = amount.filter(fits) else {
-        keys.refuse(Flaw::invalid(format!("\"{key}\" is no amount of money: {written}")).hint(format!(
-            "Write a number from 0 to below {TOO_DEAR} with at most {MOST_DIGITS} digits after the point, such as 0.04."
-        )));
-        return Decimal::ZERO;
-    };
-    keys.store(key, Json::String(amount.to_string()));
-    amount
+    amount.filter(fits)
 }
 
 fn currency(keys: &mut Keys, key: &str) -> String {

@@ -4,17 +4,18 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 use rust_decimal::Decimal;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 use talkmeter_engine::definition::DefinitionRow;
 use talkmeter_engine::flaw::{Flaw, FlawKind};
 use talkmeter_engine::instant::{DAY, SECOND};
-use talkmeter_engine::offer::{Lifetime, PackDefinition, PlanDefinition};
+use talkmeter_engine::offer::{Lifetime, PackDefinition, PlanDefinition, stored_rates};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::presets;
 
 const POLICY_KEYS: &str = "name, label, effective_from, retroactive, note, starts_on, ends_on, idle_timeout, \
     quiet_review_after, max_duration, turn_limit, charge_on, outcomes, staff_reply_blocks, error_before_reply_waives, \
     exclude_prefixes";
-const PLAN_KEYS: &str = "name, included, overage_rate, price, currency";
+const PLAN_KEYS: &str = "name, included, overage_rate, rates, price, currency";
 const PACK_KEYS: &str = "name, size, price, currency, valid_for";
 const AMOUNT_HINT: &str =
     "Write a number from 0 to below 1000000000 with at most 12 digits after the point, such as 0.04.";
@@ -394,12 +395,49 @@ fn a_plan_is_read_and_its_row_holds_exact_amounts() {
         name: "p".into(),
         included: 1,
         overage_rate: Decimal::new(10, 2),
+        rates: BTreeMap::new(),
         price: Some(Decimal::TEN),
         currency: "KWD".into(),
     };
     assert_eq!(plan, expected);
-    let row_expected = json!({"name": "p", "included": 1, "overage_rate": "0.10", "price": "10", "currency": "KWD"});
+    let row_expected = json!({
+        "name": "p", "included": 1, "overage_rate": "0.10", "rates": null, "price": "10", "currency": "KWD"
+    });
     assert_eq!(Json::Object(row), row_expected);
+}
+
+#[test]
+fn a_plan_has_rates_by_outcome_and_its_row_holds_them_as_exact_numbers() {
+    let definition = r#"{"name": "p", "included": 0, "overage_rate": 0.99, "currency": "USD",
+        "rates": {"qualification": 9.990, "utility:BR": "0.0034"}}"#;
+    let (plan, row) = PlanDefinition::read(&serde_json::from_str(definition).expect("json")).expect("a plan");
+    let exact = |text: &str| text.parse::<Decimal>().expect("a decimal");
+    let expected = [("qualification".to_owned(), exact("9.990")), ("utility:BR".to_owned(), exact("0.0034"))];
+    assert_eq!(plan.rates, BTreeMap::from(expected));
+    assert_eq!(row["rates"].to_string(), r#"{"qualification":9.990,"utility:BR":0.0034}"#);
+    assert_eq!(stored_rates(&row["rates"]), plan.rates);
+    // None is the same as none named.
+    for none in [json!(null), json!({})] {
+        let (plan, row) = PlanDefinition::read(&plan_with(json!({"rates": none}))).expect("a plan");
+        assert_eq!((plan.rates, &row["rates"]), (BTreeMap::new(), &Json::Null));
+    }
+}
+
+#[test]
+fn rates_of_no_outcome_or_of_no_money_are_refused() {
+    let of_rates = |rates: Json| of_plan(plan_with(json!({"rates": rates})));
+    for (name, bytes) in [(String::new(), 0), ("x".repeat(257), 257)] {
+        let said = format!("an outcome in \"rates\" has a name of {bytes} bytes");
+        assert_eq!(of_rates(json!({name: 1})), words(&said, "The name of an outcome has 1 to 256 bytes."));
+    }
+    assert!(PlanDefinition::read(&plan_with(json!({"rates": {"x".repeat(256): 1}}))).is_ok());
+    for wrong in [json!(-0.1), json!("much"), json!(null), json!(1_000_000_000), json!("0.0000000000001"), json!({})] {
+        let said = format!("the rate of \"sale\" in \"rates\" is no amount of money: {wrong}");
+        assert_eq!(of_rates(json!({"sale": wrong})), words(&said, AMOUNT_HINT));
+    }
+    for wrong in [json!([]), json!(1), json!("sale")] {
+        assert!(of_rates(wrong).0.starts_with("the definition of a plan cannot be read: invalid type"));
+    }
 }
 
 #[test]

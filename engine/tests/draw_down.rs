@@ -22,7 +22,13 @@ fn decimal(text: &str) -> Decimal {
 }
 
 fn plan(included: i64, overage_rate: &str) -> Plan {
-    Plan { name: "plan".into(), included, overage_rate: decimal(overage_rate), currency: "USD".into() }
+    Plan {
+        name: "plan".into(),
+        included,
+        overage_rate: decimal(overage_rate),
+        rates: BTreeMap::new(),
+        currency: "USD".into(),
+    }
 }
 
 fn subscription(since: Instant, plan: Plan) -> Subscription {
@@ -47,7 +53,7 @@ fn starter(packs: impl IntoIterator<Item = Pack>) -> Account {
 
 /// The tier that pays for a unit at this instant.
 fn tier_at(account: &mut Account, at: Instant) -> Tier {
-    account.draw(at).expect("a plan is in force").tier
+    account.draw(at, None).expect("a plan is in force").tier
 }
 
 fn tier(account: &mut Account, at: &str) -> Tier {
@@ -61,7 +67,7 @@ fn tiers<const N: usize>(account: &mut Account, at: [&str; N]) -> [Tier; N] {
 /// What March 2026 has used once `units` are drawn in it, and what the draws cost together.
 fn march(mut account: Account, units: i64) -> (i64, i64, i64, Decimal) {
     let first = time("2026-03-01 00:00:00+00");
-    let amounts = (0..units).map(|i| account.draw(first.plus(i * SECOND)).expect("a plan is in force").amount);
+    let amounts = (0..units).map(|i| account.draw(first.plus(i * SECOND), None).expect("a plan is in force").amount);
     let billed: Decimal = amounts.sum();
     let used = &account.used[&Calendar::utc(1).period_of(first).expect("in range")];
     assert_eq!(used.overage_amount, billed);
@@ -101,7 +107,7 @@ fn the_last_unit_of_the_allowance_is_included_and_the_next_is_not() {
 #[test]
 fn an_included_unit_and_a_pack_unit_cost_nothing_and_an_overage_unit_the_exact_rate() {
     let mut account = account(plan(1, "0.01245"), [pack(1, 1, FEBRUARY)]);
-    let amounts = [MARCH; 3].map(|at| account.draw(time(at)).expect("a plan is in force").amount);
+    let amounts = [MARCH; 3].map(|at| account.draw(time(at), None).expect("a plan is in force").amount);
     assert_eq!(amounts, [Decimal::ZERO, Decimal::ZERO, decimal("0.01245")]);
 }
 
@@ -113,7 +119,7 @@ fn fractions_of_a_cent_add_up_exactly() {
 #[test]
 fn a_draw_names_its_plan_and_the_period_of_its_instant() {
     let mut account = starter([]);
-    let draw = account.draw(time(MARCH)).expect("a plan is in force");
+    let draw = account.draw(time(MARCH), None).expect("a plan is in force");
     assert_eq!((draw.plan, Some(draw.period)), (&plan(1000, "0.04"), Calendar::utc(1).period_of(time(MARCH))));
 }
 
@@ -178,7 +184,7 @@ fn a_pack_bought_while_in_overage_pays_from_then_on_and_does_not_reach_back() {
 #[test]
 fn a_unit_is_never_refused_at_a_limit() {
     let mut account = account(plan(1, "1"), [pack(1, 1, FEBRUARY)]);
-    assert!((0..1000).all(|_| account.draw(time(MARCH)).is_some()));
+    assert!((0..1000).all(|_| account.draw(time(MARCH), None).is_some()));
 }
 
 // Periods
@@ -238,6 +244,59 @@ fn a_pack_for_the_period_lasts_to_the_end_of_the_month_that_holds_its_purchase()
     assert_eq!(end(&own, "2026-03-30 22:00:00+00"), shown(Some(time("2026-04-29 22:00:00+00"))));
 }
 
+// Outcomes
+
+/// A plan that includes so many units; a qualification has a rate of its own.
+fn by_outcome(included: i64) -> Plan {
+    Plan { rates: BTreeMap::from([("qualification".to_owned(), decimal("9.99"))]), ..plan(included, "0.99") }
+}
+
+#[test]
+fn an_overage_unit_costs_the_rate_of_its_outcome_and_any_other_the_overage_rate() {
+    let mut account = account(by_outcome(0), []);
+    let mut amount = |outcome| account.draw(time(MARCH), outcome).expect("a plan is in force").amount;
+    assert_eq!(amount(Some("qualification")), decimal("9.99"));
+    assert_eq!(amount(Some("resolution")), decimal("0.99"));
+    assert_eq!(amount(None), decimal("0.99"));
+    assert_eq!(account.used.values().next().map(|used| used.overage_amount), Some(decimal("11.97")));
+}
+
+#[test]
+fn allowance_and_packs_pay_for_a_unit_of_any_outcome() {
+    let mut account = account(by_outcome(1), [pack(1, 1, FEBRUARY)]);
+    let paid = [(); 3].map(|()| {
+        let draw = account.draw(time(MARCH), Some("qualification")).expect("a plan is in force");
+        (draw.tier, draw.amount)
+    });
+    let nothing = Decimal::ZERO;
+    assert_eq!(paid, [(Tier::Included, nothing), (Tier::Pack(1), nothing), (Tier::Overage, decimal("9.99"))]);
+}
+
+#[test]
+fn what_a_unit_of_an_outcome_had_cost_is_given_back() {
+    let mut account = account(by_outcome(0), []);
+    let draw = account.draw(time(MARCH), Some("qualification")).expect("a plan is in force");
+    let (period, amount) = (draw.period, draw.amount);
+    account.draw(time(MARCH), None);
+    account.give_back(period, Tier::Overage, amount);
+    let used = &account.used[&period];
+    assert_eq!((used.overage_units, used.overage_amount), (1, decimal("0.99")));
+}
+
+#[test]
+fn a_plan_whose_rates_are_lower_in_part_and_higher_nowhere_is_an_upgrade() {
+    let upgraded = |from: &Plan, to: &Plan| from.is_upgraded_by(to);
+    let with =
+        |rate: &str| Plan { rates: BTreeMap::from([("qualification".to_owned(), decimal(rate))]), ..plan(0, "0.99") };
+    assert!(upgraded(&with("9.99"), &with("9.98")) && !upgraded(&with("9.98"), &with("9.99")));
+    assert!(!upgraded(&with("9.99"), &with("9.99")));
+    // Without a rate of its own a qualification costs 0.99.
+    assert!(upgraded(&with("9.99"), &plan(0, "0.99")) && !upgraded(&plan(0, "0.99"), &with("9.99")));
+    // Some cheaper, some dearer.
+    assert!(!upgraded(&plan(0, "1"), &with("9.99")) && !upgraded(&with("9.99"), &plan(0, "1")));
+    assert!(upgraded(&with("9.99"), &Plan { included: 1, ..with("99") }));
+}
+
 // Subscriptions
 
 #[test]
@@ -248,7 +307,7 @@ fn before_the_first_subscription_a_unit_waits_and_nothing_is_used() {
         used: BTreeMap::new(),
     };
     let before = account.clone();
-    assert_eq!(account.draw(time(MARCH).plus(-1)), None);
+    assert_eq!(account.draw(time(MARCH).plus(-1), None), None);
     assert_eq!(account, before);
     assert_eq!(tier(&mut account, MARCH), Tier::Included);
 }
@@ -257,7 +316,7 @@ fn before_the_first_subscription_a_unit_waits_and_nothing_is_used() {
 fn a_second_subscription_replaces_the_first_from_its_since() {
     let mut account = account(plan(0, "0.04"), []);
     account.subscriptions.push(subscription(time(MARCH), plan(0, "0.025")));
-    let mut amount = |at: Instant| account.draw(at).expect("a plan is in force").amount;
+    let mut amount = |at: Instant| account.draw(at, None).expect("a plan is in force").amount;
     assert_eq!(amount(time(MARCH)), decimal("0.025"));
     // Late, and by the rate in force at its own instant.
     assert_eq!(amount(time(MARCH).plus(-1)), decimal("0.04"));
@@ -269,7 +328,7 @@ fn of_two_subscriptions_from_one_instant_the_later_holds() {
     account.subscriptions.push(subscription(time(MARCH), plan(0, "2")));
     account.subscriptions.push(subscription(time(MARCH), plan(0, "3")));
     assert_eq!(account.plan_at(time(MARCH)), Some(&plan(0, "3")));
-    assert_eq!(account.draw(time(MARCH)).map(|draw| draw.amount), Some(decimal("3")));
+    assert_eq!(account.draw(time(MARCH), None).map(|draw| draw.amount), Some(decimal("3")));
 }
 
 #[test]
@@ -297,7 +356,7 @@ fn the_period_of_a_draw_holds_its_instant_also_after_a_change_of_anchor_day() {
         .push(Subscription { calendar: Calendar::utc(31), ..subscription(end_of_march, plan(5, "1")) });
     // February has 28 days: under both anchors a period starts on its last day.
     tier(&mut account, MARCH);
-    let period = account.draw(end_of_march).expect("a plan is in force").period;
+    let period = account.draw(end_of_march, None).expect("a plan is in force").period;
     assert!(period.start <= end_of_march && end_of_march < period.end, "{period:?}");
 }
 
@@ -363,7 +422,7 @@ proptest! {
         let Draws { mut account, at } = draws;
         let mut drawn: BTreeMap<Period, [i64; 3]> = BTreeMap::new();
         for at in at {
-            let draw = account.draw(at).expect("a plan is in force");
+            let draw = account.draw(at, None).expect("a plan is in force");
             let counted = match draw.tier {
                 Tier::Included => [1, 0, 0],
                 Tier::Pack(_) => [0, 1, 0],

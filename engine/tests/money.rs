@@ -29,7 +29,13 @@ fn decimal(text: &str) -> Decimal {
 }
 
 fn plan(included: i64, overage_rate: &str) -> Plan {
-    Plan { name: "plan".into(), included, overage_rate: decimal(overage_rate), currency: "USD".into() }
+    Plan {
+        name: "plan".into(),
+        included,
+        overage_rate: decimal(overage_rate),
+        rates: BTreeMap::new(),
+        currency: "USD".into(),
+    }
 }
 
 fn pack(id: i64, size: i64, purchased_at: Instant) -> Pack {
@@ -47,7 +53,7 @@ fn month(at: &str) -> Period {
 }
 
 fn tier(account: &mut Account, at: Instant) -> Tier {
-    account.draw(at).expect("a plan is in force").tier
+    account.draw(at, None).expect("a plan is in force").tier
 }
 
 fn tiers<const N: usize>(account: &mut Account, at: [Instant; N]) -> [Tier; N] {
@@ -162,12 +168,12 @@ fn a_unit_that_is_taken_back_leaves_the_account_as_it_was() {
     account.used.insert(month(MARCH), Usage::unused(month(MARCH)));
     for expected in [Tier::Included, Tier::Pack(1), Tier::Overage] {
         let before = account.clone();
-        let drawn = account.draw(time(MARCH)).expect("a plan is in force");
+        let drawn = account.draw(time(MARCH), None).expect("a plan is in force");
         let (period, tier, amount) = (drawn.period, drawn.tier, drawn.amount);
         assert_eq!(tier, expected);
         account.give_back(period, tier, amount);
         assert_eq!(account, before, "{expected:?}");
-        account.draw(time(MARCH));
+        account.draw(time(MARCH), None);
     }
 }
 
@@ -193,7 +199,7 @@ fn a_unit_goes_back_to_its_own_period_and_not_to_the_open_one() {
 #[test]
 fn overage_goes_back_at_the_rate_that_it_had() {
     let mut account = account(plan(0, "0.01245"), []);
-    let paid = account.draw(time(MARCH)).expect("a plan is in force").amount;
+    let paid = account.draw(time(MARCH), None).expect("a plan is in force").amount;
     account.subscriptions[0].plan = Some(plan(0, "0.00001"));
     tier(&mut account, time(MARCH));
     account.give_back(month(MARCH), Tier::Overage, paid);
@@ -249,7 +255,7 @@ fn a_period_holds_its_first_microsecond_and_not_its_end_also_where_midnight_is_s
 /// The units after which a threshold is first reached.
 fn first_reached(included: i64, percent: i64) -> Option<i64> {
     let mut account = account(plan(included, "1"), []);
-    let mut used = (0..2 * included + 2).map(|_| account.draw(time(MARCH)).expect("a plan is in force").used);
+    let mut used = (0..2 * included + 2).map(|_| account.draw(time(MARCH), None).expect("a plan is in force").used);
     used.find(|used| is_reached(*used, included, percent))
 }
 
@@ -263,7 +269,7 @@ fn eighty_percent_of_three_is_the_third_unit() {
 fn from_seventy_to_a_hundred_and_five_percent_in_one_commit_both_thresholds_are_passed() {
     let mut account = account(plan(20, "1"), []);
     tiers(&mut account, [time(MARCH); 14]);
-    let used = [(); 7].map(|()| account.draw(time(MARCH)).expect("a plan is in force").used);
+    let used = [(); 7].map(|()| account.draw(time(MARCH), None).expect("a plan is in force").used);
     let first = |percent| used.iter().find(|used| is_reached(**used, 20, percent));
     assert_eq!((used[0], used[6], first(80), first(100)), (15, 21, Some(&16), Some(&20)));
     assert!(!is_reached(14, 20, 80), "70 %");

@@ -53,7 +53,14 @@ SELECT talkmeter.define_plan('{"name": "p", "included": 1, "overage_rate": 0.1, 
 SELECT talkmeter.define_plan('{"name": "agent_red/starter", "included": 1, "overage_rate": 0.1, "currency": "USD"}');
 :sqlstate
 SELECT talkmeter.define_plan('{"name": "p", "included": 1, "overage_rate": 0.10, "price": 1e1, "currency": "KWD"}');
-SELECT * FROM talkmeter.plans WHERE name = 'p';
+SELECT talkmeter.define_plan('{"name": "q", "included": 0, "overage_rate": 0.99, "currency": "USD", "rates": {"": 1}}');
+:sqlstate
+SELECT talkmeter.define_plan('{"name": "q", "included": 0, "overage_rate": 0.99, "currency": "USD", "rates": {"sale": -1}}');
+:sqlstate
+SELECT talkmeter.define_plan('{"name": "q", "included": 0, "overage_rate": 0.99, "currency": "USD", "rates": [1]}');
+:sqlstate
+SELECT talkmeter.define_plan('{"name": "p/by outcome", "included": 0, "overage_rate": 0.99, "currency": "USD", "rates": {"sale": 9.990, "save": "0.5"}}');
+SELECT * FROM talkmeter.plans WHERE name LIKE 'p%' ORDER BY name;
 
 -- Packs.
 SELECT talkmeter.define_pack('{"name": "k", "size": 0, "price": 1, "currency": "USD", "valid_for": "90 days"}');

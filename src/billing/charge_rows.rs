@@ -50,6 +50,7 @@ pub struct StandingCharge {
     pub plan: String,
     pub policy: String,
     pub policy_version: i32,
+    pub outcome: Option<String>,
 }
 
 /// Why a charge is taken back.
@@ -95,7 +96,7 @@ pub fn known_standing(connection: &Connection, tenant: &str, charge_id: i64) -> 
 
 const STANDING: OverRows = over_rows!(
     "SELECT wanted.ordinal, c.charge_id, c.charged_at, c.period_start, c.period_end, c.tier, c.pack_id, c.amount::text,
-        c.currency, c.plan, c.policy, c.policy_version
+        c.currency, c.plan, c.policy, c.policy_version, c.outcome
     FROM",
     [1 tenant text, 2 conversation text, 3 part int4],
     "CROSS JOIN LATERAL (
@@ -175,14 +176,15 @@ fn read_standing(row: &mut Row) -> StandingCharge {
         plan: row.value(),
         policy: row.value(),
         policy_version: row.value(),
+        outcome: row.nullable(),
     }
 }
 
 const CHARGES: Shape = Shape {
     name: c"charge",
     types: &[
-        TEXT, INT8, TEXT, INT4, TIME, TIME, TIME, TIME, TIME, TEXT, INT8, NUMERIC, TEXT, TEXT, TEXT, INT4, INT8, TEXT,
-        TEXT, NAME, TEXT, TEXT, TIME, TIME,
+        TEXT, INT8, TEXT, INT4, TIME, TIME, TIME, TIME, TIME, TEXT, INT8, NUMERIC, TEXT, TEXT, TEXT, INT4, TEXT, INT8,
+        TEXT, TEXT, NAME, TEXT, TEXT, TIME, TIME,
     ],
 };
 
@@ -207,6 +209,7 @@ fn values(charge: &Charge) -> Vec<Arg> {
         arg(charge.plan.as_str()),
         arg(charge.unit.policy.as_str()),
         arg(charge.unit.policy_version),
+        arg(charge.unit.outcome.as_deref()),
     ];
     let written = of_unit.into_iter().chain(times.map(|at| arg(Timestamp::from(at)))).chain(paid);
     let known: Vec<Arg> = written.collect();
@@ -233,11 +236,11 @@ pub fn write_charges(connection: &Connection, charges: &[Charge]) {
 
 const WRITE_REVERSALS: OverRows = over_rows!(
     "INSERT INTO talkmeter.charge (tenant, charge_id, conversation, part, charged_at, period_start, period_end,
-        posted_period_start, posted_period_end, tier, pack_id, amount, currency, plan, policy, policy_version, reverses,
-        reason, note, posted_by, cause_source, cause_message_id, cause_at)
+        posted_period_start, posted_period_end, tier, pack_id, amount, currency, plan, policy, policy_version, outcome,
+        reverses, reason, note, posted_by, cause_source, cause_message_id, cause_at)
     SELECT tenant, charge_id, conversation, part, charged_at, period_start, period_end, posted_period_start,
-        posted_period_end, tier, pack_id, amount::numeric, currency, plan, policy, policy_version, reverses, reason,
-        note, session_user,
+        posted_period_end, tier, pack_id, amount::numeric, currency, plan, policy, policy_version, outcome, reverses,
+        reason, note, session_user,
         (SELECT s.relation_name FROM talkmeter.source AS s WHERE s.source_id = cause_source), cause_message_id, cause_at
     FROM",
     [
@@ -245,7 +248,7 @@ const WRITE_REVERSALS: OverRows = over_rows!(
         6 period_start timestamptz, 7 tier text, 8 pack_id int8, 9 amount text, 10 currency text, 11 plan text,
         12 policy text, 13 policy_version int4, 14 period_end timestamptz, 15 reverses int8,
         16 posted_period_start timestamptz, 17 reason text, 18 note text, 19 posted_period_end timestamptz,
-        20 cause_source int4, 21 cause_message_id text, 22 cause_at timestamptz
+        20 cause_source int4, 21 cause_message_id text, 22 cause_at timestamptz, 23 outcome text
     ],
     ""
 );
@@ -283,6 +286,7 @@ fn write_reversals(connection: &Connection, charges: &[&Charge]) {
                 column(batch, |charge| charge.cause().map(|cause| cause.source)),
                 column(batch, |charge| charge.cause().and_then(|cause| cause.message.as_deref())),
                 column(batch, |charge| charge.cause().map(|cause| Timestamp::from(cause.at))),
+                column(batch, |charge| charge.unit.outcome.as_deref()),
             ],
         );
     }
@@ -290,7 +294,10 @@ fn write_reversals(connection: &Connection, charges: &[&Charge]) {
 
 const WRITE_WAITING: OverRows = insert_rows!(
     "talkmeter.unplanned_unit",
-    [1 tenant text, 2 conversation text, 3 part int4, 4 charged_at timestamptz, 5 policy text, 6 policy_version int4],
+    [
+        1 tenant text, 2 conversation text, 3 part int4, 4 charged_at timestamptz, 5 policy text, 6 policy_version int4,
+        7 outcome text
+    ],
     ""
 );
 
@@ -304,7 +311,7 @@ pub fn write_waiting(connection: &Connection, units: &[Unit]) {
 const TAKE_WAITING: &str = "
     DELETE FROM talkmeter.unplanned_unit AS u
     WHERE u.tenant = $1 AND u.charged_at >= $2
-    RETURNING u.conversation, u.part, u.charged_at, u.policy, u.policy_version";
+    RETURNING u.conversation, u.part, u.charged_at, u.policy, u.policy_version, u.outcome";
 
 /// Takes the units of a tenant that waited for a plan, those at or after `since`.
 pub fn take_waiting(connection: &Connection, tenant: &str, since: Instant) -> Vec<Unit> {
@@ -316,6 +323,7 @@ pub fn take_waiting(connection: &Connection, tenant: &str, since: Instant) -> Ve
         at: row.value::<Timestamp>().bound(),
         policy: row.value(),
         policy_version: row.value(),
+        outcome: row.nullable(),
         default_plan: None,
         awaits: None,
         unless_standing: false,

@@ -140,7 +140,8 @@ fn take_back<'a>(
         let Posting::Settle(settle) = posting else { continue };
         let Some(charge) = standing.get(&posting.part()) else { continue };
         let stands = settle.wanted.as_ref().is_some_and(|wanted| {
-            (&wanted.policy, wanted.policy_version) == (&charge.policy, charge.policy_version)
+            (&wanted.policy, wanted.policy_version, &wanted.outcome)
+                == (&charge.policy, charge.policy_version, &charge.outcome)
                 && books.account.period_at(wanted.at) == Some(charge.period)
         });
         if !stands {
@@ -196,6 +197,7 @@ fn reversal(
             at: charge.at,
             policy: charge.policy,
             policy_version: charge.policy_version,
+            outcome: charge.outcome,
             default_plan: None,
             awaits: None,
             unless_standing: false,
@@ -252,7 +254,7 @@ fn draw(books: &mut Books, mut units: Vec<Unit>, posted: &mut Posted) -> Vec<Uni
     let mut waiting = Vec::new();
     for unit in units {
         heed_cancel();
-        let Some(drawn) = books.account.draw(unit.at) else {
+        let Some(drawn) = books.account.draw(unit.at, unit.outcome.as_deref()) else {
             waiting.push(unit);
             continue;
         };

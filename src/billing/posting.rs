@@ -18,6 +18,9 @@ pub struct Unit {
     pub at: Instant,
     pub policy: String,
     pub policy_version: i32,
+    /// Its outcome, if its policy names one: an overage unit may have a rate by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
     /// The plan to which its source subscribes a tenant that has none.
     pub default_plan: Option<String>,
     /// It waits for a backfill, and is not charged now.
@@ -80,6 +83,8 @@ pub struct Terms {
     pub at: Instant,
     pub policy: String,
     pub policy_version: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
 }
 
 impl Settle {
@@ -93,6 +98,7 @@ impl Settle {
                 at: unit.at,
                 policy: unit.policy.clone(),
                 policy_version: unit.policy_version,
+                outcome: unit.outcome.clone(),
             }),
             cause,
         };

@@ -47,15 +47,16 @@ const WRITE: OverRows = insert_rows!(
     "talkmeter.uncharged_unit",
     [
         1 tenant text, 2 conversation text, 3 part int4, 4 charged_at timestamptz, 5 policy text, 6 policy_version int4,
-        7 default_plan text, 8 source_id int4, 9 span_at timestamptz
+        7 outcome text, 8 default_plan text, 9 source_id int4, 10 span_at timestamptz
     ],
     "ON CONFLICT (tenant, conversation, part) DO UPDATE
     SET charged_at = excluded.charged_at, policy = excluded.policy, policy_version = excluded.policy_version,
-        default_plan = excluded.default_plan, source_id = excluded.source_id, span_at = excluded.span_at"
+        outcome = excluded.outcome, default_plan = excluded.default_plan, source_id = excluded.source_id,
+        span_at = excluded.span_at"
 );
 
-/// The columns that all units have which wait, for whatever: their parts, their instants and their policies.
-pub fn columns(units: &[Unit]) -> [Arg; 6] {
+/// The columns that all units have which wait, for whatever: their parts, instants, policies and outcomes.
+pub fn columns(units: &[Unit]) -> [Arg; 7] {
     [
         column(units, |unit| unit.tenant.as_str()),
         column(units, |unit| unit.conversation.as_str()),
@@ -63,6 +64,7 @@ pub fn columns(units: &[Unit]) -> [Arg; 6] {
         column(units, |unit| Timestamp::from(unit.at)),
         column(units, |unit| unit.policy.as_str()),
         column(units, |unit| unit.policy_version),
+        column(units, |unit| unit.outcome.as_deref()),
     ]
 }
 
@@ -142,7 +144,7 @@ const TAKE: &str = "
     )
     DELETE FROM talkmeter.uncharged_unit AS u USING next AS n
     WHERE u.tenant = n.tenant AND u.conversation = n.conversation AND u.part = n.part
-    RETURNING u.conversation, u.part, u.charged_at, u.policy, u.policy_version, u.default_plan";
+    RETURNING u.conversation, u.part, u.charged_at, u.policy, u.policy_version, u.outcome, u.default_plan";
 
 /// Takes the earliest units of a tenant, at most so many, that wait for the backfill of a span. It must be locked.
 pub fn take(connection: &Connection, source: i32, span: Period, tenant: &str, most: usize) -> Vec<Unit> {
@@ -154,6 +156,7 @@ pub fn take(connection: &Connection, source: i32, span: Period, tenant: &str, mo
         at: row.value::<Timestamp>().bound(),
         policy: row.value(),
         policy_version: row.value(),
+        outcome: row.nullable(),
         default_plan: row.nullable(),
         awaits: None,
         unless_standing: true,

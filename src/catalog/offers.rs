@@ -5,9 +5,11 @@ use crate::catalog::policies;
 use crate::pg::error::failure;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, arg, connected, decimal};
+use pgrx::JsonB;
 use pgrx::prelude::*;
 use talkmeter_engine::draw_down::Plan;
 use talkmeter_engine::near;
+use talkmeter_engine::offer::stored_rates;
 
 /// Raises an error that says which policies there are, if this one is not among them.
 pub fn known_policy(policy: &str) {
@@ -46,7 +48,7 @@ fn unknown(what: &str, name: &str, known: &[String]) -> ! {
 }
 
 const TERMS: &str = "
-    SELECT p.included, p.overage_rate::text, p.currency FROM talkmeter.plan AS p WHERE p.name = $1";
+    SELECT p.included, p.overage_rate::text, p.rates, p.currency FROM talkmeter.plan AS p WHERE p.name = $1";
 
 /// A plan that is known to exist.
 pub fn plan(connection: &Connection, name: &str) -> Plan {
@@ -56,6 +58,7 @@ pub fn plan(connection: &Connection, name: &str) -> Plan {
         name: name.to_owned(),
         included: row.value(),
         overage_rate: decimal(&row.value::<String>()),
+        rates: row.nullable::<JsonB>().map(|rates| stored_rates(&rates.0)).unwrap_or_default(),
         currency: row.value(),
     }
 }

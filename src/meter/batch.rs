@@ -202,6 +202,7 @@ pub fn unit(catalog: &Catalog, folding: &Folding, part: i32, at: Instant, openin
         at,
         policy: opening.policy.name.clone(),
         policy_version: opening.policy.version,
+        outcome: None,
         awaits: source.as_ref().filter(|source| source.holds_back(at)).map(|source| Awaits { source: source.id, at }),
         default_plan: source.and_then(|source| source.default_plan.clone()),
         unless_standing: false,

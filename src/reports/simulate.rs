@@ -47,6 +47,7 @@ struct SimulatedUnit {
     first_event: Vec<u8>,
     started_at: Instant,
     at: Instant,
+    outcome: Option<String>,
     /// `None` until it is drawn, and if no plan was in force.
     paid: Option<Paid>,
     /// Rows of its conversation are gone: it stands as it was billed.
@@ -333,6 +334,7 @@ fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> Simula
         first_event: part.first_event.clone(),
         started_at: part.started_at,
         at: part.charge_instant().expect("a part of the span is charged"),
+        outcome: None,
         paid: None,
         is_unprovable,
     }
@@ -344,7 +346,7 @@ fn draw(question: &Question, units: &mut [SimulatedUnit]) {
         let mut account = connected(|connection| account(connection, question, &tenant));
         for unit in some {
             heed_cancel();
-            unit.paid = account.draw(unit.at).map(|draw| Paid {
+            unit.paid = account.draw(unit.at, unit.outcome.as_deref()).map(|draw| Paid {
                 tier: draw.tier.name().to_owned(),
                 amount: draw.amount,
                 currency: draw.plan.currency.clone(),
@@ -410,7 +412,7 @@ fn packs(connection: &Connection, question: &Question, tenant: &str) -> Vec<Pack
 macro_rules! billed {
     () => {
         "SELECT c.tenant, c.conversation, c.part, COALESCE(p.first_event, ''::bytea), COALESCE(p.started_at, c.charged_at),
-            COALESCE(p.charged_at, c.charged_at), c.tier, c.amount::text, c.currency
+            COALESCE(p.charged_at, c.charged_at), c.outcome, c.tier, c.amount::text, c.currency
         FROM talkmeter.standing_charge AS c
         LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
         WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
@@ -429,6 +431,7 @@ fn billed(connection: &Connection, question: &Question) -> Vec<SimulatedUnit> {
         first_event: row.value(),
         started_at: row.value::<Timestamp>().bound(),
         at: row.value::<Timestamp>().bound(),
+        outcome: row.nullable(),
         paid: Some(Paid { tier: row.value(), amount: decimal(&row.value::<String>()), currency: row.value() }),
         is_unprovable: false,
     };

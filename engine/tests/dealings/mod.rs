@@ -32,6 +32,11 @@ const PLACES: [(&str, &str); 11] = [
 ];
 const ANCHORS: [u32; 9] = [1, 1, 6, 7, 15, 28, 29, 30, 31];
 /// In all of them and in their sums a fraction of a cent is at stake.
+/// When a unit is charged, and its outcome.
+type Due = (Instant, Option<&'static str>);
+
+const OUTCOMES: [Option<&str>; 4] = [None, Some("resolution"), Some("qualification"), Some("hand-off")];
+
 const RATES: [&str; 9] =
     ["0", "0.04", "0.025", "0.01245", "0.005", "0.99", "1.5", "0.000000000001", "999999999.999999999999"];
 const CURRENCIES: [&str; 3] = ["USD", "JPY", "KWD"];
@@ -121,7 +126,7 @@ struct Merchant {
     start: Instant,
     now: Instant,
     /// Units at whose instants no plan was in force.
-    waiting: Vec<Instant>,
+    waiting: Vec<Due>,
     drawn: Vec<Drawn>,
     /// Entries that reversals took back, in the order of these.
     reversed: Vec<usize>,
@@ -150,7 +155,11 @@ pub fn of_a_merchant(seed: u64) -> Tally {
 
 fn plan(dice: &mut Dice, name: u64, currency: &str) -> Plan {
     let overage_rate = dice.one_of(&RATES).parse().expect("a decimal");
-    Plan { name: format!("plan {name}"), included: dice.below(6) as i64, overage_rate, currency: currency.into() }
+    let included = dice.below(6) as i64;
+    let outcomes: Vec<&str> = OUTCOMES.into_iter().flatten().filter(|_| dice.percent(30)).collect();
+    let mut rate = |outcome: &str| (outcome.to_owned(), dice.one_of(&RATES).parse().expect("a decimal"));
+    let rates = outcomes.into_iter().map(&mut rate).collect();
+    Plan { name: format!("plan {name}"), included, overage_rate, rates, currency: currency.into() }
 }
 
 /// Included, then packs, then overage.
@@ -203,7 +212,7 @@ impl Merchant {
             return self.subscribe_again();
         }
         match self.dice.below(100) {
-            0..30 => self.charge(self.now),
+            0..30 => self.charge_now(),
             30..40 => self.charge_late(),
             40..45 => self.commit(),
             45..57 => self.reverse(),
@@ -283,9 +292,9 @@ impl Merchant {
         let since = *since;
         self.account.subscriptions.push(terms.clone());
         self.paper.terms.push(terms);
-        let mut waited: Vec<Instant> = self.waiting.extract_if(.., |at| *at >= since).collect();
+        let mut waited: Vec<Due> = self.waiting.extract_if(.., |(at, _)| *at >= since).collect();
         waited.sort();
-        waited.into_iter().for_each(|at| self.charge(at));
+        waited.into_iter().for_each(|due| self.charge(due));
     }
 
     fn subscribe_again(&mut self) {
@@ -333,32 +342,40 @@ impl Merchant {
 
     // Units
 
+    fn charge_now(&mut self) {
+        let due = (self.now, self.dice.one_of(&OUTCOMES));
+        self.charge(due);
+    }
+
     fn charge_late(&mut self) {
-        let at = self.past();
-        self.charge(at);
+        let due = (self.past(), self.dice.one_of(&OUTCOMES));
+        self.charge(due);
     }
 
     /// Several units at once, some of them late.
     fn commit(&mut self) {
         let mut units = [(); 4].map(|()| if self.dice.percent(50) { self.now } else { self.past() });
         units.sort();
-        units.into_iter().for_each(|at| self.charge(at));
+        for at in units {
+            let due = (at, self.dice.one_of(&OUTCOMES));
+            self.charge(due);
+        }
     }
 
-    fn charge(&mut self, at: Instant) {
-        let (payer, period) = (self.paper.payer(at), self.paper.period_at(at));
+    fn charge(&mut self, (at, outcome): Due) {
+        let (payer, period) = (self.paper.payer(at, outcome), self.paper.period_at(at));
         let before = self.account.clone();
-        let drawn = self.account.draw(at);
+        let drawn = self.account.draw(at, outcome);
         let drawn = drawn.map(|drawn| (drawn.tier, drawn.amount, drawn.plan.clone(), drawn.period, drawn.used));
         let place = shown(Some(at));
         let Some((tier, amount, plan, own, used)) = drawn else {
-            self.tell(format!("a unit of {place} waits"));
+            self.tell(format!("a unit of {place}, {outcome:?}, waits"));
             assert_eq!(None, payer, "only a unit without a plan waits (rule 4.2)");
             assert_eq!(self.account, before, "a unit that waits uses nothing (rule 4.2)");
             self.tally.count("waiting");
-            return self.waiting.push(at);
+            return self.waiting.push((at, outcome));
         };
-        self.tell(format!("a unit of {place}: {tier:?} {amount}"));
+        self.tell(format!("a unit of {place}, {outcome:?}: {tier:?} {amount}"));
         assert_eq!(Some(&plan), self.paper.plan_at(at), "the plan is that in force at the charge instant (rule 4.3)");
         assert_eq!(Some(own), period, "the period is that of the charge instant (rule 4.3)");
         let paid = Some((tier, exact(amount)));

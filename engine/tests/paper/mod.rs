@@ -92,7 +92,21 @@ pub fn rounded(amount: Exact, currency: &str) -> Exact {
 /// Whether a change of plan works at once.
 pub fn is_upgrade(from: &Plan, to: &Plan) -> bool {
     let (more, as_many) = (to.included > from.included, to.included == from.included);
-    from.currency == to.currency && (more || as_many && exact(to.overage_rate) < exact(from.overage_rate))
+    from.currency == to.currency && (more || as_many && is_cheaper(from, to))
+}
+
+/// What an overage unit costs: the rate of its outcome if the plan has one, else that of all others.
+fn rate(plan: &Plan, outcome: Option<&str>) -> Exact {
+    let own = plan.rates.iter().find(|(named, _)| Some(named.as_str()) == outcome);
+    exact(own.map_or(plan.overage_rate, |(_, rate)| *rate))
+}
+
+/// Whether no outcome becomes dearer, and some becomes cheaper.
+fn is_cheaper(from: &Plan, to: &Plan) -> bool {
+    let named = from.rates.keys().chain(to.rates.keys()).map(String::as_str);
+    let changes: Vec<Exact> =
+        named.map(Some).chain([None]).map(|outcome| rate(to, outcome) - rate(from, outcome)).collect();
+    changes.iter().max() <= Some(&0) && changes.iter().min() < Some(&0)
 }
 
 impl Paper {
@@ -162,7 +176,7 @@ impl Paper {
     }
 
     /// Who pays for a unit, and how much.
-    pub fn payer(&self, at: Instant) -> Option<(Tier, Exact)> {
+    pub fn payer(&self, at: Instant, outcome: Option<&str>) -> Option<(Tier, Exact)> {
         let plan = self.plan_at(at)?;
         let period = self.period_at(at)?;
         if self.units(|entry| entry.period == period && entry.tier == Tier::Included) < plan.included {
@@ -171,7 +185,7 @@ impl Paper {
         let paying = self.packs.iter().filter(|pack| pack.is_valid(at) && self.left(pack) > 0);
         match paying.min_by_key(|pack| (pack.purchased_at, pack.id)) {
             Some(pack) => Some((Tier::Pack(pack.id), 0)),
-            None => Some((Tier::Overage, exact(plan.overage_rate))),
+            None => Some((Tier::Overage, rate(plan, outcome))),
         }
     }
 

@@ -120,7 +120,7 @@ fn the_ledger_can_be_replayed(session: &mut Session, included: usize) {
     let drawn = |line: &String| {
         let fields: Vec<&str> = line.split('|').collect();
         let account = accounts.get_mut(fields[0]).expect("a tenant with packs");
-        let drawn = account.draw(number(fields[2])).expect("a plan");
+        let drawn = account.draw(number(fields[2]), None).expect("a plan");
         let pack = match drawn.tier {
             Tier::Pack(id) => id.to_string(),
             _ => String::new(),
@@ -138,6 +138,7 @@ fn on_plan(included: usize) -> Account {
         name: "some".into(),
         included: included as i64,
         overage_rate: RATE.parse().expect("a rate"),
+        rates: BTreeMap::new(),
         currency: "EUR".into(),
     };
     let subscription = Subscription { since: Instant::BEGINNING, plan: Some(plan), calendar: Calendar::utc(1) };

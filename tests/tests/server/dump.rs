@@ -43,6 +43,8 @@ fn original() -> Database {
            SELECT talkmeter.define_plan('{"name": "two", "included": 2, "overage_rate": 0.125, "currency": "EUR"}');
            SELECT talkmeter.define_pack(
                '{"name": "one", "size": 1, "price": 1, "currency": "EUR", "valid_for": "90 days"}');
+           SELECT talkmeter.define_plan('{"name": "by outcome", "included": 0, "overage_rate": 0.99, "currency": "EUR",
+               "rates": {"sale": 9.990}}');
            SELECT talkmeter.define_pack(
                '{"name": "lasting", "size": 1, "price": 1, "currency": "EUR", "valid_for": "never"}');
            SELECT talkmeter.subscribe('small', 'two', since => '2026-01-01', anchor_day => 15, policy => 'agent_red@1');
@@ -73,7 +75,8 @@ fn original() -> Database {
            SELECT talkmeter.mark('small', 'open in messages', 'note');
            SELECT talkmeter.mark('planless', 'of no message', 'reopen');
            SELECT talkmeter.detach('former');
-           SELECT talkmeter.sweep()"#,
+           SELECT talkmeter.sweep();
+           UPDATE talkmeter.unplanned_unit SET outcome = 'sale'"#,
     );
     attach_turns(&mut session);
     session.run(MOVE_ASIDE);
@@ -84,7 +87,8 @@ fn original() -> Database {
         ["quarantine"]
     );
     for relation in [
-        "unplanned",
+        "unplanned WHERE outcome = 'sale'",
+        "plans WHERE rates IS NOT NULL",
         "packs",
         "packs WHERE expires_at = 'infinity'",
         "parts WHERE status = 'open' AND charged_at IS NOT NULL",

@@ -52,6 +52,7 @@ mod products;
 mod progress;
 mod protocol;
 mod random_calls;
+mod rates;
 mod reattach;
 mod reconcile;
 mod rehearsal;

@@ -233,7 +233,8 @@ fn new_account(session: &mut Session, tenant: &str) -> Account {
         }
     };
     let overage_rate = "0.04".parse().expect("a rate");
-    let plan = Plan { name: "small".into(), included: INCLUDED, overage_rate, currency: "USD".into() };
+    let rates = BTreeMap::new();
+    let plan = Plan { name: "small".into(), included: INCLUDED, overage_rate, rates, currency: "USD".into() };
     Account {
         subscriptions: vec![Subscription { since: Instant::BEGINNING, plan: Some(plan), calendar: Calendar::utc(1) }],
         packs: packs.iter().map(pack).collect(),
@@ -266,7 +267,7 @@ fn the_ledger_can_be_replayed(session: &mut Session) {
                     (period, tier, (-amount).normalize())
                 }
                 Err(_) => {
-                    let draw = account.draw(instant(at)).expect("a plan");
+                    let draw = account.draw(instant(at), None).expect("a plan");
                     (draw.period, draw.tier, draw.amount)
                 }
             };

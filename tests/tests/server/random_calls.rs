@@ -51,6 +51,7 @@ fn values(of: &str) -> Vec<String> {
                 r#"{"name": "q", "starts_on": ["customer_message"], "idle_timeout": "2147483647 days", "charge_on": "end"}"#,
                 r#"{"name": "one", "included": 9223372036854775807, "overage_rate": 1e30, "currency": "USD"}"#,
                 r#"{"name": "pair", "size": 9223372036854775807, "price": 1, "currency": "USD", "valid_for": "1 month"}"#,
+                r#"{"name": "rated", "included": 1, "overage_rate": 1, "currency": "USD", "rates": {"x": 2, "y": "1e-3"}}"#,
                 r#"{"name": "month", "size": 3, "price": 0, "currency": "USD", "valid_for": "period"}"#,
                 r#"{"name": "lasting", "size": 3, "price": 0, "currency": "USD", "valid_for": "never"}"#,
                 r#"{"name": 1, "included": -1, "overage_rate": "NaN", "currency": null}"#,
