@@ -249,7 +249,7 @@ COMMENT ON COLUMN talkmeter.charges.outcome IS 'The outcome of the part; null: i
 CREATE VIEW talkmeter.packs AS
     SELECT tenant, pack_id, pack, size, remaining, price, currency, purchased_at, expires_at, purchase_key, refunded_at,
         refunded_by, talkmeter.local_day(tenant, purchased_at) AS purchased_day,
-        talkmeter.local_day(tenant, NULLIF(expires_at, 'infinity')) AS expires_day
+        CASE WHEN expires_at < '10000-01-01 00:00+00' THEN talkmeter.local_day(tenant, expires_at) END AS expires_day
     FROM talkmeter.pack;
 REVOKE ALL ON talkmeter.packs FROM PUBLIC;
 COMMENT ON VIEW talkmeter.packs IS 'Packs that tenants bought, and what is left of them; a refunded one pays no more';
@@ -266,7 +266,7 @@ COMMENT ON COLUMN talkmeter.packs.purchase_key IS 'The buyer''s own name of the 
 COMMENT ON COLUMN talkmeter.packs.refunded_at IS 'When it was taken back, unused; null: it was not';
 COMMENT ON COLUMN talkmeter.packs.refunded_by IS 'Who took it back';
 COMMENT ON COLUMN talkmeter.packs.purchased_day IS 'The day of the purchase in the tenant''s zone';
-COMMENT ON COLUMN talkmeter.packs.expires_day IS 'The day in which it expires in the tenant''s zone; null: it does not';
+COMMENT ON COLUMN talkmeter.packs.expires_day IS 'The day in which it expires in the tenant''s zone; null: never, or after the year 9999';
 
 CREATE VIEW talkmeter.expired_packs AS
     SELECT tenant, pack_id, pack, size, remaining AS expired_unused, expires_at,

@@ -454,18 +454,29 @@ impl Merchant {
             4 => self.now.plus(self.dice.below(3 * DAY as u64) as i64),
             _ => self.now,
         };
-        let lifetime = match self.dice.below(5) {
-            0 => 1 + self.dice.below(2) as i64,
-            1 | 2 => 1 + self.dice.below(20 * DAY as u64) as i64,
-            _ => 90 * DAY,
+        let expires_at = match self.dice.below(7) {
+            0 => purchased_at.plus(1 + self.dice.below(2) as i64),
+            1 | 2 => purchased_at.plus(1 + self.dice.below(20 * DAY as u64) as i64),
+            3 => self.end_of_month(purchased_at),
+            4 => Instant::LATEST,
+            _ => purchased_at.plus(90 * DAY),
         };
         let (id, size) = (self.paper.packs.len() as i64 + 1, 1 + self.dice.below(4) as i64);
-        let expires_at = purchased_at.plus(lifetime);
         self.tell(format!("pack {id} of {size} from {} to {}", shown(Some(purchased_at)), shown(Some(expires_at))));
         self.paper.packs.push(Bought { id, size, purchased_at, expires_at });
         self.account.packs.push(Pack { id, size, remaining: size, purchased_at, expires_at });
         // An account wants them in the order in which they are drawn.
         self.account.packs.sort_by_key(|pack| (pack.purchased_at, pack.id));
+    }
+
+    /// When a pack expires that is bought then and lasts for its period.
+    fn end_of_month(&self, purchased_at: Instant) -> Instant {
+        let month = self.account.month_of_purchase(purchased_at).expect("each instant is in a month");
+        assert!(month.holds(purchased_at), "the month holds the purchase (rule 4.3.12)");
+        if let Some(period) = self.paper.period_at(purchased_at) {
+            assert_eq!(month, period, "it is the period in force at the purchase (rule 4.3.12)");
+        }
+        month.end
     }
 
     /// Freezes a period that is over.

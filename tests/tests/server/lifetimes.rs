@@ -160,6 +160,21 @@ fn a_pack_that_never_expires_pays_at_any_time_and_each_view_says_so() {
 }
 
 #[test]
+fn a_pack_that_expires_after_the_last_year_that_is_metered_shows_beside_the_others() {
+    let (_database, mut session) = offers();
+    session.run(
+        r#"SELECT talkmeter.define_pack('{"name": "long", "size": 1, "price": 1, "currency": "USD", "valid_for": "3000000 days"}')"#,
+    );
+    buy(&mut session, "long", "2026-01-05 00:00+00");
+    buy(&mut session, "freddy/100", "9999-12-31 23:00+00");
+    assert_eq!(
+        session.lines("SELECT pack, expires_at, expires_day FROM talkmeter.packs ORDER BY pack_id"),
+        ["long|10239-09-26 00:00:00+00|", "freddy/100|10000-01-01 00:00:00+00|"]
+    );
+    assert_sound(&mut session);
+}
+
+#[test]
 fn what_is_on_offer_and_what_a_bill_says_name_the_lifetime() {
     let (_database, mut session) = offers();
     subscribe(&mut session, "2026-01-01", "UTC", 1);
