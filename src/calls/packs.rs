@@ -76,7 +76,7 @@ fn now() -> Arg {
 fn purchase(connection: &Connection, tenant: &str, pack: &str, key: Option<&str>, at: Instant) -> i64 {
     let id: i64 = connection.run(COUNT, &[arg(tenant)]).only().value();
     let month = account::read_one(tenant, &Needed::at(at)).account.month_of_purchase(at);
-    let end_of_month = Timestamp::from(month.map_or(Instant::LATEST, |month| month.end));
+    let end_of_month = Timestamp::from(month.map_or(Instant::LATEST.plus(1), |month| month.end));
     let at_arg = arg(Timestamp::from(at));
     connection.run(PURCHASE, &[arg(tenant), arg(id), arg(pack), at_arg, arg(key), now(), arg(end_of_month)]);
     let arguments = json!({"pack": pack, "purchase_key": key, "purchased_at": journal::time(at), "pack_id": id});
