@@ -106,9 +106,10 @@ impl<'c, 'a> Batch<'c, 'a> {
         let folding = &mut self.conversations[index];
         for effect in effects {
             match effect {
-                Effect::Charged { part, at, policy, source, .. } => {
+                Effect::Charged { part, at, outcome, policy, source } => {
                     let opening = Opening { policy, source };
-                    self.postings.push(Posting::Charge(unit(&self.catalog, folding, part, at, &opening)));
+                    let unit = unit(&self.catalog, folding, (part, outcome.as_deref()), at, &opening);
+                    self.postings.push(Posting::Charge(unit));
                 }
                 Effect::Ended(part) => folding.written.push(part),
             }
@@ -192,8 +193,14 @@ impl<'c, 'a> Batch<'c, 'a> {
     }
 }
 
-/// A billable part as it is posted.
-pub fn unit(catalog: &Catalog, folding: &Folding, part: i32, at: Instant, opening: &Opening) -> Unit {
+/// A billable part of that number and outcome, as it is posted.
+pub fn unit(
+    catalog: &Catalog,
+    folding: &Folding,
+    (part, outcome): (i32, Option<&str>),
+    at: Instant,
+    opening: &Opening,
+) -> Unit {
     let source = opening.source.and_then(|id| catalog.source(id));
     Unit {
         tenant: folding.tenant.to_owned(),
@@ -202,7 +209,7 @@ pub fn unit(catalog: &Catalog, folding: &Folding, part: i32, at: Instant, openin
         at,
         policy: opening.policy.name.clone(),
         policy_version: opening.policy.version,
-        outcome: None,
+        outcome: outcome.map(str::to_owned),
         awaits: source.as_ref().filter(|source| source.holds_back(at)).map(|source| Awaits { source: source.id, at }),
         default_plan: source.and_then(|source| source.default_plan.clone()),
         unless_standing: false,

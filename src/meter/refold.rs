@@ -186,12 +186,14 @@ fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Op
             continue;
         }
         let opening = Opening { policy: part.policy.clone(), source: part.source };
-        let wanted = part.charge_instant().map(|at| unit(catalog, folding, part.number, at, &opening));
+        let named = (part.number, part.outcome.as_deref());
+        let wanted = part.charge_instant().map(|at| unit(catalog, folding, named, at, &opening));
         match (known, wanted) {
             (None, None) => {}
             (None, Some(unit)) => postings.push(Posting::Charge(unit)),
             (Some(known), wanted) => {
-                if known.charge_instant() != part.charge_instant() || known.policy != part.policy {
+                let terms = |part: &Part| (part.charge_instant(), part.policy.clone(), part.outcome.clone());
+                if terms(known) != terms(part) {
                     let key = (folding.tenant, folding.id, part.number);
                     postings.extend(Settle::of(key, wanted, cause(known)));
                 }

@@ -334,7 +334,7 @@ fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> Simula
         first_event: part.first_event.clone(),
         started_at: part.started_at,
         at: part.charge_instant().expect("a part of the span is charged"),
-        outcome: None,
+        outcome: part.outcome.as_deref().map(str::to_owned),
         paid: None,
         is_unprovable,
     }

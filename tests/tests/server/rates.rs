@@ -186,6 +186,58 @@ fn a_unit_that_waits_for_a_backfill_keeps_its_outcome() {
     assert_sound(&mut session);
 }
 
+// --- By a policy that names outcomes ---
+
+/// A policy by which what was escalated is a qualification, and what was answered otherwise a resolution.
+fn by_policy() -> (Database, Session) {
+    let database = Database::fresh("rates");
+    let mut session = database.connect();
+    create_messages(&mut session);
+    session.run(FIN);
+    session.run(
+        r#"SELECT talkmeter.define_policy('{"name": "fin", "effective_from": "2026-01-01T00:00:00Z",
+               "starts_on": ["customer_message"], "ends_on": ["close"], "charge_on": "close", "outcomes": [{"when": "escalate", "outcome": "qualification"},
+               {"unless": "ai_reply", "outcome": "no_answer", "units": 0}, {"outcome": "resolution"}]}')"#,
+    );
+    attach(&mut session, "messages", "fin", Some("intercom/fin"), &messages_mapping());
+    tell(
+        &mut session,
+        "acme",
+        "qualified",
+        "2026-03-10 10:00 exchange, 2026-03-10 10:05 escalate, 2026-03-10 10:10 close",
+    );
+    tell(&mut session, "acme", "resolved", "2026-03-10 11:00 exchange, 2026-03-10 11:10 close");
+    tell(&mut session, "acme", "unanswered", "2026-03-10 12:00 customer_message, 2026-03-10 12:10 close");
+    (database, session)
+}
+
+#[test]
+fn the_outcome_that_a_policy_names_is_that_of_the_charge() {
+    let (_database, mut session) = by_policy();
+    assert_eq!(ledger(&mut session), ["qualified|overage|9.99|qualification||", "resolved|overage|0.99|resolution||"]);
+    let simulated = "SELECT units, amount, amount_difference FROM talkmeter.simulate('fin', 'intercom/fin')";
+    assert_eq!(session.lines(simulated), ["2|10.98|0.00"]);
+    assert_sound(&mut session);
+}
+
+#[test]
+fn a_late_event_by_which_a_part_has_another_outcome_has_its_charge_posted_anew() {
+    let (_database, mut session) = by_policy();
+    tell(&mut session, "acme", "resolved", "2026-03-10 11:05 escalate");
+    assert_eq!(
+        ledger(&mut session)[2..],
+        ["resolved|overage|-0.99|resolution|2|refold", "resolved|overage|9.99|qualification||"]
+    );
+    // Its charge instant is what it was.
+    tell(&mut session, "acme", "qualified", "2026-03-10 10:06 note");
+    assert_eq!(ledger(&mut session).len(), 4);
+    assert_eq!(
+        statement(&mut session, "2026-03"),
+        ["overage|units beyond allowance and packs: qualification|2|9.99|19.98"]
+    );
+    assert_sound(&mut session);
+}
+
 // --- What people read ---
 
 #[test]
