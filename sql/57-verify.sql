@@ -65,12 +65,12 @@ CREATE FUNCTION talkmeter.verify()
                 OR c.pack_id IS DISTINCT FROM r.pack_id OR c.outcome IS DISTINCT FROM r.outcome)
         ), standing AS NOT MATERIALIZED (
             SELECT c.tenant, c.conversation, c.part, c.charge_id, c.charged_at, c.period_start, c.period_end, c.policy,
-                c.policy_version, hashtext(c.conversation) & 63 AS drawer
+                c.policy_version, c.outcome, hashtext(c.conversation) & 63 AS drawer
             FROM talkmeter.standing_charge AS c
         ), credited AS MATERIALIZED (
             SELECT DISTINCT r.tenant, r.conversation, r.part FROM reversed AS r WHERE r.reason = 'credit'
         ), judged AS NOT MATERIALIZED (
-            SELECT p.tenant, p.conversation, p.part, p.charged_at, p.policy, p.policy_version,
+            SELECT p.tenant, p.conversation, p.part, p.charged_at, p.policy, p.policy_version, p.outcome,
                 hashtext(p.conversation) & 63 AS drawer, v.name IS NULL AS is_of_no_policy,
                 p.ended_at IS NOT NULL AND p.charged_at IS NULL AND p.not_billable_because IS NULL AS is_not_judged,
                 p.charged_at <> CASE v.charge_on WHEN 'close' THEN p.ended_at WHEN 'first_ai_reply' THEN p.first_ai_reply_at
@@ -96,7 +96,7 @@ CREATE FUNCTION talkmeter.verify()
                 FROM (
                     SELECT b.tenant, hashtext(b.conversation) & 63 AS drawer,
                         b.units AS sign, hash_record_extended(
-                            ROW (b.conversation, b.part, b.charged_at, b.policy, b.policy_version), 0) >> 1 AS number
+                            ROW (b.conversation, b.part, b.charged_at, b.policy, b.policy_version, b.outcome), 0) >> 1 AS number
                     FROM talkmeter.posting AS b
                     -- As above: there are few drawers.
                     OFFSET 0
@@ -108,7 +108,7 @@ CREATE FUNCTION talkmeter.verify()
                 FROM (
                     SELECT j.tenant, j.drawer, j.is_of_no_policy OR j.is_not_judged OR j.is_impossible AS is_wrong,
                         CASE WHEN j.charged_at IS NOT NULL THEN hash_record_extended(
-                            ROW (j.conversation, j.part, j.charged_at, j.policy, j.policy_version), 0) >> 1 END AS number
+                            ROW (j.conversation, j.part, j.charged_at, j.policy, j.policy_version, j.outcome), 0) >> 1 END AS number
                     FROM judged AS j
                     OFFSET 0
                 ) AS o
@@ -254,12 +254,15 @@ CREATE FUNCTION talkmeter.verify()
                 p.is_not_judged, p.is_impossible,
                 s.charge_id IS NOT NULL AND p.charged_at IS NULL AS has_no_part,
                 p.charged_at < s.period_start OR p.charged_at >= s.period_end
-                    OR (p.policy, p.policy_version) <> (s.policy, s.policy_version) AS is_of_other_part,
+                    OR (p.policy, p.policy_version) <> (s.policy, s.policy_version)
+                    OR (s.charge_id IS NOT NULL AND p.charged_at IS NOT NULL AND s.outcome IS DISTINCT FROM p.outcome)
+                    AS is_of_other_part,
                 s.charge_id IS NOT NULL AND k.part IS NOT NULL AS is_credited,
                 s.charge_id IS NULL AND p.charged_at IS NOT NULL AND u.charged_at IS NULL AND k.part IS NULL AS has_no_charge,
                 u.charged_at IS NOT NULL
                     AND (s.charge_id IS NOT NULL OR p.charged_at IS DISTINCT FROM u.charged_at
-                        OR (u.policy, u.policy_version) <> (p.policy, p.policy_version)) AS waits_wrongly
+                        OR (u.policy, u.policy_version) <> (p.policy, p.policy_version) OR u.outcome IS DISTINCT FROM p.outcome)
+                    AS waits_wrongly
             FROM (
                 SELECT * FROM standing AS o WHERE (o.tenant, o.drawer) IN (SELECT d.tenant, d.drawer FROM doubtful AS d)
             ) AS s
@@ -282,7 +285,7 @@ CREATE FUNCTION talkmeter.verify()
                 (a.has_no_charge, 'part_without_charge', o.part,
                     format('It is billable since %s, and neither charged, nor waiting for a plan or a backfill, nor credited.', a.charged_at)),
                 (a.waits_wrongly, 'waiting_unit_is_wrong', o.part,
-                    'It waits for a plan or a backfill, but is charged already, or not billable, or of another instant or policy.'),
+                    'It waits for a plan or a backfill, but is charged already, or not billable, or of another instant, policy or outcome.'),
                 (a.is_not_judged, 'part_is_not_judged', o.part, 'It has ended, and is neither billable nor not.'),
                 (a.is_impossible, 'part_is_impossible', o.part,
                     'Its times, its counts or its charge instant are none that any messages would give.'),

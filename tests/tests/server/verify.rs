@@ -217,6 +217,11 @@ fn damage_to_charges_is_named() {
             &["charge_differs_from_part|bravo|charge 1"],
         ),
         (
+            "a charge is of another outcome than its part",
+            "UPDATE talkmeter.charge SET outcome = 'another' WHERE tenant = 'bravo' AND charge_id = 1",
+            &["charge_differs_from_part|bravo|charge 1"],
+        ),
+        (
             "a charge is of another part",
             "UPDATE talkmeter.charge SET conversation = 'b1' WHERE tenant = 'bravo' AND charge_id = 2",
             &["part_is_charged_twice|bravo|part 1 of b1", "part_without_charge|bravo|part 1 of b2"],
