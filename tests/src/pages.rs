@@ -3,6 +3,7 @@
 use crate::{Database, program, variable};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -73,6 +74,8 @@ impl Workplace {
         } else {
             fs::create_dir(&directory).expect("a directory");
         }
+        // As from the folder of the project.
+        symlink(root().join("definitions"), directory.join("definitions")).expect("a link");
         Workplace { directory, database: database.name().to_owned() }
     }
 
