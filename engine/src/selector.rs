@@ -26,6 +26,10 @@ impl Selector {
             Ok(Name { kind, tag: None }) => Ok(Selector::Kind(kind)),
             Ok(Name { kind, tag: Some(tag) }) => Ok(Selector::Tagged(kind, tag)),
             Err(flaw) if Selector::is_of_known_kind(written) => Err(flaw),
+            Err(_) if kind_of(written) == MESSAGE => {
+                Err(Flaw::invalid(format!("\"{written}\" in {what}: {MESSAGE} is any activity, and has no tag"))
+                    .hint("Name a kind with its tag, such as \"customer_message:chat\"."))
+            }
             Err(flaw) => {
                 let known = Kind::ALL.map(Kind::name).into_iter().chain([MESSAGE]);
                 Err(Flaw::invalid(flaw.message).hint(near::hint(kind_of(written), known)))
@@ -112,8 +116,10 @@ mod tests {
         assert!(flaw.hint.expect("a hint").starts_with("Perhaps you meant \"ai_reply\"."));
         let flaw = Selector::read("messages", "\"starts_on\"").expect_err("no kind");
         assert!(flaw.hint.expect("a hint").contains("message."));
+        let flaw = Selector::read("message:x", "\"ends_on\"").expect_err("no selector");
+        assert_eq!(flaw.message, "\"message:x\" in \"ends_on\": message is any activity, and has no tag");
         let long = format!("note:{}", "x".repeat(LONGEST_TAG + 1));
-        for wrong in ["note:", long.as_str(), "message:x"] {
+        for wrong in ["note:", long.as_str()] {
             Selector::read(wrong, "a test").expect_err(wrong);
         }
     }

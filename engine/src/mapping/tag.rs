@@ -30,7 +30,8 @@ impl TagOrigin {
         *self == TagOrigin::Nowhere
     }
 
-    /// The tag of an event of this row. What is null, empty, no scalar or too long gives none.
+    /// The tag of an event of this row. What is null, empty, no scalar or too long gives none, nor does what no column of
+    /// text can hold: json may have a NUL in a string.
     pub(crate) fn read(&self, row: &[Value]) -> Option<Tag> {
         match self {
             TagOrigin::Nowhere => None,
@@ -38,7 +39,7 @@ impl TagOrigin {
             TagOrigin::Values(values) => {
                 let texts = values.iter().map(|found| text(found.of(row))).collect::<Option<Vec<_>>>()?;
                 let tag = texts.join(":");
-                (!tag.is_empty() && tag.len() <= LONGEST_TAG).then(|| Tag::from(tag))
+                ((1..=LONGEST_TAG).contains(&tag.len()) && !tag.contains('\0')).then(|| Tag::from(tag))
             }
         }
     }

@@ -219,6 +219,25 @@ fn a_part_has_ended_so_long_after_its_start_whatever_comes_then() {
     is_sound(&mut session);
 }
 
+#[test]
+fn what_no_text_can_hold_is_no_tag() {
+    let database = Database::fresh("outcomes_nul");
+    let mut session = database.connect();
+    session.run(&format!(
+        r#"{TABLE}; ALTER TABLE m ADD said json;
+           SELECT talkmeter.define_policy('{{"name": "by_tag", "effective_from": "2026-01-01 00:00+00",
+               "starts_on": ["customer_message"], "ends_on": [], "charge_on": "start", "outcomes": [{{"outcome": "@tag"}}]}}')"#
+    ));
+    let mapping = r#"{"occurred_at": "at", "kinds": [{"kind": "customer_message", "tag": "said->intent"}]}"#;
+    attach(&mut session, "m", "by_tag", PLAN, mapping);
+    session.run(
+        r#"INSERT INTO m (conversation_id, at, said)
+           VALUES ('c', '2026-03-01', '{"intent": "a\u0000b"}'), ('d', '2026-03-01', '{"intent": "a\ud800"}')"#,
+    );
+    assert_eq!(session.lines("SELECT outcome, units FROM talkmeter.parts ORDER BY conversation"), ["|1", "|1"]);
+    is_sound(&mut session);
+}
+
 /// What folds the rows of old, once read whole and once by conversation, knows their tags.
 #[test]
 fn a_backfill_a_simulation_and_a_recount_know_tags() {
