@@ -30,8 +30,8 @@ impl TagOrigin {
         *self == TagOrigin::Nowhere
     }
 
-    /// The tag of an event of this row. What is null, empty, no scalar or too long gives none, nor does what no column of
-    /// text can hold: json may have a NUL in a string.
+    /// The tag of an event of this row. What is null, empty, no scalar or too long gives none, nor does what no column
+    /// of text can hold: json may have a NUL in a string.
     pub(crate) fn read(&self, row: &[Value]) -> Option<Tag> {
         match self {
             TagOrigin::Nowhere => None,
