@@ -3,7 +3,6 @@
 use crate::billing::account::{self, Needed};
 use crate::billing::known_tenant;
 use crate::capture::entry::Key;
-use crate::catalog::Catalog;
 use crate::catalog::args::instant;
 use crate::catalog::offers::{self, known_policy};
 use crate::pg::clock::Timestamp;
@@ -378,12 +377,10 @@ fn account(connection: &Connection, question: &Question, tenant: &str) -> Accoun
         for subscription in account.subscriptions.iter_mut().filter(|own| own.plan.is_some()) {
             subscription.plan = Some(plan.clone());
         }
-    }
-    if account.subscriptions.is_empty() {
-        let plan = question.plan.clone().or_else(|| default_plan(connection));
-        let subscribed =
-            |plan| Subscription { since: Instant::BEGINNING, plan: Some(plan), calendar: Calendar::default() };
-        account.subscriptions.extend(plan.map(subscribed));
+        if account.subscriptions.is_empty() {
+            let calendar = Calendar::default();
+            account.subscriptions.push(Subscription { since: Instant::BEGINNING, plan: Some(plan.clone()), calendar });
+        }
     }
     account.packs = packs(connection, question, tenant);
     let opened: Vec<Period> = account.used.keys().copied().collect();
@@ -394,15 +391,6 @@ fn account(connection: &Connection, question: &Question, tenant: &str) -> Accoun
         account.used.insert(period, Usage { included_used: used, ..Usage::unused(period) });
     }
     account
-}
-
-/// The plan on which its first charge would put a tenant that is on none, if the attached tables that name one all name
-/// the same (rule 5.9).
-fn default_plan(connection: &Connection) -> Option<Plan> {
-    let catalog = Catalog::now();
-    let named: BTreeSet<&str> = catalog.attached().iter().filter_map(|source| source.default_plan.as_deref()).collect();
-    let only = named.first().filter(|_| named.len() == 1)?;
-    Some(offers::plan(connection, only))
 }
 
 fn at(instant: Instant) -> Arg {

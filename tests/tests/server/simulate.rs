@@ -409,21 +409,6 @@ fn a_tenant_without_a_subscription_is_drawn_under_the_plan_that_is_asked_for() {
 // --- Errors and effects ---
 
 #[test]
-fn a_tenant_that_was_never_charged_is_drawn_under_the_default_plan_of_the_attached_tables() {
-    let (_database, mut session) = shop("agent_red", Some("three"));
-    tell(&mut session, "acme", "c", "12:00 customer_message");
-    session.run(
-        r#"SELECT talkmeter.define_policy('{"name": "opened", "effective_from": "2026-01-01 00:00+00", "starts_on": ["message"],
-               "ends_on": [], "charge_on": "start", "outcomes": [{"outcome": "conversation"}]}')"#,
-    );
-    let simulated = "SELECT tenant, units, included_units, billed_units FROM talkmeter.simulate('opened')";
-    assert_eq!(session.lines(simulated), ["acme|1|1|0"]);
-    session.run("CREATE TABLE others (LIKE messages INCLUDING ALL)");
-    attach(&mut session, "others", "agent_red", Some("one"), &messages_mapping());
-    assert_eq!(session.lines(simulated), NOTHING, "which of two it would be on is not known");
-}
-
-#[test]
 fn what_cannot_be_simulated_is_an_error_that_says_why() {
     let (_database, mut session) = shop("agent_red", Some("one"));
     tell(&mut session, "acme", "c", "10:00 exchange");
