@@ -5,6 +5,7 @@ mod common;
 use chrono_tz::Tz;
 use common::Folding;
 use common::data::{Conversations, irc_support, rows, shown, time};
+use common::price::{decimal, plan};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rust_decimal::Decimal;
@@ -16,20 +17,6 @@ use talkmeter_engine::part::Verdict;
 use talkmeter_engine::period::{Calendar, Period};
 
 const LIFETIME: i64 = 90 * DAY;
-
-fn decimal(text: &str) -> Decimal {
-    text.parse().expect("a decimal")
-}
-
-fn plan(included: i64, overage_rate: &str) -> Plan {
-    Plan {
-        name: "plan".into(),
-        included,
-        overage_rate: decimal(overage_rate),
-        rates: BTreeMap::new(),
-        currency: "USD".into(),
-    }
-}
 
 fn subscription(since: Instant, plan: Plan) -> Subscription {
     Subscription { since, plan: Some(plan), calendar: Calendar::utc(1) }

@@ -7,6 +7,7 @@ mod dealings;
 mod paper;
 
 use common::data::time;
+use common::price::{decimal, plan};
 use common::{at_length, first_seed};
 use dealings::Tally;
 use rust_decimal::Decimal;
@@ -23,20 +24,6 @@ const FEBRUARY: &str = "2026-02-10 00:00:00+00";
 const MARCH: &str = "2026-03-10 00:00:00+00";
 const LATER_IN_MARCH: &str = "2026-03-20 00:00:00+00";
 const APRIL: &str = "2026-04-10 00:00:00+00";
-
-fn decimal(text: &str) -> Decimal {
-    text.parse().expect("a decimal")
-}
-
-fn plan(included: i64, overage_rate: &str) -> Plan {
-    Plan {
-        name: "plan".into(),
-        included,
-        overage_rate: decimal(overage_rate),
-        rates: BTreeMap::new(),
-        currency: "USD".into(),
-    }
-}
 
 fn pack(id: i64, size: i64, purchased_at: Instant) -> Pack {
     Pack { id, size, remaining: size, purchased_at, expires_at: purchased_at.plus(90 * DAY) }

@@ -312,6 +312,12 @@ pub fn messages_mapping() -> String {
     )
 }
 
+/// The books of the whole database agree.
+#[track_caller]
+pub fn assert_sound(session: &mut Session) {
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
+}
+
 /// Attaches a table.
 pub fn attach(session: &mut Session, table: &str, policy: &str, default_plan: Option<&str>, mapping: &str) {
     let default_plan = default_plan.map_or("NULL".to_owned(), quoted);

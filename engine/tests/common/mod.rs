@@ -4,6 +4,7 @@
 
 pub mod data;
 pub mod dice;
+pub mod price;
 
 use std::convert::Infallible;
 use std::sync::Arc;

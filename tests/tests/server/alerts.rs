@@ -2,7 +2,7 @@
 
 use postgres::fallible_iterator::FallibleIterator;
 use std::thread;
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, quoted};
+use talkmeter_tests::{Database, Session, assert_sound, attach, create_messages, messages_mapping, quoted};
 
 /// A database with plans and packs of several sizes, and `acme` on a plan in months that start on the 1st in UTC.
 fn on_plan(plan: &str) -> (Database, Session) {
@@ -52,10 +52,6 @@ fn raised(session: &mut Session) -> Vec<String> {
 
 fn buy(session: &mut Session, pack: &str, at: &str) {
     session.run(&format!("SELECT talkmeter.buy_pack('acme', '{pack}', purchased_at => '{at}')"));
-}
-
-fn assert_sound(session: &mut Session) {
-    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NONE);
 }
 
 const NONE: [&str; 0] = [];

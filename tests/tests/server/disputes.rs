@@ -2,7 +2,9 @@
 
 use postgres::error::SqlState;
 use std::thread;
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, standing_charges, tell};
+use talkmeter_tests::{
+    Database, Session, assert_sound, attach, create_messages, messages_mapping, standing_charges, tell,
+};
 
 const NOT_NOW: SqlState = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
 const UNKNOWN: SqlState = SqlState::UNDEFINED_OBJECT;
@@ -62,10 +64,6 @@ fn resolve(session: &mut Session, dispute_id: u32, resolution: &str) {
 /// What the only period has used: included, pack and overage units, and what these cost.
 fn used(session: &mut Session) -> String {
     session.line("SELECT included_used, pack_used, overage_units, overage_amount FROM talkmeter.period")
-}
-
-fn assert_sound(session: &mut Session) {
-    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NONE);
 }
 
 // --- Credit ---

@@ -1,6 +1,6 @@
 //! How long does a pack pay that lasts for its period, or for ever (rules 4.1.4, 4.3.12)?
 
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
+use talkmeter_tests::{Database, Session, assert_sound, attach, create_messages, messages_mapping, tell};
 
 const NONE: [&str; 0] = [];
 
@@ -39,10 +39,6 @@ fn tiers(session: &mut Session) -> Vec<String> {
 
 fn expiries(session: &mut Session) -> Vec<String> {
     session.lines("SELECT expires_at FROM talkmeter.packs ORDER BY pack_id")
-}
-
-fn assert_sound(session: &mut Session) {
-    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NONE);
 }
 
 #[test]

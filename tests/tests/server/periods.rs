@@ -2,7 +2,9 @@
 
 use postgres::error::SqlState;
 use std::thread;
-use talkmeter_tests::{Database, Random, Session, attach, create_messages, instant, messages_mapping, tell};
+use talkmeter_tests::{
+    Database, Random, Session, assert_sound, attach, create_messages, instant, messages_mapping, tell,
+};
 
 const NO_PLAN_THEN: SqlState = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
 
@@ -55,11 +57,6 @@ fn ledger(session: &mut Session, columns: &str) -> Vec<String> {
 
 fn waiting(session: &mut Session) -> Vec<String> {
     session.lines("SELECT conversation FROM talkmeter.unplanned WHERE tenant = 'acme' ORDER BY charged_at")
-}
-
-/// The books of the whole database agree.
-fn assert_sound(session: &mut Session) {
-    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), [""; 0]);
 }
 
 // --- Midnights ---

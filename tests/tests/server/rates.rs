@@ -1,8 +1,6 @@
 //! What does an overage unit cost whose outcome has a rate of its own, and who says so (rules 4.1.5, 4.3.3, 4.6.12)?
 
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
-
-const NONE: [&str; 0] = [];
+use talkmeter_tests::{Database, Session, assert_sound, attach, create_messages, messages_mapping, tell};
 
 /// A plan of which qualifications cost 9.99 and all else 0.99, with nothing included.
 const FIN: &str = r#"SELECT talkmeter.define_plan('{"name": "intercom/fin", "included": 0, "overage_rate": 0.99,
@@ -53,10 +51,6 @@ fn statement(session: &mut Session, month: &str) -> Vec<String> {
     session.lines(&format!(
         "SELECT kind, description, quantity, unit_price, amount FROM talkmeter.statement('acme', '{month}') ORDER BY line"
     ))
-}
-
-fn assert_sound(session: &mut Session) {
-    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NONE);
 }
 
 // --- Charges and statements ---

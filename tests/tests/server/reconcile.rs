@@ -1,7 +1,7 @@
 //! Does a day's reconciliation flag what differs, and nothing else (rule 4.6)?
 
 use postgres::error::SqlState;
-use talkmeter_tests::{Database, Session, attach, create_messages, messages_mapping, tell};
+use talkmeter_tests::{Database, Session, assert_sound, attach, create_messages, messages_mapping, tell};
 
 const NONE: [&str; 0] = [];
 const FIRST: &str = "2026-03-01";
@@ -81,10 +81,6 @@ fn reconciled(session: &mut Session, day: &str) -> String {
 /// Days of `acme` for which an alert was raised.
 fn alerts(session: &mut Session) -> Vec<String> {
     session.lines("SELECT day FROM talkmeter.alerts WHERE tenant = 'acme' AND kind = 'reconcile' ORDER BY day")
-}
-
-fn assert_sound(session: &mut Session) {
-    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NONE);
 }
 
 // --- What is flagged ---
