@@ -101,7 +101,7 @@ CREATE VIEW talkmeter.audited AS
         COALESCE(p.charged_at, p.due_end) AS charged_at, p.message_count, p.turn_count, p.ai_replies, p.staff_replies,
         seen.stages, seen.models, seen.safety_passed, c.charge_id, c.tier, c.amount, c.currency,
         c.taken_back, pg_catalog.regexp_replace(p.policy, '^([=+@\t\r\n-])', '''\1') AS policy, p.policy_version,
-        talkmeter.local_day(p.tenant, COALESCE(p.charged_at, p.due_end), COALESCE(c.charge_id)) AS charged_day,
+        talkmeter.local_day(p.tenant, COALESCE(p.charged_at, p.due_end), c.charge_id) AS charged_day,
         pg_catalog.regexp_replace(c.outcome, '^([=+@\t\r\n-])', '''\1') AS outcome
     FROM talkmeter.part_now AS p
     CROSS JOIN LATERAL talkmeter.audit_of(p.tenant, p.conversation, p.first_event, p.last_event) AS seen

@@ -88,12 +88,13 @@ pub struct Name {
 }
 
 impl Name {
-    /// The event of that name, of one of the kinds that are `known`; `what` says in the flaw where the name stands.
-    pub fn read(name: &str, known: &[Kind], what: &str) -> Result<Name, Flaw> {
+    /// The event of that name, of one of the kinds that are `known`. In the flaw `what` says where the name stands, and
+    /// `other` which word may stand there too.
+    pub fn read(name: &str, known: &[Kind], other: Option<&str>, what: &str) -> Result<Name, Flaw> {
         let (kind, tag) = name.split_once(':').map_or((name, None), |(kind, tag)| (kind, Some(tag)));
         let Some(kind) = Kind::named(kind).filter(|kind| known.contains(kind)) else {
             return Err(Flaw::invalid(format!("unknown kind \"{kind}\" in {what}"))
-                .hint(near::hint(kind, known.iter().map(|kind| kind.name()))));
+                .hint(near::hint(kind, known.iter().map(|kind| kind.name()).chain(other))));
         };
         match tag {
             Some(tag) if tag.is_empty() || tag.len() > LONGEST_TAG => {
@@ -105,7 +106,7 @@ impl Name {
 
     /// The event that was stored under that name, if it is one.
     pub fn stored(name: &str) -> Option<Name> {
-        Name::read(name, &Kind::ALL, "a stored name").ok()
+        Name::read(name, &Kind::ALL, None, "a stored name").ok()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::event::{Event, Kind, Name, Tag};
 use crate::flaw::Flaw;
-use crate::near;
 use std::fmt::{self, Display, Formatter};
 
 /// The word for any activity.
@@ -22,23 +21,14 @@ impl Selector {
         if written == MESSAGE {
             return Ok(Selector::Message);
         }
-        match Name::read(written, &Kind::ALL, what) {
-            Ok(Name { kind, tag: None }) => Ok(Selector::Kind(kind)),
-            Ok(Name { kind, tag: Some(tag) }) => Ok(Selector::Tagged(kind, tag)),
-            Err(flaw) if Selector::is_of_known_kind(written) => Err(flaw),
-            Err(_) if kind_of(written) == MESSAGE => {
-                Err(Flaw::invalid(format!("\"{written}\" in {what}: {MESSAGE} is any activity, and has no tag"))
-                    .hint("Name a kind with its tag, such as \"customer_message:chat\"."))
-            }
-            Err(flaw) => {
-                let known = Kind::ALL.map(Kind::name).into_iter().chain([MESSAGE]);
-                Err(Flaw::invalid(flaw.message).hint(near::hint(kind_of(written), known)))
-            }
+        if written.split_once(':').is_some_and(|(kind, _)| kind == MESSAGE) {
+            return Err(Flaw::invalid(format!("\"{written}\" in {what}: {MESSAGE} is any activity, and has no tag"))
+                .hint("Name a kind with its tag, such as \"customer_message:chat\"."));
         }
-    }
-
-    fn is_of_known_kind(written: &str) -> bool {
-        Kind::named(kind_of(written)).is_some()
+        Name::read(written, &Kind::ALL, Some(MESSAGE), what).map(|Name { kind, tag }| match tag {
+            None => Selector::Kind(kind),
+            Some(tag) => Selector::Tagged(kind, tag),
+        })
     }
 
     /// Whether an event is one of those that are meant.
@@ -49,10 +39,6 @@ impl Selector {
             Selector::Message => event.kind.is_activity(),
         }
     }
-}
-
-fn kind_of(written: &str) -> &str {
-    written.split_once(':').map_or(written, |(kind, _)| kind)
 }
 
 impl From<Kind> for Selector {

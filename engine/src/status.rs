@@ -111,7 +111,7 @@ pub fn name_of_mark(name: &str) -> Result<Name, Flaw> {
             .detail("What customers, AI and staff write is counted from the rows of an attached table.")
             .hint(format!("A mark is one of {}.", names.join(", "))));
     }
-    Name::read(name, &known, "a mark")
+    Name::read(name, &known, None, "a mark")
 }
 
 /// Whether a mark of this kind ends something: the only ones that a newly inserted row makes.
@@ -139,5 +139,5 @@ pub fn at_the_moment<'a>(
 
 /// The slot that holds the status, in a mapping that [`check`] made.
 pub fn slot(mapping: &Mapping) -> usize {
-    mapping.kinds.first().and_then(|rule| rule.when.first()).map_or(0, |condition| condition.slot)
+    mapping.kinds.first().and_then(|rule| rule.when.first()).map_or(0, |condition| condition.found.slot)
 }

@@ -1,18 +1,17 @@
 //! What does a tenant's account hold, as the tables have it?
 
 use crate::billing::subscription_rows::{self, SUBSCRIPTION, SUBSCRIPTION_KEY};
+use crate::catalog::offers;
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{BOOL, BYTES, DATE, INT8, JSONB, NAME, NUMERIC, TEXT, TEXTS, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Place, Shape, Wanted, with_newest};
 use crate::pg::sql::{Arg, Row, arg, decimal, numeric};
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet};
 use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Usage};
 use talkmeter_engine::instant::{DAY, Instant};
-use talkmeter_engine::offer::stored_rates;
 use talkmeter_engine::period::Period;
 
 /// Longer than any month.
@@ -148,7 +147,7 @@ impl Tables {
             self.plans.find(newest, &PLAN_KEY, &[arg(name.as_str())], |row| {
                 row.skip(1);
                 let (included, overage_rate) = (row.value(), amount(row));
-                let rates = row.nullable::<JsonB>().map(|rates| stored_rates(&rates.0)).unwrap_or_default();
+                let rates = offers::rates(row);
                 row.skip(1);
                 Plan { name: name.clone(), included, overage_rate, rates, currency: row.value() }
             })

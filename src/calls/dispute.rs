@@ -3,13 +3,13 @@
 use crate::billing::account::{self, Needed};
 use crate::billing::charge_rows::known_standing;
 use crate::billing::post;
-use crate::calls::{journal, own};
+use crate::calls::{journal, own, under};
 use crate::catalog::args::{required, tenant_key};
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::error::failure;
 use crate::pg::locks::{self, Tenants};
-use crate::pg::rights::{as_owner, must_write};
-use crate::pg::sql::{Connection, arg, connected};
+use crate::pg::rights::must_write;
+use crate::pg::sql::{Connection, arg};
 use pgrx::prelude::*;
 use serde_json::json;
 use std::collections::HashSet;
@@ -23,12 +23,7 @@ const LONGEST_REASON: usize = 10_000;
 
 /// Does `work`, with the owner's rights, while the tenant's disputes are locked, until the transaction ends.
 fn with_disputes<R>(tenant: &str, work: impl FnOnce(&Connection) -> R) -> R {
-    as_owner(|| {
-        connected(|connection| {
-            locks::disputes(connection, tenant);
-            work(connection)
-        })
-    })
+    under(|connection| locks::disputes(connection, tenant), work)
 }
 
 /// Takes back a charge by hand, and returns the id of the entry that does.

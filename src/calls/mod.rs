@@ -37,9 +37,14 @@ use crate::pg::sql::{Connection, connected};
 
 /// Does `work`, with the owner's rights, while the tenant is locked, until the transaction ends.
 fn locked<R>(tenant: &str, work: impl FnOnce(&Connection) -> R) -> R {
+    under(|connection| Tenants::begin().lock(connection, &[tenant]), work)
+}
+
+/// Does `work`, with the owner's rights, once `lock` has locked what it needs.
+fn under<R>(lock: impl FnOnce(&Connection), work: impl FnOnce(&Connection) -> R) -> R {
     as_owner(|| {
         connected(|connection| {
-            Tenants::begin().lock(connection, &[tenant]);
+            lock(connection);
             work(connection)
         })
     })

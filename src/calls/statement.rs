@@ -45,7 +45,7 @@ fn period_to_freeze(connection: &Connection, tenant: &str, start: Instant) -> Pe
         .hint("See talkmeter.statement.")
         .raise();
     }
-    is_billed(connection, tenant, period);
+    must_be_billed(connection, tenant, period);
     period
 }
 
@@ -54,7 +54,7 @@ const BILLED: &str = "
 
 /// Refuses a period before a tenant was first billed: frozen by a slip of the pen, it would be so for ever, and all
 /// months after it would be billed too.
-fn is_billed(connection: &Connection, tenant: &str, period: Period) {
+fn must_be_billed(connection: &Connection, tenant: &str, period: Period) {
     let rows =
         connection.run(BILLED, &[arg(tenant), arg(Timestamp::from(period.start)), arg(Timestamp::from(period.end))]);
     let mut row = rows.only();

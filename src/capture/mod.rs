@@ -6,4 +6,5 @@ pub mod ingest;
 pub mod look_up;
 pub mod quarantine;
 pub mod queue;
+pub mod records;
 pub mod status_rows;

@@ -4,6 +4,7 @@
 //! them with it.
 
 use crate::capture::entry::{self, Aside, Key};
+use crate::capture::records;
 use crate::pg::groups::{Groups, Ordered};
 use crate::pg::memory::room;
 use crate::pg::spool::Spool;
@@ -11,7 +12,7 @@ use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
-use talkmeter_engine::event::{Kind, LONGEST_TAG, Name, Tag};
+use talkmeter_engine::event::{Kind, Name, Tag};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::OrderKey;
 
@@ -157,16 +158,9 @@ pub struct Message<'a> {
 pub fn push(message: &Message, place: &[u8], name: &Name, operation: Operation) {
     QUEUE.with_borrow_mut(|queue| {
         queue.begin_record();
-        let key = entry::key_bytes((message.tenant, message.conversation));
-        let flags = [operation as u8, name.kind as u8];
-        let excluded = [message.excluded as u8];
-        match &name.tag {
-            None => queue.events.push(&key, &[place, &flags, &excluded]),
-            Some(tag) => {
-                let length = [TAGGED + tag.len() as u8];
-                queue.events.push(&key, &[place, &flags, &excluded, tag.as_bytes(), &length]);
-            }
-        }
+        let key = (message.tenant, message.conversation);
+        let flags = [operation as u8, name.kind as u8, message.excluded as u8];
+        records::push(&mut queue.events, key, place, &flags, name.tag.as_ref());
         queue.has_changes |= !matches!(operation, Operation::Add | Operation::Backfill);
         queue.has_deletes |= operation == Operation::Delete;
     });
@@ -462,28 +456,15 @@ impl Chunk {
     }
 }
 
-/// The last byte of a record says whether its event is excluded, or, from this one on, how long its tag is, which
-/// stands before it. So the record of an event without a tag is as short as it can be.
-const TAGGED: u8 = 2;
-
-const _: () = assert!(LONGEST_TAG + TAGGED as usize <= u8::MAX as usize);
-
 fn read_event<'a>((tenant, conversation): Key<'a>, record: &'a [u8]) -> NotedEvent<'a> {
-    let (record, tag) = match record.split_last() {
-        Some((last, before)) if *last >= TAGGED => {
-            let (record, tag) = before.split_at(before.len() - usize::from(last - TAGGED));
-            (record, Some(std::str::from_utf8(tag).expect("a tag is text")))
-        }
-        _ => (record, None),
-    };
-    let (place, flags) = record.split_last_chunk::<3>().expect("an event ends with three flags");
+    let (place, [operation, kind, excluded], tag) = records::read(record);
     NotedEvent {
         tenant,
         conversation,
         place,
-        operation: Operation::ALL[usize::from(flags[0])],
-        kind: Kind::numbered(flags[1]).expect("a kind was written"),
+        operation: Operation::ALL[usize::from(*operation)],
+        kind: Kind::numbered(*kind).expect("a kind was written"),
         tag,
-        excluded: flags[2] != 0,
+        excluded: *excluded != 0,
     }
 }

@@ -4,9 +4,11 @@ use crate::catalog::args::short_enough;
 use crate::catalog::policies;
 use crate::pg::error::failure;
 use crate::pg::rights::as_owner;
-use crate::pg::sql::{Connection, arg, connected, decimal};
+use crate::pg::sql::{Connection, Row, arg, connected, decimal};
 use pgrx::JsonB;
 use pgrx::prelude::*;
+use rust_decimal::Decimal;
+use std::collections::BTreeMap;
 use talkmeter_engine::draw_down::Plan;
 use talkmeter_engine::near;
 use talkmeter_engine::offer::stored_rates;
@@ -47,6 +49,11 @@ fn unknown(what: &str, name: &str, known: &[String]) -> ! {
         .raise()
 }
 
+/// The prices of overage units by their outcomes, which are the next column of a row of plans.
+pub fn rates(row: &mut Row) -> BTreeMap<String, Decimal> {
+    row.nullable::<JsonB>().map(|rates| stored_rates(&rates.0)).unwrap_or_default()
+}
+
 const TERMS: &str = "
     SELECT p.included, p.overage_rate::text, p.rates, p.currency FROM talkmeter.plan AS p WHERE p.name = $1";
 
@@ -58,7 +65,7 @@ pub fn plan(connection: &Connection, name: &str) -> Plan {
         name: name.to_owned(),
         included: row.value(),
         overage_rate: decimal(&row.value::<String>()),
-        rates: row.nullable::<JsonB>().map(|rates| stored_rates(&rates.0)).unwrap_or_default(),
+        rates: rates(&mut row),
         currency: row.value(),
     }
 }

@@ -13,8 +13,10 @@ use crate::pg::limit::heed_cancel;
 use crate::pg::locks;
 use crate::pg::sql::{Connection, arg};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, MessageId, OrderKey};
 use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{After, Before, Changes, Restart, opened_at, refold, restart};
 
 /// A conversation of a batch that is to be folded again.
@@ -192,7 +194,6 @@ fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Op
             (None, None) => {}
             (None, Some(unit)) => postings.push(Posting::Charge(unit)),
             (Some(known), wanted) => {
-                let terms = |part: &Part| (part.charge_instant(), part.policy.clone(), part.outcome.clone());
                 if terms(known) != terms(part) {
                     let key = (folding.tenant, folding.id, part.number);
                     postings.extend(Settle::of(key, wanted, cause(known)));
@@ -219,6 +220,11 @@ fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Op
         folding.last_event = last;
     }
     batch.postings.extend(postings);
+}
+
+/// What a charge of a part depends on.
+fn terms(part: &Part) -> (Option<Instant>, &Policy, Option<&str>) {
+    (part.charge_instant(), &part.policy, part.outcome.as_deref())
 }
 
 const STANDING: &str = "

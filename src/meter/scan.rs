@@ -1,6 +1,6 @@
 //! Which events do all rows of a source give, if its table is read once and as a whole?
 
-use crate::capture::entry;
+use crate::capture::{entry, records};
 use crate::catalog::reading::{self, Unreadable};
 use crate::catalog::sources::{Layout, Source};
 use crate::meter::history::Scanned;
@@ -19,8 +19,7 @@ const MUCH: f64 = 0.1;
 /// The events of all rows of a source, by their conversations.
 pub struct Scan {
     pub source: i32,
-    /// A record is the place of an event, its tag, if it has one, and how long that is, then its kind, or [`BROKEN`],
-    /// and its [`flags`].
+    /// Records whose flags are the kind of the event, or [`BROKEN`], and its [`flags`].
     events: Groups,
 }
 
@@ -31,7 +30,6 @@ const BROKEN: u8 = u8::MAX;
 mod flags {
     pub const EXCLUDED: u8 = 1;
     pub const WITHIN: u8 = 2;
-    pub const TAGGED: u8 = 4;
 }
 
 impl Scan {
@@ -57,24 +55,17 @@ impl Scan {
     fn add(&mut self, source: &Source, span: Period, reading: &Reading) {
         let (Some(tenant), Some(conversation)) = (&reading.tenant, &reading.conversation) else { return };
         let Some(at) = reading.at.filter(|at| !source.ignores(*at)) else { return };
-        let key = entry::key_bytes((tenant, conversation));
+        let key = (tenant.as_ref(), conversation.as_ref());
         let excluded = if reading.excluded.is_some() { flags::EXCLUDED } else { 0 };
         let within = if span.holds(at) { flags::WITHIN } else { 0 };
         match reading.refusal {
             None => reading.names().enumerate().for_each(|(index, name)| {
                 let place = reading.place(source.id, index);
-                let (kind, flags) = (name.kind as u8, excluded | within);
-                match name.tag {
-                    None => self.events.push(&key, &[place.as_bytes(), &[kind, flags]]),
-                    Some(tag) => {
-                        let length = tag.len() as u8;
-                        let last = [length, kind, flags | flags::TAGGED];
-                        self.events.push(&key, &[place.as_bytes(), tag.as_bytes(), &last]);
-                    }
-                }
+                let flags = [name.kind as u8, excluded | within];
+                records::push(&mut self.events, key, place.as_bytes(), &flags, name.tag.as_ref());
             }),
             Some(Refusal::MappingBroken) => {
-                self.events.push(&key, &[&OrderKey::floor(at), &[BROKEN, within]]);
+                records::push(&mut self.events, key, &OrderKey::floor(at), &[BROKEN, within], None);
             }
             Some(_) => {}
         }
@@ -138,25 +129,17 @@ impl Iterator for Conversations<'_> {
 
 impl Found {
     fn take(&mut self, record: &[u8]) {
-        let (place, [kind, flags]) = record.split_last_chunk::<2>().expect("a record ends with two bytes");
-        let (place, tag) = if flags & flags::TAGGED != 0 { tagged(place) } else { (place, None) };
+        let (place, [kind, flags], tag) = records::read(record);
         self.is_within |= flags & flags::WITHIN != 0;
         let at = order::time_of(place);
         match Kind::numbered(*kind) {
             Some(kind) => {
                 let excluded = flags & flags::EXCLUDED != 0;
-                let event = Event { at, kind, tag, excluded };
+                let event = Event { at, kind, tag: tag.map(Tag::from), excluded };
                 room(&mut self.scanned.events, 1);
                 self.scanned.events.push(Placed { place: place.to_vec(), event });
             }
             None => self.scanned.broken = Some(at),
         }
     }
-}
-
-/// The place that comes before a tag, and the tag, which its length follows.
-fn tagged(record: &[u8]) -> (&[u8], Option<Tag>) {
-    let (length, record) = record.split_last().expect("the length of a tag");
-    let (place, tag) = record.split_at(record.len() - usize::from(*length));
-    (place, Some(Tag::from(std::str::from_utf8(tag).expect("a tag is text"))))
 }

@@ -4,8 +4,8 @@ use super::epoch::Epoch;
 use super::key::MOST_COLUMNS;
 use super::tag::TagOrigin;
 use super::{
-    Asked, Audit, Class, Column, Condition, Events, ExclusionRule, KeyOrigin, KindRule, LONGEST_KEY, Mapping, OwnTime,
-    TimeOrigin, Wanted, canonical_uuid, exact_number,
+    Asked, Audit, Class, Column, Condition, Events, ExclusionRule, Found, KeyOrigin, KindRule, LONGEST_KEY, Mapping,
+    OwnTime, TimeOrigin, Wanted, canonical_uuid, exact_number,
 };
 use crate::definition::{object_of, only_known_keys};
 use crate::event::{Kind, Name};
@@ -87,20 +87,27 @@ impl<'a> Checker<'a> {
 
     /// A condition on a column, or on what a path into it leads to.
     pub(crate) fn asking(&mut self, column: usize, path: Vec<String>, any_of: Vec<Wanted>, negated: bool) -> Condition {
-        let is_text = matches!(self.columns[column].class, Class::Text | Class::PaddedText);
-        let slot = self.slot_as(column, is_text && !path.is_empty());
-        let asked = &mut self.asked[slot];
         let texts = any_of.iter().filter_map(|wanted| match wanted {
             Wanted::Text(text) => Some(text.len()),
             _ => None,
         });
-        asked.longest = texts.max().unwrap_or(0).max(asked.longest);
+        let found = self.found(column, path, texts.max().unwrap_or(0));
+        Condition { found, any_of, negated }
+    }
+
+    /// Where the value of a column is, or what a path into it leads to; `longest` are the bytes of the longest text
+    /// that it is compared with.
+    pub(crate) fn found(&mut self, column: usize, path: Vec<String>, longest: usize) -> Found {
+        let is_text = matches!(self.columns[column].class, Class::Text | Class::PaddedText);
+        let slot = self.slot_as(column, is_text && !path.is_empty());
+        let asked = &mut self.asked[slot];
+        asked.longest = longest.max(asked.longest);
         let known = asked.paths.iter().position(|known| *known == path);
         let path = known.unwrap_or_else(|| {
             asked.paths.push(path);
             asked.paths.len() - 1
         });
-        Condition { slot, path, any_of, negated }
+        Found { slot, path }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
@@ -574,15 +581,8 @@ fn name_of(name: &str, tag: &TagOrigin, place: &str) -> Result<Option<(Kind, Tag
     if name == "ignore" {
         return Ok(None);
     }
-    match Name::read(name, &Kind::ALL, place) {
-        Ok(Name { kind, tag: None }) => Ok(Some((kind, tag.clone()))),
-        Ok(Name { kind, tag: Some(own) }) => Ok(Some((kind, TagOrigin::Constant(own)))),
-        Err(flaw) if Kind::named(name.split(':').next().unwrap_or(name)).is_some() => Err(flaw),
-        Err(flaw) => {
-            let known = Kind::ALL.into_iter().map(Kind::name).chain(["ignore"]);
-            Err(Flaw::invalid(flaw.message).hint(near::hint(name, known.collect::<Vec<_>>())))
-        }
-    }
+    let Name { kind, tag: own } = Name::read(name, &Kind::ALL, Some("ignore"), place)?;
+    Ok(Some((kind, own.map_or_else(|| tag.clone(), TagOrigin::Constant))))
 }
 
 fn no_column_of_time(wanted_by: &str) -> Flaw {

@@ -311,12 +311,27 @@ pub(crate) enum Wanted {
     Number(Decimal),
 }
 
-/// One column compared with the values that satisfy it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Condition {
+/// Where a value is that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Found {
     pub(crate) slot: usize,
     /// Of json: which of the paths of its [`Asked`].
     pub(crate) path: usize,
+}
+
+impl Found {
+    pub(crate) fn of<'r>(self, row: &'r [Value<'r>]) -> &'r Value<'r> {
+        match &row[self.slot] {
+            Value::Json(found) => &found[self.path],
+            value => value,
+        }
+    }
+}
+
+/// One column compared with the values that satisfy it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Condition {
+    pub(crate) found: Found,
     pub(crate) any_of: Vec<Wanted>,
     /// `{"not": ...}`: any value but these.
     pub(crate) negated: bool,
@@ -545,10 +560,7 @@ fn refused_time(time: Option<Option<Instant>>, latest: Instant) -> Option<Refusa
 
 fn holds(when: &[Condition], row: &[Value]) -> bool {
     when.iter().all(|condition| {
-        let value = match &row[condition.slot] {
-            Value::Json(found) => &found[condition.path],
-            value => value,
-        };
+        let value = condition.found.of(row);
         condition.any_of.iter().any(|wanted| equal(wanted, value)) != condition.negated
     })
 }

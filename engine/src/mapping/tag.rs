@@ -2,7 +2,7 @@
 
 use super::check::Checker;
 use super::key::MOST_COLUMNS;
-use super::{Class, Value};
+use super::{Class, Found, Value};
 use crate::event::{LONGEST_TAG, Tag};
 use crate::flaw::Flaw;
 use serde_json::Value as Json;
@@ -16,13 +16,6 @@ pub(crate) enum TagOrigin {
     Constant(Tag),
     /// All of these values, joined by `:`.
     Values(Vec<Found>),
-}
-
-/// Where a value is: in a slot, or of json at one of the paths that are asked of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Found {
-    slot: usize,
-    path: usize,
 }
 
 impl TagOrigin {
@@ -41,15 +34,6 @@ impl TagOrigin {
                 let tag = texts.join(":");
                 ((1..=LONGEST_TAG).contains(&tag.len()) && !tag.contains('\0')).then(|| Tag::from(tag))
             }
-        }
-    }
-}
-
-impl Found {
-    fn of<'r>(self, row: &'r [Value<'r>]) -> &'r Value<'r> {
-        match &row[self.slot] {
-            Value::Json(found) => &found[self.path],
-            value => value,
         }
     }
 }
@@ -76,14 +60,14 @@ impl Checker<'_> {
             return Err(Flaw::invalid(format!("\"tag\" of {place} is not a column, or a list of 1 to {MOST_COLUMNS}")));
         }
         let found = named.iter().map(|name| match name {
-            Json::String(name) => self.found(name, place),
+            Json::String(name) => self.part_of_tag(name, place),
             _ => Err(Flaw::invalid(format!("\"tag\" of {place} holds something that is not the name of a column"))
                 .hint("A tag that is always the same stands behind the kind: \"note:verified\".")),
         });
         found.collect::<Result<_, _>>().map(TagOrigin::Values)
     }
 
-    fn found(&mut self, name: &str, place: &str) -> Result<Found, Flaw> {
+    fn part_of_tag(&mut self, name: &str, place: &str) -> Result<Found, Flaw> {
         let (index, path) = self.column_and_path(name, &format!("\"tag\" of {place}"))?;
         let column = &self.columns[index];
         if matches!(column.class, Class::Float | Class::Timestamptz | Class::Timestamp | Class::Other) {
@@ -91,7 +75,6 @@ impl Checker<'_> {
                 .detail(format!("It is of type {}.", column.type_name))
                 .hint("A tag is text, varchar, char, uuid, an integer, numeric, boolean, an enum, or a json scalar."));
         }
-        let asked = self.asking(index, path, Vec::new(), false);
-        Ok(Found { slot: asked.slot, path: asked.path })
+        Ok(self.found(index, path, 0))
     }
 }
