@@ -15,7 +15,9 @@ SELECT talkmeter.define_pack('{"name": "demo/50", "size": 50, "price": 1.50, "cu
 
 \echo
 \echo '3. The table is attached: from now on each message is metered in the transaction that writes it.'
-SELECT * FROM talkmeter.attach('irc_support', policy => 'agent_red', default_plan => 'demo/60', mapping => :'mapping');
+-- Who helped is read as the AI, and each of its replies as an answer: a definition that asks for one (step 9) finds it by its tag.
+SELECT * FROM talkmeter.attach('irc_support', policy => 'agent_red', default_plan => 'demo/60',
+    mapping => replace(:'mapping', '"kind": "ai_reply"', '"kind": "ai_reply:answer"')::jsonb);
 
 -- The times of each merchant are moved by whole days, so that times of day stay and the last message is of yesterday: at
 -- 22:56 at the latest, so every conversation has ended by today. A month that begins two weeks ago holds the same messages
@@ -123,6 +125,18 @@ ORDER BY dispute_id;
 SELECT line, kind, description, quantity, unit_price, amount, s.currency
 FROM talkmeter.usage AS u, talkmeter.statement(tenant, period_start) AS s
 WHERE tenant = 'ubuntu-2014';
+
+\echo
+\echo '9. What would another vendor have charged for these very conversations? Intercom counts a resolution for Fin: an answer after'
+\echo '   which the customer asks no more for 24 hours, and does not come back. Its definition is in the folder definitions.'
+\set QUIET on
+\ir ../definitions/intercom.sql
+\set QUIET off
+\timing on
+SELECT tenant, units, amount, billed_units, billed_amount
+FROM talkmeter.simulate('intercom_fin', 'intercom/fin')
+ORDER BY tenant;
+\timing off
 
 \echo 'Look around: talkmeter.parts, talkmeter.charges, talkmeter.alerts, talkmeter.packs; \\dv talkmeter.* lists the rest.'
 \echo 'Or write a message of your own and see its charge:'

@@ -329,7 +329,7 @@ CREATE VIEW talkmeter.parts AS
             status text, started_at timestamptz,
         first_ai_reply_at timestamptz, last_activity_at timestamptz, ended_at timestamptz, end_reason text, billable boolean,
         not_billable_because text, charged_at timestamptz, message_count bigint, turn_count integer, ai_replies bigint, staff_replies
-        bigint, started_day date, outcome text, units integer);
+        bigint, started_day date, outcome text, units integer, final_at timestamptz);
 CREATE VIEW talkmeter.plans AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (name text, included bigint, overage_rate numeric, price numeric,
         currency text, rates jsonb);
@@ -337,7 +337,7 @@ CREATE VIEW talkmeter.policies AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (name text, policy_version integer, label text,
         effective_from timestamptz, starts_on text[], ends_on text[], idle_timeout interval, quiet_review_after interval,
         max_duration interval, turn_limit integer, charge_on text, charge_events text[], outcomes jsonb,
-        staff_reply_blocks boolean, error_before_reply_waives boolean, exclude_prefixes text[],
+        final_after text, once_per text, staff_reply_blocks boolean, error_before_reply_waives boolean, exclude_prefixes text[],
         retroactive boolean, note text, defined_at timestamptz, defined_by name);
 CREATE VIEW talkmeter.progress AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (pid integer, database name, usename name, work text,
@@ -396,7 +396,7 @@ CREATE VIEW talkmeter.applied_policies AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, name text, policy_version integer, in_force boolean, units bigint,
         label text, effective_from timestamptz, starts_on text[], ends_on text[], idle_timeout interval, quiet_review_after interval,
         max_duration interval, turn_limit integer, charge_on text, charge_events text[], outcomes jsonb,
-        staff_reply_blocks boolean, error_before_reply_waives boolean, exclude_prefixes text[],
+        final_after text, once_per text, staff_reply_blocks boolean, error_before_reply_waives boolean, exclude_prefixes text[],
         note text);
 CREATE VIEW talkmeter.prices AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, kind text, name text, since timestamptz, units bigint,

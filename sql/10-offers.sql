@@ -14,6 +14,9 @@ CREATE TABLE talkmeter.policy (
     charge_on text NOT NULL CHECK (charge_on IN ('start', 'first_ai_reply', 'first_of', 'close')),
     charge_events text[] CHECK ((charge_on = 'first_of') = (charge_events IS NOT NULL)),
     outcomes jsonb,
+    final_after interval,
+    never_final boolean,
+    once_per text CHECK (once_per = 'conversation'),
     staff_reply_blocks boolean NOT NULL,
     error_before_reply_waives boolean NOT NULL,
     exclude_prefixes text[] NOT NULL,
@@ -42,7 +45,11 @@ COMMENT ON COLUMN talkmeter.policy.turn_limit IS 'The part ends with the AI repl
 COMMENT ON COLUMN talkmeter.policy.charge_on IS 'Charge instant: start, first_ai_reply, first_of (charge_events) or close (the end of the part)';
 COMMENT ON COLUMN talkmeter.policy.charge_events IS 'The events at whose first a part is judged; null unless charge_on is first_of';
 COMMENT ON COLUMN talkmeter.policy.outcomes IS
-    'The rules by which a part is judged, in order: when or unless, outcome, units; null: it is billable if the AI replied';
+    'The rules by which a part is judged, in order: when or unless, outcome, units, voided_by; null: it is billable if the AI replied';
+COMMENT ON COLUMN talkmeter.policy.final_after IS
+    'How long after its end a part is final; until then an event may still change what is decided of it; null: at its end, or never';
+COMMENT ON COLUMN talkmeter.policy.never_final IS 'A part is final when another one opens, and not before; null: no';
+COMMENT ON COLUMN talkmeter.policy.once_per IS 'conversation: a part is not billable if an earlier one of its conversation is charged; null: each part is';
 COMMENT ON COLUMN talkmeter.policy.staff_reply_blocks IS 'A visible staff reply makes the part not billable';
 COMMENT ON COLUMN talkmeter.policy.error_before_reply_waives IS 'An error before the first AI reply makes the part not billable';
 COMMENT ON COLUMN talkmeter.policy.exclude_prefixes IS

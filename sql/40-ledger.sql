@@ -195,7 +195,7 @@ COMMENT ON COLUMN talkmeter.charge.policy_version IS 'Its version';
 COMMENT ON COLUMN talkmeter.charge.outcome IS 'The outcome of the part; null: its policy names none';
 COMMENT ON COLUMN talkmeter.charge.reverses IS 'The charge_id taken back; null for a charge';
 COMMENT ON COLUMN talkmeter.charge.reason IS
-    'Why it was taken back: refold if a late or changed event changed the part, credit if somebody did it; null for a charge';
+    'Why it was taken back: refold if a late or changed event changed the part, voided if an event did it as the policy says, credit if somebody did; null for a charge';
 COMMENT ON COLUMN talkmeter.charge.note IS 'What was said of a credit';
 COMMENT ON COLUMN talkmeter.charge.posted_by IS
     'Who took it back: by a credit, or by the session that brought the late or changed event; null for a charge';

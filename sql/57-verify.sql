@@ -73,9 +73,15 @@ CREATE FUNCTION talkmeter.verify()
             SELECT p.tenant, p.conversation, p.part, p.charged_at, p.policy, p.policy_version, p.outcome,
                 hashtext(p.conversation) & 63 AS drawer, v.name IS NULL AS is_of_no_policy,
                 p.ended_at IS NOT NULL AND p.charged_at IS NULL AND p.not_billable_because IS NULL AS is_not_judged,
-                p.charged_at <> CASE v.charge_on WHEN 'close' THEN p.ended_at WHEN 'first_ai_reply' THEN p.first_ai_reply_at
-                        WHEN 'start' THEN p.started_at ELSE p.charged_at END
-                    OR (v.charge_on = 'first_of' AND (p.charged_at < p.started_at OR p.charged_at > p.ended_at))
+                CASE WHEN v.final_after IS NOT NULL OR v.never_final
+                        THEN p.charged_at < CASE v.charge_on WHEN 'close' THEN p.ended_at ELSE p.started_at END
+                            OR p.charged_at > p.final_at OR p.final_at < p.ended_at
+                            OR (p.ended_at IS NULL OR p.is_held) <> (p.final_at IS NULL) OR (p.ended_at IS NULL AND p.held_count > 0)
+                        ELSE p.charged_at <> CASE v.charge_on WHEN 'close' THEN p.ended_at
+                                WHEN 'first_ai_reply' THEN p.first_ai_reply_at WHEN 'start' THEN p.started_at ELSE p.charged_at END
+                            OR (v.charge_on = 'first_of' AND (p.charged_at < p.started_at OR p.charged_at > p.ended_at))
+                            OR p.is_held OR p.held_count > 0 OR p.final_at IS NOT NULL END
+                    OR p.rule < 1 OR p.rule > COALESCE(pg_catalog.jsonb_array_length(v.outcomes), 0)
                     OR (p.outcome IS NOT NULL AND p.charged_at IS NULL AND p.not_billable_because IS DISTINCT FROM p.outcome)
                     OR p.last_activity_at < p.started_at OR p.ended_at < p.last_activity_at
                     OR p.first_event > p.last_event OR p.event_count < p.message_count
@@ -171,8 +177,8 @@ CREATE FUNCTION talkmeter.verify()
                     OR b.amount <> CASE WHEN b.tier = 'overage' THEN own_rate.rate ELSE 0 END) AS is_of_other_rate,
                 b.charged_at < b.period_start OR b.charged_at >= b.period_end AS is_outside,
                 b.tier NOT IN ('included', 'pack', 'overage') OR (b.tier = 'pack') <> (b.pack_id IS NOT NULL)
-                    OR (b.reverses IS NULL) <> (b.reason IS NULL) OR b.reason NOT IN ('refold', 'credit')
-                    OR (b.cause_at IS NOT NULL AND b.reason IS DISTINCT FROM 'refold') AS is_impossible,
+                    OR (b.reverses IS NULL) <> (b.reason IS NULL) OR b.reason NOT IN ('refold', 'voided', 'credit')
+                    OR (b.cause_at IS NOT NULL AND COALESCE(b.reason, 'credit') = 'credit') AS is_impossible,
                 o.last_charge_id < b.charge_id AS is_frozen,
                 (b.posted_period_start, b.posted_period_end) <> (b.period_start, b.period_end)
                     AND (own.last_charge_id < b.charge_id) IS NOT TRUE AS is_elsewhere
@@ -307,10 +313,15 @@ CREATE FUNCTION talkmeter.verify()
         SELECT w.problem, p.tenant, format('part %s of %s', p.part, p.conversation), w.detail
         FROM (
             SELECT o.tenant, o.conversation, o.part, o.before >= o.first_event OR o.before_is_open AS overlaps,
+                o.was_charged <> o.charged_before OR (o.is_last AND c.highest_part > 0 AND c.current_part IS NULL
+                    AND COALESCE(c.charged_before, false) <> (o.was_charged OR o.is_charged)) AS is_of_other_past,
                 c.highest_part IS NULL OR c.highest_part < o.part AS is_unknown
             FROM (
                 SELECT e.tenant, e.conversation, e.part, e.first_event, lag(e.last_event) OVER w AS before,
-                    lag(e.ended_at IS NULL) OVER w AS before_is_open
+                    lag(e.ended_at IS NULL OR e.is_held) OVER w AS before_is_open,
+                    lead(e.part) OVER w IS NULL AS is_last, e.charged_at IS NOT NULL AS is_charged,
+                    COALESCE(e.charged_before, false) AS charged_before, COALESCE(bool_or(e.charged_at IS NOT NULL) OVER (
+                        w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false) AS was_charged
                 FROM talkmeter.part AS e
                 -- A number is sorted faster than two texts.
                 WINDOW w AS (PARTITION BY hashtextextended(e.conversation, 0), e.tenant, e.conversation ORDER BY e.first_event)
@@ -319,16 +330,18 @@ CREATE FUNCTION talkmeter.verify()
         ) AS p
         CROSS JOIN LATERAL (
             VALUES (p.overlaps, 'parts_overlap', 'It begins before the part before it has ended.'),
-                (p.is_unknown, 'part_number_is_unknown', 'Its conversation has not counted so far.')
+                (p.is_unknown, 'part_number_is_unknown', 'Its conversation has not counted so far.'),
+                (p.is_of_other_past, 'part_charged_before_is_wrong',
+                    'It, or its conversation, says other than the parts before whether one of them is charged.')
         ) AS w (is_so, problem, detail)
-        WHERE w.is_so AND (p.overlaps OR p.is_unknown)
+        WHERE w.is_so AND (p.overlaps OR p.is_unknown OR p.is_of_other_past)
         UNION ALL
         SELECT 'conversation_is_impossible', c.tenant, format('conversation %s', c.conversation),
-            format('It has counted %s parts and %s marks, and its open part is %s.', c.highest_part, c.last_mark,
-                COALESCE(c.open_part::text, 'none'))
+            format('It has counted %s parts and %s marks, and its current part is %s.', c.highest_part, c.last_mark,
+                COALESCE(c.current_part::text, 'none'))
         FROM talkmeter.conversation AS c
         WHERE c.highest_part < 0 OR c.last_mark < 0
-            OR c.open_part IS NULL AND (c.timed OR c.policy IS NOT NULL OR c.message_count IS NOT NULL)
+            OR c.current_part IS NULL AND (c.timed OR c.policy IS NOT NULL OR c.message_count IS NOT NULL OR c.ended_at IS NOT NULL)
         UNION ALL
         SELECT 'mark_is_impossible', m.tenant, format('mark %s of %s', m.mark, m.conversation),
             format('Its kind is %s.', m.kind)

@@ -2,8 +2,9 @@
 
 CREATE VIEW talkmeter.policies AS
     SELECT name, version AS policy_version, label, effective_from, starts_on, ends_on, idle_timeout, quiet_review_after,
-        max_duration, turn_limit, charge_on, charge_events, outcomes, staff_reply_blocks, error_before_reply_waives, exclude_prefixes,
-        retroactive, note, defined_at, defined_by
+        max_duration, turn_limit, charge_on, charge_events, outcomes,
+        CASE WHEN never_final THEN 'forever' ELSE final_after::text END AS final_after, once_per,
+        staff_reply_blocks, error_before_reply_waives, exclude_prefixes, retroactive, note, defined_at, defined_by
     FROM talkmeter.policy;
 REVOKE ALL ON talkmeter.policies FROM PUBLIC;
 COMMENT ON VIEW talkmeter.policies IS 'Every version of every policy';
@@ -21,6 +22,9 @@ COMMENT ON COLUMN talkmeter.policies.turn_limit IS 'Turns after which it ends; n
 COMMENT ON COLUMN talkmeter.policies.charge_on IS 'start, first_ai_reply, first_of (charge_events), or close: its end';
 COMMENT ON COLUMN talkmeter.policies.charge_events IS 'The events at whose first it is judged; null unless charge_on is first_of';
 COMMENT ON COLUMN talkmeter.policies.outcomes IS 'The rules by which it is judged, in order; null: it is billable if the AI replied';
+COMMENT ON COLUMN talkmeter.policies.final_after IS
+    'How long after its end an event may still change what is decided of it; forever: until another one opens; null: not at all';
+COMMENT ON COLUMN talkmeter.policies.once_per IS 'conversation: it is not billable if an earlier part of its conversation is charged; null: each is';
 COMMENT ON COLUMN talkmeter.policies.staff_reply_blocks IS 'A visible staff reply makes it not billable';
 COMMENT ON COLUMN talkmeter.policies.error_before_reply_waives IS 'An error before the first AI reply makes it not billable';
 COMMENT ON COLUMN talkmeter.policies.exclude_prefixes IS 'Conversations whose ids start with one of these are never charged';
@@ -157,7 +161,13 @@ CREATE VIEW talkmeter.parts AS
         talkmeter.local_day(p.tenant, p.started_at) AS started_day,
         CASE WHEN p.passed THEN p.due_outcome WHEN p.ended_at IS NOT NULL OR p.charged_at IS NOT NULL THEN p.outcome END AS outcome,
         CASE WHEN p.charged_at IS NOT NULL OR p.passed AND p.due_because IS NULL THEN 1
-            WHEN p.passed OR p.ended_at IS NOT NULL THEN 0 END AS units
+            WHEN p.passed OR p.ended_at IS NOT NULL THEN 0 END AS units,
+        CASE WHEN p.passed THEN p.due_end + (
+                SELECT CASE WHEN v.never_final THEN NULL
+                    ELSE pg_catalog.make_interval(secs => COALESCE(extract(epoch FROM v.final_after), 0)::float8) END
+                FROM talkmeter.policy AS v
+                WHERE v.name = p.policy AND v.version = p.policy_version)
+            WHEN p.is_held THEN p.due_at ELSE COALESCE(p.final_at, p.ended_at) END AS final_at
     FROM talkmeter.part_now AS p;
 REVOKE ALL ON talkmeter.parts FROM PUBLIC;
 COMMENT ON VIEW talkmeter.parts IS 'Every metered interaction; what time has ended shows as ended before any sweep';
@@ -182,6 +192,7 @@ COMMENT ON COLUMN talkmeter.parts.staff_replies IS 'Visible staff replies';
 COMMENT ON COLUMN talkmeter.parts.started_day IS 'The day on which it began in the tenant''s zone';
 COMMENT ON COLUMN talkmeter.parts.outcome IS 'What came of it, in the words of its policy; null if that names none, and until it is judged';
 COMMENT ON COLUMN talkmeter.parts.units IS 'How many units it is: 1 or 0; null until it is judged';
+COMMENT ON COLUMN talkmeter.parts.final_at IS 'From when on no event changes what was decided of it, unless it comes late; null while open, and if that is when another part opens';
 
 CREATE VIEW talkmeter.unevaluated AS
     SELECT p.tenant, p.conversation, p.part, p.policy, p.policy_version, p.started_at, p.first_ai_reply_at,
@@ -232,7 +243,7 @@ COMMENT ON COLUMN talkmeter.charges.policy IS 'The policy by which the part was 
 COMMENT ON COLUMN talkmeter.charges.policy_version IS 'Its version';
 COMMENT ON COLUMN talkmeter.charges.reverses IS 'The charge that it takes back; null for a charge';
 COMMENT ON COLUMN talkmeter.charges.reason IS
-    'Why it was taken back: refold (a late, changed or marked event) or credit; null for a charge';
+    'Why it was taken back: refold (a late, changed or marked event), voided (an event, as the policy says) or credit; null for a charge';
 COMMENT ON COLUMN talkmeter.charges.posted_at IS 'When the row was written';
 COMMENT ON COLUMN talkmeter.charges.note IS 'The note of a credit';
 COMMENT ON COLUMN talkmeter.charges.posted_by IS

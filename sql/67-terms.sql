@@ -3,7 +3,8 @@
 CREATE VIEW talkmeter.applied_policies AS
     SELECT own.tenant, p.name, p.version AS policy_version, pg_catalog.bool_or(own.is_current) AS in_force,
         pg_catalog.sum(own.units)::bigint AS units, p.label, p.effective_from, p.starts_on, p.ends_on, p.idle_timeout,
-        p.quiet_review_after, p.max_duration, p.turn_limit, p.charge_on, p.charge_events, p.outcomes, p.staff_reply_blocks,
+        p.quiet_review_after, p.max_duration, p.turn_limit, p.charge_on, p.charge_events, p.outcomes,
+        CASE WHEN p.never_final THEN 'forever' ELSE p.final_after::text END AS final_after, p.once_per, p.staff_reply_blocks,
         p.error_before_reply_waives, p.exclude_prefixes, p.note
     FROM (
         SELECT c.tenant, c.policy AS name, c.policy_version AS version, c.units, false AS is_current
@@ -59,6 +60,9 @@ COMMENT ON COLUMN talkmeter.applied_policies.turn_limit IS 'Turns after which it
 COMMENT ON COLUMN talkmeter.applied_policies.charge_on IS 'start, first_ai_reply, first_of (charge_events), or close: its end';
 COMMENT ON COLUMN talkmeter.applied_policies.charge_events IS 'The events at whose first it is judged; null unless charge_on is first_of';
 COMMENT ON COLUMN talkmeter.applied_policies.outcomes IS 'The rules by which it is judged, in order; null: it is billable if the AI replied';
+COMMENT ON COLUMN talkmeter.applied_policies.final_after IS
+    'How long after its end an event may still change what is decided of it; forever: until another one opens; null: not at all';
+COMMENT ON COLUMN talkmeter.applied_policies.once_per IS 'conversation: it is not billable if an earlier part of its conversation is charged; null: each is';
 COMMENT ON COLUMN talkmeter.applied_policies.staff_reply_blocks IS 'A visible staff reply makes it not billable';
 COMMENT ON COLUMN talkmeter.applied_policies.error_before_reply_waives IS 'An error before the first AI reply makes it not billable';
 COMMENT ON COLUMN talkmeter.applied_policies.exclude_prefixes IS 'Conversations whose ids start with one of these are never charged';

@@ -6,10 +6,11 @@
 use crate::event::{Event, Kind};
 use crate::fold::{Conversation, Effect};
 use crate::instant::{Instant, SECOND};
-use crate::part::{End, EndReason, Opener, Opening, Part, Reason, UnknownPolicy, Verdict};
-use crate::policy::{ChargeOn, Policy};
+use crate::part::{End, EndReason, Opener, Opening, Part, Reason, Verdict};
+use crate::policy::{ChargeOn, FinalAfter, Policy};
 use crate::refold::{Placed, lost_rows, was_judged_before_its_end};
 use crate::selector;
+use std::convert::Infallible;
 
 /// One thing that was found on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Line {
 pub enum Did {
     Opened,
     Counted,
+    /// It was counted in a part that has ended and is held.
+    Noted,
     /// It was no event to any part.
     Nothing,
     /// No policy can judge it.
@@ -41,6 +44,9 @@ pub enum Did {
     NotBillable(String),
     /// It is open still.
     Open,
+    /// It has ended, and is not final yet.
+    Held,
+    Final,
 }
 
 impl Did {
@@ -50,6 +56,7 @@ impl Did {
         match self {
             Did::Opened => format!("opened {part}"),
             Did::Counted => format!("counted in {part}"),
+            Did::Noted => format!("noted for {part}"),
             Did::Nothing => "without effect".to_owned(),
             Did::Waits => "waits for a policy".to_owned(),
             Did::Ended(reason) => format!("{part} ended: {}", reason.name()),
@@ -57,6 +64,8 @@ impl Did {
             Did::Billable(Some(outcome)) => format!("{part} is billable: {outcome}"),
             Did::NotBillable(because) => format!("{part} is not billable: {because}"),
             Did::Open => format!("{part} is open"),
+            Did::Held => format!("{part} is held"),
+            Did::Final => format!("{part} is final"),
         }
     }
 }
@@ -82,54 +91,42 @@ pub fn retell(
     let mut story = Story::default();
     let mut state = Conversation::default();
     for (index, placed) in log.iter().enumerate() {
-        let before = state.open.clone();
-        let previous = before.as_ref().or(story.parts.last());
-        let previous = previous.map(Part::opening);
-        let mut asked = None;
-        let mut effects = Vec::new();
-        let stepped = state.step(
-            id,
-            &placed.place,
-            &placed.event,
-            || {
-                let answer = opener(placed, previous.as_ref())?;
-                asked.clone_from(&answer);
-                Ok(answer)
-            },
-            &mut effects,
-        );
-        let excluded = because(placed);
-        let step = Step { id, index, placed, before, asked, excluded };
-        match stepped {
-            Ok(()) => step.tell(&mut story, effects, state.open.as_ref()),
-            Err(UnknownPolicy) => {
-                step.push(&mut story, None, Did::Waits, "no version of its policy was in force at its time".into())
+        let before = state.current.clone();
+        let previous = before.as_ref().or(story.parts.last()).map(Part::opening);
+        let asked = match state.may_open_at(placed.event.at).then(|| opener(placed, previous.as_ref())) {
+            None => None,
+            Some(Ok(asked)) => asked,
+            Some(Err(_)) if state.holds(&placed.event) => None,
+            Some(Err(_)) => {
+                let rule = "no version of its policy was in force at its time".into();
+                let at = Some(placed.event.at);
+                story.lines.push(Line { at, event: Some(index), part: None, did: Did::Waits, rule });
+                continue;
             }
-        }
+        };
+        let mut effects = Vec::new();
+        state.come_to(placed.event.at, id, &mut effects);
+        tell_time(&mut story, id, before.as_ref(), (effects, state.current.as_ref()), Some(placed.event.at));
+        let (before, mut effects) = (state.current.clone(), Vec::new());
+        let opening = asked.clone();
+        let Ok(()) = state.step(id, &placed.place, &placed.event, || Ok::<_, Infallible>(opening), &mut effects);
+        Step { id, index, placed, before, asked, excluded: because(placed) }.tell(
+            &mut story,
+            effects,
+            state.current.as_ref(),
+        );
     }
-    let mut effects = Vec::new();
+    let (before, mut effects) = (state.current.clone(), Vec::new());
     state.pass_time(id, now, &mut effects);
-    for part in effects.into_iter().filter_map(ended) {
-        tell_end(&mut story, id, &part, None);
-        story.parts.push(part);
-    }
-    if let Some(part) = state.open {
-        let rule = what_will_end(&part);
-        let place = story.parts.len();
-        story.lines.push(Line { at: None, event: None, part: Some(place), did: Did::Open, rule });
+    tell_time(&mut story, id, before.as_ref(), (effects, state.current.as_ref()), None);
+    if let Some(part) = state.current {
+        story.lines.push(what_is_to_come(&part, story.parts.len()));
         story.parts.push(part);
     }
     story
 }
 
-fn ended(effect: Effect) -> Option<Part> {
-    match effect {
-        Effect::Ended(part) => Some(part),
-        Effect::Charged { .. } => None,
-    }
-}
-
-/// One event and what was there before it.
+/// One event and what was there before it, when time had come to it.
 struct Step<'a> {
     id: &'a str,
     index: usize,
@@ -149,49 +146,86 @@ impl Step<'_> {
         story.lines.push(Line { at: Some(self.event().at), event: Some(self.index), part, did, rule });
     }
 
-    fn tell(&self, story: &mut Story, effects: Vec<Effect>, open: Option<&Part>) {
-        let mut ended: Vec<Part> = effects.into_iter().filter_map(ended).collect();
-        let by_time = |part: &Part| part.last_event.as_slice() < self.placed.place.as_slice();
-        if ended.first().is_some_and(by_time) {
-            let part = ended.remove(0);
-            tell_end(story, self.id, &part, Some(self.event().at));
+    fn tell(&self, story: &mut Story, effects: Vec<Effect>, current: Option<&Part>) {
+        let mut finals = effects.into_iter().filter_map(Effect::into_final).peekable();
+        let held = self.before.as_ref().filter(|before| before.end.is_some());
+        if let Some(held) = held
+            && let Some(part) = finals.next_if(|part| part.first_event == held.first_event)
+        {
+            self.tell_verdict(story, Some(held), &part);
+            let rule = "another part opens".to_owned();
+            self.push(story, Some(story.parts.len()), Did::Final, rule);
             story.parts.push(part);
         }
-        let place = story.parts.len();
-        let counted_in = ended.first().or(open).filter(|part| part.last_event == self.placed.place);
-        let Some(part) = counted_in else {
-            return self.push(story, None, Did::Nothing, self.why_nothing());
-        };
-        let mut rule = match part.first_event == self.placed.place {
-            true => held("starts_on", &part.policy, &part.policy.starts_on, self.event()),
-            false => self.why_counted(part),
-        };
-        if self.event().excluded {
-            rule += &excluding(self.excluded.as_deref());
-        }
-        let did = if part.first_event == self.placed.place { Did::Opened } else { Did::Counted };
-        self.push(story, Some(place), did, rule);
-        let before = self.before.as_ref().filter(|before| before.first_event == part.first_event);
-        if part.end.is_none() {
-            if before.is_none_or(|before| before.verdict.is_none()) {
-                tell_verdict(story, self.id, part, Some(self.index));
+        let last = finals.next();
+        let counted_in = last.as_ref().or(current).filter(|part| part.last_event == self.placed.place);
+        match counted_in {
+            None => self.push(story, None, Did::Nothing, self.why_nothing()),
+            Some(part) if self.before.as_ref().is_some_and(|before| before.end.is_some() && is_same(before, part)) => {
+                self.tell_noted(story, part);
             }
+            Some(part) => self.tell_counted(story, part),
+        }
+        story.parts.extend(last);
+    }
+
+    fn tell_noted(&self, story: &mut Story, part: &Part) {
+        let place = story.parts.len();
+        self.push(story, Some(place), Did::Noted, self.with_exclusion(until_final(part)));
+        self.tell_verdict(story, self.before.as_ref(), part);
+    }
+
+    fn tell_counted(&self, story: &mut Story, part: &Part) {
+        let place = story.parts.len();
+        let opens = part.first_event == self.placed.place;
+        let (did, rule) = match opens {
+            true => (Did::Opened, held("starts_on", &part.policy, &part.policy.starts_on, self.event())),
+            false => (Did::Counted, self.why_counted(part)),
+        };
+        self.push(story, Some(place), did, self.with_exclusion(rule));
+        let before = self.before.as_ref().filter(|before| is_same(before, part));
+        let judged_before = part.end.is_none() || was_judged_before_its_end(part);
+        if judged_before {
+            self.tell_verdict(story, before, part);
+        }
+        let Some(end) = &part.end else { return };
+        let rule = match &end.reason {
+            EndReason::Event(_) => held("ends_on", &part.policy, &part.policy.ends_on, self.event()),
+            _ => why_ended(part, None),
+        };
+        self.push(story, Some(place), Did::Ended(end.reason.clone()), rule);
+        if !judged_before {
+            self.tell_verdict(story, before, part);
+        }
+    }
+
+    fn with_exclusion(&self, rule: String) -> String {
+        match self.event().excluded {
+            true => rule + &excluding(self.excluded.as_deref()),
+            false => rule,
+        }
+    }
+
+    /// What the event decided of a part, if it was not decided so before.
+    fn tell_verdict(&self, story: &mut Story, before: Option<&Part>, part: &Part) {
+        if before.is_some_and(|before| before.judgment() == part.judgment()) {
             return;
         }
-        let part = ended.remove(0);
-        let judged_before = was_judged_before_its_end(&part);
-        if judged_before && before.is_none_or(|before| before.verdict.is_none()) {
-            tell_verdict(story, self.id, &part, Some(self.index));
-        }
-        let rule = match &end_of(&part).reason {
-            EndReason::Event(_) => held("ends_on", &part.policy, &part.policy.ends_on, self.event()),
-            _ => why_ended(&part, None),
+        let told = match before.filter(|_| part.verdict == Some(Verdict::NotBillable(Reason::Voided))) {
+            Some(before) => Some((Did::NotBillable(Reason::Voided.name().to_owned()), self.why_voided(before))),
+            None => verdict(self.id, part),
         };
-        self.push(story, Some(place), Did::Ended(end_of(&part).reason.clone()), rule);
-        if !judged_before {
-            tell_verdict(story, self.id, &part, Some(self.index));
-        }
-        story.parts.push(part);
+        let Some((did, rule)) = told else { return };
+        let at = part.charge_instant().unwrap_or(self.event().at);
+        let part = Some(story.parts.len());
+        story.lines.push(Line { at: Some(at), event: Some(self.index), part, did, rule });
+    }
+
+    fn why_voided(&self, before: &Part) -> String {
+        let policy = title(&before.policy);
+        let rule = before.rule.unwrap_or_default();
+        let outcome = before.outcome.as_deref().map(|outcome| format!(", {outcome},")).unwrap_or_default();
+        format!("voided_by of rule {rule}{outcome} of the outcomes of {policy} holds {}", self.event().name())
     }
 
     fn why_nothing(&self) -> String {
@@ -218,21 +252,42 @@ impl Step<'_> {
     }
 }
 
-/// The end of a part by time; `next` is the event that found it, if one did.
-fn tell_end(story: &mut Story, id: &str, part: &Part, next: Option<Instant>) {
+/// What time did to a part: it ended it, made it final, or both. `next` is the time of the event that found it, if one
+/// did.
+fn tell_time(
+    story: &mut Story,
+    id: &str,
+    before: Option<&Part>,
+    (effects, current): (Vec<Effect>, Option<&Part>),
+    next: Option<Instant>,
+) {
+    let Some(before) = before else { return };
+    let last = effects.into_iter().find_map(Effect::into_final);
+    let place = story.parts.len();
+    if let Some(part) = last.as_ref().or(current).filter(|part| before.end.is_none() && part.end.is_some()) {
+        tell_end(story, id, (before, part), next);
+    }
+    let Some(part) = last else { return };
+    if part.final_at.is_some() {
+        let rule = until_final(&part);
+        story.lines.push(Line { at: part.final_at, event: None, part: Some(place), did: Did::Final, rule });
+    }
+    story.parts.push(part);
+}
+
+/// The end of a part by time, as it was before and after; `next` is the time of the event that found it, if one did.
+fn tell_end(story: &mut Story, id: &str, (before, part): (&Part, &Part), next: Option<Instant>) {
     let end = end_of(part);
     let place = story.parts.len();
     let line = |did, rule| Line { at: Some(end.at), event: None, part: Some(place), did, rule };
     story.lines.push(line(Did::Ended(end.reason.clone()), why_ended(part, next)));
-    if !was_judged_before_its_end(part) {
+    if before.verdict.is_none() {
         story.lines.extend(verdict(id, part).map(|(did, rule)| line(did, rule)));
     }
 }
 
-fn tell_verdict(story: &mut Story, id: &str, part: &Part, event: Option<usize>) {
-    let place = story.parts.len();
-    let at = part.charge_instant().or(part.end.as_ref().map(|end| end.at)).or(part.first_ai_reply_at);
-    story.lines.extend(verdict(id, part).map(|(did, rule)| Line { at, event, part: Some(place), did, rule }));
+fn is_same(a: &Part, b: &Part) -> bool {
+    a.first_event == b.first_event
 }
 
 /// What was decided of a part, and by which rule.
@@ -257,9 +312,8 @@ fn verdict(id: &str, part: &Part) -> Option<(Did, String)> {
 
 /// The rule of the outcomes that decided.
 fn by_outcome(part: &Part) -> String {
-    let outcomes = &part.policy.outcomes;
-    let rule = outcomes.rule_of(part.facts(), part.outcome.as_ref());
-    format!("rule {rule} of its outcomes, {}", outcomes.in_words(rule))
+    let rule = part.rule.unwrap_or_default();
+    format!("rule {rule} of its outcomes, {}", part.policy.outcomes.in_words(rule as usize))
 }
 
 fn why_not(id: &str, part: &Part, reason: Reason) -> String {
@@ -277,6 +331,12 @@ fn why_not(id: &str, part: &Part, reason: Reason) -> String {
             };
             format!("an excluded rule of the mapping matched one of its events {until}")
         }
+        Reason::AlreadyCharged => {
+            format!("once_per of {} is conversation, and an earlier part of it is charged", title(policy))
+        }
+        Reason::StaffReplied if part.staff_replies == 0 => {
+            "staff_reply_blocks, and staff replied after its end, before it was final".to_owned()
+        }
         Reason::StaffReplied => format!("staff_reply_blocks, and it holds {} by staff", replies(part.staff_replies)),
         Reason::ErrorBeforeReply => "error_before_reply_waives, and an error came before the first AI reply".to_owned(),
         Reason::NoAiReply => "the AI never replied in it".to_owned(),
@@ -284,6 +344,7 @@ fn why_not(id: &str, part: &Part, reason: Reason) -> String {
             format!("charge_on of {} is {}, and it ended without", title(policy), policy.charge_on.in_words())
         }
         Reason::Outcome => format!("{} of {}", by_outcome(part), title(policy)),
+        Reason::Voided => "it was billable, and an event took that back".to_owned(),
     }
 }
 
@@ -323,6 +384,33 @@ fn why_ended(part: &Part, next: Option<Instant>) -> String {
     }
 }
 
+/// What may still become of the last part, which has that index.
+fn what_is_to_come(part: &Part, place: usize) -> Line {
+    let (did, rule) = match part.end {
+        None => (Did::Open, what_will_end(part)),
+        Some(_) => (Did::Held, until_final(part)),
+    };
+    Line { at: None, event: None, part: Some(place), did, rule }
+}
+
+/// Until when a part is held.
+fn until_final(part: &Part) -> String {
+    let policy = title(&part.policy);
+    match part.policy.final_after {
+        FinalAfter::Never => format!("final_after of {policy} is forever: it is held until another part opens"),
+        FinalAfter::Micros(micros) => {
+            let due = part.end.as_ref().and_then(|end| part.policy.final_after.of(end.at));
+            format!("final_after of {policy} is {}: it is held until {}", span(micros), instant(due))
+        }
+        FinalAfter::End => format!("{policy} has no final_after: it is final at its end"),
+    }
+}
+
+fn instant(at: Option<Instant>) -> String {
+    let at = at.and_then(Instant::calendar).map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+    at.unwrap_or_else(|| "the end of time".to_owned())
+}
+
 fn what_will_end(part: &Part) -> String {
     let events: Vec<String> = part.policy.ends_on.iter().map(|selector| selector.to_string()).collect();
     let by_event = match events.as_slice() {
@@ -331,8 +419,7 @@ fn what_will_end(part: &Part) -> String {
     };
     match part.timeout() {
         Some(timeout) => {
-            let at = timeout.end.at.calendar().map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
-            let at = at.unwrap_or_else(|| "the end of time".to_owned());
+            let at = instant(Some(timeout.end.at));
             format!("{by_event}, or {} at {at} if no activity comes before", timeout.end.reason.name())
         }
         None => format!("{by_event}; time alone does not"),
@@ -414,6 +501,9 @@ pub fn as_metered(
             true => story.lines.extend(verdict.into_iter().chain([end])),
             false => story.lines.extend([end].into_iter().chain(verdict)),
         }
+        if part.end.is_some() && !part.is_final() {
+            story.lines.push(what_is_to_come(&part, place));
+        }
         story.parts.push(part);
     }
     story.lines.extend(events.map(|(index, placed)| told(placed, index, None, Did::Nothing, BETWEEN)));
@@ -422,8 +512,11 @@ pub fn as_metered(
 
 /// The part as time has left it by now.
 fn passed(id: &str, part: &Part, now: Instant) -> Part {
-    let mut state = Conversation { highest: part.number, open: Some(part.clone()).filter(|part| part.end.is_none()) };
+    if part.is_final() {
+        return part.clone();
+    }
+    let mut state = Conversation { current: Some(part.clone()), ..Conversation::default() };
     let mut effects = Vec::new();
     state.pass_time(id, now, &mut effects);
-    effects.into_iter().find_map(ended).unwrap_or_else(|| part.clone())
+    effects.into_iter().find_map(Effect::into_final).or(state.current).unwrap_or_else(|| part.clone())
 }

@@ -5,19 +5,39 @@
 
 use crate::event::{Event, Kind};
 use crate::instant::Instant;
-use crate::part::{End, EndReason, Opening, Part, REACHED};
-use crate::policy::{ChargeOn, Policy};
+use crate::part::{End, EndReason, Judgment, Opening, Part, REACHED, Reason, Verdict};
+use crate::policy::{ChargeOn, FinalAfter, Policy};
 use crate::selector;
-use crate::verdict::{Judgment, Moment, judge};
+use crate::verdict::judge;
 use std::sync::Arc;
 
-/// What a step did beyond moving the open part on.
+/// What a step did beyond moving the current part on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A part became billable: one unit, charged at this instant.
     Charged { part: i32, at: Instant, outcome: Option<Arc<str>>, policy: Arc<Policy>, source: Option<i32> },
-    /// A part ended, and this is its final state.
-    Ended(Part),
+    /// The event took back the unit of a part (rule 3.9.4).
+    Voided { part: i32 },
+    /// A part is final, and this is what it stays.
+    Final(Box<Part>),
+}
+
+impl Effect {
+    /// The part that is final.
+    pub fn into_final(self) -> Option<Part> {
+        match self {
+            Effect::Final(part) => Some(*part),
+            Effect::Charged { .. } | Effect::Voided { .. } => None,
+        }
+    }
+
+    /// As [`Effect::into_final`], by reference.
+    pub fn as_final(&self) -> Option<&Part> {
+        match self {
+            Effect::Final(part) => Some(part),
+            Effect::Charged { .. } | Effect::Voided { .. } => None,
+        }
+    }
 }
 
 /// The state of one conversation between two events.
@@ -25,19 +45,23 @@ pub enum Effect {
 pub struct Conversation {
     /// The highest part number ever used, 0 before the first part.
     pub highest: i32,
-    pub open: Option<Part>,
+    /// A part before the current one, or any if there is none, is charged.
+    pub charged_before: bool,
+    /// The last part, until it is final: open, or ended and held.
+    pub current: Option<Part>,
 }
 
 impl Conversation {
     /// Whether [`Conversation::step`] asks for an opener at an event of that instant: no part is open, or time has
     /// ended the one that is. When it says no, the opener is never called.
     pub fn may_open_at(&self, at: Instant) -> bool {
-        self.open.as_ref().is_none_or(|part| part.ended_by(at).is_some())
+        self.current.as_ref().is_none_or(|part| part.end.is_some() || part.ended_by(at).is_some())
     }
 
     /// Folds the next event, whose order key is `place`. `id` is the conversation's id, for the prefix rule; `opener`
     /// names the policy under which a part would open at this event, or none if under no policy it would, and is asked
-    /// only if [`Conversation::may_open_at`] its time. If it fails, nothing has changed.
+    /// only if [`Conversation::may_open_at`] its time. If it fails, nothing has changed, unless a part is held whose
+    /// own policy says that the event opens none: then it is counted there.
     pub fn step<E>(
         &mut self,
         id: &str,
@@ -47,38 +71,63 @@ impl Conversation {
         effects: &mut Vec<Effect>,
     ) -> Result<(), E> {
         let opening = match self.may_open_at(event.at) {
-            true => opener()?,
+            true => opener().or_else(|error| if self.holds(event) { Ok(None) } else { Err(error) })?,
             false => None,
         };
-        if let Some(end) = self.open.as_ref().and_then(|part| part.ended_by(event.at)) {
-            self.finish(end, id, effects);
-        }
-        if let Some(opening) = opening {
-            if !selector::hold(&opening.policy.starts_on, event) {
+        let opening = opening.filter(|opening| selector::hold(&opening.policy.starts_on, event));
+        self.come_to(event.at, id, effects);
+        match (self.current.as_mut(), opening) {
+            (Some(held), Some(opening)) => {
+                effects.extend(held.void_by(event));
+                self.be_final(Some(event.at), effects);
+                self.open(opening, place, event);
+            }
+            (None, Some(opening)) => self.open(opening, place, event),
+            (Some(held), None) if held.end.is_some() => {
+                effects.extend(held.count_held(event, place, id));
                 return Ok(());
             }
-            self.highest += 1;
-            self.open = Some(Part::open(self.highest, opening, place, event));
+            (Some(_), None) => {}
+            (None, None) => return Ok(()),
         }
         self.count(event, place, id, effects);
         Ok(())
     }
 
-    /// Ends the open part if time alone has ended it by `now`, and says whether it did (rule 3.6.3).
-    pub fn pass_time(&mut self, id: &str, now: Instant, effects: &mut Vec<Effect>) -> bool {
-        let timeout = self.open.as_ref().and_then(Part::timeout).filter(|timeout| timeout.due <= now);
-        let Some(timeout) = timeout else { return false };
-        self.finish(timeout.end, id, effects);
-        true
+    /// Lets time pass until `now`: it ends the open part, makes final the one that is held, or both. Returns the last
+    /// instant at which it did (rule 3.6.3).
+    pub fn pass_time(&mut self, id: &str, now: Instant, effects: &mut Vec<Effect>) -> Option<Instant> {
+        let timeout = self.current.as_ref().and_then(Part::timeout).filter(|timeout| timeout.due <= now);
+        let due = timeout.as_ref().map(|timeout| timeout.due);
+        if let Some(timeout) = timeout {
+            self.finish(timeout.end, id, effects);
+        }
+        self.be_final_by(now, effects).or(due)
+    }
+
+    /// What time has done to the current part when an event of an instant comes, which counts before the event does.
+    pub(crate) fn come_to(&mut self, at: Instant, id: &str, effects: &mut Vec<Effect>) {
+        let open = self.current.as_ref().filter(|part| part.end.is_none());
+        if let Some(end) = open.and_then(|part| part.ended_by(at)) {
+            self.finish(end, id, effects);
+        }
+        self.be_final_by(at, effects);
+    }
+
+    /// Whether a part is held at an event that opens none by the policy of that part.
+    pub(crate) fn holds(&self, event: &Event) -> bool {
+        let held = self.current.as_ref().filter(|part| part.is_held_at(event.at));
+        held.is_some_and(|part| !selector::hold(&part.policy.starts_on, event))
+    }
+
+    fn open(&mut self, opening: Opening, place: &[u8], event: &Event) {
+        self.highest += 1;
+        self.current = Some(Part::open(self.highest, self.charged_before, opening, place, event));
     }
 
     fn count(&mut self, event: &Event, place: &[u8], id: &str, effects: &mut Vec<Effect>) {
-        let Some(part) = self.open.as_mut() else { return };
-        let judged = part.verdict.is_some();
-        part.count(event, place, id);
-        if !judged {
-            effects.extend(charged(part));
-        }
+        let Some(part) = self.current.as_mut() else { return };
+        effects.extend(part.count(event, place, id));
         let turns_used_up = part.policy.turn_limit.is_some_and(|limit| part.turn_count >= limit);
         let reason = match selector::hold(&part.policy.ends_on, event) {
             _ if turns_used_up => EndReason::TurnLimit,
@@ -88,32 +137,37 @@ impl Conversation {
         self.finish(End { at: event.at, reason }, id, effects);
     }
 
+    /// Ends the open part: it is final, or held from now on.
     fn finish(&mut self, end: End, id: &str, effects: &mut Vec<Effect>) {
-        let Some(mut part) = self.open.take() else { return };
-        let judged = part.verdict.is_some();
-        part.finish(end, id);
-        if !judged {
-            effects.extend(charged(&part));
+        let Some(part) = self.current.as_mut() else { return };
+        effects.extend(part.finish(end, id));
+        if part.policy.final_after == FinalAfter::End {
+            self.be_final(None, effects);
         }
-        effects.push(Effect::Ended(part));
+    }
+
+    /// Makes the held part final if time has by an instant, and returns when that was.
+    fn be_final_by(&mut self, at: Instant, effects: &mut Vec<Effect>) -> Option<Instant> {
+        let due = self.current.as_ref().and_then(Part::final_due).filter(|due| *due <= at)?;
+        self.be_final(Some(due), effects);
+        Some(due)
+    }
+
+    fn be_final(&mut self, final_at: Option<Instant>, effects: &mut Vec<Effect>) {
+        let Some(part) = self.current.take() else { return };
+        self.charged_before = part.charged_by_now();
+        effects.push(Effect::Final(Box::new(Part { final_at, ..part })));
     }
 }
 
 impl Part {
     /// What is decided of this part if it ends now, on what it has counted.
     pub fn judgment_if_ended(&self, conversation: &str, at: Instant) -> Judgment {
-        match self.verdict {
-            Some(verdict) => (verdict, self.outcome.clone()),
-            None => judge(self, conversation, Moment::End, at),
-        }
+        self.judgment().unwrap_or_else(|| judge(self, conversation, at))
     }
 
-    fn count(&mut self, event: &Event, place: &[u8], conversation: &str) {
-        self.event_count += 1;
-        self.last_event.clear();
-        self.last_event.extend_from_slice(place);
-        self.excluded |= event.excluded;
-        self.seen |= self.policy.outcomes.seen(event);
+    fn count(&mut self, event: &Event, place: &[u8], conversation: &str) -> Option<Effect> {
+        self.note(event, place);
         if event.kind.is_activity() {
             self.message_count += 1;
             self.last_activity_at = event.at;
@@ -125,11 +179,35 @@ impl Part {
             Kind::Error if self.first_ai_reply_at.is_none() => self.error_before_reply = true,
             _ => {}
         }
-        if self.verdict.is_none() && self.policy.charge_on.is_at(event) {
-            if matches!(self.policy.charge_on, ChargeOn::FirstOf(_)) {
-                self.seen |= REACHED;
-            }
-            self.decide(judge(self, conversation, Moment::Reached, event.at));
+        match self.verdict {
+            None if self.policy.charge_on.is_at(event) => self.decide(judge(self, conversation, event.at)),
+            None => None,
+            Some(_) => self.reconsider(event, conversation),
+        }
+    }
+
+    /// Counts an event that comes while the part is held: it is no message of it (rule 3.9.2).
+    fn count_held(&mut self, event: &Event, place: &[u8], conversation: &str) -> Option<Effect> {
+        let was_answered = self.has_any(Kind::AiReply);
+        self.note(event, place);
+        self.held_count += 1;
+        match event.kind {
+            Kind::CustomerMessage => self.customer_waits = true,
+            Kind::AiReply => self.customer_waits = false,
+            Kind::Error if !was_answered => self.error_before_reply = true,
+            _ => {}
+        }
+        self.reconsider(event, conversation)
+    }
+
+    fn note(&mut self, event: &Event, place: &[u8]) {
+        self.event_count += 1;
+        self.last_event.clear();
+        self.last_event.extend_from_slice(place);
+        self.excluded |= event.excluded;
+        self.seen |= self.policy.outcomes.seen(event);
+        if matches!(&self.policy.charge_on, ChargeOn::FirstOf(events) if selector::hold(events, event)) {
+            self.seen |= REACHED;
         }
     }
 
@@ -144,19 +222,43 @@ impl Part {
         }
     }
 
-    fn finish(&mut self, end: End, conversation: &str) {
-        self.decide(self.judgment_if_ended(conversation, end.at));
+    /// What an event changes of a verdict: it takes the unit back for good, or gives one to a part that is not final at
+    /// its end (rules 3.9.3, 3.9.4).
+    fn reconsider(&mut self, event: &Event, conversation: &str) -> Option<Effect> {
+        match self.verdict? {
+            Verdict::Billable(_) => self.void_by(event),
+            Verdict::NotBillable(Reason::Voided) => None,
+            Verdict::NotBillable(_) if self.policy.final_after == FinalAfter::End => None,
+            Verdict::NotBillable(_) => self.decide(judge(self, conversation, event.at)),
+        }
+    }
+
+    /// Takes back the unit of a part that is billable, if the rule that gave it says that the event does.
+    fn void_by(&mut self, event: &Event) -> Option<Effect> {
+        let rule = self.rule.filter(|_| self.charge_instant().is_some())?;
+        if !self.policy.outcomes.is_voided(rule as usize, event) {
+            return None;
+        }
+        self.decide(Verdict::NotBillable(Reason::Voided).into());
+        Some(Effect::Voided { part: self.number })
+    }
+
+    fn finish(&mut self, end: End, conversation: &str) -> Option<Effect> {
+        let charged = match self.verdict {
+            None => self.decide(judge(self, conversation, end.at)),
+            Some(_) => None,
+        };
         self.end = Some(end);
+        charged
     }
 
-    fn decide(&mut self, (verdict, outcome): Judgment) {
+    /// Takes over what was decided, and says if that is a unit.
+    fn decide(&mut self, Judgment { verdict, rule, outcome }: Judgment) -> Option<Effect> {
         self.verdict = Some(verdict);
+        self.rule = rule;
         self.outcome = outcome;
+        let at = self.charge_instant()?;
+        let (outcome, policy) = (self.outcome.clone(), Arc::clone(&self.policy));
+        Some(Effect::Charged { part: self.number, at, outcome, policy, source: self.source })
     }
-}
-
-fn charged(part: &Part) -> Option<Effect> {
-    let at = part.charge_instant()?;
-    let (outcome, policy) = (part.outcome.clone(), Arc::clone(&part.policy));
-    Some(Effect::Charged { part: part.number, at, outcome, policy, source: part.source })
 }

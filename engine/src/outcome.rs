@@ -1,9 +1,9 @@
 //! What came of a part, and does it count: the ordered rules of a policy (rule 3.8).
 
 use crate::definition::only_known_keys;
-use crate::event::{Event, LONGEST_TAG, Tag};
+use crate::event::{Event, Kind, LONGEST_TAG, Tag};
 use crate::flaw::Flaw;
-use crate::selector::Selector;
+use crate::selector::{self, Selector};
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
 
@@ -63,6 +63,8 @@ struct Rule {
     condition: Condition,
     name: Named,
     counts: bool,
+    /// Later events that take the unit back.
+    voided_by: Vec<Selector>,
 }
 
 /// The rules by which a part is judged, in their order. None at all: a policy of old, which asks only for an AI reply.
@@ -121,7 +123,7 @@ impl Outcomes {
     }
 
     fn rule(&mut self, rule: &Map<String, Json>, place: &str) -> Result<Rule, Flaw> {
-        only_known_keys(rule, place, &["when", "unless", "outcome", "units"])?;
+        only_known_keys(rule, place, &["when", "unless", "outcome", "units", "voided_by"])?;
         let condition = match (rule.get("when"), rule.get("unless")) {
             (None, None) => Condition::Always,
             (Some(when), None) => Condition::When(self.signs(when, &format!("\"when\" of {place}"))?),
@@ -139,27 +141,22 @@ impl Outcomes {
             }
         };
         let name = named(rule.get("outcome"), counts, place)?;
-        Ok(Rule { condition, name, counts })
+        let voided_by = voided_by(rule.get("voided_by"), counts, place)?;
+        Ok(Rule { condition, name, counts, voided_by })
     }
 
     fn signs(&mut self, written: &Json, place: &str) -> Result<Vec<Sign>, Flaw> {
-        let words = match written {
-            Json::Array(list) => list.as_slice(),
-            word => std::slice::from_ref(word),
-        };
-        if words.is_empty() {
-            return Err(Flaw::invalid(format!("{place} is an empty list")));
-        }
         let sign = |word: &Json| match word.as_str() {
             Some("unanswered") => Ok(Sign::Unanswered),
             Some("error_before_reply") => Ok(Sign::ErrorBeforeReply),
             Some(word) => Ok(Sign::Seen(self.watch(Selector::read(word, place)?)?)),
-            None => Err(Flaw::invalid(format!("{place} holds something that is not a string"))),
+            None => Err(no_string(place)),
         };
-        words.iter().map(sign).collect()
+        listed(written, place)?.iter().map(sign).collect()
     }
 
-    fn watch(&mut self, selector: Selector) -> Result<u32, Flaw> {
+    /// Has parts remember whether they saw an event that a selector means, and gives its bit.
+    pub(crate) fn watch(&mut self, selector: Selector) -> Result<u32, Flaw> {
         let known = self.watched.iter().position(|watched| *watched == selector);
         let place = known.unwrap_or(self.watched.len());
         if place == MOST_SELECTORS {
@@ -176,6 +173,16 @@ impl Outcomes {
         self.rules.is_empty()
     }
 
+    /// Whether a rule names events that take its unit back.
+    pub(crate) fn can_void(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.voided_by.is_empty())
+    }
+
+    /// Whether an event takes back the unit that a rule, counted from 1, has given.
+    pub(crate) fn is_voided(&self, rule: usize, event: &Event) -> bool {
+        self.rules.get(rule - 1).is_some_and(|rule| selector::hold(&rule.voided_by, event))
+    }
+
     /// Whether an outcome is the tag of the opening event.
     pub(crate) fn ask_for_tag(&self) -> bool {
         self.rules.iter().any(|rule| rule.name == Named::OfTag)
@@ -185,6 +192,12 @@ impl Outcomes {
     pub(crate) fn seen(&self, event: &Event) -> u64 {
         let bits = self.watched.iter().enumerate().filter(|(_, selector)| selector.holds(event));
         bits.fold(0, |seen, (place, _)| seen | 1 << place)
+    }
+
+    /// Whether an event of a kind, which is [watched](Outcomes::watch), is among those that were seen.
+    pub(crate) fn saw(&self, seen: u64, kind: Kind) -> bool {
+        let watched = self.watched.iter().position(|watched| *watched == Selector::Kind(kind));
+        watched.is_some_and(|place| seen >> place & 1 == 1)
     }
 
     /// The rule, counted from 1, that decides of a part, and what it says: the first that holds. Panics if there are no
@@ -199,16 +212,6 @@ impl Outcomes {
             Named::OfTag => facts.opening_tag.cloned(),
         };
         (place + 1, Outcome { name, counts: rule.counts })
-    }
-
-    /// The rule, counted from 1, by which a part has got its outcome. It may have counted more since.
-    pub(crate) fn rule_of(&self, facts: Facts, got: Option<&Arc<str>>) -> usize {
-        let (rule, outcome) = self.of(facts);
-        let is_it = |rule: &Rule| matches!(&rule.name, Named::Word(word) if Some(word) == got);
-        if outcome.name.as_ref() == got {
-            return rule;
-        }
-        self.rules.iter().position(is_it).map_or(rule, |place| place + 1)
     }
 
     /// The condition of a rule, counted from 1, in the words of the definition.
@@ -227,6 +230,33 @@ impl Outcomes {
             _ => "for all others".to_owned(),
         }
     }
+}
+
+/// The words of a list, or the only one.
+fn listed<'j>(written: &'j Json, place: &str) -> Result<&'j [Json], Flaw> {
+    let words = match written {
+        Json::Array(list) => list.as_slice(),
+        word => std::slice::from_ref(word),
+    };
+    if words.is_empty() {
+        return Err(Flaw::invalid(format!("{place} is an empty list")));
+    }
+    Ok(words)
+}
+
+fn no_string(place: &str) -> Flaw {
+    Flaw::invalid(format!("{place} holds something that is not a string"))
+}
+
+fn voided_by(written: Option<&Json>, counts: bool, place: &str) -> Result<Vec<Selector>, Flaw> {
+    let Some(written) = written else { return Ok(Vec::new()) };
+    if !counts {
+        return Err(Flaw::invalid(format!("{place} has \"voided_by\", and units 0"))
+            .hint("There is nothing to take back: leave \"voided_by\" out."));
+    }
+    let place = format!("\"voided_by\" of {place}");
+    let selector = |word: &Json| Selector::read(word.as_str().ok_or_else(|| no_string(&place))?, &place);
+    listed(written, &place)?.iter().map(selector).collect()
 }
 
 fn named(outcome: Option<&Json>, counts: bool, place: &str) -> Result<Named, Flaw> {

@@ -1,9 +1,10 @@
 //! What is a part: what it has counted, how it ended, and when time alone will end it (rule 3.1)?
 
-use crate::event::{Event, Name, Tag};
+use crate::event::{Event, Kind, Name, Tag};
 use crate::instant::Instant;
+use crate::order;
 use crate::outcome::{Facts, MOST_SELECTORS};
-use crate::policy::Policy;
+use crate::policy::{ChargeOn, FinalAfter, Policy};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -79,8 +80,12 @@ pub struct Part {
     /// The last activity, or the opening event if that was none (`reopen`): where the clocks start.
     pub last_activity_at: Instant,
     pub end: Option<End>,
+    /// When it became final, if that was after its end: see [`Policy::final_after`].
+    pub final_at: Option<Instant>,
     /// Events of any kind that it counted, so that a lost row can be noticed.
     pub event_count: i64,
+    /// Those of them that came after its end, while it was held.
+    pub held_count: i64,
     /// Activities that it counted.
     pub message_count: i64,
     pub turn_count: i32,
@@ -90,18 +95,22 @@ pub struct Part {
     pub customer_waits: bool,
     pub excluded: bool,
     pub error_before_reply: bool,
+    /// An earlier part of the conversation is charged.
+    pub charged_before: bool,
     /// Which events that the policy's outcomes ask for it saw, a bit each, and [`REACHED`].
     pub seen: u64,
     /// The tag of the event that opened it, if an outcome asks for it.
     pub opening_tag: Option<Tag>,
     /// `None` until the part is judged.
     pub verdict: Option<Verdict>,
+    /// The rule of its policy's outcomes that decided, counted from 1.
+    pub rule: Option<i32>,
     /// What came of it, once it is judged by a rule that names an outcome.
     pub outcome: Option<Arc<str>>,
 }
 
 impl Part {
-    pub(crate) fn open(number: i32, opening: Opening, place: &[u8], event: &Event) -> Part {
+    pub(crate) fn open(number: i32, charged_before: bool, opening: Opening, place: &[u8], event: &Event) -> Part {
         let at = event.at;
         let opening_tag = event.tag.clone().filter(|_| opening.policy.outcomes.ask_for_tag());
         Part {
@@ -114,7 +123,9 @@ impl Part {
             first_ai_reply_at: None,
             last_activity_at: at,
             end: None,
+            final_at: None,
             event_count: 0,
+            held_count: 0,
             message_count: 0,
             turn_count: 0,
             ai_replies: 0,
@@ -122,9 +133,11 @@ impl Part {
             customer_waits: false,
             excluded: false,
             error_before_reply: false,
+            charged_before,
             seen: 0,
             opening_tag,
             verdict: None,
+            rule: None,
             outcome: None,
         }
     }
@@ -148,6 +161,45 @@ impl Part {
         earliest(self.time_ends())
     }
 
+    /// Whether nothing changes it any more, if no event comes late: it has ended, and is not held.
+    pub fn is_final(&self) -> bool {
+        self.end.is_some() && (self.final_at.is_some() || self.policy.final_after == FinalAfter::End)
+    }
+
+    /// Whether it is held at an instant: it has ended by then, and an event may still change what is decided of it
+    /// (rule 3.9.1).
+    pub(crate) fn is_held_at(&self, at: Instant) -> bool {
+        if self.policy.final_after == FinalAfter::End {
+            return false;
+        }
+        let end = self.end.clone().or_else(|| self.ended_by(at));
+        end.is_some_and(|end| self.policy.final_after.of(end.at).is_none_or(|due| at < due))
+    }
+
+    /// When time alone makes it final, if it is held.
+    pub fn final_due(&self) -> Option<Instant> {
+        let end = self.end.as_ref().filter(|_| !self.is_final())?;
+        self.policy.final_after.of(end.at)
+    }
+
+    /// When time alone next changes it: it ends it, or makes it final.
+    pub fn due(&self) -> Option<Instant> {
+        self.timeout().map(|timeout| timeout.due).or_else(|| self.final_due())
+    }
+
+    /// If it has lost rows, what comes late is metered only after this instant (rule 3.5.15).
+    pub fn sealed_until(&self) -> Instant {
+        match self.held_count {
+            0 => self.last_activity_at,
+            _ => order::time_of(&self.last_event).max(self.last_activity_at),
+        }
+    }
+
+    /// Whether it or an earlier part of the conversation is charged.
+    pub fn charged_by_now(&self) -> bool {
+        self.charged_before || self.charge_instant().is_some()
+    }
+
     /// The ends that time brings if no activity comes, in the order in which equal ones count. A gap of exactly
     /// `idle_timeout` continues the part, one of exactly `quiet_review_after` ends it, as `max_duration` does.
     fn time_ends(&self) -> impl Iterator<Item = Timeout> {
@@ -165,6 +217,25 @@ impl Part {
         at_most.into_iter().chain(idle).chain(quiet)
     }
 
+    /// Whether it has come to what its policy charges on.
+    pub(crate) fn is_reached(&self) -> bool {
+        match self.policy.charge_on {
+            ChargeOn::Start | ChargeOn::Close => true,
+            ChargeOn::FirstAiReply => self.has_any(Kind::AiReply),
+            ChargeOn::FirstOf(_) => self.seen & REACHED != 0,
+        }
+    }
+
+    /// Whether it has counted any AI reply, or any of staff, be it after its end.
+    pub(crate) fn has_any(&self, kind: Kind) -> bool {
+        let before_its_end = match kind {
+            Kind::AiReply => self.ai_replies,
+            Kind::StaffReply => self.staff_replies,
+            _ => 0,
+        };
+        before_its_end > 0 || self.policy.outcomes.saw(self.seen, kind)
+    }
+
     /// What its policy's outcomes may ask of it.
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {
@@ -173,6 +244,11 @@ impl Part {
             error_before_reply: self.error_before_reply,
             opening_tag: self.opening_tag.as_ref(),
         }
+    }
+
+    /// What was decided of it, if it is judged.
+    pub fn judgment(&self) -> Option<Judgment> {
+        self.verdict.map(|verdict| Judgment { verdict, rule: self.rule, outcome: self.outcome.clone() })
     }
 
     /// Why it is not billable, if it is judged so: a reason of ours, or the outcome.
@@ -223,24 +299,30 @@ pub struct Opening {
 pub enum Reason {
     ExcludedPrefix,
     Excluded,
+    /// Its policy charges a conversation once, and an earlier part is charged.
+    AlreadyCharged,
     StaffReplied,
     ErrorBeforeReply,
     NoAiReply,
     /// It ended before any event of `charge_on`.
     NotReached,
+    /// It was billable, and an event took that back.
+    Voided,
     /// Its outcome counts no unit: see [`Part::outcome`].
     Outcome,
 }
 
 impl Reason {
     /// Those that have a name of ours, in the order in which they are tried.
-    pub const NAMED: [Reason; 6] = [
+    pub const NAMED: [Reason; 8] = [
         Reason::ExcludedPrefix,
         Reason::Excluded,
+        Reason::AlreadyCharged,
         Reason::StaffReplied,
         Reason::ErrorBeforeReply,
         Reason::NoAiReply,
         Reason::NotReached,
+        Reason::Voided,
     ];
 
     /// The name as it is stored and shown; in the place of [`Reason::Outcome`] that of the outcome is.
@@ -248,10 +330,12 @@ impl Reason {
         match self {
             Reason::ExcludedPrefix => "excluded_prefix",
             Reason::Excluded => "excluded",
+            Reason::AlreadyCharged => "already_charged",
             Reason::StaffReplied => "staff_replied",
             Reason::ErrorBeforeReply => "error_before_reply",
             Reason::NoAiReply => "no_ai_reply",
             Reason::NotReached => "not_reached",
+            Reason::Voided => "voided",
             Reason::Outcome => "outcome",
         }
     }
@@ -262,10 +346,26 @@ impl Reason {
     }
 }
 
-/// What was decided of a part, once.
+/// Whether a part is billable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Billable, charged at this instant.
     Billable(Instant),
     NotBillable(Reason),
+}
+
+/// What is decided of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgment {
+    pub verdict: Verdict,
+    /// The rule of the outcomes that decided, counted from 1.
+    pub rule: Option<i32>,
+    /// The outcome that it names.
+    pub outcome: Option<Arc<str>>,
+}
+
+impl From<Verdict> for Judgment {
+    fn from(verdict: Verdict) -> Judgment {
+        Judgment { verdict, rule: None, outcome: None }
+    }
 }

@@ -3,6 +3,7 @@
 use crate::definition::{DefinitionRow, Interval, Keys, Measure};
 use crate::event::{Event, Kind};
 use crate::flaw::Flaw;
+use crate::instant::Instant;
 use crate::mapping::LONGEST_KEY;
 use crate::near;
 use crate::outcome::Outcomes;
@@ -53,6 +54,42 @@ impl ChargeOn {
     }
 }
 
+/// When a part that has ended is final: until then it is held, and an event may still change what is decided of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinalAfter {
+    /// At its end.
+    End,
+    /// So many microseconds after its end.
+    Micros(i64),
+    /// Not before another part opens.
+    Never,
+}
+
+/// The word of a definition for [`FinalAfter::Never`], and the column of a table that says it.
+const FOREVER: &str = "forever";
+const NEVER_FINAL: &str = "never_final";
+
+impl FinalAfter {
+    /// The instant at which a part is final that ended at `end`, if time alone makes it so.
+    pub fn of(self, end: Instant) -> Option<Instant> {
+        match self {
+            FinalAfter::End => Some(end),
+            FinalAfter::Micros(micros) => Some(end.plus(micros)),
+            FinalAfter::Never => None,
+        }
+    }
+
+    fn micros(self) -> Option<i64> {
+        match self {
+            FinalAfter::Micros(micros) => Some(micros),
+            FinalAfter::End | FinalAfter::Never => None,
+        }
+    }
+}
+
+/// What `once_per` may be.
+const ONCE_PER: [&str; 1] = ["conversation"];
+
 /// One version of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -73,6 +110,9 @@ pub struct Policy {
     pub turn_limit: Option<i32>,
     pub charge_on: ChargeOn,
     pub outcomes: Outcomes,
+    pub final_after: FinalAfter,
+    /// A part is not billable if an earlier one of its conversation is charged.
+    pub once_per_conversation: bool,
     pub staff_reply_blocks: bool,
     pub error_before_reply_waives: bool,
     /// Conversation ids that start literally with one of these are recorded and never charged.
@@ -114,7 +154,16 @@ impl Policy {
         let max_duration = keys.optional_interval("max_duration");
         let turn_limit = keys.optional("turn_limit");
         let charge_on = charge_on(&mut keys);
-        let outcomes = outcomes(&mut keys);
+        let mut outcomes = outcomes(&mut keys);
+        let final_after = keys.optional_interval("final_after");
+        let is_never_final = match keys.are_stored() {
+            true => keys.or_default(NEVER_FINAL),
+            false => final_after.as_ref().is_some_and(|interval| interval.text() == FOREVER),
+        };
+        if final_after.is_some() || is_never_final {
+            watch_replies(&mut keys, &mut outcomes);
+        }
+        let once_per_conversation = once_per(&mut keys);
         let staff_reply_blocks = keys.or_default("staff_reply_blocks");
         let error_before_reply_waives = keys.or_default("error_before_reply_waives");
         let exclude_prefixes = keys.or_default("exclude_prefixes");
@@ -122,6 +171,10 @@ impl Policy {
         if let ChargeOn::FirstOf(events) = &charge_on {
             row.insert("charge_on".into(), FIRST_OF.into());
             row.insert(CHARGE_EVENTS.into(), events.iter().map(Selector::to_string).collect());
+        }
+        if is_never_final {
+            row.insert("final_after".into(), Json::Null);
+            row.insert(NEVER_FINAL.into(), true.into());
         }
         let mut measured = |interval: Option<Interval>| interval.map(|interval| interval.micros(micros));
         let policy = Policy {
@@ -135,6 +188,12 @@ impl Policy {
             turn_limit,
             charge_on,
             outcomes,
+            final_after: match final_after {
+                _ if is_never_final => FinalAfter::Never,
+                None => FinalAfter::End,
+                Some(interval) => FinalAfter::Micros(interval.micros(micros)),
+            },
+            once_per_conversation,
             staff_reply_blocks,
             error_before_reply_waives,
             exclude_prefixes,
@@ -153,10 +212,17 @@ impl Policy {
             ("quiet_review_after", self.quiet_review_after),
             ("max_duration", self.max_duration),
             ("turn_limit", self.turn_limit.map(i64::from)),
+            ("final_after", self.final_after.micros()),
         ] {
             if not_positive(value) {
                 return Some(format!("\"{key}\" is not positive"));
             }
+        }
+        if self.outcomes.can_void() && self.charge_on == ChargeOn::Close && self.final_after == FinalAfter::End {
+            return Some(
+                "\"voided_by\" is never reached: a part is charged at its end, and final then; say \"final_after\""
+                    .into(),
+            );
         }
         if self.exclude_prefixes.iter().any(String::is_empty) {
             return Some("\"exclude_prefixes\" holds an empty prefix, which every conversation starts with".into());
@@ -228,4 +294,22 @@ fn outcomes(keys: &mut Keys) -> Outcomes {
         keys.refuse(flaw);
         Outcomes::default()
     })
+}
+
+/// What is decided of a part that is held may turn on replies after its end, which no count of it holds.
+fn watch_replies(keys: &mut Keys, outcomes: &mut Outcomes) {
+    for kind in [Kind::AiReply, Kind::StaffReply] {
+        if let Err(flaw) = outcomes.watch(kind.into()) {
+            keys.refuse(flaw);
+        }
+    }
+}
+
+fn once_per(keys: &mut Keys) -> bool {
+    let Some(said) = keys.optional::<String>("once_per") else { return false };
+    if !ONCE_PER.contains(&said.as_str()) {
+        let hint = near::hint(&said, ONCE_PER);
+        keys.refuse(Flaw::invalid(format!("unknown \"once_per\": \"{said}\"")).hint(hint));
+    }
+    true
 }

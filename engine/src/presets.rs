@@ -3,7 +3,7 @@
 use crate::event::Kind;
 use crate::instant::SECOND;
 use crate::outcome::Outcomes;
-use crate::policy::{ChargeOn, Policy};
+use crate::policy::{ChargeOn, FinalAfter, Policy};
 use crate::selector::Selector;
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub fn lutingenie() -> Arc<Policy> {
         turn_limit: None,
         charge_on: ChargeOn::FirstAiReply,
         outcomes: Outcomes::default(),
+        final_after: FinalAfter::End,
+        once_per_conversation: false,
         staff_reply_blocks: false,
         error_before_reply_waives: false,
         exclude_prefixes: vec![],

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::fold::{Conversation, Effect};
 use crate::instant::Instant;
 use crate::order::{self, OrderKey};
-use crate::part::{EndReason, Opener, Opening, Part, REACHED};
+use crate::part::{EndReason, Opener, Opening, Part};
 use crate::policy::ChargeOn;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,15 @@ pub struct Placed {
     /// The bytes of its [`OrderKey`].
     pub place: Vec<u8>,
     pub event: Event,
+    /// No policy could judge it, so that no part has counted it yet.
+    pub waits: bool,
+}
+
+impl Placed {
+    /// An event that does not wait.
+    pub fn new(place: Vec<u8>, event: Event) -> Placed {
+        Placed { place, event, waits: false }
+    }
 }
 
 /// What one commit did to the events of a conversation, by their places.
@@ -135,13 +144,18 @@ pub fn restart(parts: &[Part], earliest: &[u8]) -> Restart {
     Restart { part, place: first.unwrap_or(earliest).to_vec() }
 }
 
-/// Whether a part has ended before that place, and would have whatever is there.
+/// Whether a part was final before that place, and would have been whatever is there. What opened after it may have cut
+/// short how long it was held, and may be what has gone: so it counts when it would be final by itself.
 fn is_over(part: &Part, place: &[u8]) -> bool {
     let at = order::time_of(place);
     let Some(end) = part.end.as_ref().filter(|_| part.last_activity_at < at && part.last_event.as_slice() < place)
     else {
         return false;
     };
+    // One that is held is still to be made final.
+    if !part.is_final() || part.policy.final_after.of(end.at).is_none_or(|due| at < due) {
+        return false;
+    }
     match end.reason {
         EndReason::TurnLimit | EndReason::Event(_) => true,
         // Of equal timeouts an event at that very instant finds another than time alone.
@@ -179,7 +193,8 @@ pub struct After {
     pub sealed: Vec<Vec<u8>>,
     /// Places of events that no known policy could judge.
     pub unjudged: Vec<Vec<u8>>,
-    /// The last activity of the last part that has lost rows: what has waited before it for a policy waits for ever.
+    /// See [`Part::sealed_until`], of the last part that has lost rows: what has waited for a policy before then waits
+    /// for ever.
     pub sealed_until: Option<Instant>,
 }
 
@@ -200,13 +215,14 @@ pub fn refold(
     let mut kept = 0;
     if let Some(last) = last_sealed(before.parts, &log, changes, &pulse) {
         let part = &before.parts[last];
-        after.sealed_until = Some(part.last_activity_at);
+        let sealed_until = part.sealed_until();
+        after.sealed_until = Some(sealed_until);
         let next = before.parts.get(last + 1).map(|next| &next.first_event);
         // At that very instant only what the next part counted comes after, and what is not late: another place may be
         // that of a row which this part counted, and whose id is another since.
         let is_after = |placed: &Placed| {
             let (place, is_other) = (placed.place.as_slice(), changes.is_other(&placed.place));
-            placed.event.at > part.last_activity_at
+            placed.event.at > sealed_until
                 || (is_other && place > before.last_event)
                 || (!is_other && next.is_some_and(|next| place >= next.as_slice()))
         };
@@ -214,16 +230,18 @@ pub fn refold(
         let (late, kept_out): (Vec<_>, Vec<_>) = before_it.partition(|placed| changes.is_other(&placed.place));
         after.sealed = late.iter().map(|placed| placed.place.clone()).collect();
         after.unjudged = still_unjudged(before, last, &kept_out, &pulse, &mut opener);
-        state.open = reopened(part, &mut log, changes);
-        kept = if state.open.is_some() { last } else { last + 1 };
+        state.current = reopened(part, &mut log, changes);
+        kept = if state.current.is_some() { last } else { last + 1 };
         log.retain(is_after);
     }
     let mut effects = Vec::new();
-    let previous = before.parts[..kept].last().or(before.previous).map(Part::opening);
+    let previous = before.parts[..kept].last().or(before.previous);
+    state.charged_before = previous.is_some_and(Part::charged_by_now);
+    let previous = previous.map(Part::opening);
     for placed in &log {
         let previous = match order::is_mark(&placed.place) {
             true => {
-                state.open.as_ref().or_else(|| last_ended(&effects)).map(Part::opening).or_else(|| previous.clone())
+                state.current.as_ref().or_else(|| last_final(&effects)).map(Part::opening).or_else(|| previous.clone())
             }
             false => None,
         };
@@ -236,11 +254,7 @@ pub fn refold(
     if !before.last_event.is_empty() {
         state.pass_time(before.id, order::time_of(before.last_event), &mut effects);
     }
-    let ended = effects.into_iter().filter_map(|effect| match effect {
-        Effect::Ended(part) => Some(part),
-        Effect::Charged { .. } => None,
-    });
-    let mut parts: Vec<Part> = ended.chain(state.open).collect();
+    let mut parts: Vec<Part> = effects.into_iter().filter_map(Effect::into_final).chain(state.current).collect();
     after.retired = number(&before.parts[kept..], &mut parts, &mut after.highest, standing);
     after.parts = [before.parts[..kept].to_vec(), parts].concat();
     after
@@ -261,7 +275,7 @@ fn still_unjudged(
         pulse();
         let begun = parts.partition_point(|part| part.first_event <= placed.place);
         let latest = parts[..begun].last();
-        if latest.is_some_and(|part| placed.place <= part.last_event) {
+        if !placed.waits && latest.is_some_and(|part| placed.place <= part.last_event) {
             continue;
         }
         let previous = latest.or(before.previous).filter(|_| order::is_mark(&placed.place)).map(Part::opening);
@@ -272,11 +286,8 @@ fn still_unjudged(
     unjudged
 }
 
-fn last_ended(effects: &[Effect]) -> Option<&Part> {
-    effects.iter().rev().find_map(|effect| match effect {
-        Effect::Ended(part) => Some(part),
-        Effect::Charged { .. } => None,
-    })
+fn last_final(effects: &[Effect]) -> Option<&Part> {
+    effects.iter().rev().find_map(Effect::as_final)
 }
 
 /// How many of the rows that a part counted are not among the events that are there now, in order.
@@ -296,15 +307,16 @@ fn last_sealed(parts: &[Part], log: &[Placed], changes: &Changes, pulse: &impl F
 fn found(part: &Part, from: &[u8], log: &[Placed], changes: &Changes) -> i64 {
     let begin = log.partition_point(|placed| placed.place.as_slice() < from);
     let end = log.partition_point(|placed| placed.place <= part.last_event).max(begin);
-    let old = log[begin..end].iter().filter(|placed| !changes.is_new(&placed.place)).count() as i64;
+    let is_old = |placed: &&Placed| !placed.waits && !changes.is_new(&placed.place);
+    let old = log[begin..end].iter().filter(is_old).count() as i64;
     old + changes.gone(from, &part.last_event)
 }
 
-/// A part that has lost rows, as it was at its last activity: what came after can be folded on it. `None` if it ended
-/// there.
+/// A part that has lost rows, as it was at its last activity: what came after can be folded on it. One that has counted
+/// something since its end stays as it is, and so does one that ended there: `None` if it is final.
 fn reopened(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Part> {
-    if part.end.as_ref().is_some_and(|end| end.at <= part.last_activity_at) {
-        return None;
+    if part.held_count > 0 || part.end.as_ref().is_some_and(|end| end.at <= part.last_activity_at) {
+        return Some(Part { final_at: None, ..part.clone() }).filter(|part| !part.is_final());
     }
     if let Some(EndReason::Event(name)) = part.end.as_ref().map(|end| &end.reason) {
         // The end stands although its row may be deleted.
@@ -313,7 +325,7 @@ fn reopened(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Par
             && changes.gone(&part.last_event, &part.last_event) == 0
         {
             let event = Event::named(name.clone(), order::time_of(&part.last_event));
-            log.insert(at, Placed { place: part.last_event.clone(), event });
+            log.insert(at, Placed::new(part.last_event.clone(), event));
         }
     }
     let resume = OrderKey::floor(part.last_activity_at.plus(1)).to_vec();
@@ -321,22 +333,19 @@ fn reopened(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Par
     let stays = was_judged_before_its_end(part);
     Some(Part {
         end: None,
+        final_at: None,
         event_count: part.event_count - folded_again,
         last_event: resume.min(part.last_event.clone()),
         verdict: part.verdict.filter(|_| stays),
+        rule: part.rule.filter(|_| stays),
         outcome: part.outcome.clone().filter(|_| stays),
         ..part.clone()
     })
 }
 
-/// Whether a part that has ended was judged at an event of `charge_on`.
+/// Whether a part that has counted nothing since its end was judged at an event of `charge_on`.
 pub(crate) fn was_judged_before_its_end(part: &Part) -> bool {
-    match part.policy.charge_on {
-        ChargeOn::Start => true,
-        ChargeOn::FirstAiReply => part.first_ai_reply_at.is_some(),
-        ChargeOn::FirstOf(_) => part.seen & REACHED != 0,
-        ChargeOn::Close => false,
-    }
+    part.policy.charge_on != ChargeOn::Close && part.is_reached()
 }
 
 /// Gives the parts their numbers and returns the stored ones whose number nobody took. In the order of time each takes

@@ -13,8 +13,8 @@ use talkmeter_engine::policy::Policy;
 use talkmeter_engine::presets;
 
 const POLICY_KEYS: &str = "name, label, effective_from, retroactive, note, starts_on, ends_on, idle_timeout, \
-    quiet_review_after, max_duration, turn_limit, charge_on, outcomes, staff_reply_blocks, error_before_reply_waives, \
-    exclude_prefixes";
+    quiet_review_after, max_duration, turn_limit, charge_on, outcomes, final_after, once_per, staff_reply_blocks, \
+    error_before_reply_waives, exclude_prefixes";
 const PLAN_KEYS: &str = "name, included, overage_rate, rates, price, currency";
 const PACK_KEYS: &str = "name, size, price, currency, valid_for";
 const AMOUNT_HINT: &str =
@@ -114,7 +114,7 @@ fn the_row_of_a_policy_holds_every_key_and_the_default_of_what_was_left_out() {
         "name": "x", "label": "first", "effective_from": null, "retroactive": false, "note": null,
         "starts_on": ["customer_message"], "ends_on": [],
         "idle_timeout": "72:00:00", "quiet_review_after": null, "max_duration": null, "turn_limit": 3, "charge_on": "close",
-        "outcomes": null, "staff_reply_blocks": false, "error_before_reply_waives": false, "exclude_prefixes": []
+        "outcomes": null, "final_after": null, "once_per": null, "staff_reply_blocks": false, "error_before_reply_waives": false, "exclude_prefixes": []
     });
     assert_eq!(Json::Object(row.clone()), expected);
     assert_eq!(row.keys().cloned().collect::<Vec<_>>().join(", "), POLICY_KEYS);

@@ -25,7 +25,7 @@ const LATER: Instant = Instant(1_000 * HOUR);
 fn log(events: impl IntoIterator<Item = Event>) -> Vec<Placed> {
     let placed = |(event, id): (Event, i64)| {
         let rank = Rank { sequence: None, message: &MessageId::Integer(id), first: event.kind };
-        Placed { place: OrderKey::row(event.at, 1, &rank, Position::of_row(0)).as_bytes().to_vec(), event }
+        Placed::new(OrderKey::row(event.at, 1, &rank, Position::of_row(0)).as_bytes().to_vec(), event)
     };
     events.into_iter().zip(1..).map(placed).collect()
 }
@@ -438,11 +438,7 @@ impl Case {
             let _ = state.step(self.id, &placed.place, &placed.event, || self.opening(placed), &mut effects);
         }
         state.pass_time(self.id, self.now, &mut effects);
-        let ended = effects.into_iter().filter_map(|effect| match effect {
-            Effect::Ended(part) => Some(part),
-            Effect::Charged { .. } => None,
-        });
-        ended.chain(state.open).collect()
+        effects.into_iter().filter_map(Effect::into_final).chain(state.current).collect()
     }
 
     fn told(&self) -> Story {

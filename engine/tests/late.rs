@@ -44,7 +44,7 @@ fn come(store: &mut Store, events: impl IntoIterator<Item = Event>) -> Outcome {
 }
 
 fn added(event: Event) -> Change {
-    Change::Add(Placed { place: place(&event), event })
+    Change::Add(Placed::new(place(&event), event))
 }
 
 fn removed(event: Event) -> Change {
@@ -281,7 +281,7 @@ fn a_change_of_kind_is_folded_in_its_place() {
     let mut store = talked(&lutingenie(), [customer(0), ai(1), customer(2)]);
     // The same row, so the same place.
     let place = place(&ai(1));
-    store.commit(&[Change::Remove(place.clone()), Change::Add(Placed { place, event: staff(1) })]);
+    store.commit(&[Change::Remove(place.clone()), Change::Add(Placed::new(place, staff(1)))]);
     assert_eq!((named(&store), entries(&store)), (vec![(1, 0)], (1, 1)));
     assert_eq!(event_counts(&store), [3]);
 }
@@ -772,7 +772,7 @@ fn the_earliest_of_all_changes_counts_even_if_it_came_to_nothing() {
 fn nobody_asks_for_charges_while_the_parts_begin_where_they_began() {
     let store = talked(&lutingenie(), [customer(0), ai(1), customer(HOUR)]);
     let before = Before { id: "c1", previous: None, parts: &store.parts, highest: 2, last_event: &[] };
-    let last = Placed { place: place(&customer(9 * HOUR)), event: customer(9 * HOUR) };
+    let last = Placed::new(place(&customer(9 * HOUR)), customer(9 * HOUR));
     let mut changes = Changes::default();
     changes.touch(&place(&ai(1)));
     changes.add(&last.place);

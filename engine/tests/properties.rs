@@ -16,7 +16,7 @@ use talkmeter_engine::fold::Effect;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::outcome::Outcomes;
 use talkmeter_engine::part::{Part, Verdict};
-use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::policy::{ChargeOn, FinalAfter, Policy};
 use talkmeter_engine::selector::Selector;
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
@@ -81,6 +81,8 @@ fn policy(version: i32) -> impl Strategy<Value = Arc<Policy>> {
             turn_limit,
             charge_on,
             outcomes: Outcomes::default(),
+            final_after: FinalAfter::End,
+            once_per_conversation: false,
             staff_reply_blocks: waives.0,
             error_before_reply_waives: waives.1,
             exclude_prefixes: prefixes.into_iter().map(String::from).collect(),
@@ -169,7 +171,7 @@ proptest! {
     fn a_sweep_ends_the_open_part_as_foretold_when_it_is_due_and_not_a_microsecond_before(case in case()) {
         let mut folding = Folding::new(case.id);
         Case::fold_on(&mut folding, &case.events);
-        let open = folding.state.open.clone();
+        let open = folding.state.current.clone();
         let Some((open, timeout)) = open.and_then(|part| part.timeout().map(|timeout| (part, timeout))) else {
             prop_assert!(!folding.pass_time(Instant::LATEST));
             return Ok(());
@@ -177,7 +179,7 @@ proptest! {
         prop_assert!(!folding.pass_time(timeout.due.plus(-1)));
         prop_assert!(folding.pass_time(timeout.due));
         // What a report shows of a part that no sweep has ended yet.
-        let verdict = Some(open.judgment_if_ended(case.id, timeout.end.at).0);
+        let verdict = Some(open.judgment_if_ended(case.id, timeout.end.at).verdict);
         prop_assert_eq!(folding.parts().pop(), Some(Part { end: Some(timeout.end), verdict, ..open }));
     }
 
@@ -248,12 +250,10 @@ proptest! {
     #[test]
     fn a_part_is_judged_when_it_ends_and_ended_parts_are_never_seen_again(case in case()) {
         let folding = case.folded();
-        let ended: Vec<&Part> = folding.effects.iter().filter_map(|effect| match effect {
-            Effect::Ended(part) => Some(part),
-            Effect::Charged { .. } => None,
-        }).collect();
+        let ended: Vec<&Part> = folding.effects.iter().filter_map(Effect::as_final).collect();
         prop_assert!(ended.iter().all(|part| part.end.is_some() && part.verdict.is_some()), "{ended:?}");
         prop_assert!(ended.windows(2).all(|pair| pair[0].number < pair[1].number), "{ended:?}");
-        prop_assert!(folding.state.open.is_none_or(|part| part.end.is_none() && part.number == folding.state.highest));
+        let highest = folding.state.highest;
+        prop_assert!(folding.state.current.is_none_or(|part| part.end.is_none() && part.number == highest));
     }
 }

@@ -470,7 +470,7 @@ fn nobody_is_asked_for_a_policy_while_a_part_is_open() {
         let opener = || -> Result<Option<Opening>, Infallible> { unreachable!("a part is open") };
         state.step(ID, &common::place(&event), &event, opener, &mut effects).expect("no error");
     }
-    assert_eq!(state.open, None);
+    assert_eq!(state.current, None);
 }
 
 #[test]
@@ -668,7 +668,16 @@ fn of_several_reasons_the_first_in_the_order_of_the_rules_is_given() {
 
 #[test]
 fn reasons_and_ends_have_the_names_that_reports_show() {
-    let reasons = ["excluded_prefix", "excluded", "staff_replied", "error_before_reply", "no_ai_reply", "not_reached"];
+    let reasons = [
+        "excluded_prefix",
+        "excluded",
+        "already_charged",
+        "staff_replied",
+        "error_before_reply",
+        "no_ai_reply",
+        "not_reached",
+        "voided",
+    ];
     assert_eq!(Reason::NAMED.map(Reason::name), reasons);
     assert_eq!(Reason::NAMED.map(|reason| Reason::named(reason.name())), Reason::NAMED.map(Some));
     for name in ["idle", "quiet_review", "max_duration", "turn_limit", "close", "note:confirmed"] {

@@ -3,7 +3,7 @@
 use crate::billing::account::{self, Books, Needed};
 use crate::billing::alerts::{self, Alert, Drawn, Threshold};
 use crate::billing::charge_rows::{self, Charge, Reversal, StandingCharge, known_standing, take_waiting};
-use crate::billing::posting::{PartKey, Posting, Postings, Settle, Unit};
+use crate::billing::posting::{PartKey, Posting, Postings, Settle, Unit, Why};
 use crate::billing::subscription_rows::{self, NewSubscription};
 use crate::billing::uncharged;
 use crate::pg::clock;
@@ -11,7 +11,7 @@ use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::locks::Tenants;
 use crate::pg::sql::{Connection, connected};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use talkmeter_engine::draw_down::Tier;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::period::Period;
@@ -70,7 +70,9 @@ fn post_tenants(connection: &Connection, locks: &mut Tenants, groups: &[&[Postin
         let taken_back = take_back(&mut books, postings, &mut standing);
         let is_changed = !taken_back.is_empty();
         posted.charges.extend(taken_back);
+        let voided = voided(postings);
         let wanted = postings.iter().filter_map(|posting| to_draw(posting, &standing));
+        let wanted = wanted.filter(|unit| !voided.contains(&unit.part()));
         let (waiting, units) =
             uncharged::apart(wanted.filter(|unit| !credited.contains(&unit.part())).cloned().collect());
         posted.uncharged.extend(waiting);
@@ -145,7 +147,7 @@ fn take_back<'a>(
                 && books.account.period_at(wanted.at) == Some(charge.period)
         });
         if !stands {
-            let why = Reversal { reason: "refold", note: None, cause: settle.cause.clone() };
+            let why = Reversal { reason: settle.why.name(), note: None, cause: settle.cause.clone() };
             fallen.extend(standing.remove(&posting.part()).map(|charge| (posting.part(), charge, why)));
         }
     }
@@ -158,7 +160,7 @@ fn take_back<'a>(
 /// part is never charged again (rule 4.6.3). The tenant's lock must be held.
 pub fn credit(connection: &Connection, tenant: &str, charge_id: i64, note: &str) -> i64 {
     let (conversation, part, at) = known_standing(connection, tenant, charge_id);
-    let posting = Settle::of((tenant, &conversation, part), None, None);
+    let posting = Settle::of((tenant, &conversation, part), None, Why::Refold, None);
     let groups = [posting.as_slice()];
     let mut standing = charge_rows::standing(connection, &groups);
     let mut books = account::read_one(tenant, &needed(&groups, &standing));
@@ -211,6 +213,12 @@ fn reversal(
         plan: charge.plan,
         reverses: Some((charge.charge_id, why)),
     }
+}
+
+/// Parts whose unit an event has taken back: it is not drawn, if the same work had found it.
+fn voided(postings: &[Posting]) -> HashSet<PartKey<'_>> {
+    let is_voided = |posting: &&Posting| matches!(posting, Posting::Settle(Settle { why: Why::Voided, .. }));
+    postings.iter().filter(is_voided).map(Posting::part).collect()
 }
 
 fn to_draw<'a>(posting: &'a Posting, standing: &BTreeMap<PartKey, StandingCharge>) -> Option<&'a Unit> {

@@ -55,8 +55,27 @@ pub struct Settle {
     conversation: String,
     part: i32,
     pub wanted: Option<Terms>,
-    /// The event for which it was folded again; `None` if somebody took the charge back.
+    pub why: Why,
+    /// The event for which it was folded again, or that took its unit back; `None` if somebody did.
     pub cause: Option<Cause>,
+}
+
+/// Why a charge is taken back without anybody's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    Refold,
+    /// An event did it, as the policy says (rule 3.9.4).
+    Voided,
+}
+
+impl Why {
+    /// As the ledger says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Why::Refold => "refold",
+            Why::Voided => "voided",
+        }
+    }
 }
 
 /// An event that came late, was changed or has gone.
@@ -89,7 +108,12 @@ pub struct Terms {
 
 impl Settle {
     /// The postings by which a part comes to have the charge that is wanted, or none.
-    pub fn of((tenant, conversation, part): PartKey, wanted: Option<Unit>, cause: Option<Cause>) -> Vec<Posting> {
+    pub fn of(
+        (tenant, conversation, part): PartKey,
+        wanted: Option<Unit>,
+        why: Why,
+        cause: Option<Cause>,
+    ) -> Vec<Posting> {
         let settle = Settle {
             tenant: tenant.to_owned(),
             conversation: conversation.to_owned(),
@@ -100,6 +124,7 @@ impl Settle {
                 policy_version: unit.policy_version,
                 outcome: unit.outcome.clone(),
             }),
+            why,
             cause,
         };
         let charge = wanted.map(|unit| Posting::Charge(Unit { unless_standing: true, ..unit }));
@@ -136,10 +161,11 @@ pub struct Postings(Groups);
 
 impl Postings {
     /// By tenants. The bytes of a record are ordered as [`Unit::order`] is; what is taken back comes before all that is
-    /// drawn. No text holds a zero byte.
+    /// drawn, but for what an event has voided, which may be a unit of this very work. No text holds a zero byte.
     pub fn push(&mut self, posting: &Posting) {
         let at = match posting {
             Posting::Charge(unit) => unit.at,
+            Posting::Settle(Settle { why: Why::Voided, cause: Some(cause), .. }) => cause.at,
             Posting::Settle(_) => Instant::BEGINNING,
         };
         let (tenant, conversation, part) = posting.part();

@@ -127,7 +127,7 @@ const PASSES: [Pass; 3] = [
         is_closed!("ended_at"),
         concat!(" AND (own.charged_at IS NULL OR ", is_closed!("charged_at"), ") AND ", does_not_wait!())
     ),
-    // A part whose charge is credited may be open yet, and must not be charged again.
+    // A part whose charge is credited may be open yet, and must not be charged again; one that is held may be voided.
     pass!(
         "charges",
         "charge",
@@ -139,7 +139,7 @@ const PASSES: [Pass; 3] = [
         concat!(
             " AND NOT EXISTS (
                 SELECT FROM talkmeter.conversation AS c
-                WHERE c.tenant = own.tenant AND c.conversation = own.conversation AND c.open_part = own.part
+                WHERE c.tenant = own.tenant AND c.conversation = own.conversation AND c.current_part = own.part
                 OFFSET 0)
             AND ",
             does_not_wait!()

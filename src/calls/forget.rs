@@ -126,8 +126,8 @@ fn forget(connection: &Connection, keys: &[(&str, &str)]) -> Vec<String> {
 }
 
 const OPEN_PART: &str = "
-    SELECT c.open_part FROM talkmeter.conversation AS c
-    WHERE c.tenant = $1 AND c.conversation = $2 AND c.open_part IS NOT NULL";
+    SELECT c.current_part FROM talkmeter.conversation AS c
+    WHERE c.tenant = $1 AND c.conversation = $2 AND c.current_part IS NOT NULL AND c.ended_at IS NULL";
 
 fn must_be_over(connection: &Connection, tenant: &str, conversation: &str) {
     let rows = connection.run(OPEN_PART, &[arg(tenant), arg(conversation)]);
@@ -229,8 +229,10 @@ const PLACES: &str = "
     SELECT e.part, e.first_event, e.last_event FROM talkmeter.ended_part AS e
     WHERE e.tenant = $1 AND e.conversation = $2";
 
-const LAST_PLACE: &str = "
-    SELECT c.last_event FROM talkmeter.conversation AS c WHERE c.tenant = $1 AND c.conversation = $2";
+// Those of a part that is held are there too.
+const LAST_PLACES: &str = "
+    SELECT c.last_event, c.first_event, c.part_last_event FROM talkmeter.conversation AS c
+    WHERE c.tenant = $1 AND c.conversation = $2";
 
 const REPLACE_PLACES: &str = "
     UPDATE talkmeter.ended_part AS own
@@ -238,8 +240,9 @@ const REPLACE_PLACES: &str = "
     FROM unnest($4::int4[], $5::bytea[], $6::bytea[]) AS wanted (part, first_event, last_event)
     WHERE own.tenant = $1 AND own.conversation = $2 AND own.part = wanted.part";
 
-const REPLACE_LAST_PLACE: &str = "
-    UPDATE talkmeter.conversation AS c SET last_event = $3 WHERE c.tenant = $1 AND c.conversation = $2";
+const REPLACE_LAST_PLACES: &str = "
+    UPDATE talkmeter.conversation AS c SET last_event = $3, first_event = $4, part_last_event = $5
+    WHERE c.tenant = $1 AND c.conversation = $2";
 
 /// The place of an event names its message. Returns how many parts there are.
 fn replace_places(connection: &Connection, tenant: &str, conversation: &str, tombstone: &str) -> usize {
@@ -247,9 +250,11 @@ fn replace_places(connection: &Connection, tenant: &str, conversation: &str, tom
     let rows = connection.run(PLACES, &of);
     let parts: Vec<(i32, Vec<u8>, Vec<u8>)> =
         rows.iter().map(|mut row| (row.value(), row.value(), row.value())).collect();
-    let last: Option<Vec<u8>> = connection.run(LAST_PLACE, &of).first().map(|mut row| row.value());
-    let all: BTreeSet<&[u8]> =
-        parts.iter().flat_map(|(_, first, last)| [first.as_slice(), last.as_slice()]).chain(last.as_deref()).collect();
+    let rows = connection.run(LAST_PLACES, &of);
+    let last: Vec<[Option<Vec<u8>>; 3]> =
+        rows.iter().map(|mut row| [row.nullable(), row.nullable(), row.nullable()]).collect();
+    let of_parts = parts.iter().flat_map(|(_, first, last)| [first.as_slice(), last.as_slice()]);
+    let all: BTreeSet<&[u8]> = of_parts.chain(last.iter().flatten().filter_map(Option::as_deref)).collect();
     let bare: BTreeMap<&[u8], Vec<u8>> =
         (1..).zip(all).map(|(number, place)| (place, order::without_message(place, number))).collect();
     let numbers: Vec<i32> = parts.iter().map(|(part, ..)| *part).collect();
@@ -257,8 +262,9 @@ fn replace_places(connection: &Connection, tenant: &str, conversation: &str, tom
     let lasts: Vec<&[u8]> = parts.iter().map(|(.., last)| bare[last.as_slice()].as_slice()).collect();
     let places = [arg(tombstone), arg(numbers), arg(firsts), arg(lasts)];
     connection.run(REPLACE_PLACES, &[of.as_slice(), &places].concat());
-    if let Some(last) = &last {
-        connection.run(REPLACE_LAST_PLACE, &[of.as_slice(), &[arg(bare[last.as_slice()].as_slice())]].concat());
+    for places in &last {
+        let bare = places.each_ref().map(|place| arg(place.as_deref().map(|place| bare[place].as_slice())));
+        connection.run(REPLACE_LAST_PLACES, &[of.as_slice(), &bare].concat());
     }
-    parts.len()
+    parts.len() + last.iter().filter(|[_, first, _]| first.is_some()).count()
 }

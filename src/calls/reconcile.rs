@@ -128,7 +128,7 @@ const CHARGED: &str = "
     WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
         AND c.period_start < $2 AND c.period_end > $1 AND c.reverses IS NULL AND NOT EXISTS (
             SELECT FROM talkmeter.charge AS r
-            WHERE r.tenant = c.tenant AND r.reverses = c.charge_id AND r.reason = 'refold')";
+            WHERE r.tenant = c.tenant AND r.reverses = c.charge_id AND r.reason <> 'credit')";
 
 /// The days of all tenants that have an account or a reported count, with what was charged, and whether it is over
 /// everywhere. A tenant in whose zone it is not is left out: a later call will do.

@@ -1,6 +1,6 @@
 //! How does a batch of conversations get from its state in the tables to the next? Locked, read, folded, written.
 
-use crate::billing::posting::{Awaits, Posting, Unit};
+use crate::billing::posting::{Awaits, Cause, Posting, Settle, Unit, Why};
 use crate::billing::subscription_rows::{Pin, pins};
 use crate::capture::entry::Key;
 use crate::catalog::Catalog;
@@ -78,31 +78,29 @@ impl<'c, 'a> Batch<'c, 'a> {
         folding.last_event.extend_from_slice(place);
         folding.changed = true;
         folding.saw(place);
-        self.take(index, effects);
+        self.take(index, effects, Some(place));
         stepped
     }
 
-    /// Ends the open part of the conversation of that index if time alone has ended it, and says whether it did.
+    /// Lets time pass in the conversation of that index until `now`, and says whether it ended a part.
     pub fn pass_time(&mut self, index: usize, now: Instant) -> bool {
         let folding = &mut self.conversations[index];
-        let due = folding.state.open.as_ref().and_then(Part::timeout).map(|timeout| timeout.due);
+        let had_ended = folding.state.current.as_ref().is_none_or(|part| part.end.is_some());
         let mut effects = Vec::new();
-        if !folding.state.pass_time(folding.id, now, &mut effects) {
-            return false;
-        }
-        if let Some(due) = due {
-            // An event before this instant would have continued the part that has now ended.
-            let floor = OrderKey::floor(due);
-            if folding.last_event.as_slice() < floor.as_slice() {
-                folding.last_event = floor.to_vec();
-            }
+        let Some(due) = folding.state.pass_time(folding.id, now, &mut effects) else { return false };
+        // An event before this instant would have continued the part that has now ended, or counted in the one that is
+        // final.
+        let floor = OrderKey::floor(due);
+        if folding.last_event.as_slice() < floor.as_slice() {
+            folding.last_event = floor.to_vec();
         }
         folding.changed = true;
-        self.take(index, effects);
-        true
+        self.take(index, effects, None);
+        !had_ended
     }
 
-    fn take(&mut self, index: usize, effects: Vec<Effect>) {
+    /// Takes over what an event at a place, or time, has done.
+    fn take(&mut self, index: usize, effects: Vec<Effect>, place: Option<&[u8]>) {
         let folding = &mut self.conversations[index];
         for effect in effects {
             match effect {
@@ -111,7 +109,11 @@ impl<'c, 'a> Batch<'c, 'a> {
                     let unit = unit(&self.catalog, folding, (part, outcome.as_deref()), at, &opening);
                     self.postings.push(Posting::Charge(unit));
                 }
-                Effect::Ended(part) => folding.written.push(part),
+                Effect::Voided { part } => {
+                    let key = (folding.tenant, folding.id, part);
+                    self.postings.extend(Settle::of(key, None, Why::Voided, place.map(Cause::at_place)));
+                }
+                Effect::Final(part) => folding.written.push(*part),
             }
         }
     }
@@ -170,7 +172,7 @@ impl<'c, 'a> Batch<'c, 'a> {
     /// What the last part before opened under.
     fn previous(&self, index: usize) -> Option<Opening> {
         let folding = &self.conversations[index];
-        let known = folding.state.open.as_ref().or(folding.written.last());
+        let known = folding.state.current.as_ref().or(folding.written.last());
         match known {
             Some(part) => Some(Opening { policy: part.policy.clone(), source: part.source }),
             // Nothing was folded before: the parts that this fold has made are all that there are.

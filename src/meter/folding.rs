@@ -18,7 +18,7 @@ pub struct Folding<'a> {
     pub sources: Vec<i32>,
     /// What there is of it in the tables.
     pub stored: Stored,
-    /// Parts that have ended or were changed by folding again.
+    /// Parts that are final or were changed by folding again.
     pub written: Vec<Part>,
     /// Part numbers that were retired.
     pub retired: Vec<i32>,
@@ -30,8 +30,8 @@ pub struct Folding<'a> {
 pub struct Stored {
     /// Where its row is; nowhere if there is none.
     pub place: Option<Place>,
-    /// The number of its open part.
-    pub open: Option<i32>,
+    /// The number of its current part.
+    pub current: Option<i32>,
     /// The highest part number ever used.
     pub highest: i32,
 }

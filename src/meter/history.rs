@@ -181,7 +181,8 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
         heed_cancel();
         let place = found.place.as_bytes().to_vec();
         let log = &mut logs[found.conversation];
-        if held == Some(Held::Unjudged) {
+        let waits = held == Some(Held::Unjudged);
+        if waits {
             log.unjudged.insert(place.clone());
         }
         if held != Some(Held::Back) {
@@ -189,7 +190,7 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
                 log.because.insert(place.clone(), because);
             }
             memory::room(&mut log.events, 1);
-            log.events.push(Placed { place, event: found.event });
+            log.events.push(Placed { place, event: found.event, waits });
         }
     }
 }
@@ -243,7 +244,7 @@ fn scanned<'w>(
         }
     }
     all.into_iter().flat_map(|(conversation, own)| {
-        own.events.iter().map(move |Placed { place, event }| Found {
+        own.events.iter().map(move |Placed { place, event, .. }| Found {
             conversation,
             place: order::key(place),
             event: event.clone(),

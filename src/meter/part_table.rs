@@ -15,28 +15,28 @@ use std::sync::Arc;
 use talkmeter_engine::event::{Name, Tag};
 use talkmeter_engine::fold::Conversation;
 use talkmeter_engine::instant::Instant;
-use talkmeter_engine::part::{End, EndReason, Opening, Part, Reason, Verdict, because};
+use talkmeter_engine::part::{End, EndReason, Judgment, Opening, Part, Reason, Verdict, because};
 use talkmeter_engine::policy::Policy;
-use talkmeter_engine::verdict::Judgment;
 
 const CONVERSATION: Shape = Shape {
     name: c"conversation",
     types: &[
-        TEXT, TEXT, INT4, INT8, INT4S, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, INT8, TEXT, TIME, TEXT,
-        TEXT, BOOL, TEXT, TEXT, TEXT, TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES, BYTES,
+        TEXT, TEXT, INT4, INT8, INT4S, BOOL, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, INT8, TEXT, TIME,
+        TEXT, INT4, TEXT, TIME, TEXT, INT8, BOOL, TEXT, TEXT, TEXT, TIME, TIME, BOOL, INT4, INT8, INT8, INT8, INT8,
+        TIME, BYTES, BYTES,
     ],
 };
 
 const CONVERSATION_KEY: Index = Index { name: c"conversation_pkey", columns: &[1, 2] };
 
-/// Columns of an open part in a conversation's row.
-const OF_OPEN_PART: usize = 28;
+/// Columns of a current part in a conversation's row.
+const OF_CURRENT_PART: usize = 32;
 
 const ENDED_PART: Shape = Shape {
     name: c"ended_part",
     types: &[
-        TEXT, TEXT, INT4, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, INT8, TEXT, TIME, TEXT, TEXT, TIME, TEXT,
-        BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES,
+        TEXT, TEXT, INT4, BOOL, INT4, TEXT, INT4, BYTES, TIME, TIME, BOOL, BOOL, INT8, TEXT, TIME, TEXT, INT4, TEXT,
+        TIME, TEXT, TIME, INT8, BOOL, INT4, INT8, INT8, INT8, INT8, TIME, BYTES,
     ],
 };
 
@@ -45,10 +45,10 @@ const ENDED_PART_KEY: Index = Index { name: c"ended_part_pkey", columns: &[1, 2,
 /// The columns of a part from its number on, in the order of the table.
 macro_rules! part_columns {
     () => {
-        "p.part, p.source_id, p.policy, p.policy_version, p.first_event, p.started_at, p.first_ai_reply_at, p.excluded,
-        p.error_before_reply, p.seen, p.opening_tag, p.charged_at, p.not_billable_because, p.outcome, p.ended_at,
-        p.end_reason, p.customer_waits, p.turn_count, p.ai_replies, p.staff_replies, p.event_count, p.message_count,
-        p.last_activity_at, p.last_event"
+        "p.part, p.charged_before, p.source_id, p.policy, p.policy_version, p.first_event, p.started_at,
+        p.first_ai_reply_at, p.excluded, p.error_before_reply, p.seen, p.opening_tag, p.charged_at,
+        p.not_billable_because, p.rule, p.outcome, p.ended_at, p.end_reason, p.final_at, p.held_count, p.customer_waits,
+        p.turn_count, p.ai_replies, p.staff_replies, p.event_count, p.message_count, p.last_activity_at, p.last_event"
     };
 }
 
@@ -78,12 +78,14 @@ impl Tables {
         let state = self.conversations.find(newest, &CONVERSATION_KEY, &wanted, |row| {
             row.skip(2);
             let (highest, last_mark, sources) = (row.value(), row.tally(), row.list());
-            let (open, last_event) = read_open(catalog, row);
-            Folding { last_mark, sources, last_event, state: Conversation { highest, open }, ..Folding::new(key) }
+            let charged_before = row.nullable().unwrap_or_default();
+            let (current, last_event) = read_current(catalog, charged_before, row);
+            let state = Conversation { highest, charged_before, current };
+            Folding { last_mark, sources, last_event, state, ..Folding::new(key) }
         });
         let Some((place, read)) = state else { return Folding::new(key) };
-        let open = read.state.open.as_ref().map(|part| part.number);
-        let stored = Stored { place: Some(place), open, highest: read.state.highest };
+        let current = read.state.current.as_ref().map(|part| part.number);
+        let stored = Stored { place: Some(place), current, highest: read.state.highest };
         Folding { stored, ..read }
     }
 
@@ -99,8 +101,8 @@ impl Tables {
         with_newest(|newest| {
             for folding in changed {
                 heed_cancel();
-                let ended = folding.written.iter().filter(|part| part.end.is_some());
-                ended.for_each(|part| self.write_ended(newest, folding, part));
+                let finals = folding.written.iter().filter(|part| part.is_final());
+                finals.for_each(|part| self.write_ended(newest, folding, part));
             }
         });
         true
@@ -121,8 +123,8 @@ impl Tables {
         let values = ended_values(folding, part);
         let ended = self.ended.get_or_insert_with(|| OwnTable::open(&ENDED_PART, Access::Writing));
         let stored = &folding.stored;
-        // No part of a number above the highest is there, and what was open ends for the first time.
-        let is_new = part.number > stored.highest || stored.open == Some(part.number);
+        // No part of a number above the highest is there, and what was current is final for the first time.
+        let is_new = part.number > stored.highest || stored.current == Some(part.number);
         let known = if is_new { None } else { ended.find(newest, &ENDED_PART_KEY, &values[..3], |_| ()) };
         match known {
             Some((place, ())) => ended.update(newest, place, &values),
@@ -131,35 +133,48 @@ impl Tables {
     }
 }
 
-/// The open part of a conversation, of which the next column is its number, and the last event of the conversation.
-fn read_open(catalog: &Catalog, row: &mut Row) -> (Option<Part>, Vec<u8>) {
+/// The current part of a conversation, of which the next column is its number, and the last event of the conversation.
+fn read_current(catalog: &Catalog, charged_before: bool, row: &mut Row) -> (Option<Part>, Vec<u8>) {
     let Some(number) = row.nullable() else {
-        row.skip(OF_OPEN_PART as i32 - 1);
+        row.skip(OF_CURRENT_PART as i32 - 1);
         return (None, row.value());
     };
-    let opened = Opened::read(catalog, row);
+    let opened = Opened::read(catalog, charged_before, row);
+    let ended = Ended { end: end(row), final_at: None, held_count: row.nullable().unwrap_or_default() };
     const TIMED_AND_DUE: i32 = 6;
     row.skip(TIMED_AND_DUE);
     let counted = Counted::read(row);
     let of_part: Option<Vec<u8>> = row.nullable();
     let last_event: Vec<u8> = row.value();
-    let part = opened.part(number, None, counted, of_part.unwrap_or_else(|| last_event.clone()));
+    let part = opened.part(number, ended, counted, of_part.unwrap_or_else(|| last_event.clone()));
     (Some(part), last_event)
 }
 
 /// A part, of which the next column is the first of `part_columns`.
 fn read_part(catalog: &Catalog, row: &mut Row) -> Part {
-    let number = row.value();
-    let opened = Opened::read(catalog, row);
-    let end = time(row);
-    let end = end.zip(row.nullable::<String>()).map(|(at, reason)| End { at, reason: end_reason(&reason) });
+    let (number, charged_before) = (row.value(), row.nullable().unwrap_or_default());
+    let opened = Opened::read(catalog, charged_before, row);
+    let ended = Ended { end: end(row), final_at: time(row), held_count: row.nullable().unwrap_or_default() };
     let counted = Counted::read(row);
     let last_event = row.value();
-    opened.part(number, end, counted, last_event)
+    opened.part(number, ended, counted, last_event)
+}
+
+fn end(row: &mut Row) -> Option<End> {
+    let at = time(row);
+    at.zip(row.nullable::<String>()).map(|(at, reason)| End { at, reason: end_reason(&reason) })
+}
+
+/// The columns of a part that tell of its end and after.
+struct Ended {
+    end: Option<End>,
+    final_at: Option<Instant>,
+    held_count: i64,
 }
 
 /// The columns of a part from its source to its verdict.
 struct Opened {
+    charged_before: bool,
     source: Option<i32>,
     policy: Arc<Policy>,
     first_event: Vec<u8>,
@@ -173,12 +188,13 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(catalog: &Catalog, row: &mut Row) -> Opened {
+    fn read(catalog: &Catalog, charged_before: bool, row: &mut Row) -> Opened {
         let source = row.nullable();
         let (policy, version): (String, i32) = (row.value(), row.value());
         let known = catalog.policies().version(&policy, version);
         let missing = || damaged(format!("a part is of policy {policy}@{version}, which is not there"));
         Opened {
+            charged_before,
             source,
             policy: known.unwrap_or_else(missing),
             first_event: row.value(),
@@ -192,9 +208,12 @@ impl Opened {
         }
     }
 
-    fn part(self, number: i32, end: Option<End>, counted: Counted, last_event: Vec<u8>) -> Part {
+    fn part(self, number: i32, ended: Ended, counted: Counted, last_event: Vec<u8>) -> Part {
         let Opened { source, policy, first_event, started_at, first_ai_reply_at, seen, opening_tag, .. } = self;
-        let (verdict, outcome) = self.judgment.unzip();
+        let Ended { end, final_at, held_count } = ended;
+        let judged = self.judgment.map(|judgment| (judgment.verdict, judgment.rule, judgment.outcome));
+        let (verdict, rule, outcome) =
+            judged.map_or((None, None, None), |(verdict, rule, outcome)| (Some(verdict), rule, outcome));
         let Counted { customer_waits, turn_count, ai_replies, staff_replies, .. } = counted;
         Part {
             number,
@@ -205,11 +224,15 @@ impl Opened {
             first_ai_reply_at,
             excluded: self.excluded,
             error_before_reply: self.error_before_reply,
+            charged_before: self.charged_before,
             seen,
             opening_tag,
             verdict,
-            outcome: outcome.flatten(),
+            rule,
+            outcome,
             end,
+            final_at,
+            held_count,
             customer_waits,
             turn_count,
             ai_replies,
@@ -258,6 +281,7 @@ fn time(row: &mut Row) -> Option<Instant> {
 fn judgment(row: &mut Row) -> Option<Judgment> {
     let charged_at = time(row);
     let because = row.nullable::<String>();
+    let rule = row.nullable();
     let outcome = row.nullable::<String>().map(Arc::from);
     // A part that was judged stays judged: a reason that this library does not know is an error, not nothing.
     let reason = |name: String| match outcome {
@@ -265,7 +289,7 @@ fn judgment(row: &mut Row) -> Option<Judgment> {
         None => Reason::named(&name).unwrap_or_else(|| damaged(format!("a part is not billable because {name}"))),
     };
     let verdict = charged_at.map(Verdict::Billable).or(because.map(reason).map(Verdict::NotBillable));
-    verdict.map(|verdict| (verdict, outcome))
+    verdict.map(|verdict| Judgment { verdict, rule, outcome })
 }
 
 // With the part that a change may concern, those after it, and one before. Each look-up is a subquery that the planner
@@ -372,14 +396,13 @@ const RETIRE: OverRows = over_rows!(
     "WHERE p.tenant = wanted.tenant AND p.conversation = wanted.conversation AND p.part = wanted.part"
 );
 
-/// Deletes the rows of parts that are no more, and of those that have not ended any more.
+/// Deletes the rows of parts that are no more, and of those that are not final any more.
 fn retire(connection: &Connection, changed: &[&Folding]) {
     let mut retired: Vec<(&Folding, i32)> = Vec::new();
     for folding in changed {
-        let reopened =
-            folding.written.iter().filter(|part| part.end.is_none() && part.number <= folding.stored.highest);
+        let reopened = folding.written.iter().filter(|part| !part.is_final() && part.number <= folding.stored.highest);
         let numbers = folding.retired.iter().copied().chain(reopened.map(|part| part.number));
-        retired.extend(numbers.filter(|part| folding.stored.open != Some(*part)).map(|part| (*folding, part)));
+        retired.extend(numbers.filter(|part| folding.stored.current != Some(*part)).map(|part| (*folding, part)));
     }
     if retired.is_empty() {
         return;
@@ -405,30 +428,21 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
         arg(folding.state.highest),
         arg(folding.last_mark),
         arg(folding.sources.clone()),
+        unless_false(folding.state.charged_before),
     ]);
-    match &folding.state.open {
+    match &folding.state.current {
         Some(part) => {
-            let due = part.timeout();
-            let judgment = due.as_ref().map(|due| part.judgment_if_ended(folding.id, due.end.at));
-            let (due_verdict, due_outcome) = judgment.unzip();
-            let due_outcome = due_outcome.as_ref().and_then(Option::as_deref);
-            let due_because = due_verdict.and_then(|verdict| because(verdict, due_outcome));
             let of_part = (part.last_event != folding.last_event).then_some(part.last_event.as_slice());
-            let due_reason = due.as_ref().map(|due| due.end.reason.name());
+            values.push(arg(part.number));
             values.extend_from_slice(&opened_values(part));
-            values.extend_from_slice(&[
-                arg(due.is_some()),
-                arg(due_reason.as_deref()),
-                arg(due_because),
-                arg(due_outcome),
-                time_arg(due.as_ref().map(|due| due.due)),
-                time_arg(due.as_ref().map(|due| due.end.at)),
-            ]);
+            values.extend_from_slice(&end_values(part));
+            values.push(unless_zero(part.held_count));
+            values.extend_from_slice(&due_values(folding.id, part));
             values.extend_from_slice(&counted_values(part));
             values.push(arg(of_part));
         }
         None => {
-            let of_part = &CONVERSATION.types[values.len()..][..OF_OPEN_PART];
+            let of_part = &CONVERSATION.types[values.len()..][..OF_CURRENT_PART];
             values.extend(of_part.iter().map(|oid| Arg::of(*oid, None)));
             values[TIMED] = arg(false);
         }
@@ -437,25 +451,57 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
     values
 }
 
-/// The index, among the columns of a conversation, of the one that says whether time alone ends its open part.
-const TIMED: usize = 19;
+/// The index, among the columns of a conversation, of the one that says whether time alone changes its current part.
+const TIMED: usize = 24;
 
-/// The row of a part that has ended.
+/// Whether time alone will change a part that is not final, how it would end, and when.
+fn due_values(conversation: &str, part: &Part) -> [Arg; 6] {
+    let timeout = part.timeout();
+    let judgment = timeout.as_ref().map(|timeout| part.judgment_if_ended(conversation, timeout.end.at));
+    let outcome = judgment.as_ref().and_then(|judgment| judgment.outcome.as_deref());
+    let because = judgment.as_ref().and_then(|judgment| because(judgment.verdict, outcome));
+    let reason = timeout.as_ref().map(|timeout| timeout.end.reason.name());
+    let due = timeout.as_ref().map(|timeout| timeout.due).or_else(|| part.final_due());
+    [
+        arg(due.is_some()),
+        arg(reason.as_deref()),
+        arg(because),
+        arg(outcome),
+        time_arg(due),
+        time_arg(timeout.as_ref().map(|timeout| timeout.end.at)),
+    ]
+}
+
+/// The row of a part that is final.
 fn ended_values(folding: &Folding, part: &Part) -> Vec<Arg> {
     let mut values = Vec::with_capacity(ENDED_PART.types.len());
-    values.extend_from_slice(&[arg(folding.tenant), arg(folding.id)]);
+    let key = [arg(folding.tenant), arg(folding.id), arg(part.number), unless_false(part.charged_before)];
+    values.extend_from_slice(&key);
     values.extend_from_slice(&opened_values(part));
-    let reason = part.end.as_ref().map(|end| end.reason.name());
-    values.extend_from_slice(&[time_arg(part.end.as_ref().map(|end| end.at)), arg(reason.as_deref())]);
+    values.extend_from_slice(&end_values(part));
+    values.extend_from_slice(&[time_arg(part.final_at), unless_zero(part.held_count)]);
     values.extend_from_slice(&counted_values(part));
     values.push(arg(part.last_event.as_slice()));
     values
 }
 
-/// From the number of a part to its verdict.
+/// What is false of most takes no room.
+fn unless_false(is_so: bool) -> Arg {
+    arg(Some(true).filter(|_| is_so))
+}
+
+fn unless_zero(count: i64) -> Arg {
+    arg(Some(count).filter(|count| *count != 0))
+}
+
+fn end_values(part: &Part) -> [Arg; 2] {
+    let reason = part.end.as_ref().map(|end| end.reason.name());
+    [time_arg(part.end.as_ref().map(|end| end.at)), arg(reason.as_deref())]
+}
+
+/// From the source of a part to its verdict.
 fn opened_values(part: &Part) -> [Arg; 14] {
     [
-        arg(part.number),
         arg(part.source),
         arg(part.policy.name.as_str()),
         arg(part.policy.version),
@@ -468,6 +514,7 @@ fn opened_values(part: &Part) -> [Arg; 14] {
         arg(part.opening_tag.as_deref()),
         time_arg(part.charge_instant()),
         arg(part.not_billable_because()),
+        arg(part.rule),
         arg(part.outcome.as_deref()),
     ]
 }

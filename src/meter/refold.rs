@@ -1,7 +1,7 @@
 //! What happens to a conversation when an event of it is late, changed or gone? It is folded again, and the difference
 //! written.
 
-use crate::billing::posting::{Cause, Posting, Settle};
+use crate::billing::posting::{Cause, Posting, Settle, Why};
 use crate::capture::entry::{self, Entry, RowName};
 use crate::catalog::reading::{Patience, Unreadable};
 use crate::meter::archived;
@@ -15,7 +15,7 @@ use crate::pg::sql::{Connection, arg};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, MessageId, OrderKey};
-use talkmeter_engine::part::{Opening, Part};
+use talkmeter_engine::part::{Opening, Part, Reason, Verdict};
 use talkmeter_engine::policy::Policy;
 use talkmeter_engine::refold::{After, Before, Changes, Restart, opened_at, refold, restart};
 
@@ -155,7 +155,7 @@ fn fold_one(batch: &mut Batch, late: &Late, start: &Restart, stored: &[Part], mu
     for place in judged {
         findings.released.push(RowName::at_place(tenant, id, &order::key(place)));
     }
-    apply(batch, late, before.parts, after, last);
+    apply(batch, late, &before, after, last);
 }
 
 /// The entry of an event that no known policy can judge.
@@ -175,12 +175,12 @@ fn event(place: &[u8]) -> EventId {
     (place.source(), place.message(), place.event())
 }
 
-fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Option<Vec<u8>>) {
+fn apply(batch: &mut Batch, late: &Late, before: &Before, after: After, last_event: Option<Vec<u8>>) {
     let Batch { catalog, conversations, .. } = batch;
     let folding = &mut conversations[late.conversation];
     let cause = |part: &Part| late.changes.cause(part).map(Cause::at_place);
     let mut postings = Vec::new();
-    let by_number: HashMap<i32, &Part> = stored.iter().map(|part| (part.number, part)).collect();
+    let by_number: HashMap<i32, &Part> = before.parts.iter().map(|part| (part.number, part)).collect();
     for part in &after.parts {
         heed_cancel();
         let known = by_number.get(&part.number).copied();
@@ -196,7 +196,7 @@ fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Op
             (Some(known), wanted) => {
                 if terms(known) != terms(part) {
                     let key = (folding.tenant, folding.id, part.number);
-                    postings.extend(Settle::of(key, wanted, cause(known)));
+                    postings.extend(Settle::of(key, wanted, why(part), cause(known)));
                 }
             }
         }
@@ -205,21 +205,34 @@ fn apply(batch: &mut Batch, late: &Late, stored: &[Part], after: After, last: Op
     for part in &after.retired {
         folding.retired.push(part.number);
         if part.charge_instant().is_some() {
-            postings.extend(Settle::of((folding.tenant, folding.id, part.number), None, cause(part)));
+            postings.extend(Settle::of((folding.tenant, folding.id, part.number), None, Why::Refold, cause(part)));
         }
     }
-    // Whatever was folded again is there, up to the open part.
-    folding.state.open = after.parts.last().filter(|part| part.end.is_none()).cloned();
-    let last = last.filter(|last| *last > folding.last_event);
+    // Whatever was folded again is there, up to the current part.
+    let last = after.parts.last();
+    folding.state.current = last.filter(|part| !part.is_final()).cloned();
+    folding.state.charged_before = match &folding.state.current {
+        Some(part) => part.charged_before,
+        None => last.or(before.previous).is_some_and(Part::charged_by_now),
+    };
+    let last_event = last_event.filter(|last| *last > folding.last_event);
     folding.changed |= !folding.written.is_empty()
         || !folding.retired.is_empty()
-        || last.is_some()
+        || last_event.is_some()
         || after.highest > folding.state.highest;
     folding.state.highest = after.highest;
-    if let Some(last) = last {
+    if let Some(last) = last_event {
         folding.last_event = last;
     }
     batch.postings.extend(postings);
+}
+
+/// Why a part is not charged any more.
+fn why(part: &Part) -> Why {
+    match part.verdict {
+        Some(Verdict::NotBillable(Reason::Voided)) => Why::Voided,
+        _ => Why::Refold,
+    }
 }
 
 /// What a charge of a part depends on.

@@ -137,7 +137,7 @@ impl Found {
                 let excluded = flags & flags::EXCLUDED != 0;
                 let event = Event { at, kind, tag: tag.map(Tag::from), excluded };
                 room(&mut self.scanned.events, 1);
-                self.scanned.events.push(Placed { place: place.to_vec(), event });
+                self.scanned.events.push(Placed::new(place.to_vec(), event));
             }
             None => self.scanned.broken = Some(at),
         }

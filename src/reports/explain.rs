@@ -223,7 +223,7 @@ impl Teller<'_> {
             message: place.and_then(|place| place.message()).map(|message| message.text()),
             part,
             effect: line.did.words(part),
-            rule: Some(match matches!(line.did, Did::Billable(_)) && self.waits(part) {
+            rule: Some(match matches!(line.did, Did::Billable(_)) && self.waits(line) {
                 true => format!("{}; not charged yet: no plan was in force, or it is still to be swept", line.rule),
                 false => line.rule.clone(),
             }),
@@ -236,10 +236,12 @@ impl Teller<'_> {
         Some(&self.charges.entries[index])
     }
 
-    /// Whether a billable part was never charged.
-    fn waits(&self, part: Option<i32>) -> bool {
-        let is_charged = part.is_some_and(|part| self.charges.standing.contains_key(&part));
-        self.story.parts.len() == self.stored.len() && !is_charged
+    /// Whether the part of a line is billable still, and was never charged.
+    fn waits(&self, line: &Line) -> bool {
+        let is_billable = line.part.is_some_and(|part| self.story.parts[part].charge_instant().is_some());
+        let number = line.part.map(|part| self.stored[part].number);
+        let is_charged = number.is_some_and(|number| self.charges.standing.contains_key(&number));
+        self.story.parts.len() == self.stored.len() && is_billable && !is_charged
     }
 }
 

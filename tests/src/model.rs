@@ -162,10 +162,8 @@ impl Row {
         let rank = Rank { sequence: self.sequence, message: &self.id, first: names[0].kind };
         let event = |(index, name)| {
             let position = Position { index: own / 2 + index, has_own_time: own % 2 == 1 };
-            Placed {
-                place: OrderKey::row(at, self.source, &rank, position).as_bytes().to_vec(),
-                event: Event { excluded: self.excluded, ..Event::named(name, at) },
-            }
+            let place = OrderKey::row(at, self.source, &rank, position);
+            Placed::new(place.as_bytes().to_vec(), Event { excluded: self.excluded, ..Event::named(name, at) })
         };
         let events = (0..).zip(names.iter().cloned()).map(event).collect();
         Reading::Events((tenant.clone(), conversation.clone()), events)
@@ -218,7 +216,7 @@ impl Terms {
 
     /// What a part opens under at this place, after a part that opened under `previous`.
     fn opening(&self, tenant: &str, placed: &Placed, previous: Option<&Opening>) -> Opener {
-        let Placed { place, event } = placed;
+        let Placed { place, event, .. } = placed;
         let own = |source: i32| self.sources[source as usize - 1].as_str();
         let (source, name) = match order::is_mark(place) {
             false => (Some(order::source_of(place)), Some(own(order::source_of(place)))),
@@ -453,7 +451,7 @@ impl Meter {
             self.is_of_its_moment(&key, at, moment);
             let talk = self.talks.entry(key.clone()).or_default();
             let place = OrderKey::mark(at, name.kind, talk.marks.len() as i64 + 1).as_bytes().to_vec();
-            let mark = Placed { place, event: Event::named(name, at) };
+            let mark = Placed::new(place, Event::named(name, at));
             talk.marks.push(mark.clone());
             self.note(&key, vec![mark], How::Add);
         }
@@ -635,8 +633,9 @@ impl Talk {
     /// too late for a part that had lost others.
     fn fold(&mut self, terms: &Terms, key: &Key, log: &[Placed], noted: &[Noted], gone: &Gone) -> Vec<Vec<u8>> {
         let is_there = |place: &Vec<u8>| log.binary_search_by(|placed| placed.place.cmp(place)).is_ok();
-        let counted =
+        let within =
             |place: &Vec<u8>| self.parts.iter().any(|part| part.first_event <= *place && *place <= part.last_event);
+        let counted = |place: &Vec<u8>| within(place) && !self.unjudged.contains(place);
         let deleted: BTreeSet<EventName> =
             noted.iter().filter(|noted| noted.how == How::Delete).map(|noted| event_name(&noted.event.place)).collect();
         // A row that was changed before it was deleted was deleted.
@@ -664,19 +663,18 @@ impl Talk {
     }
 
     fn go_on(&mut self, terms: &Terms, (tenant, id): &Key, log: &[Placed]) {
-        let open = self.parts.pop_if(|part| part.end.is_none());
-        let mut state = Conversation { highest: self.highest, open };
+        let mut state = self.take_state();
         for placed in log {
-            let previous = state.open.as_ref().or(self.parts.last()).map(opening_of);
+            let previous = state.current.as_ref().or(self.parts.last()).map(opening_of);
             let opener = || terms.opening(tenant, placed, previous.as_ref());
             let mut effects = Vec::new();
             // What cannot be judged has no effect.
             let _ = state.step(id, &placed.place, &placed.event, opener, &mut effects);
-            self.parts.extend(effects.into_iter().filter_map(ended));
+            self.parts.extend(effects.into_iter().filter_map(Effect::into_final));
             self.last_event.clone_from(&placed.place);
         }
         self.highest = state.highest;
-        self.parts.extend(state.open);
+        self.parts.extend(state.current);
     }
 
     fn fold_again(&mut self, terms: &Terms, (tenant, id): &Key, log: &[Placed], changes: &Changes) -> Vec<Vec<u8>> {
@@ -692,7 +690,9 @@ impl Talk {
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| terms.opening(tenant, placed, previous);
         // Which number a part takes is not compared, so neither is which charge is the older one.
-        let after = refold(&before, log[first..].to_vec(), changes, opener, BTreeMap::new, || ());
+        let waits = |placed: &Placed| Placed { waits: self.unjudged.contains(&placed.place), ..placed.clone() };
+        let there = log[first..].iter().map(waits).collect();
+        let after = refold(&before, there, changes, opener, BTreeMap::new, || ());
         if let Some(last) = log.last().filter(|last| last.place > self.last_event) {
             self.last_event.clone_from(&last.place);
         }
@@ -706,13 +706,21 @@ impl Talk {
     /// before the last part that has lost rows does so for ever.
     fn waiting(&self, terms: &Terms, tenant: &str, log: &[Placed]) -> BTreeSet<Vec<u8>> {
         let counts = |part: &Part, placed: &Placed| part.first_event <= placed.place && placed.place <= part.last_event;
+        // While a part is held it counts nothing that opens one by its own policy, if that in force is not known.
+        let may_be_held_out = |part: &Part, placed: &Placed| {
+            part.end.as_ref().is_some_and(|end| end.at < placed.event.at)
+                && selector::hold(&part.policy.starts_on, &placed.event)
+        };
+        let is_there = |part: &Part, placed: &Placed| {
+            counts(part, placed) && !(self.unjudged.contains(&placed.place) && may_be_held_out(part, placed))
+        };
         let is_sealed =
-            |part: &&Part| (log.iter().filter(|placed| counts(part, placed)).count() as i64) < part.event_count;
-        let sealed_until = self.parts.iter().rfind(is_sealed).map(|part| part.last_activity_at);
+            |part: &&Part| (log.iter().filter(|placed| is_there(part, placed)).count() as i64) < part.event_count;
+        let sealed_until = self.parts.iter().rfind(is_sealed).map(Part::sealed_until);
         let waits = |placed: &&Placed| {
             let before = self.parts.partition_point(|part| part.first_event <= placed.place);
             let before = self.parts[..before].last();
-            let is_counted = before.is_some_and(|part| counts(part, placed));
+            let is_counted = before.is_some_and(|part| counts(part, placed) && !may_be_held_out(part, placed));
             let for_ever = Some(placed.event.at) <= sealed_until && self.unjudged.contains(&placed.place);
             let opening = || terms.opening(tenant, placed, before.map(opening_of).as_ref());
             !is_counted && (for_ever || opening().is_err())
@@ -721,19 +729,26 @@ impl Talk {
     }
 
     fn sweep(&mut self, (_, id): &Key, as_of: Instant) {
-        let Some(timeout) = self.parts.last().and_then(Part::timeout) else { return };
-        if timeout.due <= as_of {
-            self.pass_time(id, as_of);
-            self.last_event = OrderKey::floor(timeout.due).to_vec().max(take(&mut self.last_event));
+        if let Some(due) = self.pass_time(id, as_of) {
+            self.last_event = OrderKey::floor(due).to_vec().max(take(&mut self.last_event));
         }
     }
 
-    fn pass_time(&mut self, id: &str, now: Instant) {
-        let open = self.parts.pop_if(|part| part.end.is_none());
-        let mut state = Conversation { highest: self.highest, open };
+    fn pass_time(&mut self, id: &str, now: Instant) -> Option<Instant> {
+        let mut state = self.take_state();
         let mut effects = Vec::new();
-        state.pass_time(id, now, &mut effects);
-        self.parts.extend(effects.into_iter().filter_map(ended).chain(state.open));
+        let due = state.pass_time(id, now, &mut effects);
+        self.parts.extend(effects.into_iter().filter_map(Effect::into_final).chain(state.current));
+        due
+    }
+
+    fn take_state(&mut self) -> Conversation {
+        let current = self.parts.pop_if(|part| !part.is_final());
+        let charged_before = match &current {
+            Some(part) => part.charged_before,
+            None => self.parts.last().is_some_and(Part::charged_by_now),
+        };
+        Conversation { highest: self.highest, charged_before, current }
     }
 }
 
@@ -745,7 +760,7 @@ fn changes(noted: &[Noted]) -> Changes {
     let mut changes = Changes::default();
     // How often each event is there more than before.
     let mut net: BTreeMap<&[u8], BTreeMap<Is, i64>> = BTreeMap::new();
-    for Noted { how, event: Placed { place, event } } in noted {
+    for Noted { how, event: Placed { place, event, .. } } in noted {
         let by = match how {
             How::Add => 1,
             How::Remove => -1,
@@ -770,7 +785,7 @@ fn changes(noted: &[Noted]) -> Changes {
 /// An event of which only the place is known.
 fn again(place: Vec<u8>) -> Placed {
     let event = Event::named(Kind::Note.into(), order::time_of(&place));
-    Placed { place, event }
+    Placed::new(place, event)
 }
 
 /// The row, or the number of the mark, that an event is of.
@@ -785,13 +800,6 @@ fn event_name(place: &[u8]) -> EventName {
 
 fn opening_of(part: &Part) -> Opening {
     Opening { policy: Arc::clone(&part.policy), source: part.source }
-}
-
-fn ended(effect: Effect) -> Option<Part> {
-    match effect {
-        Effect::Ended(part) => Some(part),
-        Effect::Charged { .. } => None,
-    }
 }
 
 fn micros(time: Option<Instant>) -> String {
@@ -809,7 +817,7 @@ fn shown<'a>(talks: impl Iterator<Item = (&'a Key, Talk)>, now: Instant) -> Vec<
         talk.pass_time(id, now);
         for part in &talk.parts {
             let because = part.not_billable_because().filter(|_| part.end.is_some()).unwrap_or_default();
-            let (policy, charged) = (&part.policy, part.charge_instant());
+            let (policy, charged, end) = (&part.policy, part.charge_instant(), part.end.as_ref().map(|end| end.at));
             let is_told = part.end.is_some() || charged.is_some();
             let outcome = part.outcome.as_deref().filter(|_| is_told).unwrap_or_default();
             let columns = [
@@ -817,10 +825,11 @@ fn shown<'a>(talks: impl Iterator<Item = (&'a Key, Talk)>, now: Instant) -> Vec<
                 if part.end.is_some() { "ended" } else { "open" }.to_owned(),
                 micros(part.first_ai_reply_at),
                 micros(Some(part.last_activity_at)),
-                micros(part.end.as_ref().map(|end| end.at)),
+                micros(end),
                 part.end.as_ref().map_or(String::new(), |end| end.reason.name().into_owned()),
                 format!("{}|{because}|{}|{outcome}", flag(charged.is_some()), micros(charged)),
                 format!("{}|{}|{}|{}", part.message_count, part.turn_count, part.ai_replies, part.staff_replies),
+                micros(if part.is_final() { part.final_at.or(end) } else { part.final_due() }),
             ];
             lines.push(columns.join("|"));
         }

@@ -148,6 +148,14 @@ fn widen(random: &mut Random, definition: &mut Json, steps: &impl Fn(i64) -> Str
             own.extend(selectors(random).into_iter().map(Json::from));
         }
     }
+    if percent(random, 60) {
+        let spans = [steps(1), steps(2), steps(6), "forever".to_owned()];
+        definition["final_after"] = one_of(random, &spans).clone().into();
+    }
+    if percent(random, 30) {
+        definition["once_per"] = "conversation".into();
+    }
+    let may_void = definition["charge_on"] != "close" || definition.get("final_after").is_some();
     if percent(random, 75) {
         let mut rules: Vec<Json> = Vec::new();
         for place in 0..random.below(3) {
@@ -158,6 +166,11 @@ fn widen(random: &mut Random, definition: &mut Json, steps: &impl Fn(i64) -> Str
             rules.push(json!({(condition): words, "outcome": format!("outcome {place} {units}"), "units": units}));
         }
         rules.push(one_of(random, &[json!({}), json!({"outcome": "@tag"}), json!({"outcome": "resolution"})]).clone());
+        for rule in rules.iter_mut().filter(|rule| may_void && rule.get("units").is_none_or(|units| *units == 1)) {
+            if percent(random, 50) {
+                rule["voided_by"] = selectors(random).into();
+            }
+        }
         definition["outcomes"] = rules.into();
     }
 }

@@ -102,23 +102,19 @@ impl<'a> Folding<'a> {
     }
 
     pub fn pass_time(&mut self, now: Instant) -> bool {
-        self.state.pass_time(self.id, now, &mut self.effects)
+        self.state.pass_time(self.id, now, &mut self.effects).is_some()
     }
 
-    /// The parts in order: those that have ended, then the open one.
+    /// The parts in order: those that are final, then the one that is open or held.
     pub fn parts(&self) -> Vec<Part> {
-        let ended = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Ended(part) => Some(part),
-            Effect::Charged { .. } => None,
-        });
-        ended.chain(&self.state.open).cloned().collect()
+        self.effects.iter().filter_map(Effect::as_final).chain(&self.state.current).cloned().collect()
     }
 
     /// The part and the instant of each charge, in the order in which they came.
     pub fn charges(&self) -> Vec<(i32, Instant)> {
         let charged = self.effects.iter().filter_map(|effect| match effect {
             Effect::Charged { part, at, .. } => Some((*part, *at)),
-            Effect::Ended(_) => None,
+            Effect::Voided { .. } | Effect::Final(_) => None,
         });
         charged.collect()
     }

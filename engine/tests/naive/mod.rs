@@ -8,7 +8,7 @@ use std::sync::Arc;
 use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::part::{self, Verdict};
-use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::policy::{ChargeOn, FinalAfter, Policy};
 use talkmeter_engine::selector::Selector;
 
 /// An event, the policy that is in force at it, and the outcomes of that policy as they are written.
@@ -33,20 +33,72 @@ pub struct Part {
     /// The charge instant, or the reason against; nothing while the part is not judged.
     pub verdict: Option<Result<Instant, String>>,
     pub outcome: Option<String>,
+    /// When nothing could change any more; nothing of a part that is final at its end.
+    pub final_at: Option<Instant>,
+    /// Events after its end, of `events`.
+    pub held: usize,
 }
 
 /// The parts of a conversation whose events are these, at the instant `now`.
 pub fn parts(id: &str, mut rest: &[Happening], now: Instant) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let starts = |happening: &Happening| means_any(&happening.1.starts_on, &happening.0);
+    let mut parts: Vec<Part> = Vec::new();
     while let Some(opening) = rest.iter().position(starts) {
         let (_, policy, outcomes) = &rest[opening];
         let events: Vec<Event> = rest[opening..].iter().map(|(event, ..)| event.clone()).collect();
         let (taken, end) = extent(&events, policy, now);
-        parts.push(describe((id, parts.len() + 1), &events[..taken], policy, outcomes, end));
-        rest = &rest[opening + taken..];
+        let (own, later) = (&events[..taken], &rest[opening + taken..]);
+        let holding = end.as_ref().map(|(end, _)| Holding::of(policy, *end, later, now)).unwrap_or_default();
+        rest = &later[holding.passed..];
+        let charged_before = parts.iter().any(|part| matches!(part.verdict, Some(Ok(_))));
+        let told = Told { id, charged_before, own, holding: &holding, policy, outcomes, end: end.as_ref() };
+        let (verdict, outcome) = told.verdict().unzip();
+        let held = holding.counted.len();
+        let part = describe(parts.len() + 1, own, held, policy, end);
+        parts.push(Part { verdict, outcome: outcome.flatten(), final_at: holding.final_at, ..part });
     }
     parts
+}
+
+fn starts(happening: &Happening) -> bool {
+    means_any(&happening.1.starts_on, &happening.0)
+}
+
+/// What comes after the end of a part while it is held.
+#[derive(Default)]
+struct Holding {
+    /// How many events that is.
+    passed: usize,
+    /// Those of them that are counted.
+    counted: Vec<Event>,
+    /// When the part is final, if that is known.
+    final_at: Option<Instant>,
+    /// The event that opened another part, and so made it final.
+    next: Option<Event>,
+}
+
+impl Holding {
+    fn of(policy: &Policy, end: Instant, later: &[Happening], now: Instant) -> Holding {
+        let due = match policy.final_after {
+            FinalAfter::End => return Holding::default(),
+            FinalAfter::Micros(micros) => Some(end.plus(micros)),
+            FinalAfter::Never => None,
+        };
+        let mut holding = Holding::default();
+        for happening in later {
+            let (event, in_force, _) = happening;
+            if due.is_some_and(|due| event.at >= due) {
+                return Holding { final_at: due, ..holding };
+            }
+            if starts(happening) {
+                return Holding { final_at: Some(event.at), next: Some(event.clone()), ..holding };
+            }
+            // What nobody can judge waits, if it opened a part by the policy of this one.
+            let waits = in_force.starts_on.is_empty() && means_any(&policy.starts_on, event);
+            holding.counted.extend((!waits).then(|| event.clone()));
+            holding.passed += 1;
+        }
+        Holding { final_at: due.filter(|due| *due <= now), ..holding }
+    }
 }
 
 /// A part of the engine in the words of this implementation.
@@ -69,6 +121,8 @@ pub fn plainly(part: &part::Part) -> Part {
             Verdict::NotBillable(_) => Err(part.not_billable_because().expect("a reason").to_owned()),
         }),
         outcome: part.outcome.as_deref().map(str::to_owned),
+        final_at: part.final_at,
+        held: size(part.held_count),
     }
 }
 
@@ -138,8 +192,7 @@ fn turns(part: &[Event]) -> usize {
     kinds.windows(2).filter(|pair| *pair == [Kind::CustomerMessage, Kind::AiReply]).count()
 }
 
-fn describe((id, number): (&str, usize), part: &[Event], policy: &Policy, outcomes: &Json, end: Option<End>) -> Part {
-    let (verdict, outcome) = verdict(id, part, policy, outcomes, end.as_ref()).unzip();
+fn describe(number: usize, part: &[Event], held: usize, policy: &Policy, end: Option<End>) -> Part {
     Part {
         number,
         policy_version: policy.version,
@@ -147,48 +200,122 @@ fn describe((id, number): (&str, usize), part: &[Event], policy: &Policy, outcom
         first_ai_reply_at: part.iter().find(|event| event.kind == Kind::AiReply).map(|reply| reply.at),
         last_activity_at: last_activity(part),
         end,
-        events: part.len(),
+        events: part.len() + held,
         messages: part.iter().filter(|event| event.kind.is_activity()).count(),
         turns: turns(part),
         ai_replies: count(part, Kind::AiReply),
         staff_replies: count(part, Kind::StaffReply),
-        verdict,
-        outcome: outcome.flatten(),
+        verdict: None,
+        outcome: None,
+        final_at: None,
+        held,
     }
 }
 
 /// The charge instant or the reason against, and the outcome.
 type Judgment = (Result<Instant, String>, Option<String>);
 
-fn verdict(id: &str, part: &[Event], policy: &Policy, outcomes: &Json, end: Option<&End>) -> Option<Judgment> {
-    let at = |found: Option<usize>| found.map(|place| (&part[..=place], part[place].at));
-    let first_reply = part.iter().position(|event| event.kind == Kind::AiReply);
-    let reached = match &policy.charge_on {
-        ChargeOn::Start => at(Some(0)),
-        ChargeOn::FirstAiReply => at(first_reply),
-        ChargeOn::FirstOf(events) => at(part.iter().position(|event| means_any(events, event))),
-        ChargeOn::Close => None,
-    };
-    let (judged, charge_instant) = reached.or(end.map(|(at, _)| (part, *at)))?;
-    let before_reply = &judged[..first_reply.unwrap_or(judged.len()).min(judged.len())];
-    let has_rules = !outcomes.is_null();
-    let against = [
-        ("excluded_prefix", policy.exclude_prefixes.iter().any(|prefix| id.get(..prefix.len()) == Some(prefix))),
-        ("excluded", judged.iter().any(|event| event.excluded)),
-        ("staff_replied", policy.staff_reply_blocks && count(judged, Kind::StaffReply) > 0),
-        ("error_before_reply", policy.error_before_reply_waives && count(before_reply, Kind::Error) > 0),
-        ("not_reached", reached.is_none() && matches!(policy.charge_on, ChargeOn::Start | ChargeOn::FirstOf(_))),
-        ("no_ai_reply", reached.is_none() && policy.charge_on == ChargeOn::FirstAiReply),
-        ("no_ai_reply", !has_rules && count(judged, Kind::AiReply) == 0),
-    ];
-    if let Some((reason, _)) = against.into_iter().find(|(_, holds)| *holds) {
-        return Some((Err(reason.to_owned()), None));
+/// A part with what came after it.
+struct Told<'a> {
+    id: &'a str,
+    charged_before: bool,
+    own: &'a [Event],
+    holding: &'a Holding,
+    policy: &'a Policy,
+    outcomes: &'a Json,
+    end: Option<&'a End>,
+}
+
+impl Told<'_> {
+    fn verdict(&self) -> Option<Judgment> {
+        let (mut judged, at) = match self.reached(self.own) {
+            Some(place) => (place + 1, self.own[place].at),
+            None => (self.own.len(), self.end?.0),
+        };
+        let all: Vec<Event> = self.own.iter().chain(&self.holding.counted).cloned().collect();
+        let mut found = self.judge(&all[..judged], at);
+        while judged < all.len() {
+            judged += 1;
+            let (seen, event) = (&all[..judged], &all[judged - 1]);
+            if found.0.is_ok() {
+                if self.is_voided(&all, event) {
+                    return Some(voided());
+                }
+            } else if self.policy.final_after != FinalAfter::End {
+                found = self.judge(seen, event.at);
+            }
+        }
+        let next = self.holding.next.as_ref();
+        let is_voided = found.0.is_ok() && next.is_some_and(|next| self.is_voided(&all, next));
+        Some(if is_voided { voided() } else { found })
     }
-    Some(if has_rules { by_rule(judged, outcomes, charge_instant) } else { (Ok(charge_instant), None) })
+
+    /// The place of the first event at which it is charged.
+    fn reached(&self, events: &[Event]) -> Option<usize> {
+        match &self.policy.charge_on {
+            ChargeOn::Start => Some(0),
+            ChargeOn::FirstAiReply => events.iter().position(|event| event.kind == Kind::AiReply),
+            ChargeOn::FirstOf(list) => events.iter().position(|event| means_any(list, event)),
+            ChargeOn::Close => None,
+        }
+    }
+
+    fn judge(&self, judged: &[Event], at: Instant) -> Judgment {
+        let Told { id, policy, outcomes, .. } = self;
+        let first_reply = judged.iter().position(|event| event.kind == Kind::AiReply);
+        let before_reply = &judged[..first_reply.unwrap_or(judged.len())];
+        let has_rules = !outcomes.is_null();
+        let unreached = policy.charge_on != ChargeOn::Close && self.reached(judged).is_none();
+        let is_of_list = matches!(policy.charge_on, ChargeOn::FirstOf(_));
+        let against = [
+            ("excluded_prefix", policy.exclude_prefixes.iter().any(|prefix| id.get(..prefix.len()) == Some(prefix))),
+            ("excluded", judged.iter().any(|event| event.excluded)),
+            ("already_charged", policy.once_per_conversation && self.charged_before),
+            ("staff_replied", policy.staff_reply_blocks && count(judged, Kind::StaffReply) > 0),
+            ("error_before_reply", policy.error_before_reply_waives && count(before_reply, Kind::Error) > 0),
+            ("not_reached", unreached && is_of_list),
+            ("no_ai_reply", unreached && !is_of_list),
+            ("no_ai_reply", !has_rules && count(judged, Kind::AiReply) == 0),
+        ];
+        if let Some((reason, _)) = against.into_iter().find(|(_, holds)| *holds) {
+            return (Err(reason.to_owned()), None);
+        }
+        match has_rules {
+            true => by_rule(judged, outcomes, at),
+            false => (Ok(at), None),
+        }
+    }
+
+    /// Whether an event takes back the unit: if the rule says so that gave it, the first time that one did.
+    fn is_voided(&self, all: &[Event], event: &Event) -> bool {
+        let Some(rules) = self.outcomes.as_array() else { return false };
+        let first = self.reached(self.own).map_or(self.own.len(), |place| place + 1);
+        let gave = |judged: &usize| self.judge(&all[..*judged], Instant(0)).0.is_ok();
+        let judged = (first..=all.len()).find(gave).expect("it is billable");
+        let voided_by = rule_of(&all[..judged], rules).get("voided_by").and_then(Json::as_array);
+        voided_by.is_some_and(|words| words.iter().any(|word| means(word.as_str().expect("a word"), event)))
+    }
+}
+
+fn voided() -> Judgment {
+    (Err("voided".to_owned()), None)
 }
 
 /// What the first rule says that holds of these events.
 fn by_rule(judged: &[Event], outcomes: &Json, at: Instant) -> Judgment {
+    let rule = rule_of(judged, outcomes.as_array().expect("rules"));
+    let name = match rule.get("outcome").and_then(Json::as_str) {
+        Some("@tag") => judged[0].tag.as_deref().map(str::to_owned),
+        name => name.map(str::to_owned),
+    };
+    match rule.get("units").is_some_and(|units| units == 0) {
+        true => (Err(name.clone().expect("a name")), name),
+        false => (Ok(at), name),
+    }
+}
+
+/// The first rule that holds of these events.
+fn rule_of<'r>(judged: &[Event], rules: &'r [Json]) -> &'r Json {
     let last = |kind: Kind| judged.iter().rposition(|event| event.kind == kind);
     let asked = last(Kind::CustomerMessage);
     let holds = |word: &Json| match word.as_str().expect("a word") {
@@ -200,19 +327,10 @@ fn by_rule(judged: &[Event], outcomes: &Json, at: Instant) -> Judgment {
         selector => judged.iter().any(|event| means(selector, event)),
     };
     let any = |words: &Json| words.as_array().expect("a list").iter().any(holds);
-    let rules = outcomes.as_array().expect("rules");
     let holds = |rule: &&Json| match (rule.get("when"), rule.get("unless")) {
         (Some(words), _) => any(words),
         (_, Some(words)) => !any(words),
         _ => true,
     };
-    let rule = rules.iter().find(holds).expect("the last rule holds");
-    let name = match rule.get("outcome").and_then(Json::as_str) {
-        Some("@tag") => judged[0].tag.as_deref().map(str::to_owned),
-        name => name.map(str::to_owned),
-    };
-    match rule.get("units").is_some_and(|units| units == 0) {
-        true => (Err(name.clone().expect("a name")), name),
-        false => (Ok(at), name),
-    }
+    rules.iter().find(holds).expect("the last rule holds")
 }

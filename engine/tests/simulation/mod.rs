@@ -15,10 +15,10 @@ use talkmeter_engine::event::{Event, Kind, Name, Tag};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, OrderKey};
 use talkmeter_engine::outcome::Outcomes;
-use talkmeter_engine::part::{EndReason, Part};
-use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::part::{EndReason, Part, Reason, Verdict};
+use talkmeter_engine::policy::{ChargeOn, FinalAfter, Policy};
 use talkmeter_engine::refold::Placed;
-use talkmeter_engine::selector::Selector;
+use talkmeter_engine::selector::{self, Selector};
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
 const TIMEOUTS: [i64; 3] = [3, 5, 8];
@@ -118,6 +118,8 @@ fn policy(dice: &mut Dice, version: i32, distinct: bool) -> Arc<Policy> {
         turn_limit: dice.percent(40).then(|| 1 + dice.below(4) as i32),
         charge_on: if dice.below(2) == 0 { ChargeOn::FirstAiReply } else { ChargeOn::Close },
         outcomes: Outcomes::default(),
+        final_after: FinalAfter::End,
+        once_per_conversation: false,
         staff_reply_blocks: dice.percent(50),
         error_before_reply_waives: dice.percent(50),
         exclude_prefixes: PREFIXES.iter().filter(|_| dice.percent(15)).map(|prefix| (*prefix).into()).collect(),
@@ -149,16 +151,19 @@ fn selectors(dice: &mut Dice, most: u64) -> Vec<String> {
 /// A policy with the keys that the published three do not have, and its outcomes as they are written.
 fn wide_policy(dice: &mut Dice, version: i32, distinct: bool) -> (Arc<Policy>, Arc<Json>) {
     let plain = policy(dice, version, distinct);
-    let outcomes = if dice.percent(75) { outcomes(dice) } else { Json::Null };
     let charge_on = match dice.below(4) {
         0 => json!("start"),
         1 => json!("first_ai_reply"),
         2 => json!("close"),
         _ => json!(selectors(dice, 2)),
     };
+    let final_after = dice.percent(60).then(|| dice.one_of(&["1", "4", "6", "10", "25", "forever"]));
+    let may_void = final_after.is_some() || charge_on != "close";
+    let outcomes = if dice.percent(75) { outcomes(dice, may_void) } else { Json::Null };
     let definition = json!({
         "name": "any", "starts_on": selectors(dice, 3), "ends_on": selectors(dice, 2), "charge_on": charge_on,
         "max_duration": dice.percent(50).then(|| dice.one_of(&["4", "6", "10"])), "outcomes": outcomes,
+        "final_after": final_after, "once_per": dice.percent(30).then_some("conversation"),
     });
     let mut micros = |interval: &str, _: &str| interval.parse().expect("microseconds");
     let (wide, _) = Policy::read(&definition, &mut micros).expect("a policy");
@@ -175,7 +180,7 @@ fn wide_policy(dice: &mut Dice, version: i32, distinct: bool) -> (Arc<Policy>, A
     (Arc::new(wide), Arc::new(outcomes))
 }
 
-fn outcomes(dice: &mut Dice) -> Json {
+fn outcomes(dice: &mut Dice, may_void: bool) -> Json {
     let mut rules = Vec::new();
     for _ in 0..dice.below(4) {
         let mut words = selectors(dice, 2);
@@ -197,6 +202,9 @@ fn outcomes(dice: &mut Dice) -> Json {
                 rule["outcome"] = json!(format!("none {place}"));
                 rule["units"] = json!(0);
             }
+        }
+        if may_void && rule.get("units").is_none() && dice.percent(50) {
+            rule["voided_by"] = json!(selectors(dice, 3));
         }
     }
     Json::Array(rules)
@@ -431,7 +439,7 @@ impl Life {
     fn naively(&self, log: &[Placed]) -> Vec<naive::Part> {
         let mut happenings: Vec<Happening> = Vec::with_capacity(log.len());
         for placed in log {
-            let Placed { place, event } = placed;
+            let Placed { place, event, .. } = placed;
             let policy = if !order::is_mark(place) {
                 self.store.terms.in_force(place, event.at)
             } else if self.store.terms.opens_on(event) {
@@ -469,15 +477,23 @@ impl Life {
     fn agree_on_what_waits(&self) {
         let parts = &self.store.parts;
         let within =
-            |place: &[u8]| parts.iter().any(|part| (&part.first_event[..]..=&part.last_event).contains(&place));
+            |place: &[u8]| parts.iter().find(|part| (&part.first_event[..]..=&part.last_event).contains(&place));
         for placed in &self.store.log {
             let place = placed.place.as_slice();
+            // While a part is held it counts what opens none by its own policy. Of an event at its very end the place
+            // does not tell which was first.
+            let would_open = within(place).is_some_and(|part| selector::hold(&part.policy.starts_on, &placed.event));
+            let end = within(place).filter(|part| part.held_count > 0).and_then(|part| part.end.as_ref());
+            if would_open && end.is_some_and(|end| end.at == placed.event.at) {
+                continue;
+            }
+            let is_held_out = would_open && end.is_some_and(|end| end.at < placed.event.at);
             let unknown = match order::is_mark(place) {
                 true => {
                     self.store.terms.opens_on(&placed.event)
                         && parts.first().is_none_or(|part| place < part.first_event.as_slice())
                 }
-                false => order::source_of(place) == STRANGER && !within(place),
+                false => order::source_of(place) == STRANGER && (is_held_out || within(place).is_none()),
             };
             assert_eq!(self.store.unjudged.contains(place), unknown, "{placed:?}");
         }
@@ -503,7 +519,7 @@ struct Line<'a>(&'a Placed);
 
 impl Debug for Line<'_> {
     fn fmt(&self, to: &mut Formatter) -> fmt::Result {
-        let Placed { place, event } = self.0;
+        let Placed { place, event, .. } = self.0;
         let key = OrderKey::from_bytes(place).expect("a key");
         let flag = if event.excluded { " excluded" } else { "" };
         let name = if order::is_mark(place) { "mark" } else { "row" };
@@ -612,8 +628,9 @@ impl Seal {
     /// `deleted` by the commit itself.
     fn of(store: &Store, deleted: &BTreeSet<Vec<u8>>) -> Option<Seal> {
         let lossy = |part: &Part| {
+            let within = |place: &Vec<u8>| part.first_event <= *place && *place <= part.last_event;
             let counted =
-                store.log.iter().filter(|placed| part.first_event <= placed.place && placed.place <= part.last_event);
+                store.log.iter().filter(|placed| within(&placed.place) && !store.unjudged.contains(&placed.place));
             (counted.filter(|placed| !deleted.contains(&placed.place)).count() as i64) < part.event_count
         };
         let index = store.parts.iter().rposition(lossy)?;
@@ -623,12 +640,20 @@ impl Seal {
 
     /// Whether what was metered at this place stays so.
     fn keeps(&self, place: &[u8]) -> bool {
-        place <= self.part.last_event.as_slice() && order::time_of(place) <= self.part.last_activity_at
+        place <= self.part.last_event.as_slice() && order::time_of(place) <= self.until()
     }
 
-    /// Whether this place lies after the last activity, where the part can be folded again.
+    /// The last activity, or the last event that was counted after its end.
+    fn until(&self) -> Instant {
+        match self.part.held_count {
+            0 => self.part.last_activity_at,
+            _ => order::time_of(&self.part.last_event).max(self.part.last_activity_at),
+        }
+    }
+
+    /// Whether this place lies after that, where the part can be folded again.
     fn trailing(&self, place: &[u8]) -> bool {
-        order::time_of(place) > self.part.last_activity_at && self.next.as_deref().is_none_or(|next| place < next)
+        order::time_of(place) > self.until() && self.next.as_deref().is_none_or(|next| place < next)
     }
 }
 
@@ -644,7 +669,7 @@ impl Metered {
         life.rows.retain(|row| row.events().all(|placed| !outcome.sealed.contains(&placed.place)));
         for place in &outcome.sealed {
             let seal = seal.as_ref().expect("nothing is refused unless rows were lost");
-            assert!(order::time_of(place) <= seal.part.last_activity_at, "{place:?} comes after the last activity");
+            assert!(order::time_of(place) <= seal.until(), "{place:?} is not late");
         }
         let metered = self.log.clone();
         let changed = self.follow(&before.log, &life.store.log, &deleted, seal.as_ref());
@@ -671,7 +696,7 @@ impl Metered {
                 continue;
             }
             let counts = |part: &Part| part.first_event <= *place && *place <= part.last_event;
-            match before.parts.iter().any(counts) {
+            match before.parts.iter().any(counts) && !before.unjudged.contains(place) {
                 true => drop(self.lost.insert(place.clone())),
                 false => self.log.retain(|placed| placed.place != *place),
             }
@@ -702,10 +727,7 @@ impl Metered {
             if known && sealed {
                 continue;
             }
-            assert!(
-                !sealed && seal.is_none_or(|seal| placed.event.at >= seal.part.last_activity_at),
-                "{placed:?} is late"
-            );
+            assert!(!sealed && seal.is_none_or(|seal| placed.event.at >= seal.until()), "{placed:?} is late");
             let index = self.log.binary_search_by(|metered| metered.place.cmp(&placed.place)).expect_err("one event");
             self.log.insert(index, placed.clone());
             changed.push(placed.place.clone());
@@ -716,6 +738,10 @@ impl Metered {
     /// Whether the sealed part was folded again from before something that it counted, and of which it does not know
     /// whether it counted it before: a lost row, or one that leaves a flag.
     fn unclear(&self, seal: &Seal, metered: &[Placed], changed: &[Vec<u8>], store: &Store) -> bool {
+        // What took its unit back may have been the event of the next part, before which something comes now.
+        if seal.part.verdict == Some(Verdict::NotBillable(Reason::Voided)) && !changed.is_empty() {
+            return true;
+        }
         let Some(first) = changed.iter().filter(|place| seal.trailing(place)).min() else { return false };
         let ended_by_lost_row = matches!(seal.part.end.as_ref().map(|end| &end.reason), Some(EndReason::Event(_)))
             && self.lost.contains(&seal.part.last_event);

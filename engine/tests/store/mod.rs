@@ -87,7 +87,7 @@ pub struct Store {
     pub terms: Terms,
     /// The events that are there, in order.
     pub log: Vec<Placed>,
-    /// In the order of time; only the last may be open.
+    /// In the order of time; only the last may be open, or held.
     pub parts: Vec<Part>,
     pub highest: i32,
     /// The highest place ever folded, or the floor of the instant up to which time has ended a part.
@@ -128,18 +128,17 @@ impl Store {
         outcome
     }
 
-    /// Ends what time has ended, and says whether it did.
+    /// Ends what time has ended, makes final what it has made so, and says whether it did any.
     pub fn sweep(&mut self, now: Instant) -> bool {
-        let Some(timeout) = self.parts.last().and_then(Part::timeout) else { return false };
         let mut effects = Vec::new();
         let mut state = self.take_state();
-        let ended = state.pass_time(self.id, now, &mut effects);
+        let passed = state.pass_time(self.id, now, &mut effects);
         self.put_state(state, effects);
-        if ended {
-            self.last_event = OrderKey::floor(timeout.due).to_vec().max(std::mem::take(&mut self.last_event));
+        if let Some(due) = passed {
+            self.last_event = OrderKey::floor(due).to_vec().max(std::mem::take(&mut self.last_event));
         }
         self.check();
-        ended
+        passed.is_some()
     }
 
     /// The parts as they are reported at `now`: time that has passed shows before any sweep.
@@ -176,12 +175,9 @@ impl Store {
         let mut effects = Vec::new();
         let mut state = self.take_state();
         for placed in &self.log[first..] {
-            let ended = effects.iter().rev().find_map(|effect| match effect {
-                Effect::Ended(part) => Some(part),
-                Effect::Charged { .. } => None,
-            });
+            let last = effects.iter().rev().find_map(Effect::as_final);
             let previous = match order::is_mark(&placed.place) {
-                true => state.open.as_ref().or(ended).or(self.parts.last()).map(Part::opening),
+                true => state.current.as_ref().or(last).or(self.parts.last()).map(Part::opening),
                 false => None,
             };
             let opener = || self.terms.opening(placed, previous.as_ref());
@@ -197,7 +193,14 @@ impl Store {
     }
 
     fn fold_again(&mut self, statements: &[Change], removed: &[Placed]) -> Outcome {
-        let mut changes = changes(statements);
+        // What has waited was counted by no part: it only has its place looked at.
+        let of_counted = |change: &Change| match change {
+            Change::Remove(place) | Change::Delete(place) if self.unjudged.contains(place) => {
+                Change::Touch(place.clone())
+            }
+            change => change.clone(),
+        };
+        let mut changes = changes(&statements.iter().map(of_counted).collect::<Vec<_>>());
         let is_other = |old: &&Placed| self.log.iter().any(|now| now.place == old.place && now.event != old.event);
         removed.iter().filter(is_other).for_each(|old| changes.turn(&old.place));
         let Some(earliest) = changes.earliest() else { return Outcome::default() };
@@ -212,7 +215,9 @@ impl Store {
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| self.terms.opening(placed, previous);
         let standing = || self.ledger.standing.clone();
-        let after = refold(&before, self.log[first..].to_vec(), &changes, opener, standing, || ());
+        let waits = |placed: &Placed| Placed { waits: self.unjudged.contains(&placed.place), ..placed.clone() };
+        let log = self.log[first..].iter().map(waits).collect();
+        let after = refold(&before, log, &changes, opener, standing, || ());
         if let Some(last) = self.log.last().filter(|last| last.place > self.last_event) {
             self.last_event.clone_from(&last.place);
         }
@@ -248,8 +253,13 @@ impl Store {
     }
 
     fn take_state(&mut self) -> Conversation {
-        let open = self.parts.pop_if(|part| part.end.is_none());
-        Conversation { highest: self.highest, open }
+        let current = self.parts.pop_if(|part| !part.is_final());
+        let is_charged = |part: &Part| part.charge_instant().is_some();
+        let charged_before = match &current {
+            Some(part) => part.charged_before,
+            None => self.parts.last().is_some_and(|part| part.charged_before || is_charged(part)),
+        };
+        Conversation { highest: self.highest, charged_before, current }
     }
 
     fn put_state(&mut self, state: Conversation, effects: Vec<Effect>) {
@@ -257,10 +267,11 @@ impl Store {
         for effect in effects {
             match effect {
                 Effect::Charged { part, .. } => self.ledger.post(part),
-                Effect::Ended(part) => self.parts.push(part),
+                Effect::Voided { part } => self.ledger.reverse(part),
+                Effect::Final(part) => self.parts.push(*part),
             }
         }
-        self.parts.extend(state.open);
+        self.parts.extend(state.current);
     }
 
     /// What holds after every commit, whatever it did.
@@ -353,9 +364,9 @@ fn check_numbers(stored: &[Part], after: &After, highest: i32, standing: &BTreeM
 pub fn row(source: i32, id: i64, position: u16, event: Event) -> Placed {
     let rank = order::Rank { sequence: None, message: &order::MessageId::Integer(id), first: event.kind };
     let key = OrderKey::row(event.at, source, &rank, order::Position::of_row(position));
-    Placed { place: key.as_bytes().to_vec(), event }
+    Placed::new(key.as_bytes().to_vec(), event)
 }
 
 pub fn mark(call: i64, event: Event) -> Placed {
-    Placed { place: OrderKey::mark(event.at, event.kind, call).as_bytes().to_vec(), event }
+    Placed::new(OrderKey::mark(event.at, event.kind, call).as_bytes().to_vec(), event)
 }

@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
     fn parts_are_those_of_folding_from_the_start(&mut self) {
         let found = self.session.lines(&format!(
             "SELECT {}, tenant, conversation, {}, policy, policy_version, status, {}, {}, {}, end_reason, billable,
-                 not_billable_because, {}, outcome, message_count, turn_count, ai_replies, staff_replies
+                 not_billable_because, {}, outcome, message_count, turn_count, ai_replies, staff_replies, {}
              FROM talkmeter.parts",
             micros("statement_timestamp()"),
             micros("started_at"),
@@ -177,6 +177,7 @@ impl<'a> Run<'a> {
             micros("last_activity_at"),
             micros("ended_at"),
             micros("charged_at"),
+            micros("final_at"),
         ));
         let seen = found.first().and_then(|line| line.split_once('|')).map(|(seen, _)| instant(seen));
         let seen = seen.unwrap_or_else(now);
@@ -299,7 +300,7 @@ const MOVE_ASIDE: &str = "
         WHERE NOT EXISTS (SELECT FROM talkmeter.waiting_unit AS w
                 WHERE (w.tenant, w.conversation, w.part) = (h.tenant, h.conversation, h.part))
             AND NOT EXISTS (SELECT FROM talkmeter.conversation AS c
-                WHERE (c.tenant, c.conversation, c.open_part) = (h.tenant, h.conversation, h.part))
+                WHERE (c.tenant, c.conversation, c.current_part) = (h.tenant, h.conversation, h.part))
         RETURNING h.*)
     INSERT INTO talkmeter_archive.charge SELECT * FROM moved;
     WITH moved AS (DELETE FROM ONLY talkmeter.marked AS m RETURNING m.*)

@@ -438,7 +438,7 @@ fn a_late_row_leaves_the_parts_before_it_and_other_conversations_untouched() {
     let untouched =
         "SELECT conversation, part, ctid, xmin FROM talkmeter.ended_part WHERE (conversation, part) <> ('c', 2)
         UNION ALL
-        SELECT conversation, open_part, ctid, xmin FROM talkmeter.conversation WHERE conversation <> 'c' ORDER BY 1, 2";
+        SELECT conversation, current_part, ctid, xmin FROM talkmeter.conversation WHERE conversation <> 'c' ORDER BY 1, 2";
     let before = session.lines(untouched);
     tell(&mut session, "acme", "c", "09:59 exchange");
     assert_eq!(session.lines(untouched), before);

@@ -1,4 +1,4 @@
-//! Does each definition of a vendor, as a file of `definitions`, bill what that vendor's words say (rule 3.8)?
+//! Does each definition of a vendor, as a file of `definitions`, bill what that vendor's words say (rules 3.8, 3.9)?
 //!
 //! Every example is told row by row, in one COPY, and in random orders and transactions: the parts must be the same.
 
@@ -29,7 +29,7 @@ const MAPPING: &str = r#"{"occurred_at": "at", "kinds": [
 /// reason, units, outcome, and its charge instant or why it has none.
 type Example = (&'static str, &'static str, Option<i64>, &'static [&'static str]);
 
-const EXAMPLES: [Example; 15] = [
+const EXAMPLES: [Example; 31] = [
     (
         "lutingenie",
         "09:00 C; 09:01 A; 09:31 C; 09:32 A; 10:02:00.000001 C; 10:03 A; 10:05 T; 10:06 C; 10:07 A; 10:08 X",
@@ -151,6 +151,98 @@ const EXAMPLES: [Example; 15] = [
             "d0 10:00 - d0 10:04 resolve: 0 escalated",
             "d1 09:00 - d3 09:01 idle: 1 resolution @ d3 09:01",
         ],
+    ),
+    (
+        "intercom_fin",
+        "09:00 C; 09:01 A:answer; d35 10:00 C; d35 10:01 A:answer; d35 10:05 E",
+        Some(40),
+        &["d0 09:00 - d1 09:01 idle: 0 voided", "d35 10:00 - d36 10:01 idle: 0 help_requested"],
+    ),
+    (
+        "intercom_fin",
+        "09:00 C; 09:01 A:hi; 09:02 C; 09:03 A:answer; 09:05 N:confirmed",
+        Some(2),
+        &["d0 09:00 - d0 09:05 note:confirmed: 1 resolution @ d0 09:05"],
+    ),
+    ("intercom_fin", "09:00 C; 09:01 A:answer; 09:03 C", Some(3), &["d0 09:00 - d1 09:03 idle: 0 unanswered"]),
+    (
+        // A qualification is not taken back by a return, and what comes of that is the conversation's second outcome.
+        "intercom_fin",
+        "09:00 C; 09:01 A:answer; 09:02 N:qualified; d2 09:00 C; d2 09:01 A:answer",
+        Some(5),
+        &["d0 09:00 - d1 09:01 idle: 1 qualification @ d1 09:01", "d2 09:00 - d3 09:01 idle: 0 already_charged"],
+    ),
+    (
+        "zendesk_messaging",
+        "09:00 C; 09:01 A; d3 09:06 N:verified",
+        Some(4),
+        &["d0 09:00 - d3 09:01 idle: 1 verified_resolution @ d3 09:06"],
+    ),
+    (
+        "zendesk_messaging",
+        "09:00 C; 09:01 A; 09:05 E; 09:20 S; d4 12:00 N:verified",
+        Some(5),
+        &["d0 09:00 - d3 09:20 idle: 0 assisted_escalation"],
+    ),
+    (
+        "zendesk_messaging",
+        "09:00 C; 09:01 A; d3 09:01 C; d3 09:02 A",
+        Some(20),
+        &["d0 09:00 - d6 09:02 idle: 0 contained_resolution"],
+    ),
+    (
+        // 7 days after the end it is too late, and a microsecond before it is not.
+        "zendesk_messaging",
+        "09:00 C; 09:01 A; d10 09:01 N:verified",
+        Some(20),
+        &["d0 09:00 - d3 09:01 idle: 0 contained_resolution"],
+    ),
+    (
+        "zendesk_messaging",
+        "09:00 C; 09:01 A; d10 09:00:59.999999 N:verified",
+        Some(20),
+        &["d0 09:00 - d3 09:01 idle: 1 verified_resolution @ d10 09:00:59.999999"],
+    ),
+    (
+        // The customer has come back: a verdict about the part before is dated at its end, one of now is about the new part.
+        "zendesk_messaging",
+        "09:00 C; 09:01 A; d3 09:01 N:verified; d5 09:00 C; d5 09:01 A",
+        Some(20),
+        &[
+            "d0 09:00 - d3 09:01 idle: 1 verified_resolution @ d3 09:01",
+            "d5 09:00 - d8 09:01 idle: 0 contained_resolution",
+        ],
+    ),
+    (
+        "zendesk_email",
+        "09:00 C; 09:10 A; d2 20:00 C; d2 20:05 A; d3 09:00 N:verified",
+        Some(4),
+        &["d0 09:00 - d3 09:00 max_duration: 1 verified_resolution @ d3 09:00"],
+    ),
+    (
+        "gorgias_automation",
+        "09:00 C; 09:01 A; 19:00 C; 19:01 A; d5 09:00 C; d5 09:01 A",
+        Some(9),
+        &["d0 09:00 - d3 19:01 idle: 1 automated @ d3 19:01", "d5 09:00 - d8 09:01 idle: 0 already_charged"],
+    ),
+    (
+        "ada",
+        "09:00 C; 09:01 A; d1 10:00 N:resolved",
+        Some(3),
+        &["d0 09:00 - d1 09:01 idle: 1 automated_resolution @ d1 10:00"],
+    ),
+    ("agentforce_help_agent", "09:00 C; 09:01 A; 09:02 C", Some(9), &["d0 09:00 - d1 09:02 idle: 0 abandoned"]),
+    (
+        "agentforce_help_agent",
+        "09:00 C; 09:01 A; 09:05 X; d2 09:00 N:negative_feedback; d2 09:01 N:negative_feedback",
+        Some(9),
+        &["d0 09:00 - d0 09:05 close: 0 voided"],
+    ),
+    (
+        "redo",
+        "09:00 C; 09:01 A; 09:05 X; d1 09:00 N:csat_low; d2 09:00 C; d2 09:01 A; d2 09:02 X; d20 09:00 N:csat_low",
+        Some(30),
+        &["d0 09:00 - d0 09:05 close: 0 voided", "d2 09:00 - d2 09:02 close: 1 resolution @ d2 09:02"],
     ),
 ];
 

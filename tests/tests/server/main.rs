@@ -25,6 +25,7 @@ mod first_insert;
 mod forget;
 mod hand_edits;
 mod health;
+mod held;
 mod hostile;
 mod ids;
 mod jit;

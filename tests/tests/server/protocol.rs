@@ -192,11 +192,8 @@ fn the_parts_are_those_of_folding_in_order(session: &mut Session) {
     }
     let mut wanted = Vec::new();
     for (conversation, (state, effects)) in &folding {
-        let ended = effects.iter().filter_map(|effect| match effect {
-            Effect::Ended(part) => Some(part),
-            Effect::Charged { .. } => None,
-        });
-        wanted.extend(ended.chain(&state.open).map(|part| shown(conversation, part)));
+        let parts = effects.iter().filter_map(Effect::as_final).chain(&state.current);
+        wanted.extend(parts.map(|part| shown(conversation, part)));
     }
     let found = session.lines(&format!(
         r#"SELECT conversation, {}, {}, end_reason, message_count, turn_count, {}

@@ -362,14 +362,14 @@ fn damage_to_parts_is_named() {
             "a billed part is not billable",
             "UPDATE talkmeter.ended_part SET charged_at = NULL, not_billable_because = 'excluded'
              WHERE tenant = 'acme' AND conversation = 'm1'",
-            &["charge_without_part|acme|charge 10"],
+            &["charge_without_part|acme|charge 10", "part_charged_before_is_wrong|acme|part 1 of m1"],
         ),
         (
             "a part that was not billable is",
             "UPDATE talkmeter.ended_part SET charged_at = started_at, first_ai_reply_at = started_at, ai_replies = 1,
                  not_billable_because = NULL
              WHERE tenant = 'acme' AND conversation = 'm2'",
-            &["part_without_charge|acme|part 1 of m2"],
+            &["part_charged_before_is_wrong|acme|part 1 of m2", "part_without_charge|acme|part 1 of m2"],
         ),
         (
             "a part is charged at another instant than its policy says",
@@ -402,6 +402,31 @@ fn damage_to_parts_is_named() {
             "time will end a part, and nobody knows when",
             "UPDATE talkmeter.conversation SET timed = true, due_at = NULL WHERE tenant = 'carl'",
             &["part_is_impossible|carl|part 1 of waits"],
+        ),
+        (
+            "a part is held whose policy holds none",
+            "UPDATE talkmeter.ended_part SET held_count = 1 WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["part_is_impossible|acme|part 1 of m1"],
+        ),
+        (
+            "a part is final after its end whose policy says at its end",
+            "UPDATE talkmeter.ended_part SET final_at = ended_at WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["part_is_impossible|acme|part 1 of m1"],
+        ),
+        (
+            "a part was decided by a rule that its policy does not have",
+            "UPDATE talkmeter.ended_part SET rule = 1 WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["part_is_impossible|acme|part 1 of m1"],
+        ),
+        (
+            "a part says that one before it is charged",
+            "UPDATE talkmeter.ended_part SET charged_before = true WHERE tenant = 'acme' AND conversation = 'm2'",
+            &["part_charged_before_is_wrong|acme|part 1 of m2"],
+        ),
+        (
+            "a conversation has forgotten that it is charged",
+            "UPDATE talkmeter.conversation SET charged_before = NULL WHERE tenant = 'acme' AND conversation = 'm1'",
+            &["part_charged_before_is_wrong|acme|part 1 of m1"],
         ),
         (
             "a conversation has counted fewer than no marks",
