@@ -9,7 +9,7 @@ use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::own_table::types::{BOOL, BYTES, INT4, INT4S, INT8, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
-use crate::pg::sql::{Arg, Connection, OverRows, Row, Rows, arg, column, insert_rows, over_rows};
+use crate::pg::sql::{Arg, Connection, OverRows, Row, Rows, arg, column, insert_rows, int4s_arg, over_rows};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use talkmeter_engine::event::{Name, Tag};
@@ -77,7 +77,7 @@ impl Tables {
         let wanted = [arg(key.0), arg(key.1)];
         let state = self.conversations.find(newest, &CONVERSATION_KEY, &wanted, |row| {
             row.skip(2);
-            let (highest, last_mark, sources) = (row.value(), row.tally(), row.list());
+            let (highest, last_mark, sources) = (row.value(), row.tally(), row.int4s());
             let charged_before = row.nullable().unwrap_or_default();
             let (current, last_event) = read_current(catalog, charged_before, row);
             let state = Conversation { highest, charged_before, current };
@@ -385,7 +385,7 @@ pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<(Vec<i32>, bool)> {
     let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
     for mut row in connection.run_over(&SOURCES, keys.len(), &args).iter() {
         let ordinal = row.ordinal();
-        sources[ordinal] = (row.list(), row.value());
+        sources[ordinal] = (row.int4s(), row.value());
     }
     sources
 }
@@ -427,7 +427,7 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
         arg(folding.id),
         arg(folding.state.highest),
         arg(folding.last_mark),
-        arg(folding.sources.clone()),
+        int4s_arg(&folding.sources),
         unless_false(folding.state.charged_before),
     ]);
     match &folding.state.current {

@@ -7,6 +7,7 @@ pub mod digest;
 pub mod document;
 pub mod error;
 pub mod groups;
+pub mod int4s;
 pub mod jsonb;
 pub mod limit;
 pub mod locks;
