@@ -12,6 +12,7 @@ use common::{
     HOUR, MINUTE, ai, ai_resolution, at_length, close, customer, event, first_seed, flagged, lutingenie, place, reopen,
     staff,
 };
+use serde_json::json;
 use simulation::Tally;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use talkmeter_engine::event::{Event, Kind};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{MessageId, OrderKey, Position, Rank};
 use talkmeter_engine::part::{Opening, Part};
-use talkmeter_engine::policy::{ChargeOn, Policy};
+use talkmeter_engine::policy::{ChargeOn, FinalAfter, Policy};
 use talkmeter_engine::refold::{Before, Changes, Placed, Restart, refold, restart};
 
 const HALF_HOUR: i64 = 30 * MINUTE;
@@ -781,6 +782,85 @@ fn nobody_asks_for_charges_while_the_parts_begin_where_they_began() {
     let asked = || -> BTreeMap<i32, i64> { panic!("the numbers are not in question") };
     let after = refold(&before, log, &changes, opener, asked, || ());
     assert_eq!((numbers(&after.parts), after.retired, after.highest), (vec![1, 2, 3], vec![], 3));
+}
+
+// What is held (rule 3.9)
+
+/// A part is charged at its end, held for three hours, and its unit taken back by a customer who comes back.
+fn held_for_three_hours() -> Arc<Policy> {
+    let definition = json!({"name": "held", "starts_on": ["customer_message"], "ends_on": ["close"], "idle_timeout": "1",
+        "charge_on": "close", "final_after": "3", "outcomes": [
+            {"when": "staff_reply", "outcome": "handed_over", "units": 0},
+            {"outcome": "resolved", "voided_by": "customer_message"}]});
+    let mut hours = |hours: &str, _: &str| hours.parse::<i64>().expect("hours") * HOUR;
+    Arc::new(Policy::read(&definition, &mut hours).expect("a policy").0)
+}
+
+/// When each part was final, if it was.
+fn finals(store: &Store) -> Vec<Option<i64>> {
+    store.parts.iter().map(|part| part.final_at.map(|at| at.0)).collect()
+}
+
+#[test]
+fn a_part_is_held_again_when_the_event_that_made_it_final_has_gone() {
+    let mut store = talked(&held_for_three_hours(), [customer(0), close(1), customer(HOUR), close(HOUR + 1)]);
+    assert_eq!((charges(&store), finals(&store)), (vec![(2, HOUR + 1)], vec![Some(HOUR), None]));
+    // The second part only opens later: until then the first is held, although it was final at the hour.
+    change(&mut store, customer(HOUR), staff(2 * HOUR));
+    assert_eq!((charges(&store), finals(&store)), (vec![(1, 1)], vec![None]));
+    change(&mut store, staff(2 * HOUR), customer(2 * HOUR));
+    assert_eq!((charges(&store), finals(&store)), (vec![], vec![Some(2 * HOUR), None]));
+}
+
+#[test]
+fn an_event_that_comes_late_for_a_part_that_was_final_by_itself_leaves_it() {
+    let mut store = talked(&held_for_three_hours(), [customer(0), close(1), customer(9 * HOUR), close(9 * HOUR + 1)]);
+    assert_eq!(restart(&store.parts, &place(&customer(3 * HOUR + 1))).part, 1, "it was over");
+    assert_eq!(restart(&store.parts, &place(&customer(3 * HOUR))).part, 0, "it was held until then");
+    come(&mut store, [customer(3 * HOUR + 1)]);
+    assert_eq!(charges(&store).len(), 3);
+    come(&mut store, [customer(3 * HOUR)]);
+    assert_eq!(charges(&store).len(), 2, "the first part's unit is taken back");
+}
+
+#[test]
+fn a_part_whose_time_has_passed_without_a_sweep_is_made_final_when_it_is_folded_again() {
+    let mut store = talked(&held_for_three_hours(), [customer(0), close(1)]);
+    store.commit(&[added(customer(5 * HOUR)), touched(customer(5 * HOUR))]);
+    assert_eq!((charges(&store), finals(&store)), (vec![(1, 1)], vec![Some(3 * HOUR + 1), None]));
+}
+
+#[test]
+fn time_passes_as_far_as_it_had_passed_when_a_conversation_is_folded_again() {
+    let mut store = talked(&held_for_three_hours(), [customer(0), staff(1)]);
+    // It ended after an hour, which was noticed long after.
+    store.sweep(Instant(2 * HOUR));
+    assert_eq!((ends(&store), finals(&store)), (vec![Some((HOUR + 1, "idle"))], vec![None]));
+    come(&mut store, [note(1)]);
+    assert_eq!(finals(&store), [None], "that the sweep came later is nothing to it");
+    come(&mut store, [note(90 * MINUTE)]);
+    assert_eq!(event_counts(&store), [4], "what comes between the end and the sweep is not late");
+}
+
+#[test]
+fn the_unit_that_an_earlier_part_had_is_the_next_ones_when_that_is_taken_back() {
+    let once = with(&held_for_three_hours(), |policy| policy.once_per_conversation = true);
+    let mut store = talked(&once, [customer(0), close(1), customer(9 * HOUR), close(9 * HOUR + 1)]);
+    assert_eq!(charges(&store), [(1, 1)]);
+    come(&mut store, [staff(0)]);
+    assert_eq!(charges(&store), [(2, 9 * HOUR + 1)]);
+}
+
+#[test]
+fn a_part_that_has_lost_rows_is_sealed_up_to_the_last_event_that_it_counted_after_its_end() {
+    let verified = with(&held_for_three_hours(), |policy| policy.final_after = FinalAfter::Never);
+    let mut store = talked(&verified, [customer(0), close(1), note(HOUR), note(2 * HOUR)]);
+    delete(&mut store, [note(HOUR)]);
+    let outcome = come(&mut store, [note(90 * MINUTE), note(3 * HOUR)]);
+    assert_eq!(outcome.sealed, places([note(90 * MINUTE)]));
+    assert_eq!((event_counts(&store), charges(&store)), (vec![5], vec![(1, 1)]));
+    come(&mut store, [customer(4 * HOUR)]);
+    assert_eq!(charges(&store), [], "what comes after it is metered");
 }
 
 // Everything at once

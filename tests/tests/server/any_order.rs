@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
         let known: usize = self.books.values().map(known).sum();
         let lines = self.session.lines(&format!(
             "SELECT tenant, charge_id, conversation, part, {}, {}, {}, tier, pack_id, amount, plan, policy,
-                 policy_version, reverses
+                 policy_version, outcome, reverses
              FROM (SELECT *, row_number() OVER () FROM talkmeter.charge) AS c
              ORDER BY tenant, charge_id",
             micros("charged_at"),
@@ -407,7 +407,8 @@ struct Charge {
     period: (i64, i64),
     /// Tier, pack, amount and plan.
     paid: [String; 4],
-    policy: String,
+    /// Policy, version and outcome.
+    judged: [String; 3],
     reverses: Option<usize>,
 }
 
@@ -421,8 +422,8 @@ impl Charge {
             at: instant(fields[4]),
             period: (instant(fields[5]).0, instant(fields[6]).0),
             paid: [7, 8, 9, 10].map(|field| fields[field].to_owned()),
-            policy: format!("{}@{}", fields[11], fields[12]),
-            reverses: fields[13].parse().ok(),
+            judged: [11, 12, 13].map(|field| fields[field].to_owned()),
+            reverses: fields[14].parse().ok(),
         }
     }
 }
@@ -478,14 +479,14 @@ impl Books {
         }
     }
 
-    /// A charge whose instant moves inside its period stays as posted.
+    /// A charge whose instant moves inside its period stays as posted, if its part is judged as before (rule 3.5.5).
     fn close(&mut self, once: bool) {
         let new = &self.charges[self.closed..];
         for reversal in new.iter().filter(|charge| once && charge.reverses.is_some()) {
             let again = |charge: &&Charge| {
                 charge.reverses.is_none()
-                    && (&charge.part, charge.period, &charge.policy)
-                        == (&reversal.part, reversal.period, &reversal.policy)
+                    && (&charge.part, charge.period, &charge.judged)
+                        == (&reversal.part, reversal.period, &reversal.judged)
             };
             let again = new.iter().find(again).map(|charge| charge.id);
             assert_eq!(again, None, "charge {} of {} was taken back for nothing", reversal.id, reversal.tenant);
