@@ -10,6 +10,7 @@ use crate::instant::Instant;
 use crate::order::{self, OrderKey};
 use crate::part::{EndReason, Opener, Opening, Part};
 use crate::policy::ChargeOn;
+use crate::selector;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An event with its place among those of its conversation.
@@ -18,7 +19,7 @@ pub struct Placed {
     /// The bytes of its [`OrderKey`].
     pub place: Vec<u8>,
     pub event: Event,
-    /// No policy could judge it, so that no part has counted it yet.
+    /// No policy could judge its row, or another event of that.
     pub waits: bool,
 }
 
@@ -275,7 +276,7 @@ fn still_unjudged(
         pulse();
         let begun = parts.partition_point(|part| part.first_event <= placed.place);
         let latest = parts[..begun].last();
-        if !placed.waits && latest.is_some_and(|part| placed.place <= part.last_event) {
+        if latest.is_some_and(|part| placed.place <= part.last_event && !was_held_out(part, placed)) {
             continue;
         }
         let previous = latest.or(before.previous).filter(|_| order::is_mark(&placed.place)).map(Part::opening);
@@ -284,6 +285,13 @@ fn still_unjudged(
         }
     }
     unjudged
+}
+
+/// Whether an event that lies between those that a part counted was none of them: while the part was held it would have
+/// opened another by the part's own policy, and that in force was unknown (rule 3.9.8).
+fn was_held_out(part: &Part, placed: &Placed) -> bool {
+    let ended = part.end.as_ref().is_some_and(|end| end.at <= placed.event.at);
+    placed.waits && part.held_count > 0 && ended && selector::hold(&part.policy.starts_on, &placed.event)
 }
 
 fn last_final(effects: &[Effect]) -> Option<&Part> {
@@ -307,7 +315,7 @@ fn last_sealed(parts: &[Part], log: &[Placed], changes: &Changes, pulse: &impl F
 fn found(part: &Part, from: &[u8], log: &[Placed], changes: &Changes) -> i64 {
     let begin = log.partition_point(|placed| placed.place.as_slice() < from);
     let end = log.partition_point(|placed| placed.place <= part.last_event).max(begin);
-    let is_old = |placed: &&Placed| !placed.waits && !changes.is_new(&placed.place);
+    let is_old = |placed: &&Placed| !was_held_out(part, placed) && !changes.is_new(&placed.place);
     let old = log[begin..end].iter().filter(is_old).count() as i64;
     old + changes.gone(from, &part.last_event)
 }

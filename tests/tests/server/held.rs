@@ -22,7 +22,7 @@ const VERIFIED: &str = r#"{"name": "verified", "effective_from": "2026-01-01 00:
 const MAPPING: &str = r#"{"occurred_at": "at", "kinds": [
     {"when": {"kind": "customer"}, "kind": "customer_message"}, {"when": {"kind": "ai"}, "kind": "ai_reply"},
     {"when": {"kind": "staff"}, "kind": "staff_reply"}, {"when": {"kind": "close"}, "kind": "close"},
-    {"when": {"kind": "note"}, "kind": "note"}, {"when": {"kind": "verified"}, "kind": "note:verified"},
+    {"when": {"kind": "both"}, "kind": ["ai_reply", "customer_message"]}, {"when": {"kind": "note"}, "kind": "note"}, {"when": {"kind": "verified"}, "kind": "note:verified"},
     {"when": {"kind": "complaint"}, "kind": "note:complaint"}]}"#;
 
 /// A table, attached under a policy.
@@ -437,6 +437,24 @@ fn what_nobody_can_judge_waits_if_it_opened_a_part_by_the_policy_of_the_held_one
         "it stands for no row that is gone"
     );
     assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
+}
+
+#[test]
+fn a_row_of_which_one_event_is_counted_while_another_waits_stands_for_no_row_that_is_gone() {
+    let (_database, mut session) = attached(&VERIFIED.replace("verified\", \"eff", "v\", \"eff"), PLAN);
+    session.run(&format!(
+        "CREATE TABLE other (LIKE m INCLUDING ALL);
+         SELECT talkmeter.define_policy({})",
+        quoted(&FIN.replace("2026-01-01", "2026-03-20"))
+    ));
+    attach(&mut session, "other", "fin", PLAN, MAPPING);
+    tell(&mut session, "c", "1 09:00 customer, 1 09:02 close");
+    session.run("INSERT INTO other (conversation_id, at, kind) VALUES ('c', '2026-03-02 10:00+00', 'both')");
+    tell(&mut session, "c", "1 10:00 note, 3 10:00 verified");
+    assert_eq!(parts(&mut session), ["c 1 01 09:02 close 1 verified @ 03 10:00 final 08 09:02"]);
+    assert_eq!(session.line("SELECT event_count FROM talkmeter.part"), "5");
+    assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["unknown_policy"]);
+    is_sound(&mut session);
 }
 
 #[test]
