@@ -410,9 +410,9 @@ fn a_dispute_about_a_unit_that_was_taken_back_can_only_be_rejected() {
     is_sound(&mut session);
 }
 
-#[test]
-fn what_nobody_can_judge_waits_if_it_opened_a_part_by_the_policy_of_the_held_one() {
-    let (_database, mut session) = attached(&VERIFIED.replace("verified\", \"eff", "v\", \"eff"), PLAN);
+/// A part of `c` that is held, and another table, of which no policy is known until the 20th.
+fn held_with_a_stranger() -> (Database, Session) {
+    let (database, mut session) = attached(VERIFIED, PLAN);
     session.run(&format!(
         "CREATE TABLE other (LIKE m INCLUDING ALL);
          SELECT talkmeter.define_policy({})",
@@ -420,6 +420,12 @@ fn what_nobody_can_judge_waits_if_it_opened_a_part_by_the_policy_of_the_held_one
     ));
     attach(&mut session, "other", "fin", PLAN, MAPPING);
     tell(&mut session, "c", "1 09:00 customer, 1 09:02 close");
+    (database, session)
+}
+
+#[test]
+fn what_nobody_can_judge_waits_if_it_opened_a_part_by_the_policy_of_the_held_one() {
+    let (_database, mut session) = held_with_a_stranger();
     session.run(
         "INSERT INTO other (conversation_id, at, kind)
          VALUES ('c', '2026-03-02 10:00+00', 'verified'), ('c', '2026-03-02 11:00+00', 'customer')",
@@ -441,14 +447,7 @@ fn what_nobody_can_judge_waits_if_it_opened_a_part_by_the_policy_of_the_held_one
 
 #[test]
 fn a_row_of_which_one_event_is_counted_while_another_waits_stands_for_no_row_that_is_gone() {
-    let (_database, mut session) = attached(&VERIFIED.replace("verified\", \"eff", "v\", \"eff"), PLAN);
-    session.run(&format!(
-        "CREATE TABLE other (LIKE m INCLUDING ALL);
-         SELECT talkmeter.define_policy({})",
-        quoted(&FIN.replace("2026-01-01", "2026-03-20"))
-    ));
-    attach(&mut session, "other", "fin", PLAN, MAPPING);
-    tell(&mut session, "c", "1 09:00 customer, 1 09:02 close");
+    let (_database, mut session) = held_with_a_stranger();
     session.run("INSERT INTO other (conversation_id, at, kind) VALUES ('c', '2026-03-02 10:00+00', 'both')");
     tell(&mut session, "c", "1 10:00 note, 3 10:00 verified");
     assert_eq!(parts(&mut session), ["c 1 01 09:02 close 1 verified @ 03 10:00 final 08 09:02"]);
