@@ -129,9 +129,9 @@ WHERE tenant = 'ubuntu-2014';
 \echo
 \echo '9. What would another vendor have charged for these very conversations? Intercom counts a resolution for Fin: an answer after'
 \echo '   which the customer asks no more for 24 hours, and does not come back. Its definition is in the folder definitions.'
-\set QUIET on
+\o /dev/null
 \ir ../definitions/intercom.sql
-\set QUIET off
+\o
 \timing on
 SELECT tenant, units, amount, billed_units, billed_amount
 FROM talkmeter.simulate('intercom_fin', 'intercom/fin')

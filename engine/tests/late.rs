@@ -788,8 +788,8 @@ fn nobody_asks_for_charges_while_the_parts_begin_where_they_began() {
 
 /// A part is charged at its end, held for three hours, and its unit taken back by a customer who comes back.
 fn held_for_three_hours() -> Arc<Policy> {
-    let definition = json!({"name": "held", "starts_on": ["customer_message"], "ends_on": ["close"], "idle_timeout": "1",
-        "charge_on": "close", "final_after": "3", "outcomes": [
+    let definition = json!({"name": "held", "starts_on": ["customer_message"], "ends_on": ["close"],
+        "idle_timeout": "1", "charge_on": "close", "final_after": "3", "outcomes": [
             {"when": "staff_reply", "outcome": "handed_over", "units": 0},
             {"outcome": "resolved", "voided_by": "customer_message"}]});
     let mut hours = |hours: &str, _: &str| hours.parse::<i64>().expect("hours") * HOUR;

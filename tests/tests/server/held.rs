@@ -22,7 +22,8 @@ const VERIFIED: &str = r#"{"name": "verified", "effective_from": "2026-01-01 00:
 const MAPPING: &str = r#"{"occurred_at": "at", "kinds": [
     {"when": {"kind": "customer"}, "kind": "customer_message"}, {"when": {"kind": "ai"}, "kind": "ai_reply"},
     {"when": {"kind": "staff"}, "kind": "staff_reply"}, {"when": {"kind": "close"}, "kind": "close"},
-    {"when": {"kind": "both"}, "kind": ["ai_reply", "customer_message"]}, {"when": {"kind": "note"}, "kind": "note"}, {"when": {"kind": "verified"}, "kind": "note:verified"},
+    {"when": {"kind": "both"}, "kind": ["ai_reply", "customer_message"]},
+    {"when": {"kind": "note"}, "kind": "note"}, {"when": {"kind": "verified"}, "kind": "note:verified"},
     {"when": {"kind": "complaint"}, "kind": "note:complaint"}]}"#;
 
 /// A table, attached under a policy.
