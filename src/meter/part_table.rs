@@ -98,13 +98,15 @@ impl Tables {
             return false;
         }
         retire(connection, changed);
-        with_newest(|newest| {
-            for folding in changed {
-                heed_cancel();
-                let finals = folding.written.iter().filter(|part| part.is_final());
-                finals.for_each(|part| self.write_ended(newest, folding, part));
-            }
-        });
+        if changed.iter().any(|folding| folding.written.iter().any(Part::is_final)) {
+            with_newest(|newest| {
+                for folding in changed {
+                    heed_cancel();
+                    let finals = folding.written.iter().filter(|part| part.is_final());
+                    finals.for_each(|part| self.write_ended(newest, folding, part));
+                }
+            });
+        }
         true
     }
 

@@ -485,10 +485,11 @@ impl OwnTable {
         // SAFETY: as of an insert; by the empty state a row would be looked for that somebody else has changed.
         unsafe {
             writer.open_indexes();
-            (*writer.place).tts_tid = place;
+            let replaced = writer.place();
+            (*replaced).tts_tid = place;
             let mut none = pg_sys::EPQState::default();
             writer.with_triggers(|| {
-                pg_sys::ExecSimpleRelationUpdate(writer.target, writer.state, &mut none, writer.place, writer.row);
+                pg_sys::ExecSimpleRelationUpdate(writer.target, writer.state, &mut none, replaced, writer.row);
             });
             writer.forget();
         }
@@ -595,14 +596,22 @@ unsafe fn settle_for_checks(relation: pg_sys::Relation) {
     }
 }
 
+/// A slot for a row of a table.
+///
+/// SAFETY: the relation must be open as long as the slot is there.
+unsafe fn slot_of(relation: pg_sys::Relation) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: an open relation has a descriptor.
+    unsafe { pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual) }
+}
+
 /// What the server's executor wants of whoever writes a table.
 struct Writer {
     state: *mut pg_sys::EState,
     target: *mut pg_sys::ResultRelInfo,
     /// The row to be written.
     row: *mut pg_sys::TupleTableSlot,
-    /// Holds the place of the row that it replaces.
-    place: *mut pg_sys::TupleTableSlot,
+    /// Holds the place of the row that it replaces, if triggers are to know it.
+    place: Cell<*mut pg_sys::TupleTableSlot>,
     /// A row that gets no new entry in any index needs none of them.
     has_indexes: Cell<bool>,
 }
@@ -615,9 +624,18 @@ impl Writer {
             let target = pg_sys::MemoryContextAllocZero((*state).es_query_cxt, size_of::<pg_sys::ResultRelInfo>())
                 .cast::<pg_sys::ResultRelInfo>();
             pg_sys::InitResultRelInfo(target, relation, 0, null_mut(), 0);
-            let slot = || pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
-            Writer { state, target, row: slot(), place: slot(), has_indexes: Cell::new(false) }
+            let row = slot_of(relation);
+            Writer { state, target, row, place: Cell::new(null_mut()), has_indexes: Cell::new(false) }
         }
+    }
+
+    /// The slot for the place of the row that is replaced, which is made when it is first wanted.
+    fn place(&self) -> *mut pg_sys::TupleTableSlot {
+        if self.place.get().is_null() {
+            // SAFETY: the target is of an open table.
+            self.place.set(unsafe { slot_of((*self.target).ri_RelationDesc) });
+        }
+        self.place.get()
     }
 
     fn open_indexes(&self) {
@@ -725,10 +743,14 @@ impl Writer {
                 pg_sys::ExecCloseIndices(self.target);
             }
             pg_sys::ExecDropSingleTupleTableSlot(self.row);
-            pg_sys::ExecDropSingleTupleTableSlot(self.place);
-            // What triggers were given.
-            pg_sys::ExecCloseResultRelations(self.state);
-            pg_sys::ExecResetTupleTable((*self.state).es_tupleTable, false);
+            if !self.place.get().is_null() {
+                pg_sys::ExecDropSingleTupleTableSlot(self.place.get());
+            }
+            if !(*(*self.target).ri_RelationDesc).trigdesc.is_null() {
+                // What triggers were given.
+                pg_sys::ExecCloseResultRelations(self.state);
+                pg_sys::ExecResetTupleTable((*self.state).es_tupleTable, false);
+            }
             pg_sys::FreeExecutorState(self.state);
         }
     }
