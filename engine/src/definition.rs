@@ -137,7 +137,7 @@ impl<'a> Keys<'a> {
         let read = serde_json::from_value(value.clone());
         self.row.insert(key.to_owned(), value);
         read.unwrap_or_else(|error| {
-            self.unreadable.get_or_insert(error.to_string());
+            self.unreadable.get_or_insert_with(|| format!("\"{key}\": {error}"));
             T::default()
         })
     }

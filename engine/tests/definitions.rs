@@ -180,10 +180,13 @@ fn a_key_of_a_policy_that_is_ill_typed_is_refused() {
         (json!({"idle_timeout": false}), "invalid type: boolean `false`, expected a string"),
         (json!({"turn_limit": "50"}), "invalid type: string \"50\", expected i32"),
         (json!({"staff_reply_blocks": "yes"}), "invalid type: string \"yes\", expected a boolean"),
+        (json!({"final_after": 7}), "invalid type: number, expected a string"),
+        (json!({"once_per": ["conversation"]}), "invalid type: sequence, expected a string"),
     ];
     for (change, error) in cases {
+        let key = change.as_object().and_then(|change| change.keys().next()).expect("a key").clone();
         let (message, hint) = of_policy(policy_with(change));
-        assert_eq!(message, format!("the definition of a policy cannot be read: {error}"));
+        assert_eq!(message, format!("the definition of a policy cannot be read: \"{key}\": {error}"));
         assert_eq!(hint, format!("Its keys are: {POLICY_KEYS}."));
     }
 }
@@ -193,7 +196,7 @@ fn null_is_no_value_of_a_key_that_has_a_default() {
     let mut definition = policy_with(json!({}));
     definition["staff_reply_blocks"] = Json::Null;
     let (message, _) = of_policy(definition);
-    assert_eq!(message, "the definition of a policy cannot be read: invalid type: null, expected a boolean");
+    assert_eq!(message, "the definition of a policy cannot be read: \"staff_reply_blocks\": invalid type: null, expected a boolean");
 }
 
 #[test]
@@ -313,8 +316,8 @@ fn an_interval_that_is_not_positive_makes_no_sense() {
 fn wrongs() -> Vec<(Json, &'static str)> {
     vec![
         (json!({"prize": 1}), "unknown key \"prize\""),
-        (json!({"label": 7}), "the definition of a policy cannot be read: invalid type"),
-        (json!({"turn_limit": "7"}), "the definition of a policy cannot be read: invalid type"),
+        (json!({"label": 7}), "the definition of a policy cannot be read: \"label\": invalid type"),
+        (json!({"turn_limit": "7"}), "the definition of a policy cannot be read: \"turn_limit\": invalid type"),
         (json!({"name": "x@1"}), "\"x@1\" is no name"),
         (json!({"starts_on": ["customer"]}), "unknown kind \"customer\" in \"starts_on\""),
         (json!({"ends_on": ["clothes"]}), "unknown kind \"clothes\" in \"ends_on\""),
@@ -436,7 +439,7 @@ fn rates_of_no_outcome_or_of_no_money_are_refused() {
         assert_eq!(of_rates(json!({"sale": wrong})), words(&said, AMOUNT_HINT));
     }
     for wrong in [json!([]), json!(1), json!("sale")] {
-        assert!(of_rates(wrong).0.starts_with("the definition of a plan cannot be read: invalid type"));
+        assert!(of_rates(wrong).0.starts_with("the definition of a plan cannot be read: \"rates\": invalid type"));
     }
 }
 

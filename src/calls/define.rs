@@ -68,6 +68,7 @@ fn no_interval(error: CaughtError, interval: &str, key: &str) -> ! {
     }
     let hint = match key {
         "valid_for" => "Write it in days or less, for example \"90 days\", or write \"period\" or \"never\".",
+        "final_after" => "Write it in days or less, for example \"7 days\", or write \"forever\".",
         _ => "Write it in days or less, for example \"30 minutes\".",
     };
     failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("\"{key}\" is no interval: \"{interval}\""))
