@@ -120,15 +120,16 @@ const TENANTS: &str = "
     ) AS l
     ORDER BY l.tenant";
 
-// A charge whose instant has moved within its period stays as it was posted, so the part says when it is.
+// A charge whose instant has moved within its period stays as it was posted, so the part says when it is. What was
+// credited is never charged again: it counts as often as the recount will, as long as its part is billable.
 const CHARGED: &str = "
     SELECT c.tenant, COALESCE(p.charged_at, c.charged_at)
     FROM talkmeter.charge AS c
     LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
+    LEFT JOIN talkmeter.charge AS r ON r.tenant = c.tenant AND r.reverses = c.charge_id
     WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
-        AND c.period_start < $2 AND c.period_end > $1 AND c.reverses IS NULL AND NOT EXISTS (
-            SELECT FROM talkmeter.charge AS r
-            WHERE r.tenant = c.tenant AND r.reverses = c.charge_id AND r.reason <> 'credit')";
+        AND c.reverses IS NULL AND CASE r.reason WHEN 'credit' THEN p.charged_at IS NOT NULL
+            ELSE r.charge_id IS NULL AND c.period_start < $2 AND c.period_end > $1 END";
 
 /// The days of all tenants that have an account or a reported count, with what was charged, and whether it is over
 /// everywhere. A tenant in whose zone it is not is left out: a later call will do.
