@@ -202,7 +202,7 @@ COMMENT ON COLUMN talkmeter.charge.posted_by IS
 COMMENT ON COLUMN talkmeter.charge.cause_source IS
     'The table of the late or changed event for which it was taken back, as it was called at attach; null for a mark or a credit';
 COMMENT ON COLUMN talkmeter.charge.cause_message_id IS 'The message id of that event, or the number of a mark';
-COMMENT ON COLUMN talkmeter.charge.cause_at IS 'The time of that event: the earliest change within the part';
+COMMENT ON COLUMN talkmeter.charge.cause_at IS 'The time of that event: the earliest change within the part; of voided the event that took the unit back';
 COMMENT ON COLUMN talkmeter.charge.posted_at IS 'When the row was written';
 SELECT pg_catalog.pg_extension_config_dump('talkmeter.charge', '');
 

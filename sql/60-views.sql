@@ -251,7 +251,7 @@ COMMENT ON COLUMN talkmeter.charges.posted_by IS
 COMMENT ON COLUMN talkmeter.charges.cause_source IS
     'The table of the late or changed event, as it was called at attach; null for a mark, and for a credit';
 COMMENT ON COLUMN talkmeter.charges.cause_message_id IS 'The message id of the late or changed event, or the number of a mark';
-COMMENT ON COLUMN talkmeter.charges.cause_at IS 'The time of the late or changed event: the first change within the part';
+COMMENT ON COLUMN talkmeter.charges.cause_at IS 'The time of that event: the first change within the part; of voided the event that took the unit back';
 COMMENT ON COLUMN talkmeter.charges.charged_day IS 'The day of the charge instant in the tenant''s zone';
 COMMENT ON COLUMN talkmeter.charges.period IS 'The name of the period of the charge instant: the year and month of its first local day, as 2026-03';
 COMMENT ON COLUMN talkmeter.charges.posted_period IS 'The name of the period whose statement lists it';

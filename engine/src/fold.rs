@@ -16,8 +16,8 @@ use std::sync::Arc;
 pub enum Effect {
     /// A part became billable: one unit, charged at this instant.
     Charged { part: i32, at: Instant, outcome: Option<Arc<str>>, policy: Arc<Policy>, source: Option<i32> },
-    /// The event took back the unit of a part (rule 3.9.4).
-    Voided { part: i32 },
+    /// The event at a place took back the unit of a part (rule 3.9.4).
+    Voided { part: i32, by: Vec<u8> },
     /// A part is final, and this is what it stays.
     Final(Box<Part>),
 }
@@ -78,7 +78,7 @@ impl Conversation {
         self.come_to(event.at, id, effects);
         match (self.current.as_mut(), opening) {
             (Some(held), Some(opening)) => {
-                effects.extend(held.void_by(event));
+                effects.extend(held.void_by(event, place));
                 self.be_final(Some(event.at), effects);
                 self.open(opening, place, event);
             }
@@ -182,7 +182,7 @@ impl Part {
         match self.verdict {
             None if self.policy.charge_on.is_at(event) => self.decide(judge(self, conversation, event.at)),
             None => None,
-            Some(_) => self.reconsider(event, conversation),
+            Some(_) => self.reconsider(event, place, conversation),
         }
     }
 
@@ -197,7 +197,7 @@ impl Part {
             Kind::Error if !was_answered => self.error_before_reply = true,
             _ => {}
         }
-        self.reconsider(event, conversation)
+        self.reconsider(event, place, conversation)
     }
 
     fn note(&mut self, event: &Event, place: &[u8]) {
@@ -224,9 +224,9 @@ impl Part {
 
     /// What an event changes of a verdict: it takes the unit back for good, or gives one to a part that is not final at
     /// its end (rules 3.9.3, 3.9.4).
-    fn reconsider(&mut self, event: &Event, conversation: &str) -> Option<Effect> {
+    fn reconsider(&mut self, event: &Event, place: &[u8], conversation: &str) -> Option<Effect> {
         match self.verdict? {
-            Verdict::Billable(_) => self.void_by(event),
+            Verdict::Billable(_) => self.void_by(event, place),
             Verdict::NotBillable(Reason::Voided) => None,
             Verdict::NotBillable(_) if self.policy.final_after == FinalAfter::End => None,
             Verdict::NotBillable(_) => self.decide(judge(self, conversation, event.at)),
@@ -234,13 +234,13 @@ impl Part {
     }
 
     /// Takes back the unit of a part that is billable, if the rule that gave it says that the event does.
-    fn void_by(&mut self, event: &Event) -> Option<Effect> {
+    fn void_by(&mut self, event: &Event, place: &[u8]) -> Option<Effect> {
         let rule = self.rule.filter(|_| self.charge_instant().is_some())?;
         if !self.policy.outcomes.is_voided(rule as usize, event) {
             return None;
         }
         self.decide(Verdict::NotBillable(Reason::Voided).into());
-        Some(Effect::Voided { part: self.number })
+        Some(Effect::Voided { part: self.number, by: place.to_vec() })
     }
 
     fn finish(&mut self, end: End, conversation: &str) -> Option<Effect> {

@@ -197,6 +197,8 @@ pub struct After {
     /// See [`Part::sealed_until`], of the last part that has lost rows: what has waited for a policy before then waits
     /// for ever.
     pub sealed_until: Option<Instant>,
+    /// The places of events that took units back, by the places of the events that opened their parts.
+    pub voided_by: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// Folds again. `log` holds, in order, the events that are there now from the place of [`restart`] on; `opener` answers
@@ -255,6 +257,7 @@ pub fn refold(
     if !before.last_event.is_empty() {
         state.pass_time(before.id, order::time_of(before.last_event), &mut effects);
     }
+    after.voided_by = voided_by(&effects, state.current.as_ref());
     let mut parts: Vec<Part> = effects.into_iter().filter_map(Effect::into_final).chain(state.current).collect();
     after.retired = number(&before.parts[kept..], &mut parts, &mut after.highest, standing);
     after.parts = [before.parts[..kept].to_vec(), parts].concat();
@@ -292,6 +295,21 @@ fn still_unjudged(
 fn was_held_out(part: &Part, placed: &Placed) -> bool {
     let ended = part.end.as_ref().is_some_and(|end| end.at <= placed.event.at);
     placed.waits && part.held_count > 0 && ended && selector::hold(&part.policy.starts_on, &placed.event)
+}
+
+/// See [`After::voided_by`]. What takes a unit back comes before its part is final, and before another part has begun.
+fn voided_by(effects: &[Effect], current: Option<&Part>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut voided = BTreeMap::new();
+    let mut last = None;
+    for effect in effects {
+        match effect {
+            Effect::Voided { by, .. } => last = Some(by),
+            Effect::Final(part) => voided.extend(last.take().map(|by| (part.first_event.clone(), by.clone()))),
+            Effect::Charged { .. } => {}
+        }
+    }
+    voided.extend(current.zip(last).map(|(part, by)| (part.first_event.clone(), by.clone())));
+    voided
 }
 
 fn last_final(effects: &[Effect]) -> Option<&Part> {

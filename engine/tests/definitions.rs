@@ -196,7 +196,10 @@ fn null_is_no_value_of_a_key_that_has_a_default() {
     let mut definition = policy_with(json!({}));
     definition["staff_reply_blocks"] = Json::Null;
     let (message, _) = of_policy(definition);
-    assert_eq!(message, "the definition of a policy cannot be read: \"staff_reply_blocks\": invalid type: null, expected a boolean");
+    assert_eq!(
+        message,
+        "the definition of a policy cannot be read: \"staff_reply_blocks\": invalid type: null, expected a boolean"
+    );
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl<'c, 'a> Batch<'c, 'a> {
         folding.last_event.extend_from_slice(place);
         folding.changed = true;
         folding.saw(place);
-        self.take(index, effects, Some(place));
+        self.take(index, effects);
         stepped
     }
 
@@ -95,12 +95,12 @@ impl<'c, 'a> Batch<'c, 'a> {
             folding.last_event = floor.to_vec();
         }
         folding.changed = true;
-        self.take(index, effects, None);
+        self.take(index, effects);
         !had_ended
     }
 
-    /// Takes over what an event at a place, or time, has done.
-    fn take(&mut self, index: usize, effects: Vec<Effect>, place: Option<&[u8]>) {
+    /// Takes over what an event, or time, has done.
+    fn take(&mut self, index: usize, effects: Vec<Effect>) {
         let folding = &mut self.conversations[index];
         for effect in effects {
             match effect {
@@ -109,9 +109,9 @@ impl<'c, 'a> Batch<'c, 'a> {
                     let unit = unit(&self.catalog, folding, (part, outcome.as_deref()), at, &opening);
                     self.postings.push(Posting::Charge(unit));
                 }
-                Effect::Voided { part } => {
+                Effect::Voided { part, by } => {
                     let key = (folding.tenant, folding.id, part);
-                    self.postings.extend(Settle::of(key, None, Why::Voided, place.map(Cause::at_place)));
+                    self.postings.extend(Settle::of(key, None, Why::Voided, Some(Cause::at_place(&by))));
                 }
                 Effect::Final(part) => folding.written.push(*part),
             }

@@ -196,7 +196,8 @@ fn apply(batch: &mut Batch, late: &Late, before: &Before, after: After, last_eve
             (Some(known), wanted) => {
                 if terms(known) != terms(part) {
                     let key = (folding.tenant, folding.id, part.number);
-                    postings.extend(Settle::of(key, wanted, why(part), cause(known)));
+                    let voided_by = after.voided_by.get(&part.first_event).map(|place| Cause::at_place(place));
+                    postings.extend(Settle::of(key, wanted, why(part), voided_by.or_else(|| cause(known))));
                 }
             }
         }

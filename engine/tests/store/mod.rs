@@ -267,7 +267,7 @@ impl Store {
         for effect in effects {
             match effect {
                 Effect::Charged { part, .. } => self.ledger.post(part),
-                Effect::Voided { part } => self.ledger.reverse(part),
+                Effect::Voided { part, .. } => self.ledger.reverse(part),
                 Effect::Final(part) => self.parts.push(*part),
             }
         }

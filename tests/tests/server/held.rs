@@ -458,6 +458,33 @@ fn a_row_of_which_one_event_is_counted_while_another_waits_stands_for_no_row_tha
 }
 
 #[test]
+fn what_was_credited_and_is_then_taken_back_is_no_difference() {
+    let (_database, mut session) = attached(FIN, PLAN);
+    tell(&mut session, "c", "1 09:00 customer, 1 09:01 ai, 1 09:02 close");
+    session.run("SELECT talkmeter.credit('acme', 1, 'so be it')");
+    is_sound(&mut session);
+    tell(&mut session, "c", "2 09:00 customer");
+    assert_eq!(ledger(&mut session), ["1 c 1", "2 c 1 back: 1 credit"]);
+    is_sound(&mut session);
+    session.run("UPDATE m SET kind = 'note' WHERE at >= '2026-03-02'");
+    assert_eq!(session.line("SELECT units FROM talkmeter.parts"), "1", "it is billable again, and stays credited");
+    assert_eq!(ledger(&mut session), ["1 c 1", "2 c 1 back: 1 credit"]);
+    is_sound(&mut session);
+}
+
+#[test]
+fn the_cause_is_the_event_that_took_the_unit_back_also_when_another_one_came_late() {
+    let (_database, mut session) = attached(VERIFIED, PLAN);
+    tell(&mut session, "c", "1 09:00 customer, 1 09:02 close, 3 10:00 complaint, 4 10:00 verified");
+    assert_eq!(ledger(&mut session), ["1 c 1"], "it was no unit yet when the complaint came");
+    tell(&mut session, "c", "2 10:00 verified");
+    assert_eq!(ledger(&mut session), ["1 c 1", "2 c 1 back: 1 voided 03 10:00"]);
+    let cause = "SELECT cause_source, cause_message_id FROM talkmeter.charges WHERE reverses IS NOT NULL";
+    assert_eq!(session.lines(cause), ["public.m|3"]);
+    is_sound(&mut session);
+}
+
+#[test]
 fn a_definition_that_makes_no_sense_is_refused() {
     let (_database, mut session) = attached(FIN, PLAN);
     for (was, is, message) in [
