@@ -82,9 +82,12 @@ CREATE FUNCTION talkmeter.verify()
                             OR (v.charge_on = 'first_of' AND (p.charged_at < p.started_at OR p.charged_at > p.ended_at))
                             OR p.is_held OR p.held_count > 0 OR p.final_at IS NOT NULL END
                     OR p.rule < 1 OR p.rule > COALESCE(pg_catalog.jsonb_array_length(v.outcomes), 0)
+                    OR (p.charged_at IS NOT NULL AND v.outcomes IS NOT NULL
+                        AND (p.rule IS NULL OR v.outcomes -> (p.rule - 1) -> 'units' = '0'))
+                    OR p.held_count < 1 OR (p.is_held AND p.timed = COALESCE(v.never_final, false))
                     OR (p.outcome IS NOT NULL AND p.charged_at IS NULL AND p.not_billable_because IS DISTINCT FROM p.outcome)
                     OR p.last_activity_at < p.started_at OR p.ended_at < p.last_activity_at
-                    OR p.first_event > p.last_event OR p.event_count < p.message_count
+                    OR p.first_event > p.last_event OR p.event_count < p.message_count::float8 + COALESCE(p.held_count, 0)
                     OR p.message_count < p.ai_replies::float8 + p.staff_replies OR p.turn_count > p.ai_replies
                     OR (p.ai_replies = 0) <> (p.first_ai_reply_at IS NULL)
                     OR p.part < 1 OR (p.ended_at IS NULL) <> (p.end_reason IS NULL)

@@ -485,6 +485,27 @@ fn the_cause_is_the_event_that_took_the_unit_back_also_when_another_one_came_lat
 }
 
 #[test]
+fn what_a_hand_has_changed_of_a_held_part_is_found() {
+    let (_database, mut session) = attached(VERIFIED, PLAN);
+    tell(&mut session, "c", "1 09:00 customer, 1 09:02 close, 2 10:00 verified");
+    assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
+    for change in [
+        "rule = NULL",
+        "rule = 1",
+        "held_count = -1",
+        "held_count = 9",
+        "ended_at = NULL",
+        "timed = false, due_at = NULL",
+        "charged_at = ended_at - interval '1 s'",
+    ] {
+        session.run(&format!("BEGIN; UPDATE talkmeter.conversation SET {change}"));
+        let found = session.lines("SELECT DISTINCT problem FROM talkmeter.verify() WHERE problem LIKE 'part%'");
+        assert_eq!(found, ["part_is_impossible"], "{change}");
+        session.run("ROLLBACK");
+    }
+}
+
+#[test]
 fn a_definition_that_makes_no_sense_is_refused() {
     let (_database, mut session) = attached(FIN, PLAN);
     for (was, is, message) in [
