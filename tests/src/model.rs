@@ -462,7 +462,10 @@ impl Meter {
             let log = self.log(&key, &talk);
             let sealed = talk.fold(&self.terms, &key, &log, &noted, &gone);
             let there: Vec<Placed> = log.into_iter().filter(|placed| !sealed.contains(&placed.place)).collect();
-            talk.unjudged = talk.waiting(&self.terms, &key.0, &there);
+            talk.unjudged = match talk.lossy {
+                true => talk.waiting(&self.terms, &key.0, &there),
+                false => Talk::default().go_on(&self.terms, &key, &there),
+            };
             let (marks, rows): (Vec<_>, Vec<_>) = sealed.into_iter().partition(|place| order::is_mark(place));
             self.sealed.extend(rows.iter().map(|place| event_name(place)));
             talk.sealed.extend(marks);
@@ -662,19 +665,23 @@ impl Talk {
         self.fold_again(terms, key, log, &changes)
     }
 
-    fn go_on(&mut self, terms: &Terms, (tenant, id): &Key, log: &[Placed]) {
+    /// Folds events that come after all others, and returns the places of those that no known policy can judge.
+    fn go_on(&mut self, terms: &Terms, (tenant, id): &Key, log: &[Placed]) -> BTreeSet<Vec<u8>> {
+        let mut unjudged = BTreeSet::new();
         let mut state = self.take_state();
         for placed in log {
             let previous = state.current.as_ref().or(self.parts.last()).map(opening_of);
             let opener = || terms.opening(tenant, placed, previous.as_ref());
             let mut effects = Vec::new();
-            // What cannot be judged has no effect.
-            let _ = state.step(id, &placed.place, &placed.event, opener, &mut effects);
+            if state.step(id, &placed.place, &placed.event, opener, &mut effects).is_err() {
+                unjudged.insert(placed.place.clone());
+            }
             self.parts.extend(effects.into_iter().filter_map(Effect::into_final));
             self.last_event.clone_from(&placed.place);
         }
         self.highest = state.highest;
         self.parts.extend(state.current);
+        unjudged
     }
 
     fn fold_again(&mut self, terms: &Terms, (tenant, id): &Key, log: &[Placed], changes: &Changes) -> Vec<Vec<u8>> {
@@ -702,8 +709,8 @@ impl Talk {
         after.sealed
     }
 
-    /// The places of events that wait for a policy: those that no part counts, and at which none could open. What waits
-    /// before the last part that has lost rows does so for ever.
+    /// The places of events that wait for a policy in a conversation that has lost rows: those that no part counts, and at
+    /// which none could open. What waits before the last part that has lost rows does so for ever.
     fn waiting(&self, terms: &Terms, tenant: &str, log: &[Placed]) -> BTreeSet<Vec<u8>> {
         let counts = |part: &Part, placed: &Placed| part.first_event <= placed.place && placed.place <= part.last_event;
         // While a part is held it counts nothing that opens one by its own policy, if that in force is not known.
