@@ -11,6 +11,7 @@ pub mod int4s;
 pub mod jsonb;
 pub mod limit;
 pub mod locks;
+pub mod majors;
 pub mod memory;
 pub mod own_table;
 pub mod procedure;

@@ -2,6 +2,7 @@
 //! what a publisher sends: they keep indexes, constraints and the log as a statement does, and plan nothing.
 
 use crate::pg::error::{damaged, failure};
+use crate::pg::majors::{self, Entries};
 use crate::pg::rights;
 use crate::pg::sql::{self, Arg, Row};
 use pgrx::prelude::*;
@@ -196,7 +197,7 @@ impl OwnTable {
             (
                 class.relkind == pg_sys::RELKIND_RELATION as i8 && class.relam == pg_sys::HEAP_TABLE_AM_OID,
                 !relation.rd_rules.is_null(),
-                (*relation.rd_att).attrs.as_slice((*relation.rd_att).natts as usize),
+                majors::columns(relation.rd_att),
             )
         };
         if !is_plain {
@@ -274,7 +275,7 @@ impl OwnTable {
             let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as i32);
             let slot = pg_sys::table_slot_create(self.relation, null_mut());
             let count = wanted.len() as i32;
-            let scan = pg_sys::index_beginscan(self.relation, index, newest.0, count, 0);
+            let scan = majors::index_beginscan(self.relation, index, newest.0, count);
             (*scan).xs_want_itup = tells_keys;
             pg_sys::index_rescan(scan, keys.as_mut_ptr(), count, null_mut(), 0);
             self.read_down(scan, slot, each);
@@ -454,7 +455,7 @@ impl OwnTable {
             settle_for_checks(relation);
             pg_sys::ExecConstraints(writer.target, writer.row, writer.state);
             let (mut why_not, mut mode) = (pg_sys::TM_FailureData::default(), pg_sys::LockTupleMode::LockTupleKeyShare);
-            let mut in_indexes = false;
+            let mut updated = Entries::UNKNOWN;
             let result = pg_sys::table_tuple_update(
                 relation,
                 &mut place,
@@ -465,11 +466,11 @@ impl OwnTable {
                 true,
                 &mut why_not,
                 &mut mode,
-                &mut in_indexes,
+                &mut updated,
             );
             let is_written = result == pg_sys::TM_Result::TM_Ok;
-            if is_written && in_indexes {
-                writer.add_to_indexes();
+            if is_written {
+                writer.add_to_indexes(Entries::of(updated));
             }
             writer.forget();
             is_written
@@ -575,12 +576,7 @@ fn has_no_pages(table: pg_sys::Oid) -> bool {
             pg_sys::InvalidOid => pg_sys::MyDatabaseTableSpace,
             other => other,
         };
-        let file = pg_sys::RelFileNode { spcNode: space, dbNode: pg_sys::MyDatabaseId, relNode: class.relfilenode };
-        let pages = || {
-            let file = pg_sys::smgropen(file, pg_sys::InvalidBackendId);
-            pg_sys::smgrnblocks(file, pg_sys::ForkNumber::MAIN_FORKNUM)
-        };
-        is_plain && pages() == 0
+        is_plain && majors::pages(space, class.relfilenode) == 0
     }
 }
 
@@ -650,19 +646,23 @@ impl Writer {
     /// every version that somebody's snapshot keeps.
     ///
     /// SAFETY: the row was written.
-    unsafe fn add_to_indexes(&self) {
+    unsafe fn add_to_indexes(&self, entries: Entries) {
+        if entries == Entries::InNone {
+            return;
+        }
         self.open_indexes();
         // SAFETY: the target has as many indexes as it says; one that is left out for a moment is put back, or given up
         // with the subtransaction.
         unsafe {
             let count = (*self.target).ri_NumIndices as usize;
             let indexes = (0..count).map(|number| (*self.target).ri_IndexRelationDescs.add(number));
-            let primary = indexes.enumerate().find(|(_, index)| (*(***index).rd_index).indisprimary);
+            let mut indexes = indexes.enumerate().filter(|_| entries == Entries::InAll);
+            let primary = indexes.find(|(_, index)| (*(***index).rd_index).indisprimary);
             let left_out = primary.map(|(number, index)| {
                 self.add_unchecked(*index, *(*self.target).ri_IndexRelationInfo.add(number));
                 (index, index.replace(null_mut()))
             });
-            pg_sys::ExecInsertIndexTuples(self.target, self.row, self.state, true, false, null_mut(), null_mut());
+            majors::insert_index_tuples(self.target, self.row, self.state, entries);
             if let Some((place, index)) = left_out {
                 *place = index;
             }

@@ -1,5 +1,6 @@
 //! How does a process of our own start, wait, work, and say what came of its work?
 
+use crate::pg::majors;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus};
 use pgrx::bgworkers::{DynamicBackgroundWorker, SignalWakeFlags};
 use pgrx::pg_sys::panic::CaughtError;
@@ -135,7 +136,9 @@ pub fn have_settings_changed() -> bool {
 /// Ends this process so that the server starts it again.
 pub fn end_for_now() -> ! {
     // SAFETY: as the server's own processes end; nothing of ours is left to be dropped.
-    unsafe { pg_sys::proc_exit(1) }
+    unsafe { pg_sys::proc_exit(1) };
+    #[allow(unreachable_code, reason = "the bindings of some majors do not say that it never comes back")]
+    std::process::abort()
 }
 
 /// Connects a process that works, as the role that made the cluster, to a database. A request to end is heeded wherever
@@ -143,7 +146,7 @@ pub fn end_for_now() -> ! {
 pub fn begin_to_work(database: pg_sys::Oid) {
     // SAFETY: the handler is that of the server's own sessions, and signals are let through once it is there.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(end_at_next_chance));
+        majors::handle_request_to_end(end_at_next_chance);
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);

@@ -1,6 +1,7 @@
 //! With whose rights, and under which settings, does talkmeter read and write its own tables?
 
 use crate::pg::error::failure;
+use crate::pg::majors;
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -138,10 +139,13 @@ fn application_settings() -> Vec<CString> {
     // SAFETY: reads the server's list of settings, whose entries and names live as long as the session; the names are
     // copied before any is set.
     unsafe {
-        let all = std::slice::from_raw_parts(pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions() as usize);
         let is_placeholder =
             |setting: &&*mut pg_sys::config_generic| (***setting).flags & pg_sys::GUC_CUSTOM_PLACEHOLDER as i32 != 0;
-        all.iter().filter(is_placeholder).map(|setting| CStr::from_ptr((**setting).name).to_owned()).collect()
+        majors::settings()
+            .iter()
+            .filter(is_placeholder)
+            .map(|setting| CStr::from_ptr((**setting).name).to_owned())
+            .collect()
     }
 }
 

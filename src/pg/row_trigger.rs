@@ -1,6 +1,7 @@
 //! Which row is about to be inserted, and with which values does it go on? The call of a BEFORE INSERT trigger.
 
 use crate::pg::error::failure;
+use crate::pg::majors;
 use pgrx::prelude::*;
 use pgrx::trigger_support::called_as_trigger;
 use std::ffi::{CStr, CString};
@@ -97,8 +98,7 @@ impl<'a> RowCall<'a> {
             let number = pg_sys::SPI_fnumber(self.relation.rd_att, name.as_ptr());
             let is_own = number > 0;
             is_own.then(|| {
-                let attribute = (*self.relation.rd_att).attrs.as_slice((*self.relation.rd_att).natts as usize);
-                let attribute = &attribute[number as usize - 1];
+                let attribute = &majors::columns(self.relation.rd_att)[number as usize - 1];
                 RowColumn { number, data_type: attribute.atttypid, modifier: attribute.atttypmod }
             })
         }

@@ -3,6 +3,7 @@
 use crate::pg::error::damaged;
 use crate::pg::int4s;
 use crate::pg::limit::heed_cancel;
+use crate::pg::majors;
 use crate::pg::memory;
 use crate::pg::rights;
 use pgrx::prelude::*;
@@ -515,8 +516,7 @@ impl<'r> Row<'r> {
     /// A column by its index.
     fn attribute(&self, index: i32) -> Option<&'r pg_sys::FormData_pg_attribute> {
         // SAFETY: the columns live as long as the row, and are as many as they say.
-        let all = unsafe { (*self.columns).attrs.as_slice((*self.columns).natts as usize) };
-        all.get(index as usize)
+        unsafe { majors::columns(self.columns) }.get(index as usize)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Triggers are written out rather than with pgrx's macro, which would turn every misuse into an internal error.
 
 use crate::pg::error::{Failure, failure};
+use crate::pg::majors;
 use pgrx::prelude::*;
 use pgrx::trigger_support::called_as_trigger;
 use std::cell::RefCell;
@@ -135,7 +136,7 @@ impl<'a> Call<'a> {
         let restores = unsafe {
             !pg_sys::check_function_bodies
                 && matches!(CStr::from_ptr(pg_sys::namespace_search_path).to_bytes(), b"" | b"\"\"")
-                && pg_sys::pg_class_ownercheck(self.relation.rd_id, pg_sys::GetUserId())
+                && majors::owns(pg_sys::GetUserId(), self.relation.rd_id)
         };
         if restores {
             self.warn(|name| {
