@@ -19,7 +19,8 @@ pub struct Placed {
     /// The bytes of its [`OrderKey`].
     pub place: Vec<u8>,
     pub event: Event,
-    /// No policy could judge its row, or another event of that.
+    /// No policy could judge it. Of a row of several events that waits nobody knows which of them were counted: they do
+    /// not say so.
     pub waits: bool,
 }
 

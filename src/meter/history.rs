@@ -177,12 +177,14 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
         let events = memory::collected(found.iter().map(|found| (key(found), &found.place)));
         quarantine::held(connection, &events).into_iter().for_each(|(index, reason)| held[index] = Some(reason));
     }
-    for (found, held) in found.into_iter().zip(held) {
+    let are_alone = if some_held { alone_in_their_rows(&found) } else { Vec::new() };
+    for (index, (found, held)) in found.into_iter().zip(held).enumerate() {
         heed_cancel();
         let place = found.place.as_bytes().to_vec();
         let log = &mut logs[found.conversation];
-        let waits = held == Some(Held::Unjudged);
-        if waits {
+        let is_unjudged = held == Some(Held::Unjudged);
+        let waits = is_unjudged && are_alone[index];
+        if is_unjudged {
             log.unjudged.insert(place.clone());
         }
         if held != Some(Held::Back) {
@@ -193,6 +195,16 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
             log.events.push(Placed { place, event: found.event, waits });
         }
     }
+}
+
+/// Whether each event, of those that come in the order of their rows, is the only one of its row.
+fn alone_in_their_rows(found: &[Found]) -> Vec<bool> {
+    let row = |found: &Found| (found.conversation, found.place.source(), found.place.message());
+    let is_same = |index: usize, other: Option<usize>| {
+        other.and_then(|other| found.get(other)).is_some_and(|other| row(other) == row(&found[index]))
+    };
+    let has_another = |index: usize| is_same(index, index.checked_sub(1)) || is_same(index, Some(index + 1));
+    (0..found.len()).map(|index| !has_another(index)).collect()
 }
 
 /// The events of the rows of one source. `broken` learns of conversations of which the version of the mapping that is

@@ -697,7 +697,13 @@ impl Talk {
         };
         let opener = |placed: &Placed, previous: Option<&Opening>| terms.opening(tenant, placed, previous);
         // Which number a part takes is not compared, so neither is which charge is the older one.
-        let waits = |placed: &Placed| Placed { waits: self.unjudged.contains(&placed.place), ..placed.clone() };
+        // Of a row of several events nobody knows which of them waits.
+        let is_alone =
+            |placed: &Placed| log.iter().filter(|other| name(&other.place) == name(&placed.place)).count() == 1;
+        let waits = |placed: &Placed| Placed {
+            waits: self.unjudged.contains(&placed.place) && is_alone(placed),
+            ..placed.clone()
+        };
         let there = log[first..].iter().map(waits).collect();
         let after = refold(&before, there, changes, opener, BTreeMap::new, || ());
         if let Some(last) = log.last().filter(|last| last.place > self.last_event) {
