@@ -512,10 +512,7 @@ pub fn as_metered(
 
 /// The part as time has left it by now.
 fn passed(id: &str, part: &Part, now: Instant) -> Part {
-    if part.is_final() {
-        return part.clone();
-    }
-    let mut state = Conversation { current: Some(part.clone()), ..Conversation::default() };
+    let mut state = Conversation::after(part.number, Some(part));
     let mut effects = Vec::new();
     state.pass_time(id, now, &mut effects);
     effects.into_iter().find_map(Effect::into_final).or(state.current).unwrap_or_else(|| part.clone())

@@ -52,6 +52,16 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// The state in which its last part leaves a conversation, if it has any.
+    pub fn after(highest: i32, last: Option<&Part>) -> Conversation {
+        let current = last.filter(|part| !part.is_final()).cloned();
+        let charged_before = match &current {
+            Some(part) => part.charged_before,
+            None => last.is_some_and(Part::charged_by_now),
+        };
+        Conversation { highest, charged_before, current }
+    }
+
     /// Whether [`Conversation::step`] asks for an opener at an event of that instant: no part is open, or time has
     /// ended the one that is. When it says no, the opener is never called.
     pub fn may_open_at(&self, at: Instant) -> bool {

@@ -182,11 +182,6 @@ impl Part {
         self.policy.final_after.of(end.at)
     }
 
-    /// When time alone next changes it: it ends it, or makes it final.
-    pub fn due(&self) -> Option<Instant> {
-        self.timeout().map(|timeout| timeout.due).or_else(|| self.final_due())
-    }
-
     /// If it has lost rows, what comes late is metered only after this instant (rule 3.5.15).
     pub fn sealed_until(&self) -> Instant {
         match self.held_count {
@@ -196,7 +191,7 @@ impl Part {
     }
 
     /// Whether it or an earlier part of the conversation is charged.
-    pub fn charged_by_now(&self) -> bool {
+    pub(crate) fn charged_by_now(&self) -> bool {
         self.charged_before || self.charge_instant().is_some()
     }
 

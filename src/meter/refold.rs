@@ -13,6 +13,7 @@ use crate::pg::limit::heed_cancel;
 use crate::pg::locks;
 use crate::pg::sql::{Connection, arg};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use talkmeter_engine::fold::Conversation;
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::order::{self, MessageId, OrderKey};
 use talkmeter_engine::part::{Opening, Part, Reason, Verdict};
@@ -209,19 +210,13 @@ fn apply(batch: &mut Batch, late: &Late, before: &Before, after: After, last_eve
             postings.extend(Settle::of((folding.tenant, folding.id, part.number), None, Why::Refold, cause(part)));
         }
     }
-    // Whatever was folded again is there, up to the current part.
-    let last = after.parts.last();
-    folding.state.current = last.filter(|part| !part.is_final()).cloned();
-    folding.state.charged_before = match &folding.state.current {
-        Some(part) => part.charged_before,
-        None => last.or(before.previous).is_some_and(Part::charged_by_now),
-    };
     let last_event = last_event.filter(|last| *last > folding.last_event);
     folding.changed |= !folding.written.is_empty()
         || !folding.retired.is_empty()
         || last_event.is_some()
         || after.highest > folding.state.highest;
-    folding.state.highest = after.highest;
+    // Whatever was folded again is there, up to the current part.
+    folding.state = Conversation::after(after.highest, after.parts.last().or(before.previous));
     if let Some(last) = last_event {
         folding.last_event = last;
     }

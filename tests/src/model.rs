@@ -756,12 +756,9 @@ impl Talk {
     }
 
     fn take_state(&mut self) -> Conversation {
-        let current = self.parts.pop_if(|part| !part.is_final());
-        let charged_before = match &current {
-            Some(part) => part.charged_before,
-            None => self.parts.last().is_some_and(Part::charged_by_now),
-        };
-        Conversation { highest: self.highest, charged_before, current }
+        let state = Conversation::after(self.highest, self.parts.last());
+        self.parts.pop_if(|part| !part.is_final());
+        state
     }
 }
 

@@ -253,13 +253,9 @@ impl Store {
     }
 
     fn take_state(&mut self) -> Conversation {
-        let current = self.parts.pop_if(|part| !part.is_final());
-        let is_charged = |part: &Part| part.charge_instant().is_some();
-        let charged_before = match &current {
-            Some(part) => part.charged_before,
-            None => self.parts.last().is_some_and(|part| part.charged_before || is_charged(part)),
-        };
-        Conversation { highest: self.highest, charged_before, current }
+        let state = Conversation::after(self.highest, self.parts.last());
+        self.parts.pop_if(|part| !part.is_final());
+        state
     }
 
     fn put_state(&mut self, state: Conversation, effects: Vec<Effect>) {
