@@ -96,7 +96,6 @@ pub fn retell(
         let asked = match state.may_open_at(placed.event.at).then(|| opener(placed, previous.as_ref())) {
             None => None,
             Some(Ok(asked)) => asked,
-            Some(Err(_)) if state.holds(&placed.event) => None,
             Some(Err(_)) => {
                 let rule = "no version of its policy was in force at its time".into();
                 let at = Some(placed.event.at);

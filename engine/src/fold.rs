@@ -70,8 +70,7 @@ impl Conversation {
 
     /// Folds the next event, whose order key is `place`. `id` is the conversation's id, for the prefix rule; `opener`
     /// names the policy under which a part would open at this event, or none if under no policy it would, and is asked
-    /// only if [`Conversation::may_open_at`] its time. If it fails, nothing has changed, unless a part is held whose
-    /// own policy says that the event opens none: then it is counted there.
+    /// only if [`Conversation::may_open_at`] its time. If it fails, nothing has changed.
     pub fn step<E>(
         &mut self,
         id: &str,
@@ -81,7 +80,7 @@ impl Conversation {
         effects: &mut Vec<Effect>,
     ) -> Result<(), E> {
         let opening = match self.may_open_at(event.at) {
-            true => opener().or_else(|error| if self.holds(event) { Ok(None) } else { Err(error) })?,
+            true => opener()?,
             false => None,
         };
         let opening = opening.filter(|opening| selector::hold(&opening.policy.starts_on, event));
@@ -122,12 +121,6 @@ impl Conversation {
             self.finish(end, id, effects);
         }
         self.be_final_by(at, effects);
-    }
-
-    /// Whether a part is held at an event that opens none by the policy of that part.
-    pub(crate) fn holds(&self, event: &Event) -> bool {
-        let held = self.current.as_ref().filter(|part| part.is_held_at(event.at));
-        held.is_some_and(|part| !selector::hold(&part.policy.starts_on, event))
     }
 
     fn open(&mut self, opening: Opening, place: &[u8], event: &Event) {

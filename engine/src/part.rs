@@ -166,16 +166,6 @@ impl Part {
         self.end.is_some() && (self.final_at.is_some() || self.policy.final_after == FinalAfter::End)
     }
 
-    /// Whether it is held at an instant: it has ended by then, and an event may still change what is decided of it
-    /// (rule 3.9.1).
-    pub(crate) fn is_held_at(&self, at: Instant) -> bool {
-        if self.policy.final_after == FinalAfter::End {
-            return false;
-        }
-        let end = self.end.clone().or_else(|| self.ended_by(at));
-        end.is_some_and(|end| self.policy.final_after.of(end.at).is_none_or(|due| at < due))
-    }
-
     /// When time alone makes it final, if it is held.
     pub fn final_due(&self) -> Option<Instant> {
         let end = self.end.as_ref().filter(|_| !self.is_final())?;

@@ -10,7 +10,6 @@ use crate::instant::Instant;
 use crate::order::{self, OrderKey};
 use crate::part::{EndReason, Opener, Opening, Part};
 use crate::policy::ChargeOn;
-use crate::selector;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An event with its place among those of its conversation.
@@ -291,11 +290,11 @@ fn still_unjudged(
     unjudged
 }
 
-/// Whether an event that lies between those that a part counted was none of them: while the part was held it would have
-/// opened another by the part's own policy, and that in force was unknown (rule 3.9.8).
+/// Whether an event that lies between those that a part counted was none of them: it came while the part was held, and
+/// whether it opens another nobody knew (rule 3.9.8).
 fn was_held_out(part: &Part, placed: &Placed) -> bool {
     let ended = part.end.as_ref().is_some_and(|end| end.at <= placed.event.at);
-    placed.waits && part.held_count > 0 && ended && selector::hold(&part.policy.starts_on, &placed.event)
+    placed.waits && part.held_count > 0 && ended
 }
 
 /// See [`After::voided_by`]. What takes a unit back comes before its part is final, and before another part has begun.

@@ -300,7 +300,7 @@ pub struct Meter {
     sealed: BTreeSet<EventName>,
     /// Lines of quarantine whose rows are gone: they may stay until somebody retries.
     stale: BTreeSet<String>,
-    /// Rows without a time that another mapping refuses: nothing has read them again, so they may not be listed.
+    /// Rows without a key or a time that another mapping refuses: nothing has read them again, so they may not be listed.
     unread: BTreeSet<Name>,
     /// Sources that lost all their rows.
     truncated: BTreeSet<i32>,
@@ -385,7 +385,8 @@ impl Meter {
         let versions = self.versions.with(since, mapping);
         for row in self.rows.values().cloned().collect::<Vec<_>>() {
             let (before, after) = (row.readings(&self.versions), row.readings(&versions));
-            if !matches!(row.at, Time::At(_)) && before != after {
+            let is_found = matches!(row.at, Time::At(_)) && row.tenant.is_some() && row.conversation.is_some();
+            if !is_found && before != after {
                 self.unread.insert(row.name());
             }
             // No row was deleted, so none is known to be gone.

@@ -92,8 +92,8 @@ impl Holding {
             if starts(happening) {
                 return Holding { final_at: Some(event.at), next: Some(event.clone()), ..holding };
             }
-            // What nobody can judge waits, if it opened a part by the policy of this one.
-            let waits = in_force.starts_on.is_empty() && means_any(&policy.starts_on, event);
+            // What nobody can judge waits.
+            let waits = in_force.starts_on.is_empty();
             holding.counted.extend((!waits).then(|| event.clone()));
             holding.passed += 1;
         }

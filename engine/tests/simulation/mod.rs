@@ -446,7 +446,8 @@ impl Life {
                 let before = naive::parts(self.store.id, &happenings, event.at);
                 before.last().map(|part| &self.policies[part.policy_version as usize - 1])
             } else {
-                None
+                // Under whichever: it opens none.
+                self.store.terms.0.first().map(|(_, _, policy)| policy)
             };
             let policy = policy.unwrap_or_else(|| nothing_starts());
             let outcomes = match self.policies.iter().position(|own| Arc::ptr_eq(own, policy)) {
@@ -480,14 +481,12 @@ impl Life {
             |place: &[u8]| parts.iter().find(|part| (&part.first_event[..]..=&part.last_event).contains(&place));
         for placed in &self.store.log {
             let place = placed.place.as_slice();
-            // While a part is held it counts what opens none by its own policy. Of an event at its very end the place
-            // does not tell which was first.
-            let would_open = within(place).is_some_and(|part| selector::hold(&part.policy.starts_on, &placed.event));
+            // Of an event at the very end of a held part the place does not tell which was first.
             let end = within(place).filter(|part| part.held_count > 0).and_then(|part| part.end.as_ref());
-            if would_open && end.is_some_and(|end| end.at == placed.event.at) {
+            if end.is_some_and(|end| end.at == placed.event.at) {
                 continue;
             }
-            let is_held_out = would_open && end.is_some_and(|end| end.at < placed.event.at);
+            let is_held_out = end.is_some_and(|end| end.at < placed.event.at);
             let unknown = match order::is_mark(place) {
                 true => {
                     self.store.terms.opens_on(&placed.event)

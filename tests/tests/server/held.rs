@@ -425,34 +425,47 @@ fn held_with_a_stranger() -> (Database, Session) {
 }
 
 #[test]
-fn what_nobody_can_judge_waits_if_it_opened_a_part_by_the_policy_of_the_held_one() {
+fn what_nobody_can_judge_waits_until_its_policy_says_whether_it_opens_a_part() {
     let (_database, mut session) = held_with_a_stranger();
     session.run(
         "INSERT INTO other (conversation_id, at, kind)
          VALUES ('c', '2026-03-02 10:00+00', 'verified'), ('c', '2026-03-02 11:00+00', 'customer')",
     );
-    assert_eq!(parts(&mut session), ["c 1 01 09:02 close 1 verified @ 02 10:00 final 08 09:02"]);
-    assert_eq!(
-        session.lines("SELECT reason, to_char(occurred_at, 'HH24:MI') FROM talkmeter.quarantine"),
-        ["unknown_policy|11:00"]
-    );
+    let waiting = "SELECT reason, to_char(occurred_at, 'HH24:MI') FROM talkmeter.quarantine ORDER BY 2";
+    assert_eq!(session.lines(waiting), ["unknown_policy|10:00", "unknown_policy|11:00"]);
+    tell(&mut session, "c", "3 10:00 verified");
     session.run("DELETE FROM m WHERE kind = 'customer'");
     tell(&mut session, "c", "1 09:01 note");
     assert_eq!(
         session.lines("SELECT reason FROM talkmeter.quarantine ORDER BY 1"),
-        ["sealed", "unknown_policy"],
-        "it stands for no row that is gone"
+        ["sealed", "unknown_policy", "unknown_policy"],
+        "they stand for no row that is gone"
     );
     assert_eq!(session.lines("SELECT * FROM talkmeter.verify()"), NOTHING);
 }
 
 #[test]
-fn a_row_of_which_one_event_is_counted_while_another_waits_stands_for_no_row_that_is_gone() {
+fn a_policy_that_comes_to_be_known_opens_the_part_that_makes_the_held_one_final() {
+    let (_database, mut session) = held_with_a_stranger();
+    session.run("INSERT INTO other (conversation_id, at, kind) VALUES ('c', '2026-03-02 10:00+00', 'verified')");
+    session.run(&format!(
+        "SELECT talkmeter.define_policy({}); SELECT talkmeter.retry_quarantine()",
+        quoted(&FIN.replace(r#""starts_on": ["customer_message"]"#, r#""starts_on": ["note"]"#))
+    ));
+    assert_eq!(
+        parts(&mut session),
+        ["c 1 01 09:02 close 0 contained final 02 10:00", "c 2 03 10:00 idle 1 resolution @ 03 10:00"]
+    );
+    is_sound(&mut session);
+}
+
+#[test]
+fn a_row_whose_events_wait_stands_for_no_row_that_is_gone() {
     let (_database, mut session) = held_with_a_stranger();
     session.run("INSERT INTO other (conversation_id, at, kind) VALUES ('c', '2026-03-02 10:00+00', 'both')");
     tell(&mut session, "c", "1 10:00 note, 3 10:00 verified");
     assert_eq!(parts(&mut session), ["c 1 01 09:02 close 1 verified @ 03 10:00 final 08 09:02"]);
-    assert_eq!(session.line("SELECT event_count FROM talkmeter.part"), "5");
+    assert_eq!(session.line("SELECT event_count FROM talkmeter.part"), "4");
     assert_eq!(session.lines("SELECT reason FROM talkmeter.quarantine"), ["unknown_policy"]);
     is_sound(&mut session);
 }
