@@ -18,11 +18,15 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 VERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" talkmeter.control)
-LIBRARY := target/release/libtalkmeter.so
+# How the library is compiled: checks is compiled faster and runs slower.
+PROFILE ?= release
 SCRIPT := target/talkmeter--$(VERSION).sql
 
 # Looked up only by the targets that need it: before `make setup` there may be none.
 pg_config = $(or $(shell PG_CONFIG='$(PG_CONFIG)'; . scripts/cluster.sh && find_pg_config),$(error no usable server))
+major = $(shell . scripts/cluster.sh && major_of '$(pg_config)')
+# Those of several majors lie beside each other.
+library = target/pg$(major)/talkmeter.so
 libdir = $(DESTDIR)$(shell $(pg_config) --pkglibdir)
 extdir = $(DESTDIR)$(shell $(pg_config) --sharedir)/extension
 
@@ -40,17 +44,19 @@ needed-for-the-demo:
 	@scripts/setup.sh demo
 
 build: needed-to-build ## compile the library, put the install script together
-	PGRX_PG_CONFIG_PATH=$(pg_config) cargo build --release --locked -p talkmeter
+	export PGRX_PG_CONFIG_PATH=$(pg_config) major=$(major); \
+	cargo build --profile $(PROFILE) --locked -p talkmeter --no-default-features --features pg$$major --target-dir target/pg$$major && \
+	install -m 755 target/pg$$major/$(PROFILE)/libtalkmeter.so $(library)
 	@rm -f target/talkmeter--*.sql
 	@LC_ALL=C; cat sql/[0-9][0-9]-*.sql > $(SCRIPT)
 
 install: ## copy into the server that PG_CONFIG names (after a build: sudo make install)
-	@if [ ! -f $(LIBRARY) ] || [ ! -f $(SCRIPT) ]; then $(MAKE) build; fi
+	@if [ ! -f $(library) ] || [ ! -f $(SCRIPT) ]; then $(MAKE) build; fi
 	@if [ -n "$$(find src engine/src sql -newer $(SCRIPT) -type f | head -n 1)" ]; then \
 		echo "talkmeter: warning: installing a build that is older than the sources; 'make build' makes a new one." >&2; fi
 	@if [ -z "$(DESTDIR)" ]; then for dir in $(libdir) $(extdir); do [ -w $$dir ] || \
 		{ echo "talkmeter: cannot write to $$dir. Run: sudo make install$(if $(PG_CONFIG), PG_CONFIG=$(PG_CONFIG))" >&2; exit 1; }; done; fi
-	install -D -m 755 $(LIBRARY) $(libdir)/talkmeter.so
+	install -D -m 755 $(library) $(libdir)/talkmeter.so
 	install -D -m 644 -t $(extdir) talkmeter.control $(SCRIPT)
 
 uninstall: ## remove what install copied, unless a server here has it in use (FORCE=1: all the same)

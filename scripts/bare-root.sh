@@ -12,6 +12,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
 
 release=bookworm
+major=15 # of that release
 mark=.talkmeter-bare-root
 
 # --- Making the root ---
@@ -183,7 +184,7 @@ who_may_use_sudo() {
     # What apt says before that is its own.
     if sed -n '/^Starting a private PostgreSQL/,$p' "$top/said" | grep -qE 'WARNING|ERROR'; then fail "the demo warns"; fi
     [ "$(named_after "Installed: ")" = "$asked_for" ] || fail "ben was told to ask for other packages: ${asked_for//$'\n'/ }"
-    [ -z "$(ls "$root/var/lib/postgresql/$TALKMETER_PG_MAJOR" 2>/dev/null)" ] || fail "a cluster of Debian's was made"
+    [ -z "$(ls "$root/var/lib/postgresql/$major" 2>/dev/null)" ] || fail "a cluster of Debian's was made"
     count=$(comm -13 <(say "$bare") <(packages) | wc -l)
     say "   $((SECONDS - seconds)) s; $count packages; $(($(megabytes) - before)) MB, of them" \
         "   $(du -sm "$(home ann)/talkmeter/target" | cut -f 1) MB built"
@@ -209,7 +210,7 @@ who_may_use_sudo() {
 who_has_a_server() {
     local hint
     step "ann: a server of her own"
-    as ann "sudo pg_createcluster $TALKMETER_PG_MAJOR main --start && sudo -u postgres createdb mydb"
+    as ann "sudo pg_createcluster $major main --start && sudo -u postgres createdb mydb"
     expect 0
     # A Debian without a locale makes databases of SQL_ASCII.
     as ann "cd talkmeter && make build && sudo make install && sudo -u postgres psql -d mydb -c 'CREATE EXTENSION talkmeter'"
@@ -223,7 +224,7 @@ who_has_a_server() {
     expect 2 "database mydb: the extension"
     as ann "cd talkmeter && sudo -u postgres psql -d mydb -c 'DROP EXTENSION talkmeter' && sudo make uninstall"
     expect 0
-    as ann "sudo pg_dropcluster --stop $TALKMETER_PG_MAJOR main"
+    as ann "sudo pg_dropcluster --stop $major main"
     expect 0
 }
 

@@ -22,14 +22,29 @@ die() {
 
 # --- Which PostgreSQL? ---
 
-# The only release the extension is built for today.
-TALKMETER_PG_MAJOR=15
+# The releases that the extension is built for.
+TALKMETER_PG_MAJORS="15 16 17 18"
+
+is_supported() { [[ " $TALKMETER_PG_MAJORS " == *" $1 "* ]]; }
+
+# Prints the major release of the server that pg_config $1 describes.
+major_of() { "$1" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/'; }
+
+# Prints the newest supported release that Debian's packages have here, which is the one to install where there is none.
+newest_packaged() {
+    local major
+    for major in $(tr ' ' '\n' <<<"$TALKMETER_PG_MAJORS" | sort -rn); do
+        if [ -n "$(apt-cache madison "postgresql-server-dev-$major" 2>/dev/null)" ]; then break; fi
+    done
+    # The oldest, if there are no lists of packages yet.
+    say "$major"
+}
 
 # Prints a pg_config that answers: $PG_CONFIG, else the one on PATH, else the newest of Debian's. Fails if there is none.
 locate_pg_config() {
     local candidate version wanted
     if [ -n "${PG_CONFIG:-}" ]; then
-        wanted="Set it to the server's pg_config, for example /usr/lib/postgresql/$TALKMETER_PG_MAJOR/bin/pg_config."
+        wanted="Set it to the server's pg_config, for example /usr/lib/postgresql/$(newest_packaged)/bin/pg_config."
         if ! candidate=$(command -v "$PG_CONFIG") || ! version=$("$candidate" --version 2>/dev/null </dev/null); then
             die "PG_CONFIG=$PG_CONFIG does not run." "$wanted"
         fi
@@ -49,20 +64,19 @@ locate_pg_config() {
     return 1
 }
 
+# Prints where the build for the server that pg_config $1 describes lies: those of several releases lie beside each other.
+build_for() { say "$talkmeter_repo/target/pg$(major_of "$1")/talkmeter.so"; }
+
 # Prints the pg_config of a supported server, or stops.
 find_pg_config() {
-    local pg_config major hint=""
+    local pg_config major
     pg_config=$(locate_pg_config) || {
         [ -n "${PG_CONFIG:-}" ] || complain "no pg_config found: run make build, which installs Debian's, or set PG_CONFIG to a server's."
         exit 1
     }
-    major=$("$pg_config" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
-    if [ "$major" != "$TALKMETER_PG_MAJOR" ]; then
-        hint=/usr/lib/postgresql/$TALKMETER_PG_MAJOR/bin/pg_config
-        [ -x "$hint" ] || hint="... (of Debian's packages postgresql-$TALKMETER_PG_MAJOR and postgresql-server-dev-$TALKMETER_PG_MAJOR)"
-        die "$pg_config belongs to PostgreSQL $major; talkmeter supports PostgreSQL $TALKMETER_PG_MAJOR only." \
-            "Set PG_CONFIG to choose the server: PG_CONFIG=$hint"
-    fi
+    major=$(major_of "$pg_config")
+    is_supported "$major" || die "$pg_config belongs to PostgreSQL $major; talkmeter supports PostgreSQL ${TALKMETER_PG_MAJORS// /, }." \
+        "Set PG_CONFIG to choose the server: PG_CONFIG=/usr/lib/postgresql/$(newest_packaged)/bin/pg_config"
     say "$pg_config"
 }
 
@@ -124,9 +138,9 @@ make_tree() {
     link_entries "$sharedir/extension" "$tree$sharedir/extension"
 
     # With their modes: they may have been built under a umask that keeps the server's user out.
-    if ! install -m 755 "$talkmeter_repo/target/release/libtalkmeter.so" "$tree$pkglibdir/talkmeter.so" ||
+    if ! install -m 755 "$(build_for "$1")" "$tree$pkglibdir/talkmeter.so" ||
         ! install -m 644 -t "$tree$sharedir/extension" "$talkmeter_repo/talkmeter.control" "$talkmeter_repo"/target/talkmeter--*.sql; then
-        die "talkmeter is not built yet: run make build."
+        die "talkmeter is not built yet for PostgreSQL $(major_of "$1"): run make build${PG_CONFIG:+ PG_CONFIG=$PG_CONFIG}."
     fi
 }
 

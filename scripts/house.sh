@@ -12,6 +12,8 @@ export PGRX_PG_CONFIG_PATH
 
 cargo fmt --check
 shellcheck scripts/*.sh bench/*.sh .ci/run
-cargo clippy --locked --release -p talkmeter -p talkmeter-engine -- -D warnings
+major=$(major_of "$PGRX_PG_CONFIG_PATH")
+cargo clippy --locked --release -p talkmeter -p talkmeter-engine --no-default-features --features "talkmeter/pg$major" \
+    --target-dir "target/pg$major" -- -D warnings
 cargo clippy --locked --profile checks -p talkmeter-engine -p talkmeter-tests --all-targets -- -D warnings
 cargo test --locked --profile checks -p talkmeter-tests --test house

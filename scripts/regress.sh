@@ -32,6 +32,8 @@ mkdir -p "$work/input/expected"
 give_to_server "$work"
 
 passed=0 failed=0 accepted=0
+# How pg_regress says of each test what came of it, up to 15 and since.
+verdict='^(test|ok|not ok) '
 
 # Runs test $2 with program $1 (below $runners).
 run_test() {
@@ -44,7 +46,7 @@ run_test() {
     if as_server "$runners/$program" --bindir="$TALKMETER_BIN" --host="$PGHOST" --port="$PGPORT" --user="$PGUSER" \
         --encoding=UTF8 --inputdir="$work/input" --outputdir="$out" "$name" >"$out/report" 2>&1; then
         passed=$((passed + 1))
-        grep '^test ' "$out/report"
+        grep -E "$verdict" "$out/report"
         return
     fi
     failed=$((failed + 1))
@@ -53,7 +55,7 @@ run_test() {
         cat "$out/report"
         return
     fi
-    grep '^test ' "$out/report"
+    grep -E "$verdict" "$out/report"
     cat "$out/regression.diffs"
     # A test that lost its server has no result worth keeping.
     if $accept && ! grep -q 'test process exited' "$out/report"; then

@@ -65,17 +65,20 @@ want() {
 
 # Sets missing to the packages that this machine lacks for the purpose.
 look() {
-    local pg_config="" bindir="" include="" pkglibdir=""
+    local pg_config="" bindir="" include="" pkglibdir="" major
     missing=()
     if [ -n "${PG_CONFIG:-}" ] || locate_pg_config >/dev/null; then
         pg_config=$(find_pg_config) || exit 1
+        major=$(major_of "$pg_config")
         bindir=$("$pg_config" --bindir)
         include=$("$pg_config" --includedir-server)
         pkglibdir=$("$pg_config" --pkglibdir)
+    else
+        major=$(newest_packaged)
     fi
     want_of_the_server
     # Packages cannot complete a server that did not come from them.
-    if [ ${#missing[@]} -gt 0 ] && [ -n "$bindir" ] && [ "$bindir" != "/usr/lib/postgresql/$TALKMETER_PG_MAJOR/bin" ]; then
+    if [ ${#missing[@]} -gt 0 ] && [ -n "$bindir" ] && [ "$bindir" != "/usr/lib/postgresql/$major/bin" ]; then
         die "$pg_config describes a server in $bindir that lacks, by Debian's names: ${missing[*]}" \
             "Its headers are looked for in $include. Install these from where that server came from, or set PG_CONFIG to another server."
     fi
@@ -92,7 +95,6 @@ look() {
 
 # What must fit the server that pg_config describes.
 want_of_the_server() {
-    local major=$TALKMETER_PG_MAJOR
     [ "$purpose" = build ] || want "postgresql-$major" test -x "$bindir/initdb" -a -x "$bindir/postgres"
     want "postgresql-server-dev-$major" have_headers
     [ "$purpose" = test ] || return 0
@@ -118,6 +120,8 @@ want_of_the_tests() {
     want valgrind command -v valgrind
     # What makes a bare Debian for a test; no user but root has its place on PATH.
     want debootstrap test -x /usr/sbin/debootstrap
+    # What mends the servers of other majors, which come as Python packages.
+    want patchelf command -v patchelf
     want python3-venv python3 -c 'import ensurepip, venv'
     # The clients of docs/clients.md, whose code the tests run. Debian's modules are known to Debian's python alone.
     want python3-psycopg /usr/bin/python3 -c 'import psycopg'
@@ -200,7 +204,7 @@ say "Missing: ${missing[*]}"
 become_admin || die "installing them needs an administrator. Ask for:" "  apt-get install --no-install-recommends ${missing[*]}"
 wanted=("${missing[@]}")
 install_missing "${wanted[@]}" || die "could not install: ${wanted[*]}" \
-    "If the release has no PostgreSQL $TALKMETER_PG_MAJOR, add the PostgreSQL project's own package repository and run this again."
+    "If the release has no PostgreSQL ${TALKMETER_PG_MAJORS// / or }, add the PostgreSQL project's own package repository and run this again."
 look
 [ ${#missing[@]} = 0 ] || die "still missing after the installation: ${missing[*]}"
 say "Installed: ${wanted[*]}"

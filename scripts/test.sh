@@ -33,6 +33,9 @@ step "regress: what a DBA sees" \
 step "pgspot: no object of the install script can be bent by a search path" target/pgspot/bin/pgspot target/talkmeter--*.sql
 step "server: concurrency, crashes, dump and restore, big loads" \
     scripts/server-tests.sh --test server --test alone "${shown[@]}"
+for major in 16 17 18; do
+    step "PostgreSQL $major: what meters, and what a DBA sees" scripts/major.sh "$major"
+done
 
 printf '\n'
 awk '/^test result: ok\./ { rust += $4 } /^regress: / { regress += $2 }

@@ -152,6 +152,12 @@ fn make_template() {
     }
 }
 
+/// The setting that makes the server read in parallel where it may, by the name that its major has for it.
+pub fn parallel_mode() -> &'static str {
+    let version: u32 = administration().line("SHOW server_version_num").parse().expect("a number");
+    if version < 160_000 { "force_parallel_mode" } else { "debug_parallel_query" }
+}
+
 fn administration() -> Session {
     Session::open(&variable("PGDATABASE"), &variable("PGUSER"))
 }

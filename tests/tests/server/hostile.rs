@@ -1,7 +1,9 @@
 //! Can names, types, paths or settings of somebody else's make talkmeter do anything but meter?
 
 use postgres::error::SqlState;
-use talkmeter_tests::{Database, Session, assert_same_rows, attach, create_messages, messages_mapping, quoted, tell};
+use talkmeter_tests::{
+    Database, Session, assert_same_rows, attach, create_messages, messages_mapping, parallel_mode, quoted, tell,
+};
 
 const PLAN: Option<&str> = Some("agent_red/starter");
 const EXCHANGES: &str = r#"{"kinds": [{"kind": ["customer_message", "ai_reply"]}]}"#;
@@ -466,6 +468,9 @@ fn whatever_a_table_and_its_columns_are_called_they_are_metered_and_nothing_else
 // --- Settings ---
 
 /// Whatever changes how values are written and read, or how statements are planned and run.
+/// Stands for the setting that has another name since PostgreSQL 16.
+const PARALLEL_MODE: &str = "parallel_mode";
+
 const SETTINGS: [&str; 29] = [
     "DateStyle = 'German'",
     "DateStyle = 'SQL, DMY'",
@@ -492,7 +497,7 @@ const SETTINGS: [&str; 29] = [
     "default_transaction_deferrable = on",
     "default_transaction_read_only = on",
     "session_replication_role = 'local'",
-    "force_parallel_mode = 'regress'",
+    "parallel_mode = 'regress'",
     "plan_cache_mode = 'force_custom_plan'",
     "jit_above_cost = 0",
     "enable_indexscan = off",
@@ -503,7 +508,7 @@ fn billed_under(setting: &str) -> Vec<String> {
     let database = Database::fresh("settings");
     create_messages(&mut database.connect());
     let mut session = database.connect();
-    session.run(&format!("SET {setting}"));
+    session.run(&format!("SET {}", setting.replace(PARALLEL_MODE, parallel_mode())));
     session.run("BEGIN READ WRITE");
     session.run(&format!(
         r#"SELECT talkmeter.define_policy(

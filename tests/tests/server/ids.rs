@@ -3,7 +3,7 @@
 use postgres::error::SqlState;
 use std::collections::BTreeSet;
 use talkmeter_tests::{
-    Database, PLAN, Random, Session, attach, create_messages, messages_mapping, metered, quoted, tell,
+    Database, PLAN, Random, Session, attach, create_messages, messages_mapping, metered, parallel_mode, quoted, tell,
 };
 
 /// A database with a table of these columns attached under a mapping; rows without other kinds are exchanges.
@@ -930,14 +930,15 @@ fn a_hostile_search_path_has_no_effect_on_metering() {
 #[test]
 fn settings_of_a_session_have_no_effect_on_metering() {
     let (_database, mut session) = metered("lutingenie");
-    session.run(
+    session.run(&format!(
         "SET DateStyle = 'German'; SET IntervalStyle = 'iso_8601'; SET TimeZone = 'Asia/Kathmandu';
          SET client_encoding = 'LATIN1'; SET standard_conforming_strings = off; SET bytea_output = 'escape';
          SET transform_null_equals = on; SET row_security = off;
-         SET plan_cache_mode = 'force_custom_plan'; SET force_parallel_mode = on; SET enable_indexscan = off;
+         SET plan_cache_mode = 'force_custom_plan'; SET {} = on; SET enable_indexscan = off;
          SET enable_nestloop = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SET work_mem = '64kB';
          SET default_tablespace = ''; SET lc_messages = 'C'; SET xmloption = 'document'; SET array_nulls = off",
-    );
+        parallel_mode()
+    ));
     tell(&mut session, "NULL", "c", "10:00 exchange, 10:01 unheard_of");
     tell(&mut session, "NULL", "c", "10:02 exchange");
     session.run("RESET ALL");

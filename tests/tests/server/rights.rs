@@ -381,8 +381,8 @@ fn to_attach_a_table_one_needs_execute_and_to_be_its_owner_or_a_member_of_it() {
     session.run(&format!(
         "SELECT talkmeter.detach('messages');
          ALTER TABLE messages OWNER TO {owner};
-         GRANT {owner} TO {member}, {guest};
-         ALTER ROLE {guest} NOINHERIT"
+         ALTER ROLE {guest} NOINHERIT;
+         GRANT {owner} TO {member}, {guest}"
     ));
     let attach = format!("SELECT talkmeter.attach('messages', 'lutingenie', {})", quoted(&messages_mapping()));
     let detach = "SELECT talkmeter.detach('messages')";

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Does talkmeter do on another major of PostgreSQL what it does on this machine's?
+#
+#   scripts/major.sh 16|17|18
+#
+# Loads a server of it (scripts/server.sh) and builds for it. Then come what a DBA sees, and of the tests against a server
+# those that meter most: the sample data, the demo, the definitions of vendors, other products' tables, any order, commits.
+# LONG=1: all of them.
+set -euo pipefail
+# shellcheck source=scripts/cluster.sh
+. "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
+cd "$talkmeter_repo"
+
+PG_CONFIG=$(scripts/server.sh "${1:-}")
+export PG_CONFIG
+say "$("$PG_CONFIG" --version): compiling ..."
+make --no-print-directory build PROFILE=checks
+scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh
+
+if [ "${LONG:-}" = 1 ]; then
+    # What tests of these start is packed for Debian's own servers only.
+    exec scripts/server-tests.sh --test server --test alone -- --skip rewrites::pg_repack --skip worker::pg_cron --skip bare_root::
+fi
+exec scripts/server-tests.sh --test server -- \
+    sample:: demo:: definitions:: products:: any_order:: protocol:: held:: dump:: limits::
