@@ -5,7 +5,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .NOTPARALLEL:
-.PHONY: help setup needed-to-build needed-for-the-demo build install uninstall demo demo-stop test regress regress-accept bare-root bench clean
+.PHONY: help all setup needed-to-build needed-for-the-demo build install uninstall demo demo-stop test regress regress-accept bare-root bench \
+	installcheck deb package dist clean
 
 PG_CONFIG ?=
 DESTDIR ?=
@@ -21,6 +22,7 @@ VERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" talkmeter.con
 # How the library is compiled: checks is compiled faster and runs slower.
 PROFILE ?= release
 SCRIPT := target/talkmeter--$(VERSION).sql
+PACKAGES := target/packages
 
 # Looked up only by the targets that need it: before `make setup` there may be none.
 pg_config = $(or $(shell PG_CONFIG='$(PG_CONFIG)'; . scripts/cluster.sh && find_pg_config),$(error no usable server))
@@ -56,11 +58,12 @@ install: ## copy into the server that PG_CONFIG names (after a build: sudo make 
 		echo "talkmeter: warning: installing a build that is older than the sources; 'make build' makes a new one." >&2; fi
 	@if [ -z "$(DESTDIR)" ]; then for dir in $(libdir) $(extdir); do [ -w $$dir ] || \
 		{ echo "talkmeter: cannot write to $$dir. Run: sudo make install$(if $(PG_CONFIG), PG_CONFIG=$(PG_CONFIG))" >&2; exit 1; }; done; fi
+	@[ -n "$(DESTDIR)" ] || scripts/not-packaged.sh
 	install -D -m 755 $(library) $(libdir)/talkmeter.so
 	install -D -m 644 -t $(extdir) talkmeter.control $(SCRIPT)
 
 uninstall: ## remove what install copied, unless a server here has it in use (FORCE=1: all the same)
-	@[ -n "$(DESTDIR)" ] || [ "$(FORCE)" = 1 ] || scripts/in-use.sh
+	@[ -n "$(DESTDIR)" ] || [ "$(FORCE)" = 1 ] || { scripts/not-packaged.sh && scripts/in-use.sh; }
 	rm -f $(libdir)/talkmeter.so $(extdir)/talkmeter.control $(extdir)/talkmeter--$(VERSION).sql
 
 demo: needed-for-the-demo build ## a private server with sample data to try it on
@@ -83,6 +86,22 @@ bare-root: setup ## README's commands as a newcomer runs them, on a Debian with 
 
 bench: setup build ## what metering costs, into docs/performance.md (PARTS="single copy", LONG=1: ten million rows too)
 	@scripts/with-cluster.sh -c max_wal_size=8GB -c checkpoint_timeout=1h -c shared_buffers=512MB -c autovacuum=off -- bench/run.sh $(PARTS)
+
+all: build
+
+installcheck: ## ask the server that PGHOST and PGPORT name whether the talkmeter installed there answers as it should
+	@scripts/installcheck.sh
+
+deb: build ## a Debian package for the server's major, into target/packages
+	@LIBRARY=$(library) PACKAGES=$(PACKAGES) scripts/package.sh deb
+
+package: build ## an archive for those without apt, into target/packages
+	@LIBRARY=$(library) PACKAGES=$(PACKAGES) scripts/package.sh tar
+
+dist: ## the source as it is committed, for PGXN, into target/packages
+	@mkdir -p $(PACKAGES)
+	@git archive --format=zip --prefix=talkmeter-$(VERSION)/ -o $(PACKAGES)/talkmeter-$(VERSION).zip HEAD
+	@echo $(PACKAGES)/talkmeter-$(VERSION).zip
 
 clean: demo-stop ## stop the demo, remove everything built
 	rm -rf target

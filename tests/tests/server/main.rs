@@ -46,6 +46,7 @@ mod own_bill;
 mod own_tables;
 mod own_times;
 mod owners;
+mod packages;
 mod partitions;
 mod periods;
 mod pooler;
