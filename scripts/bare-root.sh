@@ -224,8 +224,25 @@ who_has_a_server() {
     expect 2 "database mydb: the extension"
     as ann "cd talkmeter && sudo -u postgres psql -d mydb -c 'DROP EXTENSION talkmeter' && sudo make uninstall"
     expect 0
+    who_takes_the_package
     as ann "sudo pg_dropcluster --stop $major main"
     expect 0
+}
+
+who_takes_the_package() {
+    local package=postgresql-$major-talkmeter
+    step "ann: a package"
+    as ann "cd talkmeter && make deb"
+    expect 2 "it is in Debian's package dpkg-dev"
+    as ann "sudo apt-get install -y --no-install-recommends dpkg-dev && cd talkmeter && make deb"
+    expect 0 "target/packages/${package}_"
+    as ann "cd talkmeter && sudo apt-get install -y ./target/packages/${package}_*.deb && sudo make installcheck"
+    expect 0 "5 passed, 0 failed"
+    as ann "cd talkmeter && sudo make install"
+    expect 2 "belongs to the package $package"
+    as ann "sudo apt-get remove -y $package && find /usr -name 'talkmeter*' -printf 'left: %p\n'"
+    expect 0
+    expect_silence_of "left"
 }
 
 who_runs_the_tests() {

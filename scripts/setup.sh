@@ -117,6 +117,9 @@ want_of_the_tests() {
     # What applications connect through; a test starts it.
     want pgbouncer test -x /usr/sbin/pgbouncer
     want shellcheck command -v shellcheck
+    # What makes our package, and what finds fault with it.
+    want dpkg-dev command -v dpkg-shlibdeps
+    want lintian command -v lintian
     want valgrind command -v valgrind
     # What makes a bare Debian for a test; no user but root has its place on PATH.
     want debootstrap test -x /usr/sbin/debootstrap

@@ -6,6 +6,7 @@ mod floors;
 mod journal;
 mod manners;
 mod references;
+mod release;
 
 use std::path::{Path, PathBuf};
 

@@ -254,6 +254,10 @@ fn apt_installs_it_a_database_gets_the_extension_and_removal_leaves_nothing() {
     session.run("CREATE EXTENSION talkmeter");
     assert_eq!(session.lines("SELECT extversion FROM pg_extension WHERE extname = 'talkmeter'"), [version()]);
     assert_eq!(session.line("SELECT talkmeter.currency_digits('USD')"), "2");
+    // Its next version comes in the same way.
+    let (is_in, said) = bare.apt(&["install", "--reinstall", &deb().to_string_lossy()]);
+    assert!(is_in && said.contains(&format!("Unpacking {package}")), "{said}");
+    assert_eq!(session.line("SELECT talkmeter.currency_digits('JPY')"), "0", "a session that was there before");
     session.run("DROP EXTENSION talkmeter");
 
     let (is_out, said) = bare.apt(&["remove", &package]);
