@@ -63,7 +63,8 @@ install: ## copy into the server that PG_CONFIG names (after a build: sudo make 
 	install -D -m 644 -t $(extdir) talkmeter.control $(SCRIPT)
 
 uninstall: ## remove what install copied, unless a server here has it in use (FORCE=1: all the same)
-	@[ -n "$(DESTDIR)" ] || [ "$(FORCE)" = 1 ] || { scripts/not-packaged.sh && scripts/in-use.sh; }
+	@[ -n "$(DESTDIR)" ] || scripts/not-packaged.sh
+	@[ -n "$(DESTDIR)" ] || [ "$(FORCE)" = 1 ] || scripts/in-use.sh
 	rm -f $(libdir)/talkmeter.so $(extdir)/talkmeter.control $(extdir)/talkmeter--$(VERSION).sql
 
 demo: needed-for-the-demo build ## a private server with sample data to try it on

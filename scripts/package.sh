@@ -3,8 +3,8 @@
 #
 #   scripts/package.sh deb|tar        (make deb, make package)
 #
-# One for each major of PostgreSQL; PG_CONFIG chooses. LIBRARY is the library that was built for it, PACKAGES the directory
-# to put the result into (target/packages), DEBFULLNAME and DEBEMAIL whoever maintains it. The same sources and the same
+# One for each major of PostgreSQL; PG_CONFIG chooses. LIBRARY is the library that was built for it (make knows), PACKAGES the
+# directory to put the result into (target/packages), DEBFULLNAME and DEBEMAIL whoever maintains it. The same sources and the same
 # library give the same bytes.
 set -euo pipefail
 # shellcheck source=scripts/cluster.sh
@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$talkmeter_repo"
 umask 022
 
-library=${LIBRARY:-target/release/libtalkmeter.so}
+library=${LIBRARY:-}
 packages=${PACKAGES:-target/packages}
 pg_config=$(find_pg_config) || exit 1
 major=$("$pg_config" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')

@@ -1,4 +1,4 @@
-//! Do `make uninstall` and `make setup` refuse what would do harm or cannot work, in words that help?
+//! Do `make install`, `make uninstall` and `make setup` refuse what would do harm or cannot work, in words that help?
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -146,6 +146,22 @@ fn uninstall_removes_nothing_while_a_server_uses_it_unless_it_is_forced() {
     let (is_done, said) = uninstall(&["FORCE=1"]);
     assert!(is_done, "{said}");
     assert_eq!(there(), [false; 3]);
+}
+
+/// As root, who may have no Rust.
+#[test]
+fn what_is_built_is_installed_without_a_compiler() {
+    let directory = Directory::new("installed");
+    fs::create_dir(directory.0.join("bin")).expect("a new directory");
+    directory.program("bin/cargo", "echo this cargo cannot compile; exit 1");
+    let mut make = Command::new("make");
+    make.current_dir(root()).arg("install").arg(format!("DESTDIR={}", directory.0.display()));
+    let (is_done, said) = done(make.env("CARGO_HOME", &directory.0).env_remove("MAKEFLAGS"));
+    assert!(is_done && !said.contains("cannot compile"), "{said}");
+    let (_, found) = done(Command::new("find").arg(&directory.0).args(["-name", "talkmeter*", "-printf", "%f\n"]));
+    let mut files: Vec<&str> = found.lines().collect();
+    files.sort();
+    assert_eq!(files, ["talkmeter--0.1.0.sql", "talkmeter.control", "talkmeter.so"]);
 }
 
 #[test]

@@ -208,6 +208,15 @@ impl Bare {
              Architecture: {architecture}\nVersion: {major}.1\nDescription: the server\n\n"
         );
         fs::write(status, known + &server).expect("a file");
+        // Whose directories they are: else they would leave with the last package that has files in them.
+        let own = [format!("/usr/lib/postgresql/{major}/lib"), format!("/usr/share/postgresql/{major}/extension")];
+        let list: BTreeSet<String> = own
+            .iter()
+            .flat_map(|place| Path::new(place).ancestors())
+            .map(|place| format!("{}\n", place.display()))
+            .collect();
+        let list: String = list.into_iter().filter(|line| line != "/\n").collect();
+        fs::write(self.tree().join(format!("var/lib/dpkg/info/postgresql-{major}.list")), list).expect("a file");
     }
 
     fn apt(&self, arguments: &[&str]) -> (bool, String) {
