@@ -63,7 +63,7 @@ Upstream-Name: talkmeter
 Files: *
 Copyright: $(sed -n 's/^Copyright (c) //p' LICENSE)
 License: PostgreSQL
-$(sed -n '/^Permission to use/,$p' LICENSE | fold -s -w 100 | sed -E 's/ +$//; s/^$/./; s/^/ /')
+$(sed -n '/^Permission to use/,$p' LICENSE | sed 's/^$/./; s/^/ /')
 END
 }
 
