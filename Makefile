@@ -94,10 +94,10 @@ installcheck: ## ask the server that PGHOST and PGPORT name whether the talkmete
 	@scripts/installcheck.sh
 
 deb: build ## a Debian package for the server's major, into target/packages
-	@LIBRARY=$(library) PACKAGES=$(PACKAGES) scripts/package.sh deb
+	@PACKAGES=$(PACKAGES) scripts/package.sh deb
 
 package: build ## an archive for those without apt, into target/packages
-	@LIBRARY=$(library) PACKAGES=$(PACKAGES) scripts/package.sh tar
+	@PACKAGES=$(PACKAGES) scripts/package.sh tar
 
 dist: ## the source as it is committed, for PGXN, into target/packages
 	@mkdir -p $(PACKAGES)

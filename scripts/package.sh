@@ -3,19 +3,18 @@
 #
 #   scripts/package.sh deb|tar        (make deb, make package)
 #
-# One for each major of PostgreSQL; PG_CONFIG chooses. LIBRARY is the library that was built for it (make knows), PACKAGES the
-# directory to put the result into (target/packages), DEBFULLNAME and DEBEMAIL whoever maintains it. The same sources and the same
-# library give the same bytes.
+# One for each major of PostgreSQL; PG_CONFIG chooses. PACKAGES is the directory to put the result into (target/packages),
+# DEBFULLNAME and DEBEMAIL are whoever maintains it. The same sources and the same library give the same bytes.
 set -euo pipefail
 # shellcheck source=scripts/cluster.sh
 . "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
 cd "$talkmeter_repo"
 umask 022
 
-library=${LIBRARY:-}
 packages=${PACKAGES:-target/packages}
 pg_config=$(find_pg_config) || exit 1
-major=$("$pg_config" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+major=$(major_of "$pg_config")
+library=$(build_for "$pg_config")
 version=$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" talkmeter.control)
 if [ ! -f "$library" ] || [ ! -f "target/talkmeter--$version.sql" ]; then die "talkmeter is not built yet: run make build."; fi
 
