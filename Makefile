@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .NOTPARALLEL:
-.PHONY: help all setup needed-to-build needed-for-the-demo build install uninstall demo demo-stop test regress regress-accept bare-root bench \
+.PHONY: help all setup needed-to-build needed-for-the-demo build install uninstall release demo demo-stop test regress regress-accept bare-root bench \
 	installcheck deb package dist clean
 
 PG_CONFIG ?=
@@ -51,21 +51,26 @@ build: needed-to-build ## compile the library, put the install script together
 	install -m 755 target/pg$$major/$(PROFILE)/libtalkmeter.so $(library)
 	@rm -f target/talkmeter--*.sql
 	@LC_ALL=C; cat sql/[0-9][0-9]-*.sql > $(SCRIPT)
+	@for script in sql/upgrades/talkmeter--*.sql; do [ ! -f $$script ] || \
+		cat sql/upgrades/begin.sql $$script sql/upgrades/end.sql > target/$${script##*/}; done
 
 install: ## copy into the server that PG_CONFIG names (after a build: sudo make install)
 	@if [ ! -f $(library) ] || [ ! -f $(SCRIPT) ]; then $(MAKE) build; fi
-	@if [ -n "$$(find src engine/src sql -newer $(SCRIPT) -type f | head -n 1)" ]; then \
+	@if [ -n "$$(find src engine/src sql -newer $(SCRIPT) -type f -not -path 'sql/released/*' | head -n 1)" ]; then \
 		echo "talkmeter: warning: installing a build that is older than the sources; 'make build' makes a new one." >&2; fi
 	@if [ -z "$(DESTDIR)" ]; then for dir in $(libdir) $(extdir); do [ -w $$dir ] || \
 		{ echo "talkmeter: cannot write to $$dir. Run: sudo make install$(if $(PG_CONFIG), PG_CONFIG=$(PG_CONFIG))" >&2; exit 1; }; done; fi
 	@[ -n "$(DESTDIR)" ] || scripts/not-packaged.sh
 	install -D -m 755 $(library) $(libdir)/talkmeter.so
-	install -D -m 644 -t $(extdir) talkmeter.control $(SCRIPT)
+	install -D -m 644 -t $(extdir) talkmeter.control target/talkmeter--*.sql
 
 uninstall: ## remove what install copied, unless a server here has it in use (FORCE=1: all the same)
 	@[ -n "$(DESTDIR)" ] || scripts/not-packaged.sh
 	@[ -n "$(DESTDIR)" ] || [ "$(FORCE)" = 1 ] || scripts/in-use.sh
-	rm -f $(libdir)/talkmeter.so $(extdir)/talkmeter.control $(extdir)/talkmeter--$(VERSION).sql
+	rm -f $(libdir)/talkmeter.so $(extdir)/talkmeter.control $(extdir)/talkmeter--*.sql
+
+release: setup build ## freeze the version that talkmeter.control names, for maintainers (docs/adding.md)
+	@scripts/release.sh
 
 demo: needed-for-the-demo build ## a private server with sample data to try it on
 	@scripts/demo.sh start

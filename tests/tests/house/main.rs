@@ -7,6 +7,7 @@ mod journal;
 mod manners;
 mod references;
 mod release;
+mod releases;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,10 @@ fn sources(directories: &[&str], ending: &str) -> Vec<Source> {
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
             let path = entry.expect("an entry").path();
+            // What is frozen follows the rules of its time.
+            if path.ends_with("released") {
+                continue;
+            }
             if path.is_dir() {
                 open.push(path);
             } else if path.to_string_lossy().ends_with(ending) {

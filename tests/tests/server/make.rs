@@ -127,7 +127,8 @@ fn uninstall_removes_nothing_while_a_server_uses_it_unless_it_is_forced() {
              esac"
         ),
     );
-    let files = ["lib/talkmeter.so", "share/extension/talkmeter.control", "share/extension/talkmeter--0.1.0.sql"];
+    let scripts = ["talkmeter--9.8.7.sql", "talkmeter--0.0.1--9.8.7.sql"].map(|name| format!("share/extension/{name}"));
+    let files = ["lib/talkmeter.so", "share/extension/talkmeter.control", &scripts[0], &scripts[1]];
     for file in files {
         let file = directory.0.join(file);
         fs::create_dir_all(file.parent().expect("a directory")).expect("made");
@@ -142,10 +143,10 @@ fn uninstall_removes_nothing_while_a_server_uses_it_unless_it_is_forced() {
 
     let (is_done, said) = uninstall(&[]);
     assert!(!is_done && said.contains("database shop: attached: messages"), "{said}");
-    assert_eq!(there(), [true; 3]);
+    assert_eq!(there(), [true; 4]);
     let (is_done, said) = uninstall(&["FORCE=1"]);
     assert!(is_done, "{said}");
-    assert_eq!(there(), [false; 3]);
+    assert_eq!(there(), [false; 4]);
 }
 
 /// As root, who may have no Rust.
