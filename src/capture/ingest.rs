@@ -10,6 +10,7 @@ use crate::pg::rights::as_owner;
 use crate::pg::row::{self, Reader};
 use crate::pg::settings;
 use crate::pg::trigger::{self, Call};
+use crate::pg::version;
 use pgrx::prelude::*;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -80,9 +81,9 @@ pub unsafe extern "C-unwind" fn on_truncate(call: pg_sys::FunctionCallInfo) -> p
 trigger::version_1!(pg_finfo_on_insert, pg_finfo_on_update, pg_finfo_on_delete, pg_finfo_on_truncate);
 
 /// The source on whose table the trigger fired; `None` on a table that was a partition of one, or that is not attached,
-/// and while a dump is restored.
+/// while a dump is restored, and while the catalog is of a version that this library does not know.
 pub fn source_of(call: &Call, role: Role) -> Option<Rc<Source>> {
-    if call.restores() {
+    if call.restores() || !version::is_readable() {
         return None;
     }
     match sources::attachment(call.relation.rd_id, role) {

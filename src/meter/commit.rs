@@ -9,6 +9,7 @@ use crate::pg::locks;
 use crate::pg::rights::{self, as_owner, writing};
 use crate::pg::settings;
 use crate::pg::subtransaction::{attempt, code, message, sqlstate};
+use crate::pg::version;
 use pgrx::prelude::*;
 use std::ffi::c_void;
 use talkmeter_engine::order;
@@ -62,8 +63,9 @@ fn work_at_commit() {
 /// Folds all that was noted, draws the charges, and writes quarantine. An error of our own is not the application's:
 /// its rows go to quarantine instead, unless one comes from a strict source (rule 4.4.6).
 pub fn work() {
-    // Dropped in the transaction that inserted the rows: there is nothing left to meter them for.
-    if !queue::is_empty() && rights::is_installed() {
+    // Dropped in the transaction that inserted the rows: there is nothing left to meter them for. Or of another version
+    // since.
+    if !queue::is_empty() && rights::is_installed() && version::is_readable() {
         let taken = queue::take();
         reading::begin();
         writing(|| meter_or_set_aside(&taken));
@@ -99,7 +101,12 @@ fn meter_or_set_aside(taken: &Taken) {
         result => result,
     };
     if let Err(error) = result {
-        if passes(code(&error)) || as_owner(|| any_strict(taken)) {
+        let passes = passes(code(&error));
+        // Of another version since it began: there is no quarantine either that we could write to.
+        if !passes && !version::is_readable() {
+            return;
+        }
+        if passes || as_owner(|| any_strict(taken)) {
             error.rethrow();
         }
         let detail = format!("{}: {}", sqlstate(code(&error)), message(&error));

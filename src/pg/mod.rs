@@ -32,4 +32,5 @@ pub mod temporary;
 pub mod trigger;
 pub mod turn;
 pub mod types;
+pub mod version;
 pub mod writers;

@@ -5,6 +5,7 @@ use crate::pg::error::{damaged, failure};
 use crate::pg::majors::{self, Entries};
 use crate::pg::rights;
 use crate::pg::sql::{self, Arg, Row};
+use crate::pg::version;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char};
@@ -177,6 +178,8 @@ impl OwnTable {
             }
             pg_sys::table_open(oid(shape.name), lock as i32)
         };
+        // Whoever waited for the lock may have waited for an upgrade.
+        version::must_be_readable();
         let table = OwnTable { shape, relation, writer: None };
         table.check(access);
         table

@@ -2,6 +2,7 @@
 
 use crate::pg::error::failure;
 use crate::pg::majors;
+use crate::pg::version;
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -235,6 +236,7 @@ pub fn must_write(function: &'static str) {
         .hint("Call it on the primary server, in a transaction that may write.")
         .raise();
     }
+    version::must_be_readable();
 }
 
 /// Does `work` although the transaction may have become read-only since it inserted its rows: what they cost belongs to
@@ -262,8 +264,10 @@ pub fn is_installed() -> bool {
     unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), true) != pg_sys::InvalidOid }
 }
 
-/// Who owns the schema `talkmeter`: the role that created the extension.
+/// Who owns the schema `talkmeter`: the role that created the extension. Whoever asks is about to read or write our
+/// tables.
 fn owner() -> pg_sys::Oid {
+    version::must_be_readable();
     // SAFETY: a look-up in the server's cache of the catalog; the tuple is read before it is released.
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);

@@ -1,6 +1,7 @@
-//! What do the server's own tables say of a relation or a type, read without SQL?
+//! What do the server's own tables say of a relation, a type or the extension, read without SQL?
 
 use pgrx::prelude::*;
+use std::ffi::CStr;
 use std::ptr::null_mut;
 
 // Of the server's partition.h, which has no bindings.
@@ -68,6 +69,34 @@ pub fn ancestors_of(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
+/// A table in schema `talkmeter`; that of nothing if there is none.
+pub fn relation_of_ours(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: look-ups in the server's cache of the catalog, by texts that outlive them.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), true)) }
+}
+
+/// The version of the extension that is installed in this database, if it is.
+pub fn version_of_ours() -> Option<String> {
+    // SAFETY: as of `each_row`; the name outlives the scan, and the version is the server's copy.
+    unsafe {
+        let catalog = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as i32);
+        let mut key = pg_sys::ScanKeyData::default();
+        let (column, equal) = (pg_sys::Anum_pg_extension_extname as i16, pg_sys::BTEqualStrategyNumber as u16);
+        let name = pg_sys::Datum::from(c"talkmeter".as_ptr());
+        pg_sys::ScanKeyInit(&mut key, column, equal, pg_sys::F_NAMEEQ.into(), name);
+        let index = pg_sys::ExtensionNameIndexId.into();
+        let scan = pg_sys::systable_beginscan(catalog, index, true, null_mut(), 1, &mut key);
+        let tuple = pg_sys::systable_getnext(scan);
+        let version = (!tuple.is_null()).then(|| {
+            let column = pg_sys::Anum_pg_extension_extversion as i32;
+            CStr::from_ptr(pg_sys::SPI_getvalue(tuple, (*catalog).rd_att, column)).to_string_lossy().into_owned()
+        });
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, pg_sys::AccessShareLock as i32);
+        version
+    }
+}
+
 /// Gives `each` the rows of a table of the server's of which the first column of an index is that oid. They are as the
 /// server itself sees them.
 ///
@@ -97,5 +126,5 @@ unsafe fn each_row<R>((table, index, column): (pg_sys::Oid, u32, u32), wanted: p
 /// A name as the server holds it.
 fn text(name: &pg_sys::NameData) -> String {
     // SAFETY: such a name ends with a zero byte.
-    unsafe { std::ffi::CStr::from_ptr(name.data.as_ptr()) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(name.data.as_ptr()) }.to_string_lossy().into_owned()
 }

@@ -1,5 +1,6 @@
 //! What do the tests share? A database for each, a message table, the sample data, a comparison that shows differences.
 
+pub mod inventory;
 pub mod model;
 pub mod pages;
 pub mod paid;

@@ -75,6 +75,7 @@ mod swaps;
 mod sweeps;
 mod tenants;
 mod transactions;
+mod upgrades;
 mod usage;
 mod verify;
 mod ways_in;
