@@ -629,3 +629,34 @@ fn the_extension_is_dropped_without_a_trace_and_can_be_created_again() {
     tell(&mut application, "acme", "second", "now exchange");
     assert_eq!(session.lines("SELECT conversation FROM talkmeter.parts"), ["second"]);
 }
+
+#[test]
+fn dropped_together_with_the_triggers_it_leaves_the_tables_as_they_are_and_metering_starts_anew() {
+    let database = Database::with_messages("cascade", "lutingenie", None);
+    let mut session = database.connect();
+    session.run(
+        r#"CREATE TABLE tickets (id text PRIMARY KEY, tenant_id text, status text);
+           SELECT talkmeter.attach_status('tickets', '{"status": {"done": "close"}}')"#,
+    );
+    let (mut application, heard) = database.connect_heard();
+    tell(&mut application, "acme", "before", "10:00 exchange");
+    session.run("DROP EXTENSION talkmeter CASCADE");
+    tell(&mut application, "acme", "between", "10:00 exchange");
+    application.run("INSERT INTO tickets VALUES ('before', 'acme', 'open'); UPDATE tickets SET status = 'done'");
+    let left = "SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal
+         UNION ALL SELECT evtname FROM pg_event_trigger
+         UNION ALL SELECT nspname FROM pg_namespace WHERE nspname ~ 'talkmeter'";
+    assert_eq!(session.lines(left), [""; 0]);
+
+    session.run("CREATE EXTENSION talkmeter");
+    assert_eq!(traces(&mut session), [""; 0]);
+    tell(&mut application, "acme", "not attached", "10:00 exchange");
+    attach(&mut session, "messages", "lutingenie", None, &messages_mapping());
+    tell(&mut application, "acme", "after", "now exchange");
+    assert_eq!(session.lines("SELECT conversation FROM talkmeter.parts"), ["after"]);
+    // What is left of before are the messages: they can be counted anew.
+    session.run("CALL talkmeter.backfill('messages', '2026-03-01', '2026-04-01')");
+    let counted = session.lines("SELECT conversation FROM talkmeter.parts ORDER BY 1");
+    assert_eq!(counted, ["after", "before", "between", "not attached"]);
+    assert_eq!(*heard.lock().expect("no other thread"), [""; 0]);
+}
