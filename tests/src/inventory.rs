@@ -59,10 +59,12 @@ const RELATIONS: &str = "
 /// By number, because the library finds them by it. Of the options of a column those that somebody can set: a server may note
 /// more of its own there.
 const COLUMNS: &str = "
-    SELECT format('column %s of %s: %s %s, not null %s, default %s, generated %L, identity %L, collation %s, storage %s %L, target %s %s, inherited %s %s, comment %L',
+    SELECT format('column %s of %s: %s %s, not null %s, default %s, generated %L, identity %L, collation %s, storage %s %L, ' ||
+            'target %s %s, inherited %s %s, comment %L',
         a.attnum, o.identity, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
         a.attgenerated, a.attidentity, a.attcollation::regcollation, a.attstorage, a.attcompression, COALESCE(a.attstattarget, -1),
-        (SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(a.attoptions) AS o WHERE starts_with(o, 'n_distinct')), a.attislocal, a.attinhcount, col_description(o.oid, a.attnum))
+        (SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(a.attoptions) AS o WHERE starts_with(o, 'n_distinct')),
+        a.attislocal, a.attinhcount, col_description(o.oid, a.attnum))
     FROM own AS o
     JOIN pg_attribute AS a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_attrdef AS d ON d.adrelid = o.oid AND d.adnum = a.attnum";
