@@ -30,7 +30,13 @@ step "engine: the rules, without a server" \
     cargo test --locked "${build[@]}" -p talkmeter-engine "${shown[@]}"
 step "regress: what a DBA sees" \
     scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh
-step "pgspot: no object of the install script can be bent by a search path" target/pgspot/bin/pgspot target/talkmeter--*.sql
+mapfile -t scripts < <(compgen -G "target/talkmeter--*.sql" | grep -v -e "--.*--")
+step "pgspot: no object of the install script can be bent by a search path" target/pgspot/bin/pgspot "${scripts[@]}"
+mapfile -t scripts < <(compgen -G "target/talkmeter--*--*.sql")
+if [ ${#scripts[@]} -gt 0 ]; then
+    # The server itself lets an extension's script replace nothing but what is the extension's (PS002).
+    step "pgspot: nor one of an upgrade" target/pgspot/bin/pgspot --ignore PS002 "${scripts[@]}"
+fi
 step "server: concurrency, crashes, dump and restore, big loads" \
     scripts/server-tests.sh --test server --test alone "${shown[@]}"
 for major in 16 17 18; do

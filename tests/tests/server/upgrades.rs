@@ -80,8 +80,8 @@ fn present() -> String {
     fs::read_to_string(installed(CURRENT)).expect("the install script")
 }
 
-/// A release that never was: what the present one is but for a column, a comment, a right, a default, an index, a
-/// function, a view and what is dumped of a table.
+/// A release that never was: what the present one is but for a column, two comments, a right, a default, an index and an
+/// option of a view. The texts are those of `sql/`, and change with them.
 fn made_up() -> Release {
     const VERSION: &str = "0.1.9";
     let mut script = present();
