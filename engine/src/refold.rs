@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::fold::{Conversation, Effect};
 use crate::instant::Instant;
 use crate::order::{self, OrderKey};
-use crate::part::{EndReason, Opener, Opening, Part};
+use crate::part::{End, EndReason, Opener, Opening, Part};
 use crate::policy::ChargeOn;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -216,6 +216,7 @@ pub fn refold(
     let mut after = After { highest: before.highest, ..After::default() };
     let mut state = Conversation::default();
     let mut kept = 0;
+    let mut gone_end = None;
     if let Some(last) = last_sealed(before.parts, &log, changes, &pulse) {
         let part = &before.parts[last];
         let sealed_until = part.sealed_until();
@@ -233,7 +234,8 @@ pub fn refold(
         let (late, kept_out): (Vec<_>, Vec<_>) = before_it.partition(|placed| changes.is_other(&placed.place));
         after.sealed = late.iter().map(|placed| placed.place.clone()).collect();
         after.unjudged = still_unjudged(before, last, &kept_out, &pulse, &mut opener);
-        state.current = reopened(part, &mut log, changes);
+        gone_end = insert_gone_end(part, &mut log, changes);
+        state.current = reopened(part, &log, changes);
         kept = if state.current.is_some() { last } else { last + 1 };
         log.retain(is_after);
     }
@@ -249,6 +251,9 @@ pub fn refold(
             false => None,
         };
         pulse();
+        if gone_end.as_ref() == Some(&placed.place) && state.may_open_at(placed.event.at) {
+            continue;
+        }
         let opener = || opener(placed, previous.as_ref());
         if state.step(before.id, &placed.place, &placed.event, opener, &mut effects).is_err() {
             after.unjudged.push(placed.place.clone());
@@ -338,21 +343,33 @@ fn found(part: &Part, from: &[u8], log: &[Placed], changes: &Changes) -> i64 {
     old + changes.gone(from, &part.last_event)
 }
 
-/// A part that has lost rows, as it was at its last activity: what came after can be folded on it. One that has counted
-/// something since its end stays as it is, and so does one that ended there: `None` if it is final.
-fn reopened(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Part> {
-    if part.held_count > 0 || part.end.as_ref().is_some_and(|end| end.at <= part.last_activity_at) {
-        return Some(Part { final_at: None, ..part.clone() }).filter(|part| !part.is_final());
+/// The event that ended a part that has lost rows, put into the log if its own row is gone: the end stands although the
+/// row may be deleted (rule 3.5.15). Returns its place. If the part ends before it by now, it is no event any more.
+fn insert_gone_end(part: &Part, log: &mut Vec<Placed>, changes: &Changes) -> Option<Vec<u8>> {
+    let End { reason: EndReason::Event(name), .. } = part.end.as_ref().filter(|_| !stays_ended(part))? else {
+        return None;
+    };
+    let place = &part.last_event;
+    let at = log.partition_point(|placed| placed.place < *place);
+    let is_there = log.get(at).is_some_and(|placed| placed.place == *place);
+    if is_there || changes.gone(place, place) > 0 {
+        return None;
     }
-    if let Some(EndReason::Event(name)) = part.end.as_ref().map(|end| &end.reason) {
-        // The end stands although its row may be deleted.
-        let at = log.partition_point(|placed| placed.place < part.last_event);
-        if log.get(at).is_none_or(|placed| placed.place != part.last_event)
-            && changes.gone(&part.last_event, &part.last_event) == 0
-        {
-            let event = Event::named(name.clone(), order::time_of(&part.last_event));
-            log.insert(at, Placed::new(part.last_event.clone(), event));
-        }
+    log.insert(at, Placed::new(place.clone(), Event::named(name.clone(), order::time_of(place))));
+    Some(place.clone())
+}
+
+/// Whether a part that has lost rows stays as it is: it has counted something since its end, or ended at its last
+/// activity.
+fn stays_ended(part: &Part) -> bool {
+    part.held_count > 0 || part.end.as_ref().is_some_and(|end| end.at <= part.last_activity_at)
+}
+
+/// A part that has lost rows, as it was at its last activity: what came after can be folded on it. `None` if it stays
+/// as it is and is final.
+fn reopened(part: &Part, log: &[Placed], changes: &Changes) -> Option<Part> {
+    if stays_ended(part) {
+        return Some(Part { final_at: None, ..part.clone() }).filter(|part| !part.is_final());
     }
     let resume = OrderKey::floor(part.last_activity_at.plus(1)).to_vec();
     let folded_again = found(part, &resume, log, changes);

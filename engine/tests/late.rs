@@ -665,6 +665,18 @@ fn what_waits_for_a_policy_waits_on_when_the_part_after_it_has_lost_rows() {
     assert_eq!((named(&store), store.unjudged.len()), (vec![(1, 10)], 1));
 }
 
+#[test]
+fn what_ended_a_part_and_is_deleted_is_no_event_any_more_once_the_part_ends_before_it() {
+    let stranger = store::row(2, 1, 0, close(20));
+    let mut store = talked(&ai_resolution(), [customer(0), ai(1)]);
+    store.commit(&[Change::Add(stranger.clone())]);
+    store.commit(&[Change::Delete(stranger.place.clone())]);
+    assert_eq!(ends(&store), [Some((20, "close"))]);
+    marked(&mut store, 1, Kind::Close, 10);
+    assert_eq!((ends(&store), event_counts(&store)), (vec![Some((10, "close"))], vec![3]));
+    assert_eq!(store.unjudged.len(), 0);
+}
+
 // What a sweep does
 
 #[test]

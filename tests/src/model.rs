@@ -720,11 +720,9 @@ impl Talk {
     /// which none could open. What waits before the last part that has lost rows does so for ever.
     fn waiting(&self, terms: &Terms, tenant: &str, log: &[Placed]) -> BTreeSet<Vec<u8>> {
         let counts = |part: &Part, placed: &Placed| part.first_event <= placed.place && placed.place <= part.last_event;
-        // While a part is held it counts nothing that opens one by its own policy, if that in force is not known.
-        let may_be_held_out = |part: &Part, placed: &Placed| {
-            part.end.as_ref().is_some_and(|end| end.at < placed.event.at)
-                && selector::hold(&part.policy.starts_on, &placed.event)
-        };
+        // While a part is held it counts nothing of which the policy is not known.
+        let may_be_held_out =
+            |part: &Part, placed: &Placed| part.end.as_ref().is_some_and(|end| end.at < placed.event.at);
         let is_there = |part: &Part, placed: &Placed| {
             counts(part, placed) && !(self.unjudged.contains(&placed.place) && may_be_held_out(part, placed))
         };

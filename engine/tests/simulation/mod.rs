@@ -18,7 +18,7 @@ use talkmeter_engine::outcome::Outcomes;
 use talkmeter_engine::part::{EndReason, Part, Reason, Verdict};
 use talkmeter_engine::policy::{ChargeOn, FinalAfter, Policy};
 use talkmeter_engine::refold::Placed;
-use talkmeter_engine::selector::{self, Selector};
+use talkmeter_engine::selector::Selector;
 
 /// Microseconds, and few of them: events that lie 0 to 9 apart often meet a timeout exactly, and often tie.
 const TIMEOUTS: [i64; 3] = [3, 5, 8];

@@ -5,8 +5,8 @@
 mod floors;
 mod journal;
 mod manners;
+mod pgxn;
 mod references;
-mod release;
 mod releases;
 
 use std::path::{Path, PathBuf};

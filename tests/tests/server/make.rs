@@ -162,7 +162,7 @@ fn what_is_built_is_installed_without_a_compiler() {
     let (_, found) = done(Command::new("find").arg(&directory.0).args(["-name", "talkmeter*", "-printf", "%f\n"]));
     let mut files: Vec<&str> = found.lines().collect();
     files.sort();
-    assert_eq!(files, ["talkmeter--0.1.0.sql", "talkmeter.control", "talkmeter.so"]);
+    assert_eq!(files, ["talkmeter--0.2.0.sql", "talkmeter.control", "talkmeter.so"]);
 }
 
 #[test]

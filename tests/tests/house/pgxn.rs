@@ -1,4 +1,4 @@
-//! Is the version the same wherever it stands, and is META.json what PGXN takes (its specification 1.0.0)?
+//! Is META.json what PGXN takes (its specification 1.0.0)?
 
 use crate::{assert_none, root};
 use serde_json::Value;
@@ -16,21 +16,6 @@ fn assigned(path: &str, key: &str) -> String {
 
 fn meta() -> Value {
     serde_json::from_str(&file("META.json")).expect("META.json is JSON")
-}
-
-#[test]
-fn the_version_is_the_same_in_every_file_that_has_it() {
-    let version = assigned("talkmeter.control", "default_version");
-    let meta = meta();
-    let found = [
-        ("Cargo.toml", assigned("Cargo.toml", "version")),
-        ("engine/Cargo.toml", assigned("engine/Cargo.toml", "version")),
-        ("tests/Cargo.toml", assigned("tests/Cargo.toml", "version")),
-        ("META.json", meta["version"].as_str().unwrap_or_default().to_owned()),
-        ("META.json, provides", meta["provides"]["talkmeter"]["version"].as_str().unwrap_or_default().to_owned()),
-    ];
-    let others = found.into_iter().filter(|(_, there)| *there != version);
-    assert_none(&format!("not {version}"), others.map(|(path, there)| format!("{path}: {there}")).collect());
 }
 
 /// What the specification demands, and is not there or not so.
