@@ -46,8 +46,12 @@ FROM pg_catalog.pg_proc AS p
 WHERE p.pronamespace = 'talkmeter'::regnamespace AND p.prosecdef
     AND NOT 'search_path=pg_catalog, pg_temp' = ANY (p.proconfig);
 
--- The public surface.
-\dx+ talkmeter
+-- The public surface. From PostgreSQL 17 on the types of rows are members, too.
+SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0) COLLATE "C" AS member
+FROM pg_catalog.pg_depend AS d
+JOIN pg_catalog.pg_extension AS e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+WHERE e.extname = 'talkmeter' AND d.deptype = 'e' AND d.classid <> 'pg_type'::regclass
+ORDER BY 1;
 
 -- What is on offer.
 \x on

@@ -1,5 +1,7 @@
 -- What does CREATE EXTENSION answer in a database whose encoding the library cannot read?
 \set old :DBNAME
+-- From PostgreSQL 18 on it names the script and the statement.
+\set SHOW_CONTEXT never
 CREATE DATABASE talkmeter_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C';
 CREATE DATABASE talkmeter_latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C';
 
