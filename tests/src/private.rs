@@ -11,10 +11,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// With it both of an upgrade: from release 18 on it is the default, before it is not.
+const CHECKSUMS: &str = "--data-checksums";
+
 /// A server of one test alone; stopped and removed at the end.
 pub struct Server {
     /// Of its socket, its log and its data.
     directory: String,
+    /// Where its programs are.
+    programs: String,
 }
 
 impl Server {
@@ -23,10 +28,16 @@ impl Server {
     }
 
     fn at_new_place() -> Server {
+        Server::of(variable("TALKMETER_BIN"))
+    }
+
+    /// One with these programs.
+    fn of(programs: String) -> Server {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // Short: a socket's path must stay under 100 characters.
-        Server { directory: format!("{}/p{}_{number}", variable("TALKMETER_DIR"), std::process::id()) }
+        let directory = format!("{}/p{}_{number}", variable("TALKMETER_DIR"), std::process::id());
+        Server { directory, programs }
     }
 
     /// One with these settings, such as `wal_level = logical`, that runs.
@@ -37,25 +48,45 @@ impl Server {
     }
 
     fn empty(settings: &[&str]) -> Server {
-        let server = Server::at_new_place();
+        Server::at_new_place().made(&[], settings)
+    }
+
+    fn made(self, options: &[&str], settings: &[&str]) -> Server {
         let user = variable("PGUSER");
-        let made = ["-D", &server.data(), "--no-locale", "-E", "UTF8", "-A", "trust", "-U", &user, "--no-sync"];
-        as_server("initdb", &made);
-        server.set(&["fsync = off", "shared_buffers = 32MB", "listen_addresses = ''", "max_connections = 40"]);
-        server.set(&["autovacuum_naptime = 1d", "max_prepared_transactions = 5"]);
-        server.set(&[&format!("unix_socket_directories = '{}'", server.directory)]);
-        server.set(settings);
+        let data = self.data();
+        let usual = ["-D", &data, "--no-locale", "-E", "UTF8", "-A", "trust", "-U", &user, "--no-sync"];
+        self.run("initdb", &[&usual, options].concat());
+        self.set(&["fsync = off", "shared_buffers = 32MB", "listen_addresses = ''", "max_connections = 40"]);
+        self.set(&["autovacuum_naptime = 1d", "max_prepared_transactions = 5"]);
+        self.set(&[&format!("unix_socket_directories = '{}'", self.directory)]);
+        self.set(settings);
+        self
+    }
+
+    /// One of the release of which TALKMETER_OLD_BIN has the programs, if it is set, that runs and can be upgraded.
+    pub fn of_old(settings: &[&str]) -> Server {
+        let programs = std::env::var("TALKMETER_OLD_BIN").unwrap_or_else(|_| variable("TALKMETER_BIN"));
+        let server = Server::of(programs).made(&[CHECKSUMS], settings);
+        server.start();
         server
     }
 
-    /// What `pg_upgrade` makes of it, which it stops: a server of the same release, that runs.
+    /// What `pg_upgrade --link` makes of it, which it stops: a server of the present release, that runs.
     pub fn upgraded(&self) -> Server {
-        let (new, programs) = (Server::empty(&[]), variable("TALKMETER_BIN"));
+        let new = Server::at_new_place().made(&[CHECKSUMS], &[]);
         self.stop("fast");
-        let from = ["-b", &programs, "-B", &programs, "-d", &self.data(), "-D", &new.data(), "-U", &variable("PGUSER")];
-        as_server("pg_upgrade", &from);
+        let (old, user) = (self.data(), variable("PGUSER"));
+        new.run(
+            "pg_upgrade",
+            &["-b", &self.programs, "-B", &new.programs, "-d", &old, "-D", &new.data(), "-U", &user, "--link"],
+        );
         new.start();
         new
+    }
+
+    /// Runs a program of its release.
+    fn run(&self, name: &str, arguments: &[&str]) {
+        as_server(&format!("{}/{name}", self.programs), arguments);
     }
 
     /// A standby of it, with further settings, that runs.
@@ -86,7 +117,7 @@ impl Server {
 
     pub fn start(&self) {
         let log = format!("{}/log", self.directory);
-        as_server("pg_ctl", &["start", "-D", &self.data(), "-l", &log, "-s", "-w", "-t", "60"]);
+        self.run("pg_ctl", &["start", "-D", &self.data(), "-l", &log, "-s", "-w", "-t", "60"]);
     }
 
     /// Its first process, and no other server's.
@@ -94,7 +125,7 @@ impl Server {
         let file = fs::read_to_string(format!("{}/postmaster.pid", self.data())).expect("the server runs");
         let pid = file.lines().next().expect("a process number").to_owned();
         let runs = fs::read_link(format!("/proc/{pid}/exe")).expect("the server runs");
-        assert_eq!(runs, PathBuf::from(variable("TALKMETER_BIN")).join("postgres"));
+        assert_eq!(runs, PathBuf::from(&self.programs).join("postgres"));
         pid
     }
 
@@ -145,7 +176,7 @@ impl Server {
     }
 
     pub fn stop(&self, mode: &str) {
-        as_server("pg_ctl", &["stop", "-D", &self.data(), "-m", mode, "-s", "-w", "-t", "60"]);
+        self.run("pg_ctl", &["stop", "-D", &self.data(), "-m", mode, "-s", "-w", "-t", "60"]);
     }
 
     pub fn promote(&self) {
@@ -196,7 +227,7 @@ impl Drop for Server {
             println!("{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
         if self.runs() {
-            as_server("pg_ctl", &["stop", "-D", &self.data(), "-m", "immediate", "-s", "-w"]);
+            self.run("pg_ctl", &["stop", "-D", &self.data(), "-m", "immediate", "-s", "-w"]);
         }
         let _ = fs::remove_dir_all(&self.directory);
     }

@@ -143,7 +143,7 @@ fn a_server_that_pg_upgrade_made_has_the_books_and_metering_goes_on() {
     let _alone = alone();
     let (mut random, seed) = Random::seeded();
     println!("TALKMETER_SEED={seed}");
-    let old = Server::with(&["track_commit_timestamp = on"]);
+    let old = Server::of_old(&["track_commit_timestamp = on"]);
     let mut session = old.create("d");
     meter_messages(&mut session);
     let mut history = write(&old, "old", 20, &mut random);
