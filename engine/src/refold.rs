@@ -244,12 +244,8 @@ pub fn refold(
     state.charged_before = previous.is_some_and(Part::charged_by_now);
     let previous = previous.map(Part::opening);
     for placed in &log {
-        let previous = match order::is_mark(&placed.place) {
-            true => {
-                state.current.as_ref().or_else(|| last_final(&effects)).map(Part::opening).or_else(|| previous.clone())
-            }
-            false => None,
-        };
+        let latest = || state.current.as_ref().or_else(|| last_final(&effects)).map(Part::opening);
+        let previous = order::is_mark(&placed.place).then(|| latest().or_else(|| previous.clone())).flatten();
         pulse();
         if gone_end.as_ref() == Some(&placed.place) && state.may_open_at(placed.event.at) {
             continue;
