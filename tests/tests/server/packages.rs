@@ -97,6 +97,7 @@ fn a_debian_package_is_named_and_laid_out_as_pgdgs_and_holds_nothing_else() {
         format!("./usr/share/postgresql/{major}/extension/talkmeter--{version}.sql"),
         format!("{doc}/copyright"),
         format!("{doc}/changelog.Debian.gz"),
+        format!("{doc}/changelog.gz"),
     ]);
     let listed = said_by(Command::new("dpkg-deb").arg("-c").arg(deb()));
     let files = listed.lines().filter(|line| !line.ends_with('/'));
