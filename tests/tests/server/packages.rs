@@ -379,6 +379,6 @@ fn the_source_unpacks_into_a_directory_where_all_builds_and_installcheck_is_ther
         let mut make = Command::new("make");
         said_by(make.current_dir(&source).args(["-n", target]).env_remove("MAKEFLAGS"))
     };
-    assert!(planned("all").contains("cargo build --release --locked -p talkmeter"));
+    assert!(planned("all").contains("cargo build --profile release --locked -p talkmeter"));
     assert!(planned("installcheck").contains("scripts/installcheck.sh"));
 }
