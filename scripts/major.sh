@@ -17,11 +17,12 @@ say "$("$PG_CONFIG" --version): compiling ..."
 make --no-print-directory build PROFILE=checks
 scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh
 
-# What pg_upgrade makes of a server of the oldest release. Not of Debian's: 15.20 gives columns an option that others do not know.
+# The memory of a bulk load, and what pg_upgrade makes of a server of the oldest release. Not of Debian's: 15.20 gives columns
+# an option that others do not know.
 new=$PG_CONFIG
 # shellcheck disable=SC2016 # expanded by the shell that has the older server
 PG_CONFIG=$(scripts/server.sh 15) scripts/with-cluster.sh -- bash -c \
-    'TALKMETER_OLD_BIN=$TALKMETER_BIN PG_CONFIG=$0 exec scripts/server-tests.sh --test alone pg_upgrade' "$new"
+    'TALKMETER_OLD_BIN=$TALKMETER_BIN PG_CONFIG=$0 exec scripts/server-tests.sh --test alone -- pg_upgrade bulk::' "$new"
 
 if [ "${LONG:-}" = 1 ]; then
     # What tests of these start is packed for Debian's own servers only.
