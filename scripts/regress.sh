@@ -19,7 +19,7 @@ if [ "${1:-}" = --accept ]; then
 fi
 chosen=("$@")
 
-pgxs=$("$(find_pg_config)" --pgxs)
+pgxs=$("$TALKMETER_BIN/pg_config" --pgxs)
 runners=${pgxs%/makefiles/*}/test
 expected=$talkmeter_repo/pg_test/expected
 
