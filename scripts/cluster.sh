@@ -103,7 +103,7 @@ give_to_server() {
 
 # --- The private tree ---
 
-# Links the entries of directory $1 into directory $2, except talkmeter's own (an installed copy must not win over the
+# Links, or copies, the entries of directory $1 into directory $2, except talkmeter's own (an installed copy must not win over the
 # one just built) and extension/ (a real directory in the tree).
 link_entries() {
     local entry entries=()
