@@ -18,7 +18,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 # The scripts look for what was built in target/, wherever the user's cargo would put it.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
-VERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" talkmeter.control)
+VERSION := $(shell . scripts/cluster.sh && talkmeter_version)
 # How the library is compiled: checks is compiled faster and runs slower.
 PROFILE ?= release
 SCRIPT := target/talkmeter--$(VERSION).sql
@@ -28,7 +28,7 @@ PACKAGES := target/packages
 pg_config = $(or $(shell PG_CONFIG='$(PG_CONFIG)'; . scripts/cluster.sh && find_pg_config),$(error no usable server))
 major = $(shell . scripts/cluster.sh && major_of '$(pg_config)')
 # Those of several majors lie beside each other.
-library = target/pg$(major)/talkmeter.so
+library = $(shell . scripts/cluster.sh && build_for '$(pg_config)')
 libdir = $(DESTDIR)$(shell $(pg_config) --pkglibdir)
 extdir = $(DESTDIR)$(shell $(pg_config) --sharedir)/extension
 

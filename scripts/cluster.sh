@@ -32,25 +32,28 @@ major_of() { "$1" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/'; }
 
 # Prints the newest supported release that Debian's packages have here, which is the one to install where there is none.
 newest_packaged() {
-    local major
-    for major in $(tr ' ' '\n' <<<"$TALKMETER_PG_MAJORS" | sort -rn); do
-        if [ -n "$(apt-cache madison "postgresql-server-dev-$major" 2>/dev/null)" ]; then break; fi
-    done
     # The oldest, if there are no lists of packages yet.
-    say "$major"
+    local major newest=${TALKMETER_PG_MAJORS%% *}
+    for major in $TALKMETER_PG_MAJORS; do
+        if [ -n "$(apt-cache madison "postgresql-server-dev-$major" 2>/dev/null)" ]; then newest=$major; fi
+    done
+    say "$newest"
+}
+
+refuse_pg_config() { # WHY
+    die "$1" "Set PG_CONFIG to the server's pg_config, for example /usr/lib/postgresql/$(newest_packaged)/bin/pg_config."
 }
 
 # Prints a pg_config that answers: $PG_CONFIG, else the one on PATH, else the newest of Debian's. Fails if there is none.
 locate_pg_config() {
-    local candidate version wanted
+    local candidate version
     if [ -n "${PG_CONFIG:-}" ]; then
-        wanted="Set it to the server's pg_config, for example /usr/lib/postgresql/$(newest_packaged)/bin/pg_config."
         if ! candidate=$(command -v "$PG_CONFIG") || ! version=$("$candidate" --version 2>/dev/null </dev/null); then
-            die "PG_CONFIG=$PG_CONFIG does not run." "$wanted"
+            refuse_pg_config "PG_CONFIG=$PG_CONFIG does not run."
         fi
         # Other programs have a --version too.
         [[ $version == "PostgreSQL "[0-9]* ]] ||
-            die "PG_CONFIG=$PG_CONFIG is no pg_config: asked for its version it says \"${version%%$'\n'*}\"." "$wanted"
+            refuse_pg_config "PG_CONFIG=$PG_CONFIG is no pg_config: asked for its version it says \"${version%%$'\n'*}\"."
         say "$(cd "$(dirname "$candidate")" && pwd)/$(basename "$candidate")"
         return
     fi
@@ -64,6 +67,16 @@ locate_pg_config() {
     return 1
 }
 
+# Prints where the programs that compare outputs lie, which come with the headers of the server that pg_config $1 describes.
+runners_of() {
+    local pgxs
+    pgxs=$("$1" --pgxs)
+    say "${pgxs%/makefiles/*}/test"
+}
+
+# Prints the version of these sources.
+talkmeter_version() { sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" "$talkmeter_repo/talkmeter.control"; }
+
 # Prints where the build for the server that pg_config $1 describes lies: those of several releases lie beside each other.
 build_for() { say "$talkmeter_repo/target/pg$(major_of "$1")/talkmeter.so"; }
 
@@ -75,8 +88,8 @@ find_pg_config() {
         exit 1
     }
     major=$(major_of "$pg_config")
-    is_supported "$major" || die "$pg_config belongs to PostgreSQL $major; talkmeter supports PostgreSQL ${TALKMETER_PG_MAJORS// /, }." \
-        "Set PG_CONFIG to choose the server: PG_CONFIG=/usr/lib/postgresql/$(newest_packaged)/bin/pg_config"
+    is_supported "$major" ||
+        refuse_pg_config "$pg_config belongs to PostgreSQL $major; talkmeter supports PostgreSQL ${TALKMETER_PG_MAJORS// /, }."
     say "$pg_config"
 }
 

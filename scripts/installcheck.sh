@@ -13,10 +13,9 @@ set -euo pipefail
 
 pg_config=$(find_pg_config) || exit 1
 bindir=$("$pg_config" --bindir)
-pgxs=$("$pg_config" --pgxs)
-runner=${pgxs%/makefiles/*}/test/regress/pg_regress
+runner=$(runners_of "$pg_config")/regress/pg_regress
 [ -x "$runner" ] || die "no pg_regress in ${runner%/*}: it comes with the server's headers (Debian: postgresql-server-dev)."
-version=$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" "$talkmeter_repo/talkmeter.control")
+version=$(talkmeter_version)
 
 as_user=()
 user=$(server_user)

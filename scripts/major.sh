@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does talkmeter do on another major of PostgreSQL what it does on this machine's?
 #
-#   scripts/major.sh 16|17|18
+#   scripts/major.sh 15|16|17|18
 #
 # Loads a server of it (scripts/server.sh) and builds for it. Then come what a DBA sees, and of the tests against a server
 # those that meter most: the sample data, the demo, the definitions of vendors, other products' tables, any order, commits.

@@ -15,7 +15,7 @@ packages=${PACKAGES:-target/packages}
 pg_config=$(find_pg_config) || exit 1
 major=$(major_of "$pg_config")
 library=$(build_for "$pg_config")
-version=$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" talkmeter.control)
+version=$(talkmeter_version)
 if [ ! -f "$library" ] || [ ! -f "target/talkmeter--$version.sql" ]; then die "talkmeter is not built yet: run make build."; fi
 
 # When it was made: nothing in it depends on the day of the build.

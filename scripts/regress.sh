@@ -19,8 +19,7 @@ if [ "${1:-}" = --accept ]; then
 fi
 chosen=("$@")
 
-pgxs=$("$TALKMETER_BIN/pg_config" --pgxs)
-runners=${pgxs%/makefiles/*}/test
+runners=$(runners_of "$TALKMETER_BIN/pg_config")
 expected=$talkmeter_repo/pg_test/expected
 
 # The server's user runs the tests, and may not be able to read the repository.

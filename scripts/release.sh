@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
 cd "$talkmeter_repo"
 
-version=$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" talkmeter.control)
+version=$(talkmeter_version)
 script=sql/released/talkmeter--$version.sql
 story=tests/released/$version.story.sql
 dump=tests/released/$version.dump.sql
@@ -21,9 +21,7 @@ dump=tests/released/$version.dump.sql
 for file in Cargo.toml engine/Cargo.toml tests/Cargo.toml; do
     grep -qxF "version = \"$version\"" "$file" || die "$file is not of version $version, which talkmeter.control names."
 done
-if [ -f META.json ] && ! grep -qF "\"version\": \"$version\"" META.json; then
-    die "META.json is not of version $version, which talkmeter.control names."
-fi
+grep -qF "\"version\": \"$version\"" META.json || die "META.json is not of version $version, which talkmeter.control names."
 grep -qE "^## \[?$version\]?" CHANGELOG.md || die "CHANGELOG.md has no section of $version."
 for file in "$script" "$story" "$dump"; do
     [ ! -e "$file" ] || die "$file is there: $version is released already. The next one wants another version."

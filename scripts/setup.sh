@@ -109,7 +109,7 @@ have_headers() {
     local runners
     test -f "$include/postgres.h" || return 1
     [ "$purpose" = test ] || return 0
-    runners=$(dirname "$("$pg_config" --pgxs)")/../test
+    runners=$(runners_of "$pg_config")
     test -x "$runners/regress/pg_regress" -a -x "$runners/isolation/pg_isolation_regress"
 }
 

@@ -3,7 +3,9 @@
 #
 # Wants a build (make test makes it first). LONG=1: tests with chance or size in them run at length, several hours.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/cluster.sh
+. "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
+cd "$talkmeter_repo"
 
 log=target/test.log
 mkdir -p target
@@ -39,7 +41,9 @@ if [ ${#scripts[@]} -gt 0 ]; then
 fi
 step "server: concurrency, crashes, dump and restore, big loads" \
     scripts/server-tests.sh --test server --test alone "${shown[@]}"
-for major in 16 17 18; do
+own=$(major_of "$(find_pg_config)")
+for major in $TALKMETER_PG_MAJORS; do
+    [ "$major" != "$own" ] || continue
     step "PostgreSQL $major: what meters, and what a DBA sees" scripts/major.sh "$major"
 done
 

@@ -132,7 +132,7 @@ fn own((module, _): (&String, &BTreeSet<String>)) -> String {
 
 #[test]
 fn the_house_is_drawn_as_it_is() {
-    let design = std::fs::read_to_string(crate::root().join("docs/design.md")).expect("the page");
+    let design = crate::read("docs/design.md");
     let missing = extension().into_keys().filter(|module| module.contains("::")).filter(|module| {
         let (folder, file) = module.split_once("::").expect("a module of a folder");
         let line = design.lines().find(|line| line.trim_start().starts_with(&format!("src/{folder}/")));

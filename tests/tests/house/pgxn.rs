@@ -1,21 +1,17 @@
 //! Is META.json what PGXN takes (its specification 1.0.0)?
 
-use crate::{assert_none, root};
+use crate::{assert_none, read, root};
 use serde_json::Value;
-
-fn file(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// What a line `key = value` assigns, without its quotes.
 fn assigned(path: &str, key: &str) -> String {
-    let text = file(path);
+    let text = read(path);
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix('='));
     value.unwrap_or_else(|| panic!("{path} has no {key}")).trim().trim_matches(['\'', '"']).to_owned()
 }
 
-fn meta() -> Value {
-    serde_json::from_str(&file("META.json")).expect("META.json is JSON")
+pub fn meta() -> Value {
+    serde_json::from_str(&read("META.json")).expect("META.json is JSON")
 }
 
 /// What the specification demands, and is not there or not so.

@@ -1,15 +1,12 @@
 //! Does every release stay what it was, and does each lead to the present version?
 
-use crate::{assert_none, root};
+use crate::pgxn::meta;
+use crate::{assert_none, read, root};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// The version of the sources.
 const CURRENT: &str = env!("CARGO_PKG_VERSION");
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// What the files of a directory are called between these.
 fn names(directory: &str, begin: &str, end: &str) -> BTreeSet<String> {
@@ -71,12 +68,9 @@ fn every_file_that_names_the_version_names_the_same() {
     if !read("talkmeter.control").contains(&format!("\ndefault_version = '{CURRENT}'\n")) {
         others.push("talkmeter.control".to_owned());
     }
-    if let Ok(meta) = fs::read_to_string(root().join("META.json")) {
-        let meta: serde_json::Value = serde_json::from_str(&meta).expect("META.json is JSON");
-        let provided = meta["provides"]["talkmeter"]["version"].as_str();
-        if meta["version"] != CURRENT || provided.is_some_and(|version| version != CURRENT) {
-            others.push("META.json".to_owned());
-        }
+    let meta = meta();
+    if meta["version"] != CURRENT || meta["provides"]["talkmeter"]["version"] != CURRENT {
+        others.push("META.json".to_owned());
     }
     if !read("README.md").contains(&format!("\n| version | {CURRENT}")) {
         others.push("README.md".to_owned());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use talkmeter_tests::private::Server;
 use talkmeter_tests::{attach, create_messages, messages_mapping, variable};
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
 }
 
@@ -40,8 +40,8 @@ impl Drop for Directory {
 }
 
 /// Whether the command succeeded, and all that it printed.
-fn done(command: &mut Command) -> (bool, String) {
-    let output = command.output().expect("it runs");
+pub fn done(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 

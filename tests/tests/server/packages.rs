@@ -3,6 +3,7 @@
 //! Installed is for real, by apt and dpkg, into the private tree of a server that never had talkmeter: with a list of
 //! installed packages of its own, without a source to load from, and without the machine's settings.
 
+use crate::make::{done, root};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,20 +14,11 @@ use talkmeter_tests::private::Server;
 use talkmeter_tests::stock::Stock;
 use talkmeter_tests::{program, variable};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
-}
-
 /// What a command that must succeed printed.
 fn said_by(command: &mut Command) -> String {
     let (is_done, said) = done(command);
     assert!(is_done, "{command:?}: {said}");
     said
-}
-
-fn done(command: &mut Command) -> (bool, String) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
 /// A new directory beside the server's, which goes with it.
