@@ -18,6 +18,9 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 # The scripts look for what was built in target/, wherever the user's cargo would put it.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
+# A library that is passed on does not tell where it was made.
+unnamed = $(RUSTFLAGS) --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=talkmeter
+
 VERSION := $(shell . scripts/cluster.sh && talkmeter_version)
 # How the library is compiled: checks is compiled faster and runs slower.
 PROFILE ?= release
@@ -46,7 +49,7 @@ needed-for-the-demo:
 	@scripts/setup.sh demo
 
 build: needed-to-build ## compile the library, put the install script together
-	export PGRX_PG_CONFIG_PATH=$(pg_config) major=$(major); \
+	export PGRX_PG_CONFIG_PATH=$(pg_config) major=$(major) RUSTFLAGS="$(unnamed)"; \
 	cargo build --profile $(PROFILE) --locked -p talkmeter --no-default-features --features pg$$major --target-dir target/pg$$major && \
 	install -m 755 target/pg$$major/$(PROFILE)/libtalkmeter.so $(library)
 	@rm -f target/talkmeter--*.sql

@@ -8,7 +8,7 @@ CREATE TABLE talkmeter.conversation (
     conversation text COLLATE "C" NOT NULL,
     highest_part integer NOT NULL DEFAULT 0,
     last_mark bigint NOT NULL DEFAULT 0,
-    sources integer[] NOT NULL DEFAULT '{}',
+    sources integer[],
     charged_before boolean,
     current_part integer,
     source_id integer,
@@ -54,7 +54,7 @@ COMMENT ON COLUMN talkmeter.conversation.conversation IS 'The application''s con
 COMMENT ON COLUMN talkmeter.conversation.highest_part IS 'The highest part number ever used';
 COMMENT ON COLUMN talkmeter.conversation.last_mark IS 'The number of the last mark';
 COMMENT ON COLUMN talkmeter.conversation.sources IS
-    'The attached tables whose rows have been events of it: no other table is read for it';
+    'The attached tables whose rows have been events of it: no other table is read for it; null: source_id alone, or none if that is null too';
 COMMENT ON COLUMN talkmeter.conversation.charged_before IS 'A part before the current one is charged; without a current one, any part is; null: none';
 COMMENT ON COLUMN talkmeter.conversation.current_part IS
     'The number of its current part, which is open, or has ended and is held; null: all are final, and the columns of the part are null';

@@ -77,9 +77,10 @@ impl Tables {
         let wanted = [arg(key.0), arg(key.1)];
         let state = self.conversations.find(newest, &CONVERSATION_KEY, &wanted, |row| {
             row.skip(2);
-            let (highest, last_mark, sources) = (row.value(), row.tally(), row.int4s());
+            let (highest, last_mark, several) = (row.value(), row.tally(), row.int4s());
             let charged_before = row.nullable().unwrap_or_default();
             let (current, last_event) = read_current(catalog, charged_before, row);
+            let sources = several.unwrap_or_else(|| source_of(current.as_ref()));
             let state = Conversation { highest, charged_before, current };
             Folding { last_mark, sources, last_event, state, ..Folding::new(key) }
         });
@@ -373,7 +374,7 @@ pub fn last_opening(connection: &Connection, catalog: &Catalog, (tenant, convers
 }
 
 const SOURCES: OverRows = over_rows!(
-    "SELECT wanted.ordinal, c.sources, c.last_mark > 0 FROM",
+    "SELECT wanted.ordinal, c.sources, c.source_id, c.last_mark > 0 FROM",
     [1 tenant text, 2 conversation text],
     "CROSS JOIN LATERAL (
         SELECT * FROM talkmeter.conversation AS own
@@ -387,7 +388,8 @@ pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<(Vec<i32>, bool)> {
     let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
     for mut row in connection.run_over(&SOURCES, keys.len(), &args).iter() {
         let ordinal = row.ordinal();
-        sources[ordinal] = (row.int4s(), row.value());
+        let (several, of_part): (_, Option<i32>) = (row.int4s(), row.nullable());
+        sources[ordinal] = (several.unwrap_or_else(|| of_part.into_iter().collect()), row.value());
     }
     sources
 }
@@ -429,7 +431,7 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
         arg(folding.id),
         arg(folding.state.highest),
         arg(folding.last_mark),
-        int4s_arg(&folding.sources),
+        sources_arg(folding),
         unless_false(folding.state.charged_before),
     ]);
     match &folding.state.current {
@@ -451,6 +453,16 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
     }
     values.push(arg(folding.last_event.as_slice()));
     values
+}
+
+/// The list of sources; null where it is no other than that of the current part, as in nearly all conversations.
+fn sources_arg(folding: &Folding) -> Arg {
+    let is_of_part = folding.sources == source_of(folding.state.current.as_ref());
+    int4s_arg((!is_of_part).then_some(folding.sources.as_slice()))
+}
+
+fn source_of(current: Option<&Part>) -> Vec<i32> {
+    current.and_then(|part| part.source).into_iter().collect()
 }
 
 /// The index, among the columns of a conversation, of the one that says whether time alone changes its current part.

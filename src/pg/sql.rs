@@ -87,9 +87,9 @@ pub fn arg<T: IntoDatum>(value: T) -> Arg {
     Arg { oid: T::type_oid(), datum: value.into_datum() }
 }
 
-/// A parameter from a list of integers, as [`arg`] makes one, and cheaper.
-pub fn int4s_arg(list: &[i32]) -> Arg {
-    Arg::of(pg_sys::INT4ARRAYOID, Some(int4s::datum(list)))
+/// A parameter from a list of integers, or null, as [`arg`] makes one, and cheaper.
+pub fn int4s_arg(list: Option<&[i32]>) -> Arg {
+    Arg::of(pg_sys::INT4ARRAYOID, list.map(int4s::datum))
 }
 
 /// A parameter from a field of rows: the value of the only row, or an array of all. For [`Connection::run_over`].
@@ -466,16 +466,17 @@ impl<'r> Row<'r> {
         number
     }
 
-    /// The next column, a list of integers: empty if it is null. None of them is ever null.
-    pub fn int4s(&mut self) -> Vec<i32> {
+    /// The next column, a list of integers; `None` if it is null. None of them is ever null.
+    pub fn int4s(&mut self) -> Option<Vec<i32>> {
         let (datum, is_null) = self.datum();
         assert_eq!(self.type_of_last(), pg_sys::INT4ARRAYOID, "type of column {}", self.column);
         if is_null {
-            return Vec::new();
+            return None;
         }
         // SAFETY: it is an array, and not null.
         let list = unsafe { int4s::read(datum) };
-        list.unwrap_or_else(|| damaged(format!("column {} of what was read is no list without nulls", self.column)))
+        let damage = || damaged(format!("column {} of what was read is no list without nulls", self.column));
+        Some(list.unwrap_or_else(damage))
     }
 
     /// The next column, a `regclass`; `None` if it is null.

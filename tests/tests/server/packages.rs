@@ -101,6 +101,18 @@ fn a_debian_package_is_named_and_laid_out_as_pgdgs_and_holds_nothing_else() {
 }
 
 #[test]
+fn the_library_does_not_tell_where_it_was_made() {
+    let library = fs::read(root().join(format!("target/pg{}/talkmeter.so", major()))).expect("the library");
+    let tells = |path: &str| library.windows(path.len()).any(|bytes| bytes == path.as_bytes());
+    assert!(tells("cargo/registry"), "a panic names the file it comes from");
+    let root = root().display().to_string();
+    let home = variable("HOME");
+    for place in [root, format!("{home}/.cargo"), format!("{home}/.rustup")] {
+        assert!(!tells(&place), "{place}");
+    }
+}
+
+#[test]
 fn lintian_finds_no_error_in_a_debian_package() {
     let (is_right, said) = done(Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).arg(deb()));
     assert!(is_right && !said.contains("E: "), "{said}");
