@@ -26,7 +26,7 @@ PG_CONFIG=$(scripts/server.sh 15) scripts/with-cluster.sh -- bash -c \
 
 if [ "${LONG:-}" = 1 ]; then
     # What tests of these start is packed for Debian's own servers only.
-    exec scripts/server-tests.sh --test server --test alone -- --skip pg_repack_of --skip a_cron_beside --skip bare_root::
+    exec scripts/server-tests.sh --no-fail-fast --test server --test alone -- --skip pg_repack_of --skip a_cron_beside --skip bare_root::
 fi
 exec scripts/server-tests.sh --test server -- \
     sample:: demo:: definitions:: products:: any_order:: protocol:: held:: dump:: limits::

@@ -333,6 +333,7 @@ pub fn all_parts(connection: &Connection, catalog: &Catalog, keys: &[Key]) -> Ve
 }
 
 /// A conversation, and the place from which on its parts are wanted.
+#[derive(Clone, Copy)]
 pub struct FromPlace<'a> {
     pub key: Key<'a>,
     pub place: &'a [u8],

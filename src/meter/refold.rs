@@ -73,7 +73,7 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
     // Which charges stand is read before tenants are locked.
     locks::ledger_and_archive_for_writing();
     archived::fetch_back(batch.connection, &from.iter().map(|from| from.key).collect::<Vec<_>>());
-    let stored = part_table::parts_from(batch.connection, &batch.catalog, &from);
+    let stored = stored_parts(batch, &late, &from);
     late.iter_mut().zip(&stored).for_each(|(late, stored)| late.know_what_is_new(stored));
     let earliest = late.iter().filter_map(|late| late.changes.earliest());
     let starts: Vec<Restart> = stored.iter().zip(earliest).map(|(parts, earliest)| restart(parts, earliest)).collect();
@@ -98,6 +98,24 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
             Err(unreadable) => wait_for_table(&batch.conversations[late.conversation], late, unreadable, findings),
         }
     }
+}
+
+/// The parts of conversations, in the order of time, as `parts_from` reads them. Nearly all conversations have one part
+/// only, which is current: then it is known from their row, and nothing is read.
+fn stored_parts(batch: &Batch, late: &[Late], from: &[FromPlace]) -> Vec<Vec<Part>> {
+    let known = |late: &Late| {
+        let state = &batch.conversations[late.conversation].state;
+        let is_all = state.highest == i32::from(state.current.is_some());
+        is_all.then(|| state.current.iter().cloned().collect())
+    };
+    let mut stored: Vec<Option<Vec<Part>>> = late.iter().map(known).collect();
+    let unknown: Vec<FromPlace> =
+        from.iter().zip(&stored).filter(|(_, known)| known.is_none()).map(|(from, _)| *from).collect();
+    if !unknown.is_empty() {
+        let read = part_table::parts_from(batch.connection, &batch.catalog, &unknown);
+        stored.iter_mut().filter(|known| known.is_none()).zip(read).for_each(|(known, read)| *known = Some(read));
+    }
+    stored.into_iter().flatten().collect()
 }
 
 /// What was folded before stays, and what is new waits in quarantine.
