@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .NOTPARALLEL:
-.PHONY: help all setup needed-to-build needed-for-the-demo build install uninstall release demo demo-stop test regress regress-accept bare-root bench \
+.PHONY: help all setup needed-to-build needed-for-the-demo build report install uninstall release demo demo-stop test regress regress-accept bare-root bench \
 	installcheck deb package dist clean
 
 PG_CONFIG ?=
@@ -57,6 +57,10 @@ build: needed-to-build ## compile the library, put the install script together
 	@for script in sql/upgrades/talkmeter--*.sql; do [ ! -f $$script ] || \
 		cat sql/upgrades/begin.sql $$script sql/upgrades/end.sql > target/$${script##*/}; done
 
+report: needed-to-build ## target/talkmeter-report, which writes the page of a merchant (docs/seen.md)
+	@cargo build --quiet --profile checks --locked -p talkmeter-report
+	@install -m 755 target/checks/talkmeter-report target/talkmeter-report
+
 install: ## copy into the server that PG_CONFIG names (after a build: sudo make install)
 	@if [ ! -f $(library) ] || [ ! -f $(SCRIPT) ]; then $(MAKE) build; fi
 	@if [ -n "$$(find src engine/src sql -newer $(SCRIPT) -type f -not -path 'sql/released/*' | head -n 1)" ]; then \
@@ -75,7 +79,7 @@ uninstall: ## remove what install copied, unless a server here has it in use (FO
 release: setup build ## freeze the version that talkmeter.control names, for maintainers (docs/adding.md)
 	@scripts/release.sh
 
-demo: needed-for-the-demo build ## a private server with sample data to try it on
+demo: needed-for-the-demo build report ## a private server with sample data to try it on
 	@scripts/demo.sh start
 
 demo-stop: ## stop and remove the demo

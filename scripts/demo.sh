@@ -7,6 +7,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
 cd "$talkmeter_repo"
 
+merchant=ubuntu-2014
+page=target/demo.html
 record=target/demo # holds the cluster's directory
 sample=data/irc_support.csv.gz
 mapping=data/irc_support.mapping.json
@@ -59,8 +61,9 @@ start() {
     "$TALKMETER_BIN/createdb" demo
     "$TALKMETER_BIN/psql" -X -P pager=off -v ON_ERROR_STOP=1 -v data="$TALKMETER_DIR/irc_support.csv" \
         -v mapping="$(cat "$mapping")" -d demo -f demo/demo.sql
+    PATH=$TALKMETER_BIN:$PATH PGDATABASE=demo target/talkmeter-report "$merchant" --output "$page" >/dev/null
     trap - EXIT
-    say "" "The demo is running. Connect with:"
+    say "" "The page of one merchant, $merchant, for a browser:" "" "  $talkmeter_repo/$page" "" "The demo is running. Connect with:"
     how_to_connect
 }
 
@@ -72,7 +75,7 @@ stop() {
         cluster_destroy
         say "the demo is stopped and removed."
     fi
-    rm -f "$record"
+    rm -f "$record" "$page"
 }
 
 status() {

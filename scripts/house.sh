@@ -15,5 +15,5 @@ shellcheck scripts/*.sh bench/*.sh .ci/run
 major=$(major_of "$PGRX_PG_CONFIG_PATH")
 cargo clippy --locked --release -p talkmeter -p talkmeter-engine --no-default-features --features "talkmeter/pg$major" \
     --target-dir "target/pg$major" -- -D warnings
-cargo clippy --locked --profile checks -p talkmeter-engine -p talkmeter-tests --all-targets -- -D warnings
+cargo clippy --locked --profile checks -p talkmeter-engine -p talkmeter-report -p talkmeter-tests --all-targets -- -D warnings
 cargo test --locked --profile checks -p talkmeter-tests --test house

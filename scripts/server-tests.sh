@@ -7,6 +7,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+cargo build --quiet --locked --profile checks -p talkmeter-report
+
 # As many tests at a time as there are processors, which is cargo's default: more take as long.
 # Nothing here outlives the tests, so no fsync; many connections for the concurrency tests, prepared transactions for 2PC.
 # As long as any test has a serializable transaction open, those of all others keep their predicate locks.

@@ -134,6 +134,9 @@ want_of_the_tests() {
     want ruby-pg ruby -e 'require "pg"'
     want nodejs command -v node
     want npm command -v npm
+    # What looks at the page of talkmeter-report.
+    want chromium command -v chromium
+    want fonts-dejavu-core test -f /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 }
 
 # Sets as_admin to the command that lends root's rights: nothing, or sudo. Fails if there is no way.
@@ -174,24 +177,26 @@ install_pgspot() {
     say "Installed: pgspot, into target/pgspot"
 }
 
-# node-postgres, with what it needs, by the hashes of a lock file: Debian's package is one of its own node only.
-install_node_postgres() {
-    local into=$talkmeter_repo/target/clients from=$talkmeter_repo/tests/clients
+# What tests need of npm, by the hashes of a lock file, into target/$1 as tests/$1 lists it: Debian's packages are those of its own
+# node only.
+install_of_npm() {
+    local into=$talkmeter_repo/target/$1 from=$talkmeter_repo/tests/$1 what=$2
     cmp -s "$from/package-lock.json" "$into/installed.json" && return
     rm -rf "$into"
     mkdir -p "$into"
     cp "$from/package.json" "$from/package-lock.json" "$into/"
     npm ci --prefix "$into" --ignore-scripts --omit=optional --no-audit --no-fund --silent ||
-        die "could not install node-postgres, which tests run (see tests/clients/package.json)." \
+        die "could not install $what, which tests run (see tests/$1/package.json)." \
             "It comes from npm: if that cannot be reached from here, set npm_config_registry to what can, and run this again."
     cp "$from/package-lock.json" "$into/installed.json"
-    say "Installed: node-postgres, into target/clients"
+    say "Installed: $what, into target/$1"
 }
 
 install_others() {
     [ "$purpose" = test ] || return 0
     install_pgspot
-    install_node_postgres
+    install_of_npm clients node-postgres
+    install_of_npm browser "puppeteer and axe"
 }
 
 check_rust

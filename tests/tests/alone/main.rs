@@ -14,6 +14,7 @@ mod growth;
 mod kills;
 mod large;
 mod memory;
+mod report;
 mod restore;
 mod sessions;
 

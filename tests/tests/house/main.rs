@@ -56,7 +56,7 @@ fn sources(directories: &[&str], ending: &str) -> Vec<Source> {
 
 /// Every Rust file.
 fn rust() -> Vec<Source> {
-    sources(&["src", "engine", "tests"], ".rs")
+    sources(&["src", "engine", "report", "tests"], ".rs")
 }
 
 #[track_caller]

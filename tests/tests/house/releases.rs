@@ -60,7 +60,7 @@ fn install_script() -> String {
 #[test]
 fn every_file_that_names_the_version_names_the_same() {
     let line = format!("\nversion = \"{CURRENT}\"\n");
-    let mut others: Vec<String> = ["Cargo.toml", "engine/Cargo.toml", "tests/Cargo.toml"]
+    let mut others: Vec<String> = ["Cargo.toml", "engine/Cargo.toml", "report/Cargo.toml", "tests/Cargo.toml"]
         .iter()
         .filter(|file| !read(file).contains(&line))
         .map(|file| (*file).to_owned())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use talkmeter_tests::{Database, program, text, variable};
 
 /// Runs demo/demo.sql as scripts/demo.sh does, and returns its database and what it printed.
-fn demonstrated() -> (Database, String) {
+pub fn demonstrated() -> (Database, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let data = PathBuf::from(variable("TALKMETER_DIR")).join("irc_support.csv");
     fs::write(&data, text("irc_support.csv.gz")).expect("a file beside the server");

@@ -59,6 +59,7 @@ mod reattach;
 mod reconcile;
 mod rehearsal;
 mod remap;
+mod report;
 mod resets;
 mod rewrites;
 mod rights;
