@@ -49,7 +49,7 @@ needed-for-the-demo:
 	@scripts/setup.sh demo
 
 build: needed-to-build ## compile the library, put the install script together
-	export PGRX_PG_CONFIG_PATH=$(pg_config) major=$(major) RUSTFLAGS="$(unnamed)"; \
+	export PGRX_PG_CONFIG_PATH=$(pg_config) major=$(major) RUSTFLAGS="$(unnamed)" CFLAGS="$(CFLAGS) -ffile-prefix-map=$(CURDIR)=talkmeter"; \
 	cargo build --profile $(PROFILE) --locked -p talkmeter --no-default-features --features pg$$major --target-dir target/pg$$major && \
 	install -m 755 target/pg$$major/$(PROFILE)/libtalkmeter.so $(library)
 	@rm -f target/talkmeter--*.sql

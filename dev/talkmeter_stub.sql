@@ -373,6 +373,8 @@ CREATE VIEW talkmeter.unevaluated AS
 CREATE VIEW talkmeter.unplanned AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, charged_at timestamptz, policy text,
         policy_version integer, charged_day date, outcome text);
+CREATE VIEW talkmeter.unswept AS
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, due_at timestamptz);
 CREATE VIEW talkmeter.usage AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, plan text, period_start timestamptz, period_end timestamptz, used
             bigint, included bigint, included_used bigint,

@@ -25,8 +25,9 @@ PG_CONFIG=$(scripts/server.sh 15) scripts/with-cluster.sh -- bash -c \
     'TALKMETER_OLD_BIN=$TALKMETER_BIN PG_CONFIG=$0 exec scripts/server-tests.sh --test alone -- pg_upgrade bulk::' "$new"
 
 if [ "${LONG:-}" = 1 ]; then
-    # What tests of these start is packed for Debian's own servers only.
-    exec scripts/server-tests.sh --no-fail-fast --test server --test alone -- --skip pg_repack_of --skip a_cron_beside --skip bare_root::
+    # What tests of these start, or ask for, is packed for Debian's own servers only.
+    exec scripts/server-tests.sh --no-fail-fast --test server --test alone -- --skip pg_repack_of --skip a_cron_beside --skip bare_root:: \
+        --skip a_target_asks_for_no_package
 fi
 exec scripts/server-tests.sh --test server -- \
     sample:: demo:: definitions:: products:: any_order:: protocol:: held:: dump:: limits::

@@ -84,6 +84,18 @@ COMMENT ON COLUMN talkmeter.sweepers.failed_since IS 'When the worker failed fir
 COMMENT ON COLUMN talkmeter.sweepers.error_code IS 'The SQLSTATE of its last failure';
 COMMENT ON COLUMN talkmeter.sweepers.error IS 'The message of its last failure';
 
+CREATE VIEW talkmeter.unswept AS
+    SELECT p.tenant, p.conversation, p.part, p.due_at
+    FROM talkmeter.part AS p
+    WHERE p.ended_at IS NULL AND p.timed AND p.due_at <= (SELECT clock.now FROM talkmeter.clock);
+REVOKE ALL ON talkmeter.unswept FROM PUBLIC;
+COMMENT ON VIEW talkmeter.unswept IS
+    'Parts that time has ended and that no sweep has found yet. Reports show them as ended; what they cost is charged by the sweep';
+COMMENT ON COLUMN talkmeter.unswept.tenant IS 'The merchant who is billed';
+COMMENT ON COLUMN talkmeter.unswept.conversation IS 'The application''s conversation id, unique within the tenant';
+COMMENT ON COLUMN talkmeter.unswept.part IS 'Number within the conversation; charges know the part by it';
+COMMENT ON COLUMN talkmeter.unswept.due_at IS 'The first instant at which a sweep could have found it';
+
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unswept_for interval DEFAULT '15 minutes')
     RETURNS TABLE (problem text, object text, detail text, hint text)
     -- Names and types are compared as text, which that setting changes.
@@ -361,9 +373,9 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
                 || '): see the log of the server, and pg_stat_activity for who holds what it waits for.',
                 'Run SELECT talkmeter.sweep() at least once a minute.')
         FROM (
-            SELECT count(*) AS parts, min(due_at) AS oldest
-            FROM talkmeter.part
-            WHERE ended_at IS NULL AND timed AND due_at < (SELECT clock.now FROM talkmeter.clock) - unswept_for
+            SELECT count(*) AS parts, min(u.due_at) AS oldest
+            FROM talkmeter.unswept AS u
+            WHERE u.due_at < (SELECT clock.now FROM talkmeter.clock) - unswept_for
         ) AS p
         WHERE p.parts > 0
         UNION ALL

@@ -23,7 +23,7 @@ impl Stock {
         let tree = format!("{}/tree", stock.directory);
         fs::create_dir(&stock.directory).expect("a new place");
         run("cp", &["-a", &format!("{}/tree", variable("TALKMETER_DIR")), &tree]);
-        run("find", &[&tree, "-name", "talkmeter*", "-delete"]);
+        run("find", &[&tree, "-type", "f", "-name", "talkmeter*", "-delete"]);
         run("chown", &[&format!("--reference={}", variable("TALKMETER_DIR")), &stock.directory]);
         let (data, user) = (format!("{}/data", stock.directory), variable("PGUSER"));
         as_server("initdb", &["-D", &data, "--no-locale", "-E", "UTF8", "-A", "trust", "-U", &user, "--no-sync"]);

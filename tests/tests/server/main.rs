@@ -12,6 +12,7 @@ mod backfill;
 mod bills;
 mod changes;
 mod clients;
+mod dashboards;
 mod definitions;
 mod demo;
 mod disputes;

@@ -159,7 +159,8 @@ fn what_is_built_is_installed_without_a_compiler() {
     make.current_dir(root()).arg("install").arg(format!("DESTDIR={}", directory.0.display()));
     let (is_done, said) = done(make.env("CARGO_HOME", &directory.0).env_remove("MAKEFLAGS"));
     assert!(is_done && !said.contains("cannot compile"), "{said}");
-    let (_, found) = done(Command::new("find").arg(&directory.0).args(["-name", "talkmeter*", "-printf", "%f\n"]));
+    let (_, found) =
+        done(Command::new("find").arg(&directory.0).args(["-type", "f", "-name", "talkmeter*", "-printf", "%f\n"]));
     let mut files: Vec<&str> = found.lines().collect();
     files.sort();
     assert_eq!(files, ["talkmeter--0.2.0.sql", "talkmeter.control", "talkmeter.so"]);

@@ -197,7 +197,7 @@ fn the_parts_are_those_of_folding_in_order(session: &mut Session) {
     }
     let found = session.lines(&format!(
         r#"SELECT conversation, {}, {}, end_reason, message_count, turn_count, {}
-           FROM talkmeter.part ORDER BY conversation COLLATE "C", started_at"#,
+           FROM talkmeter.part ORDER BY conversation COLLATE "C", first_event"#,
         micros("started_at"),
         micros("ended_at"),
         micros("charged_at"),
