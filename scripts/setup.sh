@@ -134,6 +134,9 @@ want_of_the_tests() {
     want ruby-pg ruby -e 'require "pg"'
     want nodejs command -v node
     want npm command -v npm
+    # What reads the dashboards and metrics of the tests.
+    want prometheus command -v promtool
+    want prometheus-sql-exporter command -v prometheus-sql-exporter
     # What looks at the page of talkmeter-report.
     want chromium command -v chromium
     want fonts-dejavu-core test -f /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
@@ -148,8 +151,8 @@ become_admin() {
 }
 
 install_missing() {
-    # Debian starts a database cluster when a server is first installed, and a pgbouncer; ours are private, so both are
-    # switched off.
+    # Debian starts a database cluster when a server is first installed, a pgbouncer, a Prometheus and its exporter; ours are
+    # private, so all are switched off.
     # shellcheck disable=SC2016 # expanded by the shell that the administrator's rights are lent to
     "${as_admin[@]}" bash -euc '
         umask 022
@@ -160,7 +163,10 @@ install_missing() {
         echo "create_main_cluster = false" >"$drop_in"
         apt-get update
         apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=120 "$@"
-        if [ -d /run/systemd/system ] && [[ " $* " == *" pgbouncer "* ]]; then systemctl disable --quiet --now pgbouncer; fi
+        [ -d /run/systemd/system ] || exit 0
+        for service in pgbouncer prometheus prometheus-sql-exporter; do
+            if [[ " $* " == *" $service "* ]]; then systemctl disable --quiet --now "$service"; fi
+        done
     ' setup "$@"
 }
 
