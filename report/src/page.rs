@@ -5,6 +5,7 @@ use crate::figures::{Bill, Conversation, Figures, Part};
 use crate::psql::Failure;
 use askama::Template;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 #[derive(Template)]
 #[template(path = "page.html")]
@@ -32,7 +33,22 @@ pub fn render(figures: &Figures, refresh: Option<u32>) -> Result<String, Failure
 /// A name that any tenant's file may have in any directory; no two tenants have the same.
 pub fn file_name(figures: &Figures) -> String {
     const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
-    format!("{}-{}.html", utf8_percent_encode(&figures.tenant, KEPT), figures.period)
+    /// Of the bytes that file systems allow, 255, these are left to the tenant.
+    const LONGEST: usize = 200;
+    let mut name = utf8_percent_encode(&figures.tenant, KEPT).to_string();
+    if name.is_empty() {
+        name = "%".to_owned();
+    } else if name.starts_with('-') {
+        // It would be an option of whatever is called with it.
+        name.replace_range(..1, "%2D");
+    }
+    if name.len() > LONGEST {
+        let mut hasher = DefaultHasher::new();
+        figures.tenant.hash(&mut hasher);
+        name.truncate(LONGEST);
+        name += &format!("~{:016x}", hasher.finish());
+    }
+    format!("{name}-{}.html", figures.period)
 }
 
 impl Page<'_> {

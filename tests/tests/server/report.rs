@@ -147,14 +147,16 @@ fn what_cannot_be_shown_is_refused_with_a_hint() {
 #[test]
 fn all_tenants_get_a_file_each_whatever_their_names_are() {
     let (database, mut session) = shop();
-    session.run("SELECT talkmeter.subscribe('../a b', 'two')");
+    for tenant in ["../a b", "--all", "", &"long ".repeat(100)] {
+        session.client.execute("SELECT talkmeter.subscribe($1, 'two')", &[&tenant]).expect("a subscription");
+    }
     let into = directory("all");
     let mut command = report(&database, &["--all", "--period", "2026-01", "--output"]);
     let output = command.arg(&into).output().expect("it runs");
     let progress = String::from_utf8(output.stderr).expect("text");
     assert!(output.status.success(), "{progress}");
-    let told: Vec<&str> = progress.lines().filter(|line| line.contains(" of 3: ")).collect();
-    assert_eq!(told.len(), 3, "{progress}");
+    let told: Vec<&str> = progress.lines().filter(|line| line.contains(" of 6: ")).collect();
+    assert_eq!(told.len(), 6, "{progress}");
     assert!(told[0].contains("no billing month"), "it came later: {progress}");
     let mut files: Vec<String> = fs::read_dir(&into)
         .expect("a directory")
@@ -165,6 +167,13 @@ fn all_tenants_get_a_file_each_whatever_their_names_are() {
     let mut command = report(&database, &["../a b"]);
     let written = outcome(command.current_dir(&into)).expect("a page");
     assert!(written.starts_with("%2E%2E%2Fa%20b-20"), "{written}");
+    let mut command = report(&database, &["--all", "--output"]);
+    outcome(command.arg(&into)).expect("pages");
+    let files = fs::read_dir(&into).expect("a directory");
+    let names = files.map(|file| file.expect("a file").file_name().into_string().expect("text")).collect::<Vec<_>>();
+    for start in ["%2D-all-20", "%-20", "long%20long%20"] {
+        assert!(names.iter().any(|name| name.starts_with(start)), "{start} of {names:?}");
+    }
     fs::remove_dir_all(&into).expect("removed");
 }
 
