@@ -38,7 +38,9 @@ stage() {
     install -D -m 644 -t "$extdir" talkmeter.control target/talkmeter--*.sql
     # In the order of the repository, so that links between pages lead somewhere; the sample data stays behind.
     install -D -m 644 -t "$docdir" README.md
-    install -D -m 644 -t "$docdir/docs" docs/*.md
+    install -D -m 644 -t "$docdir/docs" docs/*.md docs/*.png
+    install -D -m 644 -t "$docdir/dashboards/grafana" dashboards/grafana/*.json
+    install -D -m 644 -t "$docdir/dashboards/prometheus" dashboards/prometheus/*.yml
     install -D -m 644 -t "$docdir/definitions" definitions/*.sql
     install -D -m 644 -t "$docdir/dev" dev/talkmeter_stub.sql
 }
@@ -155,6 +157,7 @@ make_tar() {
     root=$work/$name
     stage "$root/lib" "$root/extension" "$root/doc"
     install -m 644 LICENSE "$root/"
+    install -m 644 -t "$root/doc" CHANGELOG.md
     instructions "$root/lib/talkmeter.so" >"$root/INSTALL"
     tar -C "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf - "$name" |
         gzip -9n >"$packages/$name.tar.gz"

@@ -73,7 +73,14 @@ fn documents(doc: &str, directory: &str, ending: &str) -> Vec<String> {
 
 fn pages(doc: &str) -> Vec<String> {
     let alone = [format!("{doc}/README.md"), format!("{doc}/dev/talkmeter_stub.sql")].to_vec();
-    [alone, documents(doc, "docs", ".md"), documents(doc, "definitions", ".sql")].concat()
+    let of_directories = [
+        ("docs", ".md"),
+        ("docs", ".png"),
+        ("definitions", ".sql"),
+        ("dashboards/grafana", ".json"),
+        ("dashboards/prometheus", ".yml"),
+    ];
+    alone.into_iter().chain(of_directories.iter().flat_map(|(from, ending)| documents(doc, from, ending))).collect()
 }
 
 #[test]
