@@ -18,7 +18,7 @@ dump=tests/released/$version.dump.sql
 # --- What keeps it from being a release ---
 
 [ -n "$version" ] || die "talkmeter.control names no default_version."
-for file in Cargo.toml engine/Cargo.toml tests/Cargo.toml; do
+for file in Cargo.toml engine/Cargo.toml report/Cargo.toml tests/Cargo.toml; do
     grep -qxF "version = \"$version\"" "$file" || die "$file is not of version $version, which talkmeter.control names."
 done
 grep -qF "\"version\": \"$version\"" META.json || die "META.json is not of version $version, which talkmeter.control names."
