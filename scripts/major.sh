@@ -4,7 +4,7 @@
 #   scripts/major.sh 15|16|17|18
 #
 # Loads a server of it (scripts/server.sh) and builds for it. Then come what a DBA sees, and of the tests against a server
-# those that meter most: the sample data, the demo, the definitions of vendors, other products' tables, any order, commits.
+# those that meter most: the sample data, the demo, the definitions of vendors, other products' tables, any order, commits; and the packages.
 # LONG=1: all of them.
 set -euo pipefail
 # shellcheck source=scripts/cluster.sh
@@ -30,4 +30,4 @@ if [ "${LONG:-}" = 1 ]; then
         --skip a_target_asks_for_no_package
 fi
 exec scripts/server-tests.sh --test server -- \
-    sample:: demo:: definitions:: products:: any_order:: protocol:: held:: dump:: limits::
+    sample:: demo:: definitions:: products:: any_order:: protocol:: held:: dump:: limits:: packages::
