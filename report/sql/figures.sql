@@ -1,6 +1,7 @@
 -- What does the page of a tenant show? One document, read in one snapshot; all its values are the views' own.
 --
--- Variables: tenant; period, a name as 2026-03, or empty for the current one; newest, how many conversations to explain.
+-- Variables: tenant; asked, a month by its name, as 2026-03, or by its first day, or empty for the newest; newest, how many conversations to
+-- explain; most, how many rows of each list to show.
 
 SELECT m.*
 FROM (SELECT) AS always
@@ -8,7 +9,7 @@ LEFT JOIN LATERAL (
     SELECT own.period, own.period_start, own.period_end, own.first_day,
         round(extract(epoch FROM own.period_end - own.period_start) / 86400)::int AS days
     FROM :usage_monthly AS own
-    WHERE own.tenant = :'tenant' AND own.period = COALESCE(NULLIF(:'period', ''), own.period)
+    WHERE own.tenant = :'tenant' AND (:'asked' IN ('', own.period) OR :'asked' = to_char(own.first_day, 'YYYY-MM-DD'))
     ORDER BY own.period_start DESC
     LIMIT 1
 ) AS m ON true \gset
@@ -16,6 +17,15 @@ LEFT JOIN LATERAL (
 \else
     SELECT jsonb_build_object('refused', CASE WHEN EXISTS (SELECT FROM :usage_monthly AS m WHERE m.tenant = :'tenant')
         THEN 'no_such_period' ELSE 'no_such_tenant' END);
+    \q
+\endif
+
+-- Two months may have one name, where the day on which they begin was moved.
+SELECT count(*) > 1 AS is_ambiguous, string_agg(to_char(m.first_day, 'YYYY-MM-DD'), ', ' ORDER BY m.period_start) AS first_days
+FROM :usage_monthly AS m
+WHERE m.tenant = :'tenant' AND m.period = :'asked' \gset
+\if :is_ambiguous
+    SELECT jsonb_build_object('refused', 'ambiguous', 'detail', :'first_days');
     \q
 \endif
 
@@ -35,10 +45,12 @@ WITH
     ),
     own_bills AS MATERIALIZED (SELECT b.* FROM :bills AS b WHERE b.tenant = :'tenant'),
     day AS (
-        SELECT on_day::date AS day, COALESCE(d.used, 0) AS used,
-            CASE WHEN on_day <= now() THEN round(avg(COALESCE(d.used, 0)) OVER (ORDER BY on_day ROWS 6 PRECEDING), 1) END AS average
-        FROM generate_series(:'first_day'::date - 6, :'first_day'::date + :days - 1, interval '1 day') AS on_day
-        LEFT JOIN :usage_daily AS d ON d.tenant = :'tenant' AND d.day = on_day::date
+        SELECT :'first_day'::date + n AS day, COALESCE(d.used, 0) AS used,
+            -- Whole days of the month that are over, and the one that is going on, in the tenant's own calendar.
+            CASE WHEN n < extract(epoch FROM now() - :'period_start'::timestamptz) / 86400
+                THEN round(avg(COALESCE(d.used, 0)) OVER (ORDER BY n ROWS 6 PRECEDING), 1) END AS average
+        FROM generate_series(-6, :days - 1) AS n
+        LEFT JOIN :usage_daily AS d ON d.tenant = :'tenant' AND d.day = :'first_day'::date + n
     ),
     newest AS (
         SELECT p.tenant, p.conversation, max(p.started_at) AS started_at
@@ -88,22 +100,35 @@ SELECT jsonb_build_object(
         FROM own_parts AS p
     ),
     'alerts', (
-        SELECT COALESCE(jsonb_agg(jsonb_build_object('kind', a.kind, 'fired_at', a.fired_at, 'muted', a.muted,
-            'notified_at', a.notified_at) ORDER BY a.fired_at, a.kind), '[]')
-        FROM :alerts AS a WHERE a.tenant = :'tenant' AND a.period_start >= :'period_start' AND a.period_start < :'period_end'
+        SELECT jsonb_build_object('more', GREATEST(count(*) - :most, 0), 'rows', COALESCE(
+            jsonb_agg(jsonb_build_object('kind', a.kind, 'fired_at', a.fired_at, 'muted', a.muted,
+                'notified_at', a.notified_at) ORDER BY a.fired_at, a.kind) FILTER (WHERE a.newest <= :most), '[]'))
+        FROM (
+            SELECT own.*, row_number() OVER (ORDER BY own.fired_at DESC, own.kind) AS newest
+            FROM :alerts AS own
+            WHERE own.tenant = :'tenant' AND own.period_start >= :'period_start' AND own.period_start < :'period_end'
+        ) AS a
     ),
     'packs', (
-        SELECT COALESCE(jsonb_agg(jsonb_build_object('pack', p.pack, 'size', p.size, 'remaining', p.remaining,
+        SELECT jsonb_build_object('more', GREATEST(count(*) - :most, 0), 'rows', COALESCE(jsonb_agg(jsonb_build_object('pack', p.pack, 'size', p.size, 'remaining', p.remaining,
             'price', p.price::text, 'currency', p.currency, 'purchased_day', p.purchased_day, 'expires_day', p.expires_day,
-            'refunded', p.refunded_at IS NOT NULL) ORDER BY p.purchased_at, p.pack_id), '[]')
-        FROM :packs AS p
-        WHERE p.tenant = :'tenant' AND p.purchased_at < :'period_end' AND p.expires_at > :'period_start'
+            'refunded', p.refunded_at IS NOT NULL) ORDER BY p.purchased_at, p.pack_id) FILTER (WHERE p.newest <= :most), '[]'))
+        FROM (
+            SELECT own.*, row_number() OVER (ORDER BY own.purchased_at DESC, own.pack_id DESC) AS newest
+            FROM :packs AS own
+            WHERE own.tenant = :'tenant' AND own.purchased_at < :'period_end' AND own.expires_at > :'period_start'
+        ) AS p
     ),
     'disputes', (
-        SELECT COALESCE(jsonb_agg(jsonb_build_object('charge_id', d.charge_id, 'conversation', d.conversation,
-            'reason', d.reason, 'state', d.state, 'due_day', d.due_day) ORDER BY d.dispute_id), '[]')
-        FROM :disputes AS d
-        WHERE d.tenant = :'tenant' AND (d.state = 'open' OR d.filed_at >= :'period_start' AND d.filed_at < :'period_end')
+        SELECT jsonb_build_object('more', GREATEST(count(*) - :most, 0), 'rows', COALESCE(
+            jsonb_agg(jsonb_build_object('charge_id', d.charge_id, 'conversation', d.conversation,
+                'reason', d.reason, 'state', d.state, 'due_day', d.due_day) ORDER BY d.dispute_id) FILTER (WHERE d.newest <= :most), '[]'))
+        FROM (
+            SELECT own.*, row_number() OVER (ORDER BY own.dispute_id DESC) AS newest
+            FROM :disputes AS own
+            WHERE own.tenant = :'tenant'
+                AND (own.state = 'open' OR own.filed_at >= :'period_start' AND own.filed_at < :'period_end')
+        ) AS d
     ),
     'statement', (
         SELECT COALESCE(jsonb_agg(jsonb_build_object('line', s.line, 'kind', s.kind, 'description', s.description,
@@ -123,7 +148,7 @@ SELECT jsonb_build_object(
                     ORDER BY b.currency), '[]')
                 FROM own_bills AS b WHERE b.period_start = h.period_start)) ORDER BY h.period_start)
         FROM (
-            SELECT m.period, m.period_start, m.used, m.included_used, m.pack_used, m.overage_units
+            SELECT m.period, m.first_day, m.period_start, m.used, m.included_used, m.pack_used, m.overage_units
             FROM :usage_monthly AS m
             WHERE m.tenant = :'tenant' AND m.period_start <= :'period_start'
             ORDER BY m.period_start DESC
@@ -134,15 +159,19 @@ SELECT jsonb_build_object(
         SELECT COALESCE(jsonb_agg(jsonb_build_object(
             'conversation', n.conversation,
             'parts', (
-                SELECT jsonb_agg(jsonb_build_object('part', p.part, 'started_at', p.started_at, 'ended_at', p.ended_at,
+                SELECT jsonb_build_object('more', GREATEST(count(*) - :most, 0), 'rows', jsonb_agg(jsonb_build_object('part', p.part, 'started_at', p.started_at, 'ended_at', p.ended_at,
                     'status', p.status, 'billable', p.billable, 'not_billable_because', p.not_billable_because,
-                    'message_count', p.message_count, 'outcome', p.outcome) ORDER BY p.part)
-                FROM own_parts AS p WHERE p.conversation = n.conversation
+                    'message_count', p.message_count, 'outcome', p.outcome) ORDER BY p.started_at, p.part) FILTER (WHERE p.newest <= :most))
+                FROM (
+                    SELECT own.*, row_number() OVER (ORDER BY own.started_at DESC, own.part DESC) AS newest
+                    FROM own_parts AS own
+                    WHERE own.conversation = n.conversation
+                ) AS p
             ),
             'steps', (
-                SELECT COALESCE(jsonb_agg(jsonb_build_object('step', e.step, 'occurred_at', e.occurred_at, 'event', e.event,
+                SELECT jsonb_build_object('more', GREATEST(count(*) - :most, 0), 'rows', COALESCE(jsonb_agg(jsonb_build_object('step', e.step, 'occurred_at', e.occurred_at, 'event', e.event,
                     'message_id', e.message_id, 'effect', e.effect, 'rule', e.rule, 'charge_id', e.charge_id, 'tier', e.tier,
-                    'amount', e.amount::text, 'currency', e.currency) ORDER BY e.step), '[]')
+                    'amount', e.amount::text, 'currency', e.currency) ORDER BY e.step) FILTER (WHERE e.step <= :most), '[]'))
                 FROM :explained AS e
             )
         ) ORDER BY n.started_at DESC, n.conversation), '[]')

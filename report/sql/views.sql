@@ -2,6 +2,9 @@
 
 \set QUIET on
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+-- Instants go to psql and back as text.
+SET LOCAL DateStyle = ISO;
+SET LOCAL IntervalStyle = postgres;
 SELECT EXISTS (
     SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE (n.nspname, c.relname) = ('talkmeter', 'usage')
 ) AS is_here \gset

@@ -91,7 +91,7 @@ fn on(svg: &mut String, names: &[&str], highest: f64, draw: impl Fn(&mut Chart) 
         .axis_style(GRID)
         .x_labels(names.len().min(MOST_NAMES))
         .x_label_formatter(&name)
-        .y_label_formatter(&|units| format!("{units:.0}"))
+        .y_label_formatter(&|units| if units.fract().abs() < 1e-6 { format!("{units:.0}") } else { String::new() })
         .label_style(("sans-serif", 13).into_font().color(&TEXT))
         .draw()?;
     draw(&mut chart)?;

@@ -7,10 +7,13 @@ const VIEWS: &str = include_str!("../sql/views.sql");
 const TENANTS: &str = include_str!("../sql/tenants.sql");
 const FIGURES: &str = include_str!("../sql/figures.sql");
 
+/// Of each list: more would be read by nobody.
+const MOST_ROWS: &str = "60";
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer<T> {
-    Refused { refused: String },
+    Refused { refused: String, detail: Option<String> },
     Given(T),
 }
 
@@ -36,13 +39,21 @@ pub struct Figures {
     pub days: Vec<Day>,
     pub parts: Parts,
     pub not_billed: Vec<NotBilled>,
-    pub alerts: Vec<Alert>,
-    pub packs: Vec<Pack>,
-    pub disputes: Vec<Dispute>,
+    pub alerts: Listed<Alert>,
+    pub packs: Listed<Pack>,
+    pub disputes: Listed<Dispute>,
     pub statement: Vec<Line>,
     pub totals: Vec<Bill>,
     pub history: Vec<PastMonth>,
     pub conversations: Vec<Conversation>,
+}
+
+/// A list that is cut off where it would make the page too long.
+#[derive(Deserialize)]
+pub struct Listed<T> {
+    pub rows: Vec<T>,
+    /// How many are left out.
+    pub more: i64,
 }
 
 #[derive(Deserialize)]
@@ -144,6 +155,7 @@ pub struct Bill {
 #[derive(Deserialize)]
 pub struct PastMonth {
     pub period: String,
+    pub first_day: String,
     pub used: i64,
     pub included_used: i64,
     pub pack_used: i64,
@@ -154,8 +166,8 @@ pub struct PastMonth {
 #[derive(Deserialize)]
 pub struct Conversation {
     pub conversation: String,
-    pub parts: Vec<Part>,
-    pub steps: Vec<Step>,
+    pub parts: Listed<Part>,
+    pub steps: Listed<Step>,
 }
 
 #[derive(Deserialize)]
@@ -184,11 +196,11 @@ pub struct Step {
 }
 
 impl Figures {
-    /// Reads those of a tenant, of a month by its name, or of the newest if that is empty.
-    pub fn read(server: &Server, tenant: &str, period: &str, newest: u16) -> Result<Figures, Failure> {
+    /// Reads those of a tenant, of a month by its name or its first day, or of the newest if that is empty.
+    pub fn read(server: &Server, tenant: &str, asked: &str, newest: u16) -> Result<Figures, Failure> {
         let newest = newest.to_string();
-        let variables = [("tenant", tenant), ("period", period), ("newest", &newest)];
-        given(&server.ask(&[VIEWS, FIGURES], &variables)?, tenant, period)
+        let variables = [("tenant", tenant), ("asked", asked), ("newest", &newest), ("most", MOST_ROWS)];
+        given(&server.ask(&[VIEWS, FIGURES], &variables)?, tenant, asked)
     }
 }
 
@@ -200,7 +212,9 @@ pub fn tenants(server: &Server) -> Result<Vec<String>, Failure> {
 fn given<T: serde::de::DeserializeOwned>(printed: &str, tenant: &str, period: &str) -> Result<T, Failure> {
     match serde_json::from_str(printed) {
         Ok(Answer::Given(figures)) => Ok(figures),
-        Ok(Answer::Refused { refused }) => Err(Failure::refused(&refused, tenant, period)),
-        Err(error) => Err(Failure::new(format!("the views are not those that this program knows: {error}"))),
+        Ok(Answer::Refused { refused, detail }) => {
+            Err(Failure::refused(&refused, tenant, period, &detail.unwrap_or_default()))
+        }
+        Err(error) => Err(Failure::new(format!("what the views answered is not understood: {error}"))),
     }
 }

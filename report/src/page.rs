@@ -67,7 +67,18 @@ impl Page<'_> {
     }
 
     fn verdicts(&self, conversation: &Conversation) -> String {
-        conversation.parts.iter().map(verdict).collect::<Vec<_>>().join(", ")
+        let mut counted: Vec<(String, usize)> = Vec::new();
+        for verdict in conversation.parts.rows.iter().map(verdict) {
+            match counted.iter_mut().find(|(known, _)| *known == verdict) {
+                Some((_, count)) => *count += 1,
+                None => counted.push((verdict, 1)),
+            }
+        }
+        let told = counted.iter().map(|(verdict, count)| match count {
+            1 => verdict.clone(),
+            _ => format!("{verdict} ({count} times)"),
+        });
+        told.collect::<Vec<_>>().join(", ")
     }
 
     fn amounts(&self, bills: &[Bill]) -> String {

@@ -31,7 +31,7 @@ impl Failure {
     }
 
     /// The failure that the scripts name.
-    pub fn refused(why: &str, tenant: &str, period: &str) -> Failure {
+    pub fn refused(why: &str, tenant: &str, period: &str, detail: &str) -> Failure {
         match why {
             "not_installed" => Failure::new("talkmeter is not in this database")
                 .hint("Name the database with --dbname, or run CREATE EXTENSION talkmeter in it."),
@@ -40,10 +40,12 @@ impl Failure {
             ),
             "no_such_period" => Failure {
                 no_such_period: true,
-                ..Failure::new(format!("tenant \"{tenant}\" has no billing month \"{period}\""))
+                ..Failure::new(format!("tenant {tenant:?} has no billing month {period:?}"))
                     .hint("Months are named by their first day, as 2026-03: see talkmeter.usage_monthly or my_usage_monthly.")
             },
-            _ => Failure::new(format!("nothing is billed to a tenant \"{tenant}\" that this role may read"))
+            "ambiguous" => Failure::new(format!("tenant {tenant:?} has several billing months {period:?}: they begin on {detail}"))
+                .hint("Name one by its first day: --period 2026-03-01."),
+            _ => Failure::new(format!("nothing is billed to a tenant {tenant:?} that this role may read"))
                 .hint("See talkmeter.usage_monthly or my_usage_monthly for those who are."),
         }
     }
@@ -97,5 +99,7 @@ fn said(complaint: &str) -> String {
         Some((place, error)) if place.starts_with("psql:") => error,
         _ => line,
     });
-    lines.collect::<Vec<_>>().join("\n")
+    // What comes from data would be obeyed by a terminal.
+    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    lines.collect::<Vec<_>>().join("\n").chars().map(shown).collect()
 }

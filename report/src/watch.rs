@@ -3,36 +3,51 @@
 use crate::figures::Figures;
 use crate::page;
 use crate::psql::Failure;
-use tiny_http::{Header, Request, Response, Server};
+use std::net::SocketAddr;
+use std::thread;
+use tiny_http::{Header, Method, Request, Response, Server};
 
 /// Serves the page that `read` finds until it is stopped; the browser asks again after so many seconds.
-pub fn serve(port: u16, seconds: u32, read: impl Fn() -> Result<Figures, Failure>) -> Result<(), Failure> {
+pub fn serve(port: u16, seconds: u32, read: impl Fn() -> Result<Figures, Failure> + Sync) -> Result<(), Failure> {
     // What is wrong with the names shows at once.
     read()?;
     let server = Server::http(("127.0.0.1", port))
         .map_err(|error| Failure::new(format!("cannot serve on port {port}: {error}")))?;
     let address = server.server_addr().to_ip().expect("it is no socket in a directory");
     println!("http://{address}/  (Ctrl-C ends it)");
-    for request in server.incoming_requests() {
-        let (status, kind, body) = if is_meant(&request, &address.to_string()) {
-            answer(request.url(), seconds, &read)
-        } else {
-            (403, TEXT, format!("This page is served as http://{address}/ only.\n"))
-        };
-        let header = Header::from_bytes("Content-Type", kind).expect("a header of ours");
-        // A browser that has gone away takes none.
-        let _ = request.respond(Response::from_string(body).with_status_code(status).with_header(header));
-    }
+    let read = &read;
+    thread::scope(|scope| {
+        for request in server.incoming_requests() {
+            // Who takes an answer slowly keeps nobody else waiting.
+            scope.spawn(move || respond(request, address, seconds, read));
+        }
+    });
     Ok(())
+}
+
+fn respond(request: Request, address: SocketAddr, seconds: u32, read: impl Fn() -> Result<Figures, Failure>) {
+    let (status, kind, body) = if !is_meant(&request, address.port()) {
+        (403, TEXT, format!("This page is served as http://{address}/ only.\n"))
+    } else if !matches!(request.method(), Method::Get | Method::Head) {
+        (405, TEXT, "This page can only be read.\n".to_owned())
+    } else {
+        answer(request.url(), seconds, read)
+    };
+    let header = Header::from_bytes("Content-Type", kind).expect("a header of ours");
+    // A browser that has gone away takes none.
+    let _ = request.respond(Response::from_string(body).with_status_code(status).with_header(header));
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A page of another site that has its own name point here would send that name.
-fn is_meant(request: &Request, address: &str) -> bool {
-    let port = address.rsplit(':').next().unwrap_or_default();
+fn is_meant(request: &Request, port: u16) -> bool {
     let named = request.headers().iter().find(|header| header.field.equiv("Host")).map(|header| header.value.as_str());
-    named.is_some_and(|host| host == address || host == format!("localhost:{port}"))
+    let meant = |name: &str| {
+        let host = named.unwrap_or_default();
+        host.eq_ignore_ascii_case(&format!("{name}:{port}")) || port == 80 && host.eq_ignore_ascii_case(name)
+    };
+    meant("127.0.0.1") || meant("localhost")
 }
 
 fn answer(url: &str, seconds: u32, read: impl Fn() -> Result<Figures, Failure>) -> (u16, &'static str, String) {

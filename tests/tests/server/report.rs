@@ -145,6 +145,93 @@ fn what_cannot_be_shown_is_refused_with_a_hint() {
 }
 
 #[test]
+fn a_page_is_the_same_whatever_the_session_shows_times_as_and_has_every_day_in_any_zone() {
+    let (database, _session) = shop();
+    let read = |zone: &str, style: &str| {
+        let mut command = report(&database, &["berlin", "--period", "2026-01", "--output", "-"]);
+        command.env("PGTZ", zone).env("PGOPTIONS", format!("-c DateStyle={style} -c IntervalStyle=sql_standard"));
+        outcome(&mut command).unwrap_or_else(|complaint| panic!("{zone}, {style}: {complaint}"))
+    };
+    // There Israel's time has the same letters, and the first day of a month came at one o'clock.
+    for (zone, style) in [("Asia/Kolkata", "German"), ("Africa/Cairo", "SQL"), ("America/Havana", "Postgres")] {
+        let page = read(zone, style);
+        assert!(shows(&page, r#"<data id="used" value="5">"#), "{zone}");
+        assert_eq!(page.matches(r#"<tr><th scope="row">2026-01-"#).count(), 31, "{zone}");
+        assert!(shows(&page, r#"id="total">17.25 EUR"#), "{zone}");
+    }
+}
+
+#[test]
+fn months_of_one_name_are_told_apart_by_their_first_days() {
+    let (database, mut session) = shop();
+    session.run("SELECT talkmeter.subscribe('berlin', 'two', '2026-01-20 00:00+01', timezone => 'Europe/Berlin', anchor_day => 20)");
+    let first_days = session.lines(
+        "SELECT first_day FROM talkmeter.usage_monthly WHERE tenant = 'berlin' AND period = '2026-01' ORDER BY 1",
+    );
+    assert_eq!(first_days, ["2026-01-01", "2026-01-20"]);
+    let mut ambiguous = report(&database, &["berlin", "--period", "2026-01", "--output", "-"]);
+    let refused = outcome(&mut ambiguous).expect_err("two months");
+    assert!(refused.contains("2026-01-01, 2026-01-20"), "{refused}");
+    assert!(shows(&page(&database, &["berlin", "--period", "2026-01-01"]), r#"<data id="used" value="5">"#));
+    assert!(shows(&page(&database, &["berlin", "--period", "2026-01-20"]), r#"<data id="used" value="0">"#));
+}
+
+#[test]
+fn a_page_replaces_what_a_link_leads_to_and_nothing_that_is_no_file() {
+    let (database, _session) = shop();
+    let into = directory("links");
+    let (file, link, pipe) = (into.join("file"), into.join("link"), into.join("pipe"));
+    fs::write(&file, "before").expect("a file");
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    outcome(report(&database, &["berlin", "--output"]).arg(&link)).expect("a page");
+    assert!(link.is_symlink() && fs::read_to_string(&file).expect("text").starts_with("<!DOCTYPE html>"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("a program").success());
+    let mut reader = Command::new("cat").arg(&pipe).stdout(Stdio::piped()).spawn().expect("a program");
+    outcome(report(&database, &["berlin", "--output"]).arg(&pipe)).expect("a page");
+    let mut read = String::new();
+    reader.stdout.take().expect("piped").read_to_string(&mut read).expect("text");
+    reader.wait().expect("it ends");
+    assert!(read.starts_with("<!DOCTYPE html>"));
+    outcome(report(&database, &["berlin", "--output"]).arg(&into)).expect_err("a directory");
+    assert_eq!(fs::read_dir(&into).expect("a directory").count(), 3, "nothing is left over");
+    fs::remove_dir_all(&into).expect("removed");
+}
+
+#[test]
+fn who_fails_among_all_tenants_is_named_and_the_others_get_their_pages() {
+    let (database, _session) = shop();
+    let into = directory("some");
+    fs::create_dir(into.join("berlin-2026-01.html")).expect("where a page is to be");
+    let mut command = report(&database, &["--all", "--period", "2026-01", "--output"]);
+    let refused = outcome(command.arg(&into)).expect_err("one fails");
+    assert!(
+        refused.contains("tenant \"berlin\": cannot write") && refused.contains("1 of 2 tenants have no page"),
+        "{refused}"
+    );
+    assert!(into.join("other-2026-01.html").exists());
+    let mut command = report(&database, &["--all", "--period", "march", "--output"]);
+    assert!(outcome(command.arg(&into)).expect_err("none").contains("no page to write"));
+    fs::remove_dir_all(&into).expect("removed");
+}
+
+#[test]
+fn long_lists_are_cut_off_and_say_so_and_what_a_terminal_would_obey_is_not_printed() {
+    let (database, mut session) = shop();
+    session.run(
+        "SELECT talkmeter.buy_pack('berlin', 'one', purchased_at => '2026-01-03') FROM generate_series(1, 99);
+         INSERT INTO messages (tenant_id, conversation_id, created_at, kind)
+         SELECT 'berlin', 'many', timestamptz '2026-01-25' + n * interval '1 hour', 'exchange' FROM generate_series(1, 100) AS n",
+    );
+    let page = page(&database, &["berlin", "--period", "2026-01"]);
+    assert_eq!(page.matches(r#"<tr><th scope="row">one</th>"#).count(), 60);
+    assert!(shows(&page, "And 40 more, which are not shown."), "packs");
+    assert!(shows(&page, "billed (60 times)"), "parts");
+    assert!(page.len() < 200_000, "{}", page.len());
+    let refused = outcome(&mut report(&database, &["\u{1b}[31m\nred"])).expect_err("nobody");
+    assert!(!refused.contains('\u{1b}') && refused.contains("\\u{1b}[31m\\nred"), "{refused}");
+}
+
+#[test]
 fn all_tenants_get_a_file_each_whatever_their_names_are() {
     let (database, mut session) = shop();
     for tenant in ["../a b", "--all", "", &"long ".repeat(100)] {
@@ -185,7 +272,7 @@ struct Watched {
 
 impl Watched {
     fn start(database: &Database) -> Watched {
-        let mut child = report(database, &["berlin", "--watch", "5"]).stdout(Stdio::piped()).spawn().expect("it runs");
+        let mut child = report(database, &["berlin", "--watch=5"]).stdout(Stdio::piped()).spawn().expect("it runs");
         let mut said = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut said).expect("a line");
         let address = said.strip_prefix("http://").and_then(|rest| rest.split('/').next()).expect("an address");
@@ -220,6 +307,11 @@ fn a_watched_page_is_read_anew_and_served_under_its_own_name_only() {
         "INSERT INTO messages (tenant_id, conversation_id, created_at, kind) VALUES ('berlin', 'more', now(), 'exchange')",
     );
     assert!(watched.get("/", &watched.address).contains(r#"<data id="used" value="2">"#));
+    let mut stalled = TcpStream::connect(&watched.address).expect("it listens");
+    write!(stalled, "POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\nabc", watched.address)
+        .expect("asked");
+    let port = watched.address.rsplit(':').next().expect("a port");
+    assert!(watched.get("/", &format!("LocalHost:{port}")).starts_with("HTTP/1.1 200"), "beside one that stalls");
     assert!(watched.get("/other", &watched.address).starts_with("HTTP/1.1 404"));
     assert!(watched.get("/", "merchant.example").starts_with("HTTP/1.1 403"));
 }
@@ -286,7 +378,7 @@ fn in_a_browser_the_demos_page_is_sound_by_keyboard_and_holds_what_the_views_say
     );
     assert_eq!(rows("not_billed"), reasons);
     let months = session.lines(
-        "SELECT period, used, included_used, pack_used, overage_units, COALESCE(total || ' ' || currency, '–')
+        "SELECT period, first_day, used, included_used, pack_used, overage_units, COALESCE(total || ' ' || currency, '–')
          FROM talkmeter.usage_monthly LEFT JOIN talkmeter.bills USING (tenant, period)
          WHERE tenant = 'ubuntu-2014' AND usage_monthly.period_start > now() - interval '12 months' ORDER BY period",
     );
