@@ -36,6 +36,23 @@ async function look(browser, address, width, scheme) {
     return problems;
 }
 
+// On paper it is dark on white, whatever the screen is, and nothing is hidden behind a scroll bar.
+async function printed(browser, address) {
+    const page = await browser.newPage();
+    await page.setViewport({ width: 700, height: 900 });
+    await page.goto(address, { waitUntil: "load" });
+    const session = await page.createCDPSession();
+    await session.send("Emulation.setEmulatedMedia", { media: "print", features: [{ name: "prefers-color-scheme", value: "dark" }] });
+    const found = await page.evaluate(() => ({
+        paper: getComputedStyle(document.body).backgroundColor,
+        scrolls: [...document.querySelectorAll(".wide")].some((wide) => getComputedStyle(wide).overflowX !== "visible"),
+    }));
+    await page.close();
+    const problems = found.scrolls ? ["printed: a region scrolls"] : [];
+    if (found.paper !== "rgb(255, 255, 255)") problems.push(`printed: on ${found.paper}`);
+    return problems;
+}
+
 async function said(browser, address, picture) {
     const page = await browser.newPage();
     await page.setViewport({ width: 1000, height: 1100 });
@@ -67,6 +84,7 @@ async function main([file, picture]) {
         for (const width of [360, 1400]) {
             for (const scheme of ["light", "dark"]) problems.push(...(await look(browser, address, width, scheme)));
         }
+        problems.push(...(await printed(browser, address)));
         console.log(JSON.stringify({ problems, ...(await said(browser, address, picture)) }));
     } finally {
         await browser.close();
