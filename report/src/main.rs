@@ -47,8 +47,9 @@ struct Arguments {
     newest: u16,
 
     /// Serve the page on loopback, read anew at each visit and every SECONDS seconds
-    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "30", conflicts_with_all = ["all", "output"],
-        value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "30", conflicts_with_all = ["all", "output"])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     watch: Option<u32>,
 
     /// Port of --watch on 127.0.0.1; 0: any that is free
