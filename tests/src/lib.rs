@@ -41,6 +41,17 @@ pub fn program(name: &str) -> Command {
     Command::new(PathBuf::from(variable("TALKMETER_BIN")).join(name))
 }
 
+/// The program that writes a merchant's page, on a database; psql is that of the private server. It is built beside the
+/// tests (scripts/server-tests.sh).
+pub fn report(database: &Database, arguments: &[&str]) -> Command {
+    let tests = std::env::current_exe().expect("an executable in target/checks/deps");
+    let mut command = Command::new(tests.with_file_name("../talkmeter-report"));
+    let path = std::env::var("PATH").expect("a search path");
+    command.env("PATH", format!("{}:{path}", variable("TALKMETER_BIN"))).env("PGDATABASE", database.name());
+    command.args(arguments);
+    command
+}
+
 // --- Databases ---
 
 /// A database with the extension in it, of this test alone; dropped with its roles at the end.

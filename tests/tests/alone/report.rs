@@ -1,9 +1,8 @@
 //! How long does the page of a large merchant take, and how large is it?
 
 use crate::alone;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use talkmeter_tests::{Database, attach, create_messages, messages_mapping, variable};
+use talkmeter_tests::{Database, attach, create_messages, messages_mapping, report};
 
 const CONVERSATIONS: usize = 100_000;
 const LONGEST: Duration = Duration::from_secs(2);
@@ -28,12 +27,9 @@ fn a_page_of_a_hundred_thousand_conversations_takes_less_than_two_seconds_and_a_
     session.run("VACUUM ANALYZE");
     let reader = database.role("reader");
     session.run(&format!("SELECT talkmeter.grant_tenant('{reader}', 'large')"));
-    let tests = std::env::current_exe().expect("an executable in target/checks/deps");
     for role in ["none", &reader] {
-        let mut command = Command::new(tests.with_file_name("../talkmeter-report"));
-        let path = std::env::var("PATH").expect("a search path");
-        command.env("PATH", format!("{}:{path}", variable("TALKMETER_BIN"))).env("PGDATABASE", database.name());
-        command.env("PGOPTIONS", format!("-c role={role}")).args(["large", "--period", "2026-01", "--output", "-"]);
+        let mut command = report(&database, &["large", "--period", "2026-01", "--output", "-"]);
+        command.env("PGOPTIONS", format!("-c role={role}"));
         // The best of three: what else the machine does is not counted.
         let mut best = Duration::MAX;
         let mut size = 0;
