@@ -45,7 +45,7 @@ pub fn swept(connection: &Connection, sweeper: Sweeper) {
     let has_written = unsafe { pg_sys::GetTopTransactionIdIfAny() } != pg_sys::InvalidTransactionId;
     let is_told = sweeper == Sweeper::Session || has_written;
     let is_news = connection.run(IS_NEWS, &[arg(sweeper.name()), arg(is_told)]).count() > 0;
-    if is_news && tags::may_note() {
+    if is_news && tags::may_note(sweeper as u32) {
         connection.run(SWEPT, &[arg(sweeper.name())]);
     }
 }

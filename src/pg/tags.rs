@@ -20,8 +20,8 @@ fn tag(fields: [u32; 3], last: u16, kind: u32, method: u32) -> pg_sys::LOCKTAG {
     }
 }
 
-fn of_ours(database: pg_sys::Oid, what: u32) -> pg_sys::LOCKTAG {
-    tag([database.to_u32(), what, 0], OURS, pg_sys::LockTagType::LOCKTAG_ADVISORY, pg_sys::USER_LOCKMETHOD)
+fn of_ours(database: pg_sys::Oid, what: u32, kind: u32) -> pg_sys::LOCKTAG {
+    tag([database.to_u32(), what, kind], OURS, pg_sys::LockTagType::LOCKTAG_ADVISORY, pg_sys::USER_LOCKMETHOD)
 }
 
 fn of_object(database: pg_sys::Oid, class: pg_sys::Oid, object: pg_sys::Oid) -> pg_sys::LOCKTAG {
@@ -43,18 +43,19 @@ fn unlock(tag: &pg_sys::LOCKTAG, mode: u32) {
 
 /// From now on this process serves a database, unless another one does: false. `talkmeter.sweepers` sees the lock.
 pub fn serve(database: pg_sys::Oid) -> bool {
-    lock(&of_ours(database, SERVED), pg_sys::ExclusiveLock, true)
+    lock(&of_ours(database, SERVED, 0), pg_sys::ExclusiveLock, true)
 }
 
 /// Serves it no more.
 pub fn leave(database: pg_sys::Oid) {
-    unlock(&of_ours(database, SERVED), pg_sys::ExclusiveLock);
+    unlock(&of_ours(database, SERVED, 0), pg_sys::ExclusiveLock);
 }
 
-/// Whether nobody else notes just now that this database was swept: then nobody does until the transaction ends.
-pub fn may_note() -> bool {
+/// Whether nobody else of the same kind notes just now that this database was swept: then nobody does until the
+/// transaction ends.
+pub fn may_note(kind: u32) -> bool {
     // SAFETY: reads a variable of this session's.
-    lock(&of_ours(unsafe { pg_sys::MyDatabaseId }, NOTED), pg_sys::ExclusiveLock, false)
+    lock(&of_ours(unsafe { pg_sys::MyDatabaseId }, NOTED, kind), pg_sys::ExclusiveLock, false)
 }
 
 /// Whether somebody wants a database without any session in it: to drop, rename, move or copy it.
