@@ -31,6 +31,7 @@ pub extern "C-unwind" fn _PG_init() {
     calls::rehearsal::define();
     pg::settings::define();
     pg::own_table::watch_names();
+    pg::rights::watch_owner();
     pg::version::watch_version();
     catalog::cache::watch_catalog();
     meter::commit::watch_transactions();

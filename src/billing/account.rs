@@ -6,7 +6,7 @@ use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{BOOL, BYTES, DATE, INT8, JSONB, NAME, NUMERIC, TEXT, TEXTS, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Place, Shape, Wanted, with_newest};
-use crate::pg::sql::{Arg, Row, arg, decimal, numeric};
+use crate::pg::sql::{Arg, Row, arg, decimal, numeric, text_arg};
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,7 @@ impl Tables {
 
     fn books(&self, newest: &Newest, tenant: &str, needed: &Needed, now: Instant) -> Books {
         let mut books = Books::default();
-        let key = arg(tenant);
+        let key = text_arg(tenant);
         let found = self.accounts.find(newest, &ACCOUNT_KEY, &[key], |row| {
             row.skip(1);
             books.last_charge_id = row.value();
@@ -144,7 +144,7 @@ impl Tables {
         let name = row.nullable::<String>();
         let calendar = subscription_rows::calendar(row);
         let plan = name.and_then(|name| {
-            self.plans.find(newest, &PLAN_KEY, &[arg(name.as_str())], |row| {
+            self.plans.find(newest, &PLAN_KEY, &[text_arg(name.as_str())], |row| {
                 row.skip(1);
                 let (included, overage_rate) = (row.value(), amount(row));
                 let rates = offers::rates(row);

@@ -7,7 +7,7 @@ use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{INT4, INT8, NAME, NUMERIC, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, OwnTable, Shape, with_newest};
-use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, decimal, insert_rows, numeric, over_rows};
+use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, decimal, insert_rows, numeric, over_rows, text_arg};
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, HashSet};
@@ -126,7 +126,7 @@ pub fn credited<'a>(groups: &[&'a [Posting]]) -> HashSet<PartKey<'a>> {
     with_newest(|newest| {
         let is_credited = |part: &PartKey| {
             heed_cancel();
-            charges.find(newest, &CREDITED, &[arg(part.0), arg(part.1), arg(part.2)], |_| ()).is_some()
+            charges.find(newest, &CREDITED, &[text_arg(part.0), text_arg(part.1), arg(part.2)], |_| ()).is_some()
         };
         parts.filter(is_credited).collect()
     })
@@ -196,18 +196,18 @@ fn values(charge: &Charge) -> Vec<Arg> {
     };
     let times = [charge.unit.at, charge.period.start, charge.period.end, charge.posted_in.start, charge.posted_in.end];
     let of_unit = [
-        arg(charge.unit.tenant.as_str()),
+        text_arg(charge.unit.tenant.as_str()),
         arg(charge.charge_id),
-        arg(charge.unit.conversation.as_str()),
+        text_arg(charge.unit.conversation.as_str()),
         arg(charge.unit.part),
     ];
     let paid = [
-        arg(charge.tier.name()),
+        text_arg(charge.tier.name()),
         arg(pack),
         arg(numeric(charge.amount)),
-        arg(charge.currency.as_str()),
-        arg(charge.plan.as_str()),
-        arg(charge.unit.policy.as_str()),
+        text_arg(charge.currency.as_str()),
+        text_arg(charge.plan.as_str()),
+        text_arg(charge.unit.policy.as_str()),
         arg(charge.unit.policy_version),
         arg(charge.unit.outcome.as_deref()),
     ];

@@ -6,7 +6,7 @@ use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::own_table::types::{INT4, INT8, NAME, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, OwnTable, Shape, Wanted, with_newest};
-use crate::pg::sql::{Connection, Row, arg};
+use crate::pg::sql::{Connection, Row, arg, text_arg};
 use std::collections::HashMap;
 use talkmeter_engine::draw_down::Subscription;
 use talkmeter_engine::instant::Instant;
@@ -26,7 +26,7 @@ pub fn pins(tenants: &[&str]) -> HashMap<String, Vec<Pin>> {
     with_newest(|newest| {
         for tenant in tenants {
             heed_cancel();
-            table.scan(newest, &SUBSCRIPTION_KEY, &[(0, Wanted::Same(arg(*tenant)))], |_, row| {
+            table.scan(newest, &SUBSCRIPTION_KEY, &[(0, Wanted::Same(text_arg(tenant)))], |_, row| {
                 row.skip(2);
                 let since = row.value::<Timestamp>().bound();
                 row.skip(3);
@@ -43,7 +43,7 @@ pub fn calendars(tenant: &str) -> Vec<(i64, Subscription)> {
     let table = OwnTable::open(&SUBSCRIPTION, Access::Reading);
     let mut found = Vec::new();
     with_newest(|newest| {
-        table.scan(newest, &SUBSCRIPTION_KEY, &[(0, Wanted::Same(arg(tenant)))], |_, row| {
+        table.scan(newest, &SUBSCRIPTION_KEY, &[(0, Wanted::Same(text_arg(tenant)))], |_, row| {
             row.skip(2);
             let since = row.value::<Timestamp>().bound();
             row.skip(1);

@@ -178,7 +178,9 @@ impl Balance {
                 connected(|connection| quarantine::write_all(connection, &mut entries));
             }
         });
-        connected(|connection| quarantine::write_all(connection, &mut entries));
+        if !entries.is_empty() {
+            connected(|connection| quarantine::write_all(connection, &mut entries));
+        }
     }
 
     /// Whether an entry is to be written; of rows that are the same, as many as are left.

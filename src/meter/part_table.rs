@@ -9,7 +9,9 @@ use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::own_table::types::{BOOL, BYTES, INT4, INT4S, INT8, TEXT, TIME};
 use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
-use crate::pg::sql::{Arg, Connection, OverRows, Row, Rows, arg, column, insert_rows, int4s_arg, over_rows};
+use crate::pg::sql::{
+    Arg, Connection, OverRows, Row, Rows, arg, bytes_arg, column, insert_rows, int4s_arg, over_rows, text_arg,
+};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use talkmeter_engine::event::{Name, Tag};
@@ -74,7 +76,7 @@ impl Tables {
     }
 
     fn folding<'a>(&self, newest: &Newest, catalog: &Catalog, key: Key<'a>) -> Folding<'a> {
-        let wanted = [arg(key.0), arg(key.1)];
+        let wanted = [text_arg(key.0), text_arg(key.1)];
         let state = self.conversations.find(newest, &CONVERSATION_KEY, &wanted, |row| {
             row.skip(2);
             let (highest, last_mark, several) = (row.value(), row.tally(), row.int4s());
@@ -428,8 +430,8 @@ fn time_arg(time: Option<Instant>) -> Arg {
 fn conversation_values(folding: &Folding) -> Vec<Arg> {
     let mut values = Vec::with_capacity(CONVERSATION.types.len());
     values.extend_from_slice(&[
-        arg(folding.tenant),
-        arg(folding.id),
+        text_arg(folding.tenant),
+        text_arg(folding.id),
         arg(folding.state.highest),
         arg(folding.last_mark),
         sources_arg(folding),
@@ -452,7 +454,7 @@ fn conversation_values(folding: &Folding) -> Vec<Arg> {
             values[TIMED] = arg(false);
         }
     }
-    values.push(arg(folding.last_event.as_slice()));
+    values.push(bytes_arg(folding.last_event.as_slice()));
     values
 }
 
@@ -490,13 +492,13 @@ fn due_values(conversation: &str, part: &Part) -> [Arg; 6] {
 /// The row of a part that is final.
 fn ended_values(folding: &Folding, part: &Part) -> Vec<Arg> {
     let mut values = Vec::with_capacity(ENDED_PART.types.len());
-    let key = [arg(folding.tenant), arg(folding.id), arg(part.number), unless_false(part.charged_before)];
+    let key = [text_arg(folding.tenant), text_arg(folding.id), arg(part.number), unless_false(part.charged_before)];
     values.extend_from_slice(&key);
     values.extend_from_slice(&opened_values(part));
     values.extend_from_slice(&end_values(part));
     values.extend_from_slice(&[time_arg(part.final_at), unless_zero(part.held_count)]);
     values.extend_from_slice(&counted_values(part));
-    values.push(arg(part.last_event.as_slice()));
+    values.push(bytes_arg(part.last_event.as_slice()));
     values
 }
 
@@ -518,9 +520,9 @@ fn end_values(part: &Part) -> [Arg; 2] {
 fn opened_values(part: &Part) -> [Arg; 14] {
     [
         arg(part.source),
-        arg(part.policy.name.as_str()),
+        text_arg(part.policy.name.as_str()),
         arg(part.policy.version),
-        arg(part.first_event.as_slice()),
+        bytes_arg(part.first_event.as_slice()),
         time_arg(Some(part.started_at)),
         time_arg(part.first_ai_reply_at),
         arg(part.excluded),

@@ -130,9 +130,57 @@ pub unsafe fn columns<'a>(of: pg_sys::TupleDesc) -> &'a [pg_sys::FormData_pg_att
     }
 }
 
+/// What differs of what is called under one guard with others: see [`crate::pg::raw`].
+mod own {
+    use super::Updated;
+    use crate::pg::raw::functions;
+    use pgrx::pg_sys;
+
+    unsafe extern "C-unwind" {
+        /// The server has it in a header only; the bindings bring a function for it.
+        #[link_name = "table_tuple_update__pgrx_cshim"]
+        pub fn table_tuple_update(
+            table: pg_sys::Relation,
+            place: pg_sys::ItemPointer,
+            row: *mut pg_sys::TupleTableSlot,
+            command: pg_sys::CommandId,
+            snapshot: pg_sys::Snapshot,
+            crosscheck: pg_sys::Snapshot,
+            waits: bool,
+            why_not: *mut pg_sys::TM_FailureData,
+            mode: *mut pg_sys::LockTupleMode::Type,
+            updated: *mut Updated,
+        ) -> pg_sys::TM_Result::Type;
+    }
+
+    #[cfg(not(feature = "pg18"))]
+    functions! {
+        fn index_beginscan(
+            table: pg_sys::Relation,
+            index: pg_sys::Relation,
+            snapshot: pg_sys::Snapshot,
+            key_count: i32,
+            order_by_count: i32,
+        ) -> pg_sys::IndexScanDesc;
+    }
+
+    #[cfg(feature = "pg18")]
+    functions! {
+        fn index_beginscan(
+            table: pg_sys::Relation,
+            index: pg_sys::Relation,
+            snapshot: pg_sys::Snapshot,
+            instrument: *mut pg_sys::IndexScanInstrumentation,
+            key_count: i32,
+            order_by_count: i32,
+        ) -> pg_sys::IndexScanDesc;
+    }
+}
+pub use own::table_tuple_update;
+
 /// Begins a scan by an index, of so many conditions.
 ///
-/// SAFETY: as of the server's function of that name.
+/// SAFETY: as of the server's function of that name; only under a guard ([`crate::pg::raw`]).
 pub unsafe fn index_beginscan(
     table: pg_sys::Relation,
     index: pg_sys::Relation,
@@ -142,9 +190,9 @@ pub unsafe fn index_beginscan(
     // SAFETY: passed on.
     unsafe {
         #[cfg(not(feature = "pg18"))]
-        return pg_sys::index_beginscan(table, index, snapshot, conditions, 0);
+        return own::index_beginscan(table, index, snapshot, conditions, 0);
         #[cfg(feature = "pg18")]
-        return pg_sys::index_beginscan(table, index, snapshot, null_mut(), conditions, 0);
+        return own::index_beginscan(table, index, snapshot, null_mut(), conditions, 0);
     }
 }
 

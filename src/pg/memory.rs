@@ -155,7 +155,8 @@ pub fn collected<T>(all: impl ExactSizeIterator<Item = T>) -> Vec<T> {
     list
 }
 
-fn out_of_memory() -> ! {
+/// Raises the error.
+pub fn out_of_memory() -> ! {
     failure(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory")
         .detail("The operating system gave this session no more.")
         .hint("Send the rows in smaller transactions, or give the server more.")

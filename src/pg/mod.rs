@@ -17,6 +17,7 @@ pub mod own_table;
 pub mod procedure;
 pub mod process;
 pub mod progress;
+pub mod raw;
 pub mod relation;
 pub mod rights;
 pub mod row;

@@ -3,8 +3,9 @@
 
 use crate::pg::error::{damaged, failure};
 use crate::pg::majors::{self, Entries};
+use crate::pg::raw::{self, guarded};
 use crate::pg::rights;
-use crate::pg::sql::{self, Arg, Row};
+use crate::pg::sql::{Apart, Arg, Row};
 use crate::pg::version;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -103,10 +104,15 @@ pub fn with_newest<R>(work: impl FnOnce(&Newest) -> R) -> R {
     // SAFETY: the server copies the snapshot when it becomes the active one, and forgets it with the subtransaction if
     // an error passes by.
     unsafe {
-        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        let result = work(&Newest(pg_sys::GetActiveSnapshot()));
-        pg_sys::PopActiveSnapshot();
-        pg_sys::CommandCounterIncrement();
+        let newest = guarded(|| {
+            raw::PushActiveSnapshot(raw::GetLatestSnapshot());
+            raw::GetActiveSnapshot()
+        });
+        let result = work(&Newest(newest));
+        guarded(|| {
+            raw::PopActiveSnapshot();
+            raw::CommandCounterIncrement();
+        });
         result
     }
 }
@@ -172,11 +178,14 @@ impl OwnTable {
             Access::Locking | Access::Writing => pg_sys::RowExclusiveLock,
         };
         // SAFETY: the server raises an error if there is no such table, or if it must not be written now.
+        let oid = oid(shape.name);
         let relation = unsafe {
-            if access != Access::Reading {
-                pg_sys::PreventCommandIfReadOnly(c"INSERT".as_ptr());
-            }
-            pg_sys::table_open(oid(shape.name), lock as i32)
+            guarded(|| {
+                if access != Access::Reading {
+                    raw::PreventCommandIfReadOnly(c"INSERT".as_ptr());
+                }
+                raw::table_open(oid, lock as i32)
+            })
         };
         // Whoever waited for the lock may have waited for an upgrade.
         version::must_be_readable();
@@ -273,48 +282,32 @@ impl OwnTable {
         each: &mut dyn FnMut(Place, &mut Row) -> ControlFlow<()>,
     ) {
         let (oid, mut keys) = self.keys(index, wanted, |position| position as i16 + 1);
-        // SAFETY: as of a scan upwards; the slot is of this table, and the tuple in it is there until the next is.
-        unsafe {
-            let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as i32);
-            let slot = pg_sys::table_slot_create(self.relation, null_mut());
-            let count = wanted.len() as i32;
-            let scan = majors::index_beginscan(self.relation, index, newest.0, count);
-            (*scan).xs_want_itup = tells_keys;
-            pg_sys::index_rescan(scan, keys.as_mut_ptr(), count, null_mut(), 0);
-            self.read_down(scan, slot, each);
-            pg_sys::index_endscan(scan);
-            pg_sys::ExecDropSingleTupleTableSlot(slot);
-            pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
-        }
-    }
-
-    /// SAFETY: the scan must be of this table, by a unique index, and have begun; the slot must be of the table. If
-    /// `each` goes on after a row, the scan must tell keys.
-    unsafe fn read_down(
-        &self,
-        scan: pg_sys::IndexScanDesc,
-        slot: *mut pg_sys::TupleTableSlot,
-        each: &mut dyn FnMut(Place, &mut Row) -> ControlFlow<()>,
-    ) {
-        let mut seen: Option<Vec<u8>> = None;
-        // SAFETY: a tuple of the index is there until the next one is asked for, and begins with its header.
+        let (newest, count) = (newest.0, wanted.len() as i32);
+        // SAFETY: as of a scan upwards; the slot is of this table.
         unsafe {
             let columns = (*self.relation).rd_att;
-            let mut cells = vec![(pg_sys::Datum::from(0usize), true); (*columns).natts as usize];
-            while !pg_sys::index_getnext_tid(scan, pg_sys::ScanDirection::BackwardScanDirection).is_null() {
-                let is_seen = seen.as_deref().is_some_and(|seen| key_of((*scan).xs_itup) == seen);
-                if is_seen || !pg_sys::index_fetch_heap(scan, slot) {
-                    continue;
+            let mut cells = Apart::of(columns);
+            let places = cells.places();
+            let mut scan = guarded(|| {
+                let index = raw::index_open(oid, pg_sys::AccessShareLock as i32);
+                let slot = raw::table_slot_create(self.relation, null_mut());
+                let scan = majors::index_beginscan(self.relation, index, newest, count);
+                (*scan).xs_want_itup = tells_keys;
+                raw::index_rescan(scan, keys.as_mut_ptr(), count, null_mut(), 0);
+                Down { index, slot, scan, tuple: null_mut() }.next(columns, places, &[])
+            });
+            let mut seen = Vec::new();
+            while !scan.tuple.is_null() {
+                let place = Place((*scan.tuple).t_self);
+                if each(place, &mut Row::taken_apart(&cells, columns)).is_break() {
+                    break;
                 }
-                let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, null_mut());
-                sql::cells_of(tuple, columns, &mut cells);
-                if each(Place((*tuple).t_self), &mut Row::of_cells(&cells, columns)).is_break() {
-                    return;
-                }
-                let seen = seen.get_or_insert_default();
                 seen.clear();
-                seen.extend_from_slice(key_of((*scan).xs_itup));
+                seen.extend_from_slice(key_of((*scan.scan).xs_itup));
+                let places = cells.places();
+                scan = guarded(|| scan.next(columns, places, &seen));
             }
+            guarded(|| scan.end());
         }
     }
 
@@ -347,7 +340,7 @@ impl OwnTable {
     ) -> (pg_sys::Oid, [pg_sys::ScanKeyData; MOST_WANTED]) {
         let oid = oid(index.name);
         // SAFETY: there is an index of that oid.
-        if oid == pg_sys::InvalidOid || !unsafe { pg_sys::get_index_isvalid(oid) } {
+        if oid == pg_sys::InvalidOid || !unsafe { guarded(|| raw::get_index_isvalid(oid)) } {
             self.refuse("an index of it is missing or not valid");
         }
         assert!(wanted.len() <= MOST_WANTED, "{} columns of {:?}", wanted.len(), index.name);
@@ -376,14 +369,20 @@ impl OwnTable {
         // SAFETY: a tuple is there until the next one is asked for, and of the table's columns.
         unsafe {
             let columns = (*self.relation).rd_att;
-            let mut cells = vec![(pg_sys::Datum::from(0usize), true); (*columns).natts as usize];
+            let mut cells = Apart::of(columns);
             loop {
-                let tuple = pg_sys::systable_getnext(scan);
+                let (values, are_null) = cells.places();
+                let tuple = guarded(|| {
+                    let tuple = raw::systable_getnext(scan);
+                    if !tuple.is_null() {
+                        raw::heap_deform_tuple(tuple, columns, values, are_null);
+                    }
+                    tuple
+                });
                 if tuple.is_null() {
                     return;
                 }
-                sql::cells_of(tuple, columns, &mut cells);
-                each(Place((*tuple).t_self), &mut Row::of_cells(&cells, columns));
+                each(Place((*tuple).t_self), &mut Row::taken_apart(&cells, columns));
             }
         }
     }
@@ -424,8 +423,8 @@ impl OwnTable {
         // SAFETY: the writer is of this open table, and its row holds a value of each column's type.
         unsafe {
             settle_for_checks(relation);
-            writer.open_indexes();
-            writer.with_triggers(|| pg_sys::ExecSimpleRelationInsert(writer.target, writer.state, writer.row));
+            let Executor { state, target } = writer.open_indexes();
+            writer.with_triggers(|| pg_sys::ExecSimpleRelationInsert(target, state, writer.row));
             writer.forget();
         }
     }
@@ -454,23 +453,25 @@ impl OwnTable {
         // SAFETY: as of an insert. It does what the server's `ExecSimpleRelationUpdate` does, which makes an error of
         // a row that was changed, and opens all indexes also if none gets an entry.
         unsafe {
-            pg_sys::CheckCmdReplicaIdentity(relation, pg_sys::CmdType::CMD_UPDATE);
             settle_for_checks(relation);
-            pg_sys::ExecConstraints(writer.target, writer.row, writer.state);
+            writer.check();
             let (mut why_not, mut mode) = (pg_sys::TM_FailureData::default(), pg_sys::LockTupleMode::LockTupleKeyShare);
             let mut updated = Entries::UNKNOWN;
-            let result = pg_sys::table_tuple_update(
-                relation,
-                &mut place,
-                writer.row,
-                pg_sys::GetCurrentCommandId(true),
-                newest.0,
-                null_mut(),
-                true,
-                &mut why_not,
-                &mut mode,
-                &mut updated,
-            );
+            let result = guarded(|| {
+                raw::CheckCmdReplicaIdentity(relation, pg_sys::CmdType::CMD_UPDATE);
+                majors::table_tuple_update(
+                    relation,
+                    &mut place,
+                    writer.row,
+                    raw::GetCurrentCommandId(true),
+                    newest.0,
+                    null_mut(),
+                    true,
+                    &mut why_not,
+                    &mut mode,
+                    &mut updated,
+                )
+            });
             let is_written = result == pg_sys::TM_Result::TM_Ok;
             if is_written {
                 writer.add_to_indexes(Entries::of(updated));
@@ -488,12 +489,12 @@ impl OwnTable {
         let writer = self.written(newest, values);
         // SAFETY: as of an insert; by the empty state a row would be looked for that somebody else has changed.
         unsafe {
-            writer.open_indexes();
+            let Executor { state, target } = writer.open_indexes();
             let replaced = writer.place();
             (*replaced).tts_tid = place;
             let mut none = pg_sys::EPQState::default();
             writer.with_triggers(|| {
-                pg_sys::ExecSimpleRelationUpdate(writer.target, writer.state, &mut none, replaced, writer.row);
+                pg_sys::ExecSimpleRelationUpdate(target, state, &mut none, replaced, writer.row);
             });
             writer.forget();
         }
@@ -532,6 +533,50 @@ impl OwnTable {
     }
 }
 
+/// A scan downwards by an index, and the row to which it has come; none at its end.
+#[derive(Clone, Copy)]
+struct Down {
+    index: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    scan: pg_sys::IndexScanDesc,
+    tuple: pg_sys::HeapTuple,
+}
+
+impl Down {
+    /// Goes on to the next row of which the key is another than the one that was seen, and puts its columns in their
+    /// places.
+    ///
+    /// SAFETY: only under a guard. The places must be of the table's columns; if something was seen, the scan must tell
+    /// keys.
+    unsafe fn next(mut self, columns: pg_sys::TupleDesc, places: (*mut pg_sys::Datum, *mut bool), seen: &[u8]) -> Down {
+        // SAFETY: a tuple of the index is there until the next one is asked for, and begins with its header; so is that
+        // of the table, in the slot.
+        unsafe {
+            self.tuple = null_mut();
+            while !raw::index_getnext_tid(self.scan, pg_sys::ScanDirection::BackwardScanDirection).is_null() {
+                let is_seen = !seen.is_empty() && key_of((*self.scan).xs_itup) == seen;
+                if is_seen || !raw::index_fetch_heap(self.scan, self.slot) {
+                    continue;
+                }
+                self.tuple = raw::ExecFetchSlotHeapTuple(self.slot, false, null_mut());
+                raw::heap_deform_tuple(self.tuple, columns, places.0, places.1);
+                break;
+            }
+        }
+        self
+    }
+
+    /// SAFETY: only under a guard, and once.
+    unsafe fn end(self) {
+        // SAFETY: what was begun is ended.
+        unsafe {
+            raw::index_endscan(self.scan);
+            raw::ExecDropSingleTupleTableSlot(self.slot);
+            raw::index_close(self.index, pg_sys::AccessShareLock as i32);
+        }
+    }
+}
+
 /// The key of a tuple of an index, as bytes: where they are the same, the keys are.
 ///
 /// SAFETY: the tuple must be whole, and stay as long as the result.
@@ -549,11 +594,16 @@ impl Drop for OwnTable {
         if std::thread::panicking() {
             return;
         }
-        if let Some(writer) = self.writer.take() {
-            writer.close();
+        let (relation, writer) = (self.relation, self.writer.take());
+        // SAFETY: it is open, and closed once, after its writer; its lock is kept until the transaction ends.
+        unsafe {
+            guarded(|| {
+                if let Some(writer) = &writer {
+                    writer.close();
+                }
+                raw::table_close(relation, pg_sys::NoLock as i32);
+            });
         }
-        // SAFETY: it is open; its lock is kept until the transaction ends.
-        unsafe { pg_sys::table_close(self.relation, pg_sys::NoLock as i32) };
     }
 }
 
@@ -597,50 +647,98 @@ unsafe fn settle_for_checks(relation: pg_sys::Relation) {
 
 /// A slot for a row of a table.
 ///
-/// SAFETY: the relation must be open as long as the slot is there.
+/// SAFETY: only under a guard; the relation must be open as long as the slot is there.
 unsafe fn slot_of(relation: pg_sys::Relation) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: an open relation has a descriptor.
-    unsafe { pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual) }
+    unsafe { raw::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual) }
+}
+
+/// Writes rows of a table, one at a time.
+struct Writer {
+    relation: pg_sys::Relation,
+    /// The row to be written.
+    row: *mut pg_sys::TupleTableSlot,
+    snapshot: Cell<pg_sys::Snapshot>,
+    /// A row that gets no new entry in any index, and of which there is nothing to check, needs none.
+    executor: Cell<Option<Executor>>,
+    /// Holds the place of the row that it replaces, if triggers are to know it.
+    place: Cell<*mut pg_sys::TupleTableSlot>,
+    has_indexes: Cell<bool>,
 }
 
 /// What the server's executor wants of whoever writes a table.
-struct Writer {
+#[derive(Clone, Copy)]
+struct Executor {
     state: *mut pg_sys::EState,
     target: *mut pg_sys::ResultRelInfo,
-    /// The row to be written.
-    row: *mut pg_sys::TupleTableSlot,
-    /// Holds the place of the row that it replaces, if triggers are to know it.
-    place: Cell<*mut pg_sys::TupleTableSlot>,
-    /// A row that gets no new entry in any index needs none of them.
-    has_indexes: Cell<bool>,
 }
 
 impl Writer {
     fn of(relation: pg_sys::Relation) -> Writer {
-        // SAFETY: all that is made here lives until it is closed, or as long as the subtransaction's memory.
-        unsafe {
-            let state = pg_sys::CreateExecutorState();
-            let target = pg_sys::MemoryContextAllocZero((*state).es_query_cxt, size_of::<pg_sys::ResultRelInfo>())
-                .cast::<pg_sys::ResultRelInfo>();
-            pg_sys::InitResultRelInfo(target, relation, 0, null_mut(), 0);
-            let row = slot_of(relation);
-            Writer { state, target, row, place: Cell::new(null_mut()), has_indexes: Cell::new(false) }
+        Writer {
+            relation,
+            // SAFETY: the table is open as long as its writer is there.
+            row: unsafe { guarded(|| slot_of(relation)) },
+            snapshot: Cell::new(null_mut()),
+            executor: Cell::new(None),
+            place: Cell::new(null_mut()),
+            has_indexes: Cell::new(false),
         }
     }
 
     /// The slot for the place of the row that is replaced, which is made when it is first wanted.
     fn place(&self) -> *mut pg_sys::TupleTableSlot {
         if self.place.get().is_null() {
-            // SAFETY: the target is of an open table.
-            self.place.set(unsafe { slot_of((*self.target).ri_RelationDesc) });
+            // SAFETY: as of the slot of the row.
+            self.place.set(unsafe { guarded(|| slot_of(self.relation)) });
         }
         self.place.get()
     }
 
-    fn open_indexes(&self) {
+    /// The executor, which is made when it is first wanted.
+    fn executor(&self) -> Executor {
+        let made = self.executor.get().unwrap_or_else(|| {
+            // SAFETY: all that is made here lives until it is closed, or as long as the subtransaction's memory.
+            unsafe {
+                guarded(|| {
+                    let state = raw::CreateExecutorState();
+                    let target = raw::MemoryContextAllocZero((*state).es_query_cxt, size_of::<pg_sys::ResultRelInfo>())
+                        .cast::<pg_sys::ResultRelInfo>();
+                    raw::InitResultRelInfo(target, self.relation, 0, null_mut(), 0);
+                    Executor { state, target }
+                })
+            }
+        });
+        self.executor.set(Some(made));
+        // SAFETY: it is there until the writer is closed.
+        unsafe { (*made.state).es_snapshot = self.snapshot.get() };
+        made
+    }
+
+    fn open_indexes(&self) -> Executor {
+        let executor = self.executor();
         if !self.has_indexes.replace(true) {
             // SAFETY: the target is of an open table, and each index is opened once.
-            unsafe { pg_sys::ExecOpenIndices(self.target, false) };
+            unsafe { pg_sys::ExecOpenIndices(executor.target, false) };
+        }
+        executor
+    }
+
+    /// Raises the server's error if the row is not as the table wants it.
+    fn check(&self) {
+        // SAFETY: an open relation has a descriptor, and the slot a value for each of its columns.
+        let may_fail = unsafe {
+            let descriptor = (*self.relation).rd_att;
+            let constraints = (*descriptor).constr;
+            let is_null = |index: usize| *(*self.row).tts_isnull.add(index);
+            let mut columns = majors::columns(descriptor).iter().enumerate();
+            !constraints.is_null()
+                && ((*constraints).num_check > 0 || columns.any(|(index, column)| column.attnotnull && is_null(index)))
+        };
+        if may_fail {
+            let Executor { state, target } = self.executor();
+            // SAFETY: all of it is there until the writer is closed.
+            unsafe { pg_sys::ExecConstraints(target, self.row, state) };
         }
     }
 
@@ -653,38 +751,38 @@ impl Writer {
         if entries == Entries::InNone {
             return;
         }
-        self.open_indexes();
+        let Executor { state, target } = self.open_indexes();
         // SAFETY: the target has as many indexes as it says; one that is left out for a moment is put back, or given up
         // with the subtransaction.
         unsafe {
-            let count = (*self.target).ri_NumIndices as usize;
-            let indexes = (0..count).map(|number| (*self.target).ri_IndexRelationDescs.add(number));
+            let count = (*target).ri_NumIndices as usize;
+            let indexes = (0..count).map(|number| (*target).ri_IndexRelationDescs.add(number));
             let mut indexes = indexes.enumerate().filter(|_| entries == Entries::InAll);
             let primary = indexes.find(|(_, index)| (*(***index).rd_index).indisprimary);
             let left_out = primary.map(|(number, index)| {
-                self.add_unchecked(*index, *(*self.target).ri_IndexRelationInfo.add(number));
+                self.add_unchecked(*index, *(*target).ri_IndexRelationInfo.add(number), state);
                 (index, index.replace(null_mut()))
             });
-            majors::insert_index_tuples(self.target, self.row, self.state, entries);
+            majors::insert_index_tuples(target, self.row, state, entries);
             if let Some((place, index)) = left_out {
                 *place = index;
             }
         }
     }
 
-    /// SAFETY: the index must be an open one of the target, on columns alone, and the row written.
-    unsafe fn add_unchecked(&self, index: pg_sys::Relation, info: *mut pg_sys::IndexInfo) {
+    /// SAFETY: the index must be an open one of the table, on columns alone, and the row written.
+    unsafe fn add_unchecked(&self, index: pg_sys::Relation, info: *mut pg_sys::IndexInfo, state: *mut pg_sys::EState) {
         let mut values = [pg_sys::Datum::from(0usize); pg_sys::INDEX_MAX_KEYS as usize];
         let mut are_null = [false; pg_sys::INDEX_MAX_KEYS as usize];
         // SAFETY: there is room for as many columns as an index can have; the slot knows where its row was written.
         unsafe {
-            pg_sys::FormIndexDatum(info, self.row, self.state, values.as_mut_ptr(), are_null.as_mut_ptr());
+            pg_sys::FormIndexDatum(info, self.row, state, values.as_mut_ptr(), are_null.as_mut_ptr());
             pg_sys::index_insert(
                 index,
                 values.as_mut_ptr(),
                 are_null.as_mut_ptr(),
                 &mut (*self.row).tts_tid,
-                (*self.target).ri_RelationDesc,
+                self.relation,
                 pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
                 true,
                 info,
@@ -696,7 +794,7 @@ impl Writer {
     fn hold(&self, newest: &Newest, values: &[Arg]) {
         // SAFETY: the slot has room for as many values as its table has columns.
         unsafe {
-            (*self.state).es_snapshot = newest.0;
+            self.snapshot.set(newest.0);
             let slot = &mut *self.row;
             for index in 0..(*slot.tts_tupleDescriptor).natts as usize {
                 let datum = values.get(index).and_then(Arg::datum);
@@ -714,13 +812,13 @@ impl Writer {
         // SAFETY: the target has its relation as long as it is open; what is begun is ended, or given up with the
         // subtransaction.
         unsafe {
-            if (*(*self.target).ri_RelationDesc).trigdesc.is_null() {
+            if (*self.relation).trigdesc.is_null() {
                 return write();
             }
             rights::settle();
             pg_sys::AfterTriggerBeginQuery();
             write();
-            pg_sys::AfterTriggerEndQuery(self.state);
+            pg_sys::AfterTriggerEndQuery(self.executor().state);
         }
     }
 
@@ -732,29 +830,32 @@ impl Writer {
         unsafe {
             let clear = (*(*self.row).tts_ops).clear.expect("every slot can be cleared");
             clear(self.row);
-            let context = (*self.state).es_per_tuple_exprcontext;
+            let Some(Executor { state, .. }) = self.executor.get() else { return };
+            let context = (*state).es_per_tuple_exprcontext;
             if !context.is_null() {
                 pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
             }
         }
     }
 
-    fn close(self) {
-        // SAFETY: it was made by `of`, and is closed once.
+    /// SAFETY: only under a guard, and once.
+    unsafe fn close(&self) {
+        // SAFETY: it was made by this writer.
         unsafe {
-            if self.has_indexes.get() {
-                pg_sys::ExecCloseIndices(self.target);
-            }
-            pg_sys::ExecDropSingleTupleTableSlot(self.row);
+            raw::ExecDropSingleTupleTableSlot(self.row);
             if !self.place.get().is_null() {
-                pg_sys::ExecDropSingleTupleTableSlot(self.place.get());
+                raw::ExecDropSingleTupleTableSlot(self.place.get());
             }
-            if !(*(*self.target).ri_RelationDesc).trigdesc.is_null() {
+            let Some(Executor { state, target }) = self.executor.get() else { return };
+            if self.has_indexes.get() {
+                raw::ExecCloseIndices(target);
+            }
+            if !(*self.relation).trigdesc.is_null() {
                 // What triggers were given.
-                pg_sys::ExecCloseResultRelations(self.state);
-                pg_sys::ExecResetTupleTable((*self.state).es_tupleTable, false);
+                raw::ExecCloseResultRelations(state);
+                raw::ExecResetTupleTable((*state).es_tupleTable, false);
             }
-            pg_sys::FreeExecutorState(self.state);
+            raw::FreeExecutorState(state);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::pg::error::failure;
 use crate::pg::majors;
+use crate::pg::raw;
 use crate::pg::version;
 use pgrx::prelude::*;
 use std::cell::Cell;
@@ -85,7 +86,7 @@ impl Drop for Restore {
         unsafe {
             pg_sys::debug_query_string = self.statement;
             pg_sys::AtEOXact_GUC(!std::thread::panicking(), self.nesting);
-            pg_sys::SetUserIdAndSecContext(self.user, self.context);
+            raw::SetUserIdAndSecContext(self.user, self.context);
         }
     }
 }
@@ -182,12 +183,12 @@ fn as_role<R>(
     let mut context = 0;
     // SAFETY: reads the current user, then opens a level of settings that `Restore` closes; every string is constant.
     let _restore = unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        raw::GetUserIdAndSecContext(&mut user, &mut context);
         let statement = pg_sys::debug_query_string;
         let unsettled = UNSETTLED.replace(Some(planned));
-        let restore = Restore { unsettled, user, context, nesting: pg_sys::NewGUCNestLevel(), statement };
+        let restore = Restore { unsettled, user, context, nesting: raw::NewGUCNestLevel(), statement };
         let context = context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | restriction) as i32;
-        pg_sys::SetUserIdAndSecContext(role, context);
+        raw::SetUserIdAndSecContext(role, context);
         restore
     };
     work()
@@ -260,25 +261,51 @@ pub fn writing<R>(work: impl FnOnce() -> R) -> R {
 
 /// Whether the extension is installed, as this transaction sees it.
 pub fn is_installed() -> bool {
-    // SAFETY: a look-up in the server's cache of the catalog, of a constant name.
-    unsafe { pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), true) != pg_sys::InvalidOid }
+    schema_owner().is_some()
 }
 
 /// Who owns the schema `talkmeter`: the role that created the extension. Whoever asks is about to read or write our
 /// tables.
 fn owner() -> pg_sys::Oid {
     version::must_be_readable();
-    // SAFETY: a look-up in the server's cache of the catalog; the tuple is read before it is released.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), false);
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACEOID as i32, schema.into());
-        if tuple.is_null() {
-            failure(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, "schema \"talkmeter\" does not exist")
-                .hint("Run CREATE EXTENSION talkmeter.")
-                .raise();
-        }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>()).nspowner;
-        pg_sys::ReleaseSysCache(tuple);
-        owner
+    schema_owner().unwrap_or_else(|| {
+        failure(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, "schema \"talkmeter\" does not exist")
+            .hint("Run CREATE EXTENSION talkmeter.")
+            .raise()
+    })
+}
+
+thread_local! {
+    /// The owner of the schema, until any schema is made, changed or dropped.
+    static OWNER: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+}
+
+/// Asks the server to tell us when schemas change.
+pub fn watch_owner() {
+    let (cache, nothing) = (pg_sys::SysCacheIdentifier::NAMESPACEOID as i32, pg_sys::Datum::from(0usize));
+    // SAFETY: registered once per session, while the library is loaded; the callback only forgets.
+    unsafe { pg_sys::CacheRegisterSyscacheCallback(cache, Some(on_schema_changed), nothing) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_schema_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    OWNER.set(None);
+}
+
+/// Who owns the schema `talkmeter`, if there is one.
+fn schema_owner() -> Option<pg_sys::Oid> {
+    if OWNER.get().is_none() {
+        // SAFETY: look-ups in the server's cache of the catalog; the tuple is read before it is released.
+        let found = unsafe {
+            let schema = pg_sys::get_namespace_oid(c"talkmeter".as_ptr(), true);
+            let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACEOID as i32, schema.into());
+            (!tuple.is_null()).then(|| {
+                let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>()).nspowner;
+                pg_sys::ReleaseSysCache(tuple);
+                owner
+            })
+        };
+        OWNER.set(found);
     }
+    OWNER.get()
 }

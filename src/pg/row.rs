@@ -4,8 +4,10 @@ use crate::pg::clock::Timestamp;
 use crate::pg::jsonb;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
+use crate::pg::raw::{self, guarded};
 use crate::pg::trigger::is_by_row;
 use pgrx::prelude::*;
+use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varatt_is_4b_u, vardata_any, varsize_any_exhdr};
 use pgrx::{AnyNumeric, FromDatum, PgMemoryContexts};
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -157,6 +159,9 @@ impl Reader {
 unsafe fn text<'r>(datum: pg_sys::Datum, longest: usize) -> Value<'r> {
     // SAFETY: as the caller promises; the slice is a copy of the server's, freed once it is copied again.
     unsafe {
+        if let Some(plain) = plain(datum).filter(|plain| plain.len() <= longest) {
+            return Value::Text(Cow::Borrowed(str::from_utf8(plain).expect("the database is encoded in UTF8")));
+        }
         let bytes = pg_sys::toast_raw_datum_size(datum) - pg_sys::VARHDRSZ;
         if bytes <= longest {
             let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
@@ -168,6 +173,19 @@ unsafe fn text<'r>(datum: pg_sys::Datum, longest: usize) -> Value<'r> {
         let whole = start.utf8_chunks().next().map_or("", |chunk| chunk.valid()).to_owned();
         pg_sys::pfree(slice.cast());
         Value::Long { start: Cow::Owned(whole), bytes }
+    }
+}
+
+/// The bytes of a text where the row itself holds them as they are: neither compressed nor elsewhere. Most are, and the
+/// server need not be asked.
+///
+/// SAFETY: the datum must be of a type that is stored as text is, and live as long as the result is used.
+unsafe fn plain<'r>(datum: pg_sys::Datum) -> Option<&'r [u8]> {
+    let text: *const pg_sys::varlena = datum.cast_mut_ptr();
+    // SAFETY: as the caller promises: what is plain has as many bytes behind its header as that says.
+    unsafe {
+        let is_plain = varatt_is_4b_u(text) || varatt_is_1b(text) && !varatt_is_1b_e(text);
+        is_plain.then(|| std::slice::from_raw_parts(vardata_any(text).cast::<u8>(), varsize_any_exhdr(text)))
     }
 }
 
@@ -217,7 +235,7 @@ unsafe fn number(datum: pg_sys::Datum) -> Value<'static> {
 pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value])) {
     if is_by_row(trigger) {
         // SAFETY: the slot is the trigger's.
-        let row = unsafe { values(new_slot(trigger), readers) };
+        let row = unsafe { taken_apart(new_slot(trigger), readers) };
         return each(&row);
     }
     // SAFETY: the store is that of the trigger call.
@@ -229,7 +247,7 @@ pub fn for_each_new_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut e
 pub fn for_each_old_row(trigger: &pg_sys::TriggerData, readers: &[Reader], mut each: impl FnMut(&[Value])) {
     if is_by_row(trigger) {
         // SAFETY: the slot is the trigger's.
-        let row = unsafe { values(trigger.tg_trigslot, readers) };
+        let row = unsafe { taken_apart(trigger.tg_trigslot, readers) };
         return each(&row);
     }
     // SAFETY: the store is that of the trigger call.
@@ -255,7 +273,8 @@ pub fn for_each_changed_row(
 ) {
     if is_by_row(trigger) {
         // SAFETY: the slots are the trigger's.
-        let (old, new) = unsafe { (values(trigger.tg_trigslot, readers), values(new_slot(trigger), readers)) };
+        let (old, new) =
+            unsafe { (taken_apart(trigger.tg_trigslot, readers), taken_apart(new_slot(trigger), readers)) };
         return each(&old, &new);
     }
     // SAFETY: both stores are those of the trigger call; the server puts each row's two versions into them together.
@@ -274,23 +293,36 @@ fn new_slot(trigger: &pg_sys::TriggerData) -> *mut pg_sys::TupleTableSlot {
     if is_update { trigger.tg_newslot } else { trigger.tg_trigslot }
 }
 
+/// The last column that is read, by its number; 0 if none is.
+fn last_of(readers: &[Reader]) -> i32 {
+    readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0)
+}
+
 /// The values of a row.
 ///
 /// SAFETY: the slot must hold a row of the table for which the readers were made, and not be filled anew while the
 /// values are used, nor the current memory context be reset.
-unsafe fn values<'r>(slot: *mut pg_sys::TupleTableSlot, readers: &[Reader]) -> Vec<Value<'r>> {
-    let last = readers.iter().map(|reader| i32::from(reader.number)).max().unwrap_or(0);
+unsafe fn taken_apart<'r>(slot: *mut pg_sys::TupleTableSlot, readers: &[Reader]) -> Vec<Value<'r>> {
+    let last = last_of(readers);
     // SAFETY: as the caller promises; columns up to the last that is read are taken apart first.
     unsafe {
         if last > 0 {
             pg_sys::slot_getsomeattrs(slot, last);
         }
-        let read = |reader: &Reader| {
-            let index = reader.number as usize - 1;
-            reader.read(*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
-        };
-        readers.iter().map(read).collect()
+        values(slot, readers)
     }
+}
+
+/// The values of a row that is taken apart.
+///
+/// SAFETY: as of [`taken_apart`], for a slot in which all that is read is taken apart.
+unsafe fn values<'r>(slot: *mut pg_sys::TupleTableSlot, readers: &[Reader]) -> Vec<Value<'r>> {
+    let read = |reader: &Reader| {
+        let index = reader.number as usize - 1;
+        // SAFETY: as the caller promises.
+        unsafe { reader.read(*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index)) }
+    };
+    readers.iter().map(read).collect()
 }
 
 /// The rows of a transition table.
@@ -300,7 +332,9 @@ struct TransitionRows<'a> {
     pointer: Option<i32>,
     slot: *mut pg_sys::TupleTableSlot,
     readers: &'a [Reader],
-    memory: PgMemoryContexts,
+    last: i32,
+    /// Holds what reading a row took until the next is read; a single one needs none.
+    memory: Option<PgMemoryContexts>,
 }
 
 impl<'a> TransitionRows<'a> {
@@ -312,18 +346,22 @@ impl<'a> TransitionRows<'a> {
     ) -> TransitionRows<'a> {
         memory::keep_reserve();
         // SAFETY: we read through a read pointer of our own, which may not be where another trigger left pointer 0.
-        let (pointer, slot) = unsafe {
-            if pg_sys::tuplestore_tuple_count(store) == 0 {
-                (None, std::ptr::null_mut())
-            } else {
-                let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
-                pg_sys::tuplestore_select_read_pointer(store, pointer);
-                pg_sys::tuplestore_rescan(store);
-                let slot = pg_sys::MakeSingleTupleTableSlot((*trigger.tg_relation).rd_att, &pg_sys::TTSOpsMinimalTuple);
-                (Some(pointer), slot)
-            }
+        let (count, pointer, slot) = unsafe {
+            guarded(|| {
+                let count = raw::tuplestore_tuple_count(store);
+                if count == 0 {
+                    return (count, None, std::ptr::null_mut());
+                }
+                let pointer = raw::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
+                raw::tuplestore_select_read_pointer(store, pointer);
+                raw::tuplestore_rescan(store);
+                let columns = (*trigger.tg_relation).rd_att;
+                let slot = raw::MakeSingleTupleTableSlot(columns, &raw const pg_sys::TTSOpsMinimalTuple);
+                (count, Some(pointer), slot)
+            })
         };
-        TransitionRows { store, pointer, slot, readers, memory: PgMemoryContexts::new("talkmeter row") }
+        let memory = (count > 1).then(|| PgMemoryContexts::new("talkmeter row"));
+        TransitionRows { store, pointer, slot, readers, last: last_of(readers), memory }
     }
 
     /// Gives `work` the values of the next row; `None` if there is none.
@@ -333,13 +371,21 @@ impl<'a> TransitionRows<'a> {
         // SAFETY: the store holds rows of the table's type, the pointer and the slot are our own, and a datum is used
         // before the next fetch from this store.
         unsafe {
-            pg_sys::tuplestore_select_read_pointer(self.store, pointer);
-            if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) {
+            let (store, slot, readers, last) = (self.store, self.slot, self.readers, self.last);
+            let is_there = guarded(|| {
+                raw::tuplestore_select_read_pointer(store, pointer);
+                let is_there = raw::tuplestore_gettupleslot(store, true, false, slot);
+                if is_there && last > i32::from((*slot).tts_nvalid) {
+                    raw::slot_getsomeattrs_int(slot, last);
+                }
+                is_there
+            });
+            if !is_there {
                 return None;
             }
-            let (slot, readers) = (self.slot, self.readers);
-            let answer = self.memory.switch_to(|_| work(&values(slot, readers)));
-            self.memory.reset();
+            let Some(memory) = &mut self.memory else { return Some(work(&values(slot, readers))) };
+            let answer = memory.switch_to(|_| work(&values(slot, readers)));
+            memory.reset();
             Some(answer)
         }
     }
@@ -351,8 +397,10 @@ impl Drop for TransitionRows<'_> {
         if self.pointer.is_some() && !std::thread::panicking() {
             // SAFETY: the slot is ours and dropped once; pointer 0 always exists.
             unsafe {
-                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
-                pg_sys::tuplestore_select_read_pointer(self.store, 0);
+                guarded(|| {
+                    raw::ExecDropSingleTupleTableSlot(self.slot);
+                    raw::tuplestore_select_read_pointer(self.store, 0);
+                });
             }
         }
     }

@@ -5,8 +5,10 @@ use crate::pg::int4s;
 use crate::pg::limit::heed_cancel;
 use crate::pg::majors;
 use crate::pg::memory;
+use crate::pg::raw;
 use crate::pg::rights;
 use pgrx::prelude::*;
+use pgrx::varlena::{set_varsize_4b, vardata_4b};
 use pgrx::{FromDatum, IntoDatum, Spi};
 use rust_decimal::Decimal;
 use std::cell::{Cell, RefCell};
@@ -85,6 +87,35 @@ impl Arg {
 /// A parameter from a value; a `Vec` becomes an array.
 pub fn arg<T: IntoDatum>(value: T) -> Arg {
     Arg { oid: T::type_oid(), datum: value.into_datum() }
+}
+
+/// A parameter from a text, as [`arg`] makes one, and cheaper.
+pub fn text_arg(text: &str) -> Arg {
+    Arg::of(pg_sys::TEXTOID, Some(varlena(text.as_bytes())))
+}
+
+/// A parameter from bytes, as [`arg`] makes one, and cheaper.
+pub fn bytes_arg(bytes: &[u8]) -> Arg {
+    Arg::of(pg_sys::BYTEAOID, Some(varlena(bytes)))
+}
+
+/// A value of varying length, in the current memory context.
+fn varlena(bytes: &[u8]) -> pg_sys::Datum {
+    const MOST: usize = (1 << 30) - 1;
+    let size = pg_sys::VARHDRSZ + bytes.len();
+    if size > MOST {
+        memory::out_of_memory();
+    }
+    // SAFETY: as many bytes are allocated as are written; with the flag no error is raised where there are none.
+    unsafe {
+        let at = raw::palloc_extended(size, pg_sys::MCXT_ALLOC_NO_OOM as i32).cast::<pg_sys::varlena>();
+        if at.is_null() {
+            memory::out_of_memory();
+        }
+        set_varsize_4b(at, size as i32);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), vardata_4b(at).cast::<u8>().cast_mut(), bytes.len());
+        pg_sys::Datum::from(at)
+    }
 }
 
 /// A parameter from a list of integers, or null, as [`arg`] makes one, and cheaper.
@@ -378,10 +409,11 @@ impl Rows<'_> {
         // SAFETY: the table lives as long as the connection, and has that many rows of these columns.
         unsafe {
             let columns = (*self.table).tupdesc;
-            let mut cells = vec![(pg_sys::Datum::from(0usize), true); (*columns).natts as usize];
+            let mut cells = Apart::of(columns);
+            let (values, are_null) = cells.places();
             for index in 0..self.count {
-                cells_of(*(*self.table).vals.add(index), columns, &mut cells);
-                each(&mut Row::of_cells(&cells, columns));
+                pg_sys::heap_deform_tuple(*(*self.table).vals.add(index), columns, values, are_null);
+                each(&mut Row::taken_apart(&cells, columns));
             }
         }
     }
@@ -411,18 +443,29 @@ pub struct Row<'r> {
 #[derive(Clone, Copy)]
 enum Cells<'r> {
     Tuple(pg_sys::HeapTuple),
-    Apart(&'r [(pg_sys::Datum, bool)]),
+    Apart(&'r Apart),
 }
 
-/// Takes a row apart: each column with whether it is null.
-///
-/// SAFETY: the tuple must be of these columns; the cells live as long as it.
-pub unsafe fn cells_of(tuple: pg_sys::HeapTuple, columns: pg_sys::TupleDesc, cells: &mut [(pg_sys::Datum, bool)]) {
-    let mut values = vec![pg_sys::Datum::from(0usize); cells.len()];
-    let mut nulls = vec![true; cells.len()];
-    // SAFETY: there is room for all columns.
-    unsafe { pg_sys::heap_deform_tuple(tuple, columns, values.as_mut_ptr(), nulls.as_mut_ptr()) };
-    cells.iter_mut().zip(values.into_iter().zip(nulls)).for_each(|(cell, found)| *cell = found);
+/// A row that was taken apart: the value of each column, and whether it is null.
+pub struct Apart {
+    values: Vec<pg_sys::Datum>,
+    are_null: Vec<bool>,
+}
+
+impl Apart {
+    /// Room for a row, which is null so far.
+    ///
+    /// SAFETY: there must be such columns.
+    pub unsafe fn of(columns: pg_sys::TupleDesc) -> Apart {
+        // SAFETY: the caller's promise.
+        let count = unsafe { (*columns).natts } as usize;
+        Apart { values: vec![pg_sys::Datum::from(0usize); count], are_null: vec![true; count] }
+    }
+
+    /// Where the server is to put the values, and what is null.
+    pub fn places(&mut self) -> (*mut pg_sys::Datum, *mut bool) {
+        (self.values.as_mut_ptr(), self.are_null.as_mut_ptr())
+    }
 }
 
 impl<'r> Row<'r> {
@@ -431,8 +474,8 @@ impl<'r> Row<'r> {
         Row { source: Cells::Tuple(tuple), columns, column: 0 }
     }
 
-    /// SAFETY: the cells must be of these columns, which live as long as the row.
-    pub unsafe fn of_cells(cells: &'r [(pg_sys::Datum, bool)], columns: pg_sys::TupleDesc) -> Row<'r> {
+    /// SAFETY: what was taken apart must be of these columns, and both live as long as the row.
+    pub unsafe fn taken_apart(cells: &'r Apart, columns: pg_sys::TupleDesc) -> Row<'r> {
         Row { source: Cells::Apart(cells), columns, column: 0 }
     }
 
@@ -501,7 +544,10 @@ impl<'r> Row<'r> {
         self.column += 1;
         let tuple = match self.source {
             Cells::Tuple(tuple) => tuple,
-            Cells::Apart(cells) => return cells[self.column as usize - 1],
+            Cells::Apart(cells) => {
+                let index = self.column as usize - 1;
+                return (cells.values[index], cells.are_null[index]);
+            }
         };
         let mut is_null = false;
         // SAFETY: tuple and columns live as long as the row; a column beyond the last is null.
