@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .NOTPARALLEL:
-.PHONY: help all setup needed-to-build needed-for-the-demo build report install uninstall release demo demo-stop test regress regress-accept bare-root bench \
+.PHONY: help all setup needed-to-build needed-for-the-demo build report install uninstall release demo demo-stop test regress regress-accept test-servers bare-root bench \
 	installcheck deb package dist clean
 
 PG_CONFIG ?=
@@ -93,6 +93,9 @@ regress: setup build ## only pg_regress and the isolation tests
 
 regress-accept: setup build ## the same, and take the results as the expected ones
 	@scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh --accept
+
+test-servers: setup build ## only the tests of several servers whose books are together those of one
+	@scripts/server-tests.sh --test server -- servers::
 
 bare-root: setup ## README's commands as a newcomer runs them, on a Debian with nothing but git, make and Rust (needs root)
 	@scripts/bare-root.sh

@@ -167,6 +167,7 @@ CREATE FUNCTION talkmeter.verify() RETURNS TABLE(problem text, tenant text, obje
     LANGUAGE plpgsql STABLE AS 'BEGIN END';
 
 -- What says that this is the stub.
+CREATE FUNCTION talkmeter.fleet(servers text[], schema text DEFAULT 'fleet') RETURNS SETOF text LANGUAGE plpgsql AS 'BEGIN END';
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5min', unswept_for interval DEFAULT '15min')
         RETURNS TABLE(problem text, object text, detail text, hint text)
     LANGUAGE sql STABLE AS $$
@@ -373,6 +374,10 @@ CREATE VIEW talkmeter.unevaluated AS
 CREATE VIEW talkmeter.unplanned AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, charged_at timestamptz, policy text,
         policy_version integer, charged_day date, outcome text);
+CREATE VIEW talkmeter.findings AS
+    SELECT ''::text AS problem, ''::text AS object, ''::text AS detail, ''::text AS hint WHERE false;
+CREATE VIEW talkmeter.definitions AS
+    SELECT ''::text AS kind, ''::text AS name, '{}'::jsonb AS definition WHERE false;
 CREATE VIEW talkmeter.unswept AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, due_at timestamptz);
 CREATE VIEW talkmeter.usage AS

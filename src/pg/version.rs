@@ -12,7 +12,7 @@ use std::cell::Cell;
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
 /// Earlier versions of the catalog whose tables it reads and writes as those of its own.
-const EARLIER: [&str; 0] = [];
+const EARLIER: [&str; 1] = ["0.2.0"];
 
 thread_local! {
     /// Whether the catalog was found to be readable, and nothing has changed since.

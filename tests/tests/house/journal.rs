@@ -4,7 +4,7 @@ use crate::{assert_none, sources};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Functions that change something and do not write the journal, and why.
-const WITHOUT: [(&str, &str); 10] = [
+const WITHOUT: [(&str, &str); 13] = [
     ("mark", "each mark is a row of its own, with who made it and when"),
     ("flush", "does what the commit would do"),
     ("sweep", "what time has ended is the same whoever looks; posted_at and ended_at say when"),
@@ -14,6 +14,9 @@ const WITHOUT: [(&str, &str); 10] = [
     ("forget_customer", "notes what forget_conversation is to do at the commit, which writes it"),
     ("forget_noted", "does what forget_conversation does, in its name"),
     ("my_dispute", "files what dispute files, in its name"),
+    ("fleet", "makes views of the caller's, with his rights, and touches nothing of talkmeter's"),
+    ("fleet_clear", "removes such views"),
+    ("fleet_server", "makes what fleet asks for"),
     ("look_up", "a trigger of the application's"),
 ];
 

@@ -68,6 +68,7 @@ mod row_mode;
 mod rules;
 mod same_instant;
 mod sample;
+mod servers;
 mod simulate;
 mod standby;
 mod statement;

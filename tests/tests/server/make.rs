@@ -163,7 +163,7 @@ fn what_is_built_is_installed_without_a_compiler() {
         done(Command::new("find").arg(&directory.0).args(["-type", "f", "-name", "talkmeter*", "-printf", "%f\n"]));
     let mut files: Vec<&str> = found.lines().collect();
     files.sort();
-    assert_eq!(files, ["talkmeter--0.2.0.sql", "talkmeter.control", "talkmeter.so"]);
+    assert_eq!(files, ["talkmeter--0.2.0--0.3.0.sql", "talkmeter--0.3.0.sql", "talkmeter.control", "talkmeter.so"]);
 }
 
 #[test]
