@@ -177,7 +177,7 @@ CREATE FUNCTION talkmeter.fleet(servers text[], schema text DEFAULT 'fleet') RET
                     HAVING count(*) > 1', schema, (SELECT count(DISTINCT s.server) FROM unnest(servers) AS s (server)))
             LOOP
                 EXECUTE format('CREATE VIEW %I.%I AS %s', schema, own.name, own.query);
-                RETURN NEXT format('%I.%I', schema, own.name);
+                RETURN QUERY SELECT format('%I.%I', schema, own.name);
             END LOOP;
         END
     $$;
