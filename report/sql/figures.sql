@@ -7,7 +7,12 @@ SELECT m.*
 FROM (SELECT) AS always
 LEFT JOIN LATERAL (
     SELECT own.period, own.period_start, own.period_end, own.first_day,
-        round(extract(epoch FROM own.period_end - own.period_start) / 86400)::int AS days
+        round(extract(epoch FROM own.period_end - own.period_start) / 86400)::int AS days,
+        -- Two months may have one name, where the day on which they begin was moved.
+        CASE WHEN EXISTS (
+            SELECT FROM :usage_monthly AS o
+            WHERE o.tenant = own.tenant AND o.period = own.period AND o.period_start <> own.period_start
+        ) THEN to_char(own.first_day, 'YYYY-MM-DD') ELSE own.period END AS own_name
     FROM :usage_monthly AS own
     WHERE own.tenant = :'tenant' AND (:'asked' IN ('', own.period) OR :'asked' = to_char(own.first_day, 'YYYY-MM-DD'))
     ORDER BY own.period_start DESC
@@ -20,7 +25,6 @@ LEFT JOIN LATERAL (
     \q
 \endif
 
--- Two months may have one name, where the day on which they begin was moved.
 SELECT count(*) > 1 AS is_ambiguous, string_agg(to_char(m.first_day, 'YYYY-MM-DD'), ', ' ORDER BY m.period_start) AS first_days
 FROM :usage_monthly AS m
 WHERE m.tenant = :'tenant' AND m.period = :'asked' \gset
@@ -62,6 +66,7 @@ WITH
 SELECT jsonb_build_object(
     'tenant', :'tenant',
     'period', :'period',
+    'own_name', :'own_name',
     'period_start', :'period_start',
     'period_end', :'period_end',
     'first_day', :'first_day',

@@ -27,6 +27,8 @@ struct Tenants {
 pub struct Figures {
     pub tenant: String,
     pub period: String,
+    /// The period, or its first day if another month of the tenant has the same name.
+    pub own_name: String,
     pub first_day: String,
     pub last_day: String,
     pub read_at: String,

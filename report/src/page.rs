@@ -30,7 +30,7 @@ pub fn render(figures: &Figures, refresh: Option<u32>) -> Result<String, Failure
     page.render().map_err(|error| Failure::new(format!("the page could not be put together: {error}")))
 }
 
-/// A name that any tenant's file may have in any directory; no two tenants have the same.
+/// A name that any tenant's file may have in any directory; no two tenants have the same, and no two months of one.
 pub fn file_name(figures: &Figures) -> String {
     const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
     /// Of the bytes that file systems allow, 255, these are left to the tenant.
@@ -48,7 +48,7 @@ pub fn file_name(figures: &Figures) -> String {
         name.truncate(LONGEST);
         name += &format!("~{:016x}", hasher.finish());
     }
-    format!("{name}-{}.html", figures.period)
+    format!("{name}-{}.html", figures.own_name)
 }
 
 impl Page<'_> {

@@ -16,8 +16,8 @@ CREATE VIEW talkmeter.definitions AS
     FROM pg_catalog.pg_extension AS e
     WHERE e.extname = 'talkmeter'
     UNION ALL
-    -- What was said of it may differ.
-    SELECT 'policy', p.name || '@' || p.policy_version, pg_catalog.to_jsonb(p) - 'note'
+    -- Who defined it, when, and what was said of it may differ.
+    SELECT 'policy', p.name || '@' || p.policy_version, pg_catalog.to_jsonb(p) - '{note,defined_at,defined_by}'::text[]
     FROM talkmeter.policies AS p
     UNION ALL
     SELECT 'plan', p.name, pg_catalog.to_jsonb(p)
@@ -38,45 +38,56 @@ COMMENT ON COLUMN talkmeter.definitions.kind IS 'version, policy, plan, pack, th
 COMMENT ON COLUMN talkmeter.definitions.name IS 'Its name; a policy''s with its version behind @';
 COMMENT ON COLUMN talkmeter.definitions.definition IS 'All that it says';
 
-CREATE FUNCTION talkmeter.fleet_clear(schema text, servers text[]) RETURNS void
+-- A name and a comment alone are not to be trusted: whoever may make schemas can give both.
+CREATE FUNCTION talkmeter.fleet_schemas(schema text) RETURNS SETOF oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+        SELECT n.oid
+        FROM pg_catalog.pg_namespace AS n
+        WHERE pg_catalog.obj_description(n.oid, 'pg_namespace') = 'Made by talkmeter.fleet for ' || schema
+            AND pg_catalog.pg_has_role(n.nspowner, 'USAGE')
+    $$;
+REVOKE ALL ON FUNCTION talkmeter.fleet_schemas(text) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.fleet_schemas(text) IS 'The schemas that fleet has made for its caller';
+
+CREATE FUNCTION talkmeter.fleet_clear(schema text, servers text[], views text[]) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
     AS $$
         DECLARE
-            made_by constant text := 'Made by talkmeter.fleet for ' || schema;
             names text;
-            relation_kind record;
+            own record;
         BEGIN
             SELECT string_agg(quote_ident(n.nspname), ', ') INTO names
             FROM pg_namespace AS n
             WHERE n.nspname IN (SELECT schema UNION ALL SELECT schema || '_' || unnest(servers))
-                AND obj_description(n.oid, 'pg_namespace') IS DISTINCT FROM made_by;
+                AND NOT n.oid IN (SELECT talkmeter.fleet_schemas(schema));
             IF names IS NOT NULL THEN
                 RAISE duplicate_schema USING
-                    MESSAGE = format('schema %s is not of talkmeter.fleet', names),
-                    DETAIL = 'What is in it would be in the way.',
+                    MESSAGE = format('schema %s is there, and talkmeter.fleet has not made it for you', names),
                     HINT = 'Give the views a schema of another name: talkmeter.fleet(servers, schema => ''...'').';
             END IF;
-            FOR relation_kind IN
+            FOR own IN
                 SELECT * FROM (VALUES (1, 'v', 'VIEW'), (2, 'f', 'FOREIGN TABLE')) AS k (place, kind, word) ORDER BY k.place
             LOOP
                 SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ') INTO names
-                FROM pg_class AS c
-                JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                WHERE c.relkind = relation_kind.kind::"char" AND obj_description(n.oid, 'pg_namespace') = made_by;
+                FROM talkmeter.fleet_schemas(schema) AS m (oid)
+                JOIN pg_namespace AS n ON n.oid = m.oid
+                JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relkind = own.kind::"char" AND c.relname = ANY (views);
                 IF names IS NOT NULL THEN
-                    EXECUTE format('DROP %s %s', relation_kind.word, names);
+                    EXECUTE format('DROP %s %s', own.word, names);
                 END IF;
             END LOOP;
             SELECT string_agg(quote_ident(n.nspname), ', ') INTO names
-            FROM pg_namespace AS n
-            WHERE obj_description(n.oid, 'pg_namespace') = made_by;
+            FROM talkmeter.fleet_schemas(schema) AS m (oid)
+            JOIN pg_namespace AS n ON n.oid = m.oid;
             IF names IS NOT NULL THEN
                 EXECUTE format('DROP SCHEMA %s', names);
             END IF;
         END
     $$;
-REVOKE ALL ON FUNCTION talkmeter.fleet_clear(text, text[]) FROM PUBLIC;
-COMMENT ON FUNCTION talkmeter.fleet_clear(text, text[]) IS 'Removes what fleet has made, unless something of somebody''s depends on it';
+REVOKE ALL ON FUNCTION talkmeter.fleet_clear(text, text[], text[]) FROM PUBLIC;
+COMMENT ON FUNCTION talkmeter.fleet_clear(text, text[], text[]) IS
+    'Removes what fleet has made, unless something of somebody''s is there or depends on it';
 
 CREATE FUNCTION talkmeter.fleet_server(server text, schema text, views text[]) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -104,13 +115,13 @@ CREATE FUNCTION talkmeter.fleet_server(server text, schema text, views text[]) R
             EXECUTE format('CREATE SCHEMA %I', own);
             EXECUTE format('COMMENT ON SCHEMA %I IS %L', own, 'Made by talkmeter.fleet for ' || schema);
             FOREACH view_name IN ARRAY views LOOP
-                -- A name of a table of there means nothing here.
-                SELECT string_agg(format('%I %s%s', a.attname,
-                        CASE a.atttypid WHEN 'regclass'::regtype THEN 'text' ELSE format_type(a.atttypid, a.atttypmod) END,
+                SELECT string_agg(format('%I %s%s', a.attname, format_type(a.atttypid, a.atttypmod),
                         CASE a.attcollation WHEN '"C"'::regcollation THEN ' COLLATE "C"' END), ', ' ORDER BY a.attnum)
                 INTO STRICT columns
                 FROM pg_attribute AS a
-                WHERE a.attrelid = format('talkmeter.%I', view_name)::regclass AND a.attnum > 0 AND NOT a.attisdropped;
+                WHERE a.attrelid = format('talkmeter.%I', view_name)::regclass AND a.attnum > 0 AND NOT a.attisdropped
+                    -- A table of there is none here.
+                    AND a.atttypid <> 'regclass'::regtype;
                 EXECUTE format('CREATE FOREIGN TABLE %I.%I (%s) SERVER %I OPTIONS (schema_name ''talkmeter'', table_name %L)',
                     own, view_name, columns, server, view_name);
             END LOOP;
@@ -120,7 +131,7 @@ REVOKE ALL ON FUNCTION talkmeter.fleet_server(text, text, text[]) FROM PUBLIC;
 COMMENT ON FUNCTION talkmeter.fleet_server(text, text, text[]) IS 'Makes the foreign tables by which fleet reads one server';
 
 CREATE FUNCTION talkmeter.fleet_union(servers text[], schema text, query text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
         SELECT pg_catalog.string_agg(pg_catalog.format(query, s.server, schema || '_' || s.server), ' UNION ALL ' ORDER BY s.server)
         FROM (SELECT DISTINCT pg_catalog.unnest(servers) AS server) AS s
@@ -136,12 +147,14 @@ CREATE FUNCTION talkmeter.fleet(servers text[], schema text DEFAULT 'fleet') RET
                 'policies', 'quarantine', 'revenue_daily', 'unswept', 'usage', 'usage_daily', 'usage_history', 'usage_monthly'];
             own record;
         BEGIN
-            IF COALESCE(cardinality(servers), 0) = 0 OR array_position(servers, NULL) IS NOT NULL OR COALESCE(schema, '') = '' THEN
+            IF COALESCE(array_ndims(servers), 0) <> 1 OR EXISTS (SELECT FROM unnest(servers) AS s (server) WHERE s.server IS NULL)
+                OR octet_length(COALESCE(schema, '')) NOT BETWEEN 1 AND 63
+            THEN
                 RAISE invalid_parameter_value USING
-                    MESSAGE = 'servers and schema must be named',
+                    MESSAGE = 'servers and a schema must be named',
                     HINT = 'SELECT talkmeter.fleet(''{shard1,shard2}''); with the servers as pg_foreign_server has them.';
             END IF;
-            PERFORM talkmeter.fleet_clear(schema, servers);
+            PERFORM talkmeter.fleet_clear(schema, servers, views || '{units,revenue,tenants,health}'::text[]);
             EXECUTE format('CREATE SCHEMA %I', schema);
             EXECUTE format('COMMENT ON SCHEMA %I IS %L', schema, 'Made by talkmeter.fleet for ' || schema);
             PERFORM talkmeter.fleet_server(s.server, schema, views)

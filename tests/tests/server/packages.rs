@@ -98,6 +98,11 @@ fn a_debian_package_is_named_and_laid_out_as_pgdgs_and_holds_nothing_else() {
         format!("{doc}/changelog.Debian.gz"),
         format!("{doc}/changelog.gz"),
     ]);
+    let upgrades = fs::read_dir(root().join("sql/upgrades")).expect("the upgrades").map(|file| {
+        let name = file.expect("a file").file_name().to_string_lossy().into_owned();
+        format!("./usr/share/postgresql/{major}/extension/{name}")
+    });
+    expected.extend(upgrades.filter(|path| path.contains("/talkmeter--")));
     let listed = said_by(Command::new("dpkg-deb").arg("-c").arg(deb()));
     let files = listed.lines().filter(|line| !line.ends_with('/'));
     let found: BTreeSet<String> = files.map(|line| line.rsplit(' ').next().expect("a path").to_owned()).collect();

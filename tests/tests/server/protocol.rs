@@ -335,7 +335,7 @@ fn shared_conversations_at_serializable_meet_only_serialization_failures_and_are
 fn shared_tenants(level: &str, transactions: usize) {
     let (database, mut session) = sold(&["'2026-01-01'", "'2026-01-20'", "'2026-01-20'", "'2026-02-15'"]);
     eight_clients(&database, level, transactions, Writer::in_its_own);
-    assert_eq!(session.lines("SELECT reason, message_id FROM talkmeter.quarantine"), NOTHING);
+    assert_eq!(session.lines("SELECT reason, message_id, detail FROM talkmeter.quarantine"), NOTHING);
     assert_eq!(session.lines("SELECT charge_id FROM talkmeter.charges WHERE reverses IS NOT NULL"), NOTHING);
     the_bill_is_exact(&mut session);
 }

@@ -164,6 +164,13 @@ fn months_of_one_name_are_told_apart_by_their_first_days() {
     assert!(refused.contains("2026-01-01, 2026-01-20"), "{refused}");
     assert!(shows(&page(&database, &["berlin", "--period", "2026-01-01"]), r#"<data id="used" value="5">"#));
     assert!(shows(&page(&database, &["berlin", "--period", "2026-01-20"]), r#"<data id="used" value="0">"#));
+    let into = directory("months");
+    for first_day in ["2026-01-01", "2026-01-20"] {
+        let mut command = report(&database, &["berlin", "--period", first_day]);
+        let written = outcome(command.current_dir(&into)).expect("a page");
+        assert_eq!(written, format!("berlin-{first_day}.html\n"));
+    }
+    fs::remove_dir_all(&into).expect("removed");
 }
 
 #[test]

@@ -184,6 +184,14 @@ fn a_definition_that_differs_and_a_tenant_on_two_servers_are_named() {
     reports.run("SELECT talkmeter.fleet('{shard1,shard2}')");
     let named = "SELECT problem, object FROM fleet.health WHERE server IS NULL ORDER BY 1, 2";
     assert_eq!(reports.lines(named), [""; 0]);
+    // The same, at another time.
+    for shard in &shards {
+        shard.connect().run(
+            r#"SELECT talkmeter.define_policy('{"name": "own", "effective_from": "2026-01-01T00:00:00Z",
+                "starts_on": ["customer_message"], "ends_on": ["close"], "charge_on": "first_ai_reply"}')"#,
+        );
+    }
+    assert_eq!(reports.lines(named), [""; 0]);
     let plan = |rate| format!(r#"{{"name": "p", "included": 1, "overage_rate": {rate}, "currency": "USD"}}"#);
     shards[0].connect().run(&format!("SELECT talkmeter.define_plan('{}')", plan(1)));
     insert(&shards[0], "acme");
@@ -228,7 +236,9 @@ fn called_again_it_follows_the_servers_and_takes_nothing_of_somebody_elses_away(
     reports.run("SELECT talkmeter.fleet('{shard2}')");
     let schemas = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'fleet%' ORDER BY 1";
     assert_eq!(reports.lines(schemas), ["fleet", "fleet_shard2"]);
-    reports.run("CREATE VIEW mine AS SELECT count(*) FROM fleet.charges");
+    reports.run("CREATE VIEW fleet.own AS SELECT 1");
+    assert_eq!(reports.refused("SELECT talkmeter.fleet('{shard2}')"), SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
+    reports.run("DROP VIEW fleet.own; CREATE VIEW mine AS SELECT count(*) FROM fleet.charges");
     assert_eq!(reports.refused("SELECT talkmeter.fleet('{shard1}')"), SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
     assert_eq!(reports.line("SELECT * FROM mine"), "0");
     reports.run("CREATE SCHEMA bills");

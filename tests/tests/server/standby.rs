@@ -50,8 +50,9 @@ const WRITING: [&str; 6] = [
 ];
 
 /// Functions that may be called where nothing is written: they change no more than what is remembered of the session,
-/// or, called by hand, nothing at all.
-const HARMLESS: [&str; 4] = ["flush", "show_progress", "start_worker", "adopt_partitions"];
+/// or, called by hand, nothing at all; and those that make what is not talkmeter's, which the server itself refuses.
+const HARMLESS: [&str; 7] =
+    ["flush", "show_progress", "start_worker", "adopt_partitions", "fleet", "fleet_clear", "fleet_server"];
 
 #[test]
 fn whatever_may_write_is_refused_on_a_standby_and_the_message_says_so() {
