@@ -59,10 +59,13 @@ has_sessions() {
 }
 
 # CPU time that the server's ended processes have used, in milliseconds. A session counts once it has ended, so a run is
-# measured from outside: before it begins, and when all its sessions are gone. $1: where its data is, if it is another server.
-server_cpu() {
+# measured from outside: before it begins, and when all its sessions are gone.
+server_cpu() { cpu_of_server data; }
+
+# The same of the server that has its data there.
+cpu_of_server() {
     local postmaster
-    postmaster=$(head -n 1 "$TALKMETER_DIR/${1:-data}/postmaster.pid")
+    postmaster=$(head -n 1 "$TALKMETER_DIR/$1/postmaster.pid")
     while has_sessions "$postmaster"; do sleep 0.02; done
     # After the name, which may hold blanks: the state is field 1, cutime and cstime are 14 and 15.
     sed 's/^.*) //' "/proc/$postmaster/stat" | awk -v tick="$(getconf CLK_TCK)" '{ printf "%d\n", ($14 + $15) * 1000 / tick }'

@@ -31,7 +31,7 @@ trap stop_copies EXIT
 # Of the first $1 servers together, in milliseconds.
 cpu_of() {
     local number sum=0
-    for ((number = 0; number < $1; number++)); do sum=$((sum + $(server_cpu "${places[$number]}"))); done
+    for ((number = 0; number < $1; number++)); do sum=$((sum + $(cpu_of_server "${places[$number]}"))); done
     say "$sum"
 }
 
