@@ -63,8 +63,8 @@ for ((round = 1; round <= rounds; round++)); do
 done
 assert_metered servers
 
-say "### Several servers" "" "4 clients for each, single rows, asynchronous, the advised index; $rounds interleaved rounds of $seconds s, medians. All on" \
-    "this machine's cores." "" "| servers | | messages per second | CPU of a message, µs | to one server |" "|--:|---|--:|--:|--:|"
+say "### Several servers" "" "4 clients for each, single rows, asynchronous, the advised index; $rounds interleaved rounds of $seconds s," \
+    "medians. All on this machine's cores." "" "| servers | | messages per second | CPU of a message, µs | to one server |" "|--:|---|--:|--:|--:|"
 cpu() { awk '{ print $2 }' "$TALKMETER_DIR/servers.$1.$2" | median; }
 for servers in 1 2 3; do
     title=$servers
