@@ -6,8 +6,8 @@ use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::raw::{self, guarded};
 use crate::pg::trigger::is_by_row;
+use crate::pg::varlena;
 use pgrx::prelude::*;
-use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varatt_is_4b_u, vardata_any, varsize_any_exhdr};
 use pgrx::{AnyNumeric, FromDatum, PgMemoryContexts};
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -159,7 +159,7 @@ impl Reader {
 unsafe fn text<'r>(datum: pg_sys::Datum, longest: usize) -> Value<'r> {
     // SAFETY: as the caller promises; the slice is a copy of the server's, freed once it is copied again.
     unsafe {
-        if let Some(plain) = plain(datum).filter(|plain| plain.len() <= longest) {
+        if let Some(plain) = varlena::plain(datum).filter(|plain| plain.len() <= longest) {
             return Value::Text(Cow::Borrowed(str::from_utf8(plain).expect("the database is encoded in UTF8")));
         }
         let bytes = pg_sys::toast_raw_datum_size(datum) - pg_sys::VARHDRSZ;
@@ -173,19 +173,6 @@ unsafe fn text<'r>(datum: pg_sys::Datum, longest: usize) -> Value<'r> {
         let whole = start.utf8_chunks().next().map_or("", |chunk| chunk.valid()).to_owned();
         pg_sys::pfree(slice.cast());
         Value::Long { start: Cow::Owned(whole), bytes }
-    }
-}
-
-/// The bytes of a text where the row itself holds them as they are: neither compressed nor elsewhere. Most are, and the
-/// server need not be asked.
-///
-/// SAFETY: the datum must be of a type that is stored as text is, and live as long as the result is used.
-unsafe fn plain<'r>(datum: pg_sys::Datum) -> Option<&'r [u8]> {
-    let text: *const pg_sys::varlena = datum.cast_mut_ptr();
-    // SAFETY: as the caller promises: what is plain has as many bytes behind its header as that says.
-    unsafe {
-        let is_plain = varatt_is_4b_u(text) || varatt_is_1b(text) && !varatt_is_1b_e(text);
-        is_plain.then(|| std::slice::from_raw_parts(vardata_any(text).cast::<u8>(), varsize_any_exhdr(text)))
     }
 }
 

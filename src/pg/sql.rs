@@ -1,14 +1,12 @@
 //! How does talkmeter run its own SQL? Plans are prepared once per session; every statement sees the newest snapshot.
 
 use crate::pg::error::damaged;
-use crate::pg::int4s;
 use crate::pg::limit::heed_cancel;
 use crate::pg::majors;
 use crate::pg::memory;
-use crate::pg::raw;
 use crate::pg::rights;
+use crate::pg::varlena;
 use pgrx::prelude::*;
-use pgrx::varlena::{set_varsize_4b, vardata_4b};
 use pgrx::{FromDatum, IntoDatum, Spi};
 use rust_decimal::Decimal;
 use std::cell::{Cell, RefCell};
@@ -91,36 +89,17 @@ pub fn arg<T: IntoDatum>(value: T) -> Arg {
 
 /// A parameter from a text, as [`arg`] makes one, and cheaper.
 pub fn text_arg(text: &str) -> Arg {
-    Arg::of(pg_sys::TEXTOID, Some(varlena(text.as_bytes())))
+    Arg::of(pg_sys::TEXTOID, Some(varlena::datum(text.as_bytes())))
 }
 
 /// A parameter from bytes, as [`arg`] makes one, and cheaper.
 pub fn bytes_arg(bytes: &[u8]) -> Arg {
-    Arg::of(pg_sys::BYTEAOID, Some(varlena(bytes)))
-}
-
-/// A value of varying length, in the current memory context.
-fn varlena(bytes: &[u8]) -> pg_sys::Datum {
-    const MOST: usize = (1 << 30) - 1;
-    let size = pg_sys::VARHDRSZ + bytes.len();
-    if size > MOST {
-        memory::out_of_memory();
-    }
-    // SAFETY: as many bytes are allocated as are written; with the flag no error is raised where there are none.
-    unsafe {
-        let at = raw::palloc_extended(size, pg_sys::MCXT_ALLOC_NO_OOM as i32).cast::<pg_sys::varlena>();
-        if at.is_null() {
-            memory::out_of_memory();
-        }
-        set_varsize_4b(at, size as i32);
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), vardata_4b(at).cast::<u8>().cast_mut(), bytes.len());
-        pg_sys::Datum::from(at)
-    }
+    Arg::of(pg_sys::BYTEAOID, Some(varlena::datum(bytes)))
 }
 
 /// A parameter from a list of integers, or null, as [`arg`] makes one, and cheaper.
 pub fn int4s_arg(list: Option<&[i32]>) -> Arg {
-    Arg::of(pg_sys::INT4ARRAYOID, list.map(int4s::datum))
+    Arg::of(pg_sys::INT4ARRAYOID, list.map(varlena::of_int4s))
 }
 
 /// A parameter from a field of rows: the value of the only row, or an array of all. For [`Connection::run_over`].
@@ -517,7 +496,7 @@ impl<'r> Row<'r> {
             return None;
         }
         // SAFETY: it is an array, and not null.
-        let list = unsafe { int4s::read(datum) };
+        let list = unsafe { varlena::int4s(datum) };
         let damage = || damaged(format!("column {} of what was read is no list without nulls", self.column));
         Some(list.unwrap_or_else(damage))
     }
