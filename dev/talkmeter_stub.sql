@@ -168,6 +168,13 @@ CREATE FUNCTION talkmeter.verify() RETURNS TABLE(problem text, tenant text, obje
 
 -- What says that this is the stub.
 CREATE FUNCTION talkmeter.fleet(servers text[], schema text DEFAULT 'fleet') RETURNS SETOF text LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION talkmeter.begin_move(tenant text) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION talkmeter.expect_tenant(tenant text) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION talkmeter.export_tenant(tenant text) RETURNS TABLE(line bigint, relation text, content text[])
+    LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION talkmeter.import_tenant(document regclass) RETURNS uuid LANGUAGE sql RETURN NULL::uuid;
+CREATE FUNCTION talkmeter.end_move(tenant text, receipt uuid) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION talkmeter.cancel_move(tenant text) RETURNS uuid LANGUAGE sql RETURN NULL::uuid;
 CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5min', unswept_for interval DEFAULT '15min')
         RETURNS TABLE(problem text, object text, detail text, hint text)
     LANGUAGE sql STABLE AS $$
@@ -378,6 +385,9 @@ CREATE VIEW talkmeter.findings AS
     SELECT ''::text AS problem, ''::text AS object, ''::text AS detail, ''::text AS hint WHERE false;
 CREATE VIEW talkmeter.definitions AS
     SELECT ''::text AS kind, ''::text AS name, '{}'::jsonb AS definition WHERE false;
+CREATE VIEW talkmeter.moves AS
+    SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, state text, since timestamptz, by name, exported_at timestamptz,
+        waiting bigint);
 CREATE VIEW talkmeter.unswept AS
     SELECT * FROM jsonb_to_recordset('[]') AS r (tenant text, conversation text, part integer, due_at timestamptz);
 CREATE VIEW talkmeter.usage AS

@@ -135,7 +135,7 @@ CREATE TABLE talkmeter.quarantined (
     occurred_at timestamptz,
     event integer CHECK (event BETWEEN 0 AND 100),
     reason text NOT NULL CHECK (reason IN ('null_key', 'no_kind', 'time_out_of_range', 'future', 'unknown_policy',
-        'mapping_broken', 'source_unreadable', 'internal_error', 'key_too_long', 'sealed', 'too_old', 'disabled')),
+        'mapping_broken', 'source_unreadable', 'internal_error', 'key_too_long', 'sealed', 'too_old', 'disabled', 'moved')),
     detail text,
     mark_kind text,
     removal bytea,
@@ -147,6 +147,7 @@ REVOKE ALL ON talkmeter.quarantined FROM PUBLIC;
 CREATE INDEX quarantined_message ON talkmeter.quarantined (source_id, pg_catalog.hashtextextended(message_id, 0));
 CREATE INDEX quarantined_future ON talkmeter.quarantined (occurred_at) WHERE reason = 'future';
 CREATE INDEX quarantined_failed ON talkmeter.quarantined (quarantine_id) WHERE reason IN ('internal_error', 'source_unreadable');
+CREATE INDEX quarantined_moved ON talkmeter.quarantined (tenant) WHERE reason = 'moved';
 -- Rows without a message id are told apart by the rest, of which any may be null.
 CREATE INDEX quarantined_nameless ON talkmeter.quarantined (source_id, (COALESCE(tenant, '')), (COALESCE(conversation, '')),
     (COALESCE(occurred_at, '-infinity'))) WHERE message_id IS NULL AND removal IS NULL;

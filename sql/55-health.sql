@@ -334,10 +334,22 @@ CREATE FUNCTION talkmeter.health(prepared_for interval DEFAULT '5 minutes', unsw
             SELECT source_id, reason, count(*) AS all_rows, max(quarantined_at) AS newest,
                 count(*) FILTER (WHERE quarantined_at > statement_timestamp() - interval '24 hours') AS recent_rows
             FROM talkmeter.quarantined
-            WHERE removal IS NULL
+            WHERE removal IS NULL AND reason <> 'moved'
             GROUP BY source_id, reason
         ) AS q
         LEFT JOIN talkmeter.source AS s USING (source_id)
+        UNION ALL
+        SELECT CASE m.state WHEN 'left' THEN 'tenant_has_left' ELSE 'move_unfinished' END, m.tenant,
+            CASE m.state
+                WHEN 'left' THEN format('It is metered elsewhere since %s, and %s rows or marks came here.', m.since, m.waiting)
+                ELSE format('It is %s since %s, and %s rows or marks wait.', m.state, m.since, m.waiting) END,
+            CASE m.state
+                WHEN 'left' THEN 'Send its statements to the server that has it; copy these messages there, and delete them here.'
+                WHEN 'leaving' THEN format('Go on with the move, or: SELECT talkmeter.cancel_move(%L);', m.tenant)
+                ELSE format('Import its books, or: SELECT talkmeter.cancel_move(%L);', m.tenant) END
+        FROM talkmeter.moves AS m
+        WHERE m.state = 'left' AND m.waiting > 0
+            OR m.state IN ('leaving', 'expected') AND m.since < statement_timestamp() - interval '1 hour'
         UNION ALL
         SELECT 'reader_dropped', r.role_name::text,
             format('It read %s, and reads nothing: the role is gone, was renamed, or its rights were taken back.',

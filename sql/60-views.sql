@@ -124,6 +124,7 @@ CREATE VIEW talkmeter.quarantine AS
             WHEN 'sealed' THEN 'Nothing: rows of its part were deleted, and what was metered stays as it is.'
             WHEN 'too_old' THEN 'If it is to count, let a superuser raise talkmeter.max_past for a retry_quarantine().'
             WHEN 'disabled' THEN 'Set talkmeter.enabled to on, then retry_quarantine().'
+            WHEN 'moved' THEN 'Its tenant is on its way: it is metered where the books are, see moves. Delete it here once the tenant has left.'
         END AS hint
     FROM talkmeter.quarantined AS q
     LEFT JOIN talkmeter.source AS s USING (source_id)

@@ -30,12 +30,18 @@ CREATE VIEW talkmeter.definitions AS
     FROM talkmeter.threshold AS t
     UNION ALL
     SELECT 'holiday', pg_catalog.to_char(h.day, 'YYYY-MM-DD'), pg_catalog.to_jsonb(h.name)
-    FROM talkmeter.holidays AS h;
+    FROM talkmeter.holidays AS h
+    UNION ALL
+    -- The books know a table by its number.
+    SELECT 'table', s.relation_name, pg_catalog.jsonb_build_object('number', s.source_id, 'role', s.role, 'policy', s.policy,
+        'default_plan', s.default_plan, 'mapping', s.mapping)
+    FROM talkmeter.source AS s
+    WHERE s.detached_at IS NULL;
 REVOKE ALL ON talkmeter.definitions FROM PUBLIC;
 COMMENT ON VIEW talkmeter.definitions IS
     'All by which tenants are judged and billed here, to be compared with other servers: where one row differs, so do bills';
-COMMENT ON COLUMN talkmeter.definitions.kind IS 'version, policy, plan, pack, threshold or holiday';
-COMMENT ON COLUMN talkmeter.definitions.name IS 'Its name; a policy''s with its version behind @';
+COMMENT ON COLUMN talkmeter.definitions.kind IS 'version, policy, plan, pack, threshold, holiday or table';
+COMMENT ON COLUMN talkmeter.definitions.name IS 'Its name; a policy''s with its version behind @, a table''s with its schema';
 COMMENT ON COLUMN talkmeter.definitions.definition IS 'All that it says';
 
 -- A name and a comment alone are not to be trusted: whoever may make schemas can give both.

@@ -2,6 +2,7 @@
 
 use crate::calls::journal;
 use crate::catalog::args::{instant, required};
+use crate::catalog::away::Away;
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::locks::{self, Conversations};
@@ -181,8 +182,11 @@ impl Archive {
         let free = conversations.lock_free(connection, &borrowed);
         locks::ledger_and_archive_for_writing();
         locks::for_writing(&[c"talkmeter_archive.marked"]);
-        let tenants: Vec<&str> = free.iter().map(|index| borrowed[*index].0).collect();
-        let ids: Vec<&str> = free.iter().map(|index| borrowed[*index].1).collect();
+        // What is about to leave is read as it is.
+        let away = Away::by_now();
+        let free = || free.iter().map(|index| borrowed[*index]).filter(|(tenant, _)| !away.has(tenant));
+        let tenants: Vec<&str> = free().map(|(tenant, _)| tenant).collect();
+        let ids: Vec<&str> = free().map(|(_, id)| id).collect();
         let moved = connection.run(pass.go, &[self.before(), arg(tenants), arg(ids)]).count();
         self.progress.iter_mut().for_each(|progress| progress.advance(moved));
         true

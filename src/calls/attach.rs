@@ -5,6 +5,7 @@ use crate::calls::journal;
 use crate::calls::remap::{self, Given};
 use crate::capture::quarantine::{self, Leaving};
 use crate::catalog::args::required;
+use crate::catalog::away::Away;
 use crate::catalog::cache;
 use crate::catalog::offers::{self, known_policy};
 use crate::catalog::reading;
@@ -118,6 +119,7 @@ fn remap(
     let since = since.map(|since| not_after_now(Timestamp::from(since).bound()));
     let checked = check(source, &relation, &mapping, &columns);
     metering_is_on();
+    as_owner(|| Away::by_now().nobody_moves());
     // What was noted by the mapping of before is folded by it.
     commit::work();
     let before = as_owner(|| connected(|connection| locked_source(connection, source, &relation)));

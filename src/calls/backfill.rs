@@ -5,6 +5,7 @@ use crate::calls::backfill_run::{self, Run, Stage};
 use crate::calls::sweep::{self, Locked};
 use crate::calls::{attach, retry};
 use crate::catalog::args::required;
+use crate::catalog::away::Away;
 use crate::catalog::reading::{self, Unreadable};
 use crate::catalog::sources::{self, Layout, Source};
 use crate::meter::commit;
@@ -58,7 +59,12 @@ pub unsafe extern "C-unwind" fn backfill(call: pg_sys::FunctionCallInfo) -> pg_s
     let relation = (source, relation);
     let mut backfill: Option<Backfill> = None;
     let piece = || {
-        let begin = |connection: &Connection| Backfill::begin(connection, &relation, asked, charges, batch as usize);
+        let begin = |connection: &Connection| {
+            let begun = Backfill::begin(connection, &relation, asked, charges, batch as usize);
+            // Who begins to move a tenant asks for backfills first.
+            Away::by_now().nobody_moves();
+            begun
+        };
         backfill.get_or_insert_with(|| as_owner(|| connected(begin))).go_on()
     };
     // SAFETY: the same; nothing that a piece of the work takes from the server outlives it.
@@ -245,13 +251,16 @@ impl Backfill {
         if keys.is_empty() {
             return self.counted(connection);
         }
-        let borrowed: Vec<_> = keys.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
+        // Those of a tenant that has left are counted where it is now.
+        let away = Away::by_now();
+        let here: Vec<Owned> = keys.iter().filter(|(tenant, _)| !away.has(tenant)).cloned().collect();
+        let borrowed: Vec<_> = here.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
         // Before their rows are read: whoever changes one has told by then, or tells after it was counted.
         Conversations::begin().lock(connection, &borrowed);
-        span.note(connection, &keys).unwrap_or_else(|unreadable| unreadable.raise());
+        span.note(connection, &here).unwrap_or_else(|unreadable| unreadable.raise());
         uncharged::counting(self.run.source, self.run.span, || {
             commit::work_or_fail();
-            sweep::pass_time(keys.clone(), clock::now(), false, Locked::IsWaitedFor);
+            sweep::pass_time(here.clone(), clock::now(), false, Locked::IsWaitedFor);
         });
         self.run.conversations += keys.len();
         self.run.after = keys.last().cloned();

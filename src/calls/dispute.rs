@@ -5,6 +5,7 @@ use crate::billing::charge_rows::known_standing;
 use crate::billing::post;
 use crate::calls::{journal, own, under};
 use crate::catalog::args::{required, tenant_key};
+use crate::catalog::away::must_be_here;
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::error::failure;
 use crate::pg::locks::{self, Tenants};
@@ -21,9 +22,14 @@ const BUSINESS_DAYS: u32 = 10;
 /// Bytes that a reason may have: tenants write them too.
 const LONGEST_REASON: usize = 10_000;
 
-/// Does `work`, with the owner's rights, while the tenant's disputes are locked, until the transaction ends.
+/// Does `work`, with the owner's rights, while the tenant's disputes are locked, until the transaction ends. It is an
+/// error if the tenant's books are not here.
 fn with_disputes<R>(tenant: &str, work: impl FnOnce(&Connection) -> R) -> R {
-    under(|connection| locks::disputes(connection, tenant), work)
+    let lock = |connection: &Connection| {
+        locks::disputes(connection, tenant);
+        must_be_here(tenant);
+    };
+    under(lock, work)
 }
 
 /// Takes back a charge by hand, and returns the id of the entry that does.

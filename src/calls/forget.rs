@@ -3,6 +3,7 @@
 use crate::calls::journal;
 use crate::catalog::Catalog;
 use crate::catalog::args::{key, required, tenant_key};
+use crate::catalog::away::must_be_here;
 use crate::meter::{commit, history};
 use crate::pg::error::failure;
 use crate::pg::locks::{self, Conversations};
@@ -121,6 +122,7 @@ fn forget(connection: &Connection, keys: &[(&str, &str)]) -> Vec<String> {
     let mut tenants: Vec<&str> = keys.iter().map(|(tenant, _)| *tenant).collect();
     tenants.dedup();
     conversations.then_tenants().lock(connection, &tenants);
+    tenants.iter().for_each(|tenant| must_be_here(tenant));
     locks::ledger_and_archive_for_writing();
     keys.iter().map(|(tenant, conversation)| replace(connection, tenant, conversation)).collect()
 }

@@ -6,6 +6,7 @@ mod archive;
 mod attach;
 mod backfill;
 mod backfill_run;
+mod books;
 mod conversation_key;
 mod define;
 mod dispute;
@@ -16,6 +17,7 @@ mod journal;
 pub mod launcher;
 mod mark;
 mod meanings;
+mod moves;
 mod own;
 mod packs;
 mod partitions;
@@ -31,13 +33,19 @@ mod sweep_failures;
 mod sweepers;
 mod worker;
 
+use crate::catalog::away::must_be_here;
 use crate::pg::locks::Tenants;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, connected};
 
-/// Does `work`, with the owner's rights, while the tenant is locked, until the transaction ends.
+/// Does `work`, with the owner's rights, while the tenant is locked, until the transaction ends. It is an error if the
+/// tenant's books are not here.
 fn locked<R>(tenant: &str, work: impl FnOnce(&Connection) -> R) -> R {
-    under(|connection| Tenants::begin().lock(connection, &[tenant]), work)
+    let lock = |connection: &Connection| {
+        Tenants::begin().lock(connection, &[tenant]);
+        must_be_here(tenant);
+    };
+    under(lock, work)
 }
 
 /// Does `work`, with the owner's rights, once `lock` has locked what it needs.

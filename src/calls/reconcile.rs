@@ -3,9 +3,11 @@
 use crate::billing::account::{self, Needed};
 use crate::calls::{journal, sweep, sweepers};
 use crate::catalog::args::{self, required, tenant_key};
+use crate::catalog::away::{Away, must_be_here};
 use crate::meter::batch::BATCH;
 use crate::pg::clock::{self, Day, Timestamp};
 use crate::pg::error::failure;
+use crate::pg::locks;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, arg, connected};
 use crate::reports::recount;
@@ -118,6 +120,7 @@ const TENANTS: &str = "
         SELECT a.tenant FROM talkmeter.account AS a
         UNION SELECT c.tenant FROM talkmeter.external_count AS c WHERE c.day = $1
     ) AS l
+    WHERE NOT l.tenant = ANY ($2)
     ORDER BY l.tenant";
 
 // A charge whose instant has moved within its period stays as it was posted, so the part says when it is. What was
@@ -132,10 +135,11 @@ const CHARGED: &str = "
             ELSE r.charge_id IS NULL AND c.period_start < $2 AND c.period_end > $1 END";
 
 /// The days of all tenants that have an account or a reported count, with what was charged, and whether it is over
-/// everywhere. A tenant in whose zone it is not is left out: a later call will do.
+/// everywhere. A tenant in whose zone it is not is left out: a later call will do; and so is one whose books are not
+/// here.
 fn days(connection: &Connection, day: Day) -> (BTreeMap<String, Counts>, bool) {
     let utc = in_utc(day);
-    let rows = connection.run(TENANTS, &[arg(day)]);
+    let rows = connection.run(TENANTS, &[arg(day), arg(Away::by_now().names())]);
     let external: BTreeMap<String, Option<i64>> = rows.iter().map(|mut row| (row.value(), row.nullable())).collect();
     let mut days = BTreeMap::new();
     let now = clock::now();
@@ -309,6 +313,8 @@ fn report_external(tenant: Option<&str>, day: Option<Date>, units: Option<i64>) 
     }
     as_owner(|| {
         connected(|connection| {
+            locks::for_writing(&[c"external_count"]);
+            must_be_here(tenant);
             let rows = connection.run(REPORTED, &[arg(tenant), arg(day)]);
             let replaced: Option<JsonB> = rows.first().map(|mut row| row.value());
             connection.run(REPORT, &[arg(tenant), arg(day), arg(units)]);
@@ -332,6 +338,8 @@ fn review(tenant: Option<&str>, day: Option<Date>) {
     let day = args::day(required(day, "day"), "day");
     let reviewed = as_owner(|| {
         connected(|connection| {
+            locks::for_writing(&[c"reconciliation"]);
+            must_be_here(tenant);
             let reviewed = connection.run(REVIEW, &[arg(tenant), arg(day)]).count();
             if reviewed > 0 {
                 journal::note(connection, "review", Some(tenant), json!({"day": shown(connection, day)}), None);

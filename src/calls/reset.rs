@@ -46,6 +46,7 @@ emptied!(
     "external_count",
     "reconciliation",
     "sweep_failure",
+    "tenant_move",
     "source_gap",
     "uncharged_span",
     "backfill_run",

@@ -7,6 +7,7 @@ use crate::capture::quarantine;
 use crate::capture::queue::{self, Message, Operation};
 use crate::capture::status_rows;
 use crate::catalog::Catalog;
+use crate::catalog::away::Away;
 use crate::catalog::reading;
 use crate::catalog::sources::{Layout, Role, Source};
 use crate::meter::{commit, reread};
@@ -34,7 +35,9 @@ fn retry_quarantine() -> i64 {
     reading::begin();
     let before = count();
     let mut progress = Progress::begin("retry_quarantine", "rows", before as usize);
-    retry(&|connection, after| connection.run(ALL, &[arg(after), arg(BATCH)]), |looked_at| progress.advance(looked_at));
+    let away = Away::by_now().names();
+    let args = |after| [arg(after), arg(BATCH), arg(away.clone())];
+    retry(&|connection, after| connection.run(ALL, &args(after)), |looked_at| progress.advance(looked_at));
     commit::work();
     let left = before - count();
     if left > 0 {
@@ -49,7 +52,9 @@ fn retry_quarantine() -> i64 {
 /// Notes again what waits in quarantine of a source, to be folded by the caller.
 pub fn of_source(source: i32) {
     reading::begin();
-    retry(&|connection, after| connection.run(OF_SOURCE, &[arg(after), arg(BATCH), arg(source)]), |_| {});
+    let away = Away::by_now().names();
+    let args = |after| [arg(after), arg(BATCH), arg(away.clone()), arg(source)];
+    retry(&|connection, after| connection.run(OF_SOURCE, &args(after)), |_| {});
 }
 
 /// Notes again the rows of a tenant whose time has come by `as_of`.
@@ -61,15 +66,43 @@ pub fn future(as_of: Instant, tenant: &str) {
     retry(&|connection, after| connection.run(FUTURE, &[arg(after), arg(BATCH), arg(as_of), arg(tenant)]), |_| {});
 }
 
+/// Notes again the rows of a tenant whose books were elsewhere, and are here now (rule 4.8.5).
+pub fn of_tenant_that_came(tenant: &str) {
+    if settings::ENABLED.get() {
+        retry(&|connection, after| connection.run(CAME, &[arg(after), arg(BATCH), arg(tenant)]), |_| {});
+    }
+}
+
+// There may be many entries of few tenants.
+const TENANTS_THAT_CAME: &str = "
+    WITH RECURSIVE waiting (tenant) AS (
+        SELECT min(q.tenant) FROM talkmeter.quarantined AS q WHERE q.reason = 'moved'
+        UNION ALL
+        SELECT (SELECT min(q.tenant) FROM talkmeter.quarantined AS q WHERE q.reason = 'moved' AND q.tenant > w.tenant)
+        FROM waiting AS w
+        WHERE w.tenant IS NOT NULL
+    )
+    SELECT w.tenant FROM waiting AS w WHERE w.tenant IS NOT NULL AND NOT w.tenant = ANY ($1)";
+
+/// The tenants whose books are here, and of which rows still wait for that.
+pub fn tenants_that_came() -> BTreeSet<String> {
+    let away = Away::by_now().names();
+    let read = |connection: &Connection| {
+        connection.run(TENANTS_THAT_CAME, &[arg(away)]).iter().map(|mut row| row.value()).collect()
+    };
+    as_owner(|| connected(read))
+}
+
 const TENANTS_OF_FUTURE: &str = "
     SELECT DISTINCT COALESCE(q.tenant, '')
     FROM talkmeter.quarantined AS q
-    WHERE q.reason = 'future' AND q.occurred_at <= $1";
+    WHERE q.reason = 'future' AND q.occurred_at <= $1 AND NOT COALESCE(q.tenant, '') = ANY ($2)";
 
-/// The tenants that have rows whose time has come by `as_of`.
+/// The tenants, among those whose books are here, that have rows whose time has come by `as_of`.
 pub fn tenants_of_future(as_of: Instant) -> BTreeSet<String> {
+    let away = Away::by_now().names();
     let read = |connection: &Connection| {
-        let rows = connection.run(TENANTS_OF_FUTURE, &[arg(Timestamp::from(as_of))]);
+        let rows = connection.run(TENANTS_OF_FUTURE, &[arg(Timestamp::from(as_of)), arg(away)]);
         rows.iter().map(|mut row| row.value()).collect()
     };
     as_owner(|| connected(read))
@@ -157,8 +190,10 @@ macro_rules! select_entries_of_free_conversations {
     };
 }
 
-const ALL: &str = select_entries!("true");
-const OF_SOURCE: &str = select_entries!("q.source_id = $3");
+// What waits for its tenant's books would only come back.
+const ALL: &str = select_entries!("(q.reason <> 'moved' OR NOT q.tenant = ANY ($3))");
+const OF_SOURCE: &str = select_entries!("(q.reason <> 'moved' OR NOT q.tenant = ANY ($3)) AND q.source_id = $4");
+const CAME: &str = select_entries_of_free_conversations!("q.reason = 'moved' AND q.tenant = $3");
 const FUTURE: &str = select_entries_of_free_conversations!(
     "q.reason = 'future' AND q.occurred_at <= $3 AND COALESCE(q.tenant, '') = $4"
 );

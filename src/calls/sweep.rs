@@ -6,6 +6,7 @@ use crate::billing::posting::Postings;
 use crate::calls::sweepers::{self, Sweeper};
 use crate::calls::{access, attach, partitions, retry, sweep_failures};
 use crate::catalog::args::{not_future_or_now, required};
+use crate::catalog::away::Away;
 use crate::catalog::reading;
 use crate::catalog::sources;
 use crate::meter::batch::{BATCH, Batch};
@@ -144,7 +145,7 @@ struct Sweep {
     extent: Extent,
     sweeper: Sweeper,
     after: Place,
-    /// Tenants that have rows whose time has come.
+    /// Tenants that have rows whose time has come, or whose books have.
     future: BTreeSet<String>,
     /// Conversations that were looked at.
     visited: usize,
@@ -178,7 +179,7 @@ impl Sweep {
             extent,
             sweeper,
             after: Place::Start,
-            future: retry::tenants_of_future(as_of),
+            future: &retry::tenants_of_future(as_of) | &retry::tenants_that_came(),
             visited: 0,
             ended: 0,
             locked: BTreeSet::new(),
@@ -218,6 +219,7 @@ impl Sweep {
         let as_of = self.as_of;
         let metered = self.attempt(|| {
             retry::future(as_of, tenant);
+            retry::of_tenant_that_came(tenant);
             commit::work_or_fail();
         });
         if let Err(error) = metered {
@@ -392,7 +394,7 @@ macro_rules! select_due {
         concat!(
             "SELECT c.tenant, c.conversation
             FROM talkmeter.conversation AS c
-            WHERE c.timed AND c.due_at <= $1 ",
+            WHERE c.timed AND c.due_at <= $1 AND NOT c.tenant = ANY ($3) ",
             $condition,
             " ORDER BY c.tenant, c.conversation
             LIMIT $2"
@@ -402,12 +404,13 @@ macro_rules! select_due {
 
 const FIRST_DUE: &str = select_due!("");
 // Without a conversation, what is greater is of a later tenant.
-const NEXT_DUE: &str = select_due!("AND (c.tenant, c.conversation) > ($3, $4)");
-const DUE_OF_TENANT: &str = select_due!("AND c.tenant = $3");
+const NEXT_DUE: &str = select_due!("AND (c.tenant, c.conversation) > ($4, $5)");
+const DUE_OF_TENANT: &str = select_due!("AND c.tenant = $4");
 
-/// The next conversations, in key order, that hold a part which is due.
+/// The next conversations, in key order, that hold a part which is due. Of a tenant whose books are elsewhere, time is
+/// told there.
 fn due(connection: &Connection, as_of: Instant, from: &From, most: usize) -> Vec<Owned> {
-    let mut args = vec![arg(Timestamp::from(as_of)), arg(most as i64)];
+    let mut args = vec![arg(Timestamp::from(as_of)), arg(most as i64), arg(Away::by_now().names())];
     let statement = match from {
         From::Start => FIRST_DUE,
         From::After(tenant, conversation) => {
@@ -423,8 +426,10 @@ fn due(connection: &Connection, as_of: Instant, from: &From, most: usize) -> Vec
 }
 
 const COUNT: &str = "
-    SELECT count(*) FROM talkmeter.conversation AS c WHERE c.timed AND c.due_at <= $1";
+    SELECT count(*) FROM talkmeter.conversation AS c
+    WHERE c.timed AND c.due_at <= $1 AND NOT c.tenant = ANY ($2)";
 
 fn count(connection: &Connection, as_of: Instant) -> usize {
-    connection.run(COUNT, &[arg(Timestamp::from(as_of))]).only().value::<i64>() as usize
+    let args = [arg(Timestamp::from(as_of)), arg(Away::by_now().names())];
+    connection.run(COUNT, &args).only().value::<i64>() as usize
 }

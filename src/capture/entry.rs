@@ -25,6 +25,9 @@ pub fn key_of_bytes(bytes: &[u8]) -> Key<'_> {
 /// The reason of what came later than `talkmeter.max_past` admits (rule 3.7).
 pub const TOO_OLD: &str = "too_old";
 
+/// The reason of what came of a tenant whose books are not here (rule 4.8).
+pub const MOVED: &str = "moved";
+
 /// A row as quarantine knows it, as far as it could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RowName {

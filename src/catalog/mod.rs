@@ -1,6 +1,7 @@
 //! What does the meter know before it folds anything? Attached tables, policies, plans and packs on offer.
 
 pub mod args;
+pub mod away;
 pub mod cache;
 pub mod key_columns;
 pub mod offers;

@@ -3,10 +3,11 @@
 
 use crate::billing::post;
 use crate::billing::posting::{Posting, Postings};
-use crate::capture::entry::{self, Entry, Key, RowName, TOO_OLD};
+use crate::capture::entry::{self, Entry, Key, MOVED, RowName, TOO_OLD};
 use crate::capture::quarantine::{self, Leaving};
 use crate::capture::queue::{Chunk, Events, NotedEvent, Operation, Taken};
 use crate::catalog::Catalog;
+use crate::catalog::away::Away;
 use crate::meter::batch::{BATCH, Batch};
 use crate::meter::folding::Folding;
 use crate::meter::known::Known;
@@ -14,9 +15,10 @@ use crate::meter::part_table::{Mark, write_marks};
 use crate::meter::refold::{self, Findings, Late, fold_again};
 use crate::pg::clock;
 use crate::pg::limit::heed_cancel;
-use crate::pg::locks::Conversations;
+use crate::pg::locks::{self, Conversations};
 use crate::pg::memory;
 use crate::pg::sql::{Connection, connected};
+use crate::pg::tags;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use talkmeter_engine::event::{Event, Kind};
@@ -39,8 +41,9 @@ pub fn meter(taken: &Taken, manner: Manner) {
     if manner == Manner::Locked || taken.takes_out() {
         locks.lock_tables();
     }
+    let away = Away::now();
     let known = Known::gather(taken);
-    let mut work = Work { known: &known, manner, locks, postings: Postings::default() };
+    let mut work = Work { known: &known, manner, locks, away, postings: Postings::default() };
     let mut events = taken.events();
     while let Some(count) = work.foldable(&mut events) {
         work.fold(events.chunk(), count);
@@ -100,6 +103,7 @@ struct Work<'k> {
     known: &'k Known,
     manner: Manner,
     locks: Conversations,
+    away: Away,
     postings: Postings,
 }
 
@@ -120,6 +124,9 @@ impl Work<'_> {
     /// Whether all events of the one conversation in the chunk must be known before any is folded.
     fn needs_all(&mut self, chunk: &Chunk) -> bool {
         let Some(event) = chunk.events(1).next() else { return false };
+        if self.is_away(event.tenant) {
+            return false;
+        }
         self.known.has_changes()
             || connected(|connection| {
                 let batch = Batch::lock(connection, &mut self.locks, &[conversation(&event)]);
@@ -135,6 +142,7 @@ impl Work<'_> {
             .chunk_by(|a, b| conversation(a) == conversation(b))
             .filter(|events| events.iter().any(|event| self.known.has_effect(event)))
             .collect();
+        let conversations = self.without_away(conversations);
         for batch in conversations.chunks(BATCH) {
             let postings = connected(|connection| self.fold_batch(connection, batch));
             for posting in &postings {
@@ -142,6 +150,38 @@ impl Work<'_> {
                 self.postings.push(posting);
             }
         }
+    }
+
+    /// Takes out the conversations of tenants whose books are not here: what came of them waits in quarantine, to be
+    /// metered where the books are (rule 4.8.2).
+    fn without_away<'e, 'n>(&mut self, conversations: Vec<&'e [NotedEvent<'n>]>) -> Vec<&'e [NotedEvent<'n>]> {
+        let (away, here): (Vec<_>, Vec<_>) =
+            conversations.into_iter().partition(|events| self.is_away(events[0].tenant));
+        let mut entries = Vec::new();
+        let detail = "The books of its tenant are not here: see talkmeter.moves.";
+        for event in away.into_iter().flatten() {
+            add_entry(self.known, &mut entries, event, MOVED, detail);
+        }
+        if !entries.is_empty() {
+            connected(|connection| quarantine::write_all(connection, &mut entries));
+        }
+        here
+    }
+
+    /// Whether a tenant's books are not here. If they are about to come, or to stay, it waits for that, so that no row
+    /// is metered before those that wait: whoever meters them locks out whoever puts more there.
+    fn is_away(&mut self, tenant: &str) -> bool {
+        if !self.away.has(tenant) {
+            return false;
+        }
+        tags::stay_away(tenant);
+        if !self.away.is_current() {
+            if self.manner == Manner::Unlocked {
+                locks::lost_race();
+            }
+            self.away = Away::now();
+        }
+        self.away.has(tenant)
     }
 
     fn fold_batch(&mut self, connection: &Connection, conversations: &[&[NotedEvent]]) -> Vec<Posting> {
@@ -181,6 +221,9 @@ impl Work<'_> {
     ) -> Batch<'c, 'a> {
         if self.manner == Manner::Unlocked {
             let batch = Batch::unlocked(connection, keys);
+            if !self.away.is_as_of(&batch.catalog) {
+                locks::lost_race();
+            }
             let mut conversations = batch.conversations.iter().zip(events);
             if conversations.all(|(folding, events)| self.only_goes_on(events, &folding.last_event)) {
                 return batch;

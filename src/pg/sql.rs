@@ -11,7 +11,7 @@ use pgrx::{FromDatum, IntoDatum, Spi};
 use rust_decimal::Decimal;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 
 thread_local! {
@@ -262,6 +262,39 @@ impl Connection {
         }
     }
 
+    /// Begins a statement of ours, as [`Connection::run`] does, whose rows are fetched by this and by later connections
+    /// of the transaction.
+    pub fn begin(&self, statement: &'static str, args: &[Arg]) -> Begun {
+        let plan = plan(statement, args);
+        let (_, mut values, nulls) = Arg::parts(args);
+        // SAFETY: as of `execute`; the cursor keeps the snapshot, a reference to the plan and a copy of the values.
+        // The server's name of it is copied.
+        unsafe {
+            lock_relations(plan);
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+            let portal =
+                pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), nulls.as_ptr().cast(), true);
+            pg_sys::PopActiveSnapshot();
+            Begun(CStr::from_ptr((*portal).name).to_owned())
+        }
+    }
+
+    /// The next rows of what was begun, at most so many. Without any it is closed.
+    pub fn fetch(&self, begun: &Begun, most: i64) -> Rows<'_> {
+        rights::settle();
+        // SAFETY: a cursor of that name is open, until its rows are at an end or the transaction is.
+        unsafe {
+            let portal = pg_sys::SPI_cursor_find(begun.0.as_ptr());
+            assert!(!portal.is_null(), "a statement that was begun in this transaction");
+            pg_sys::SPI_cursor_fetch(portal, true, most);
+            let rows = self.result();
+            if rows.count == 0 {
+                pg_sys::SPI_cursor_close(portal);
+            }
+            rows
+        }
+    }
+
     /// How many rows the server expects of a statement that was put together, with these values.
     pub fn expected(&self, statement: &str, args: &[Arg]) -> f64 {
         let cursor = Cursor::open(self, statement, args);
@@ -274,6 +307,9 @@ impl Connection {
         unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, connection: PhantomData } }
     }
 }
+
+/// A statement that has begun: see [`Connection::begin`].
+pub struct Begun(CString);
 
 /// A statement whose rows are fetched; if an error passes by, the server closes it.
 struct Cursor<'c> {

@@ -1,13 +1,15 @@
-//! What may be locked that is no table: that a process of ours serves a database, and the database itself?
+//! What may be locked that is no table: who serves a database, where a tenant is metered, and the database itself?
 
 use pgrx::prelude::*;
 
 /// What tells our locks from those that SQL can take: `pg_advisory_lock` ends its tags with 1 or 2.
 const OURS: u16 = 77;
 
-/// The middle of the tags of our locks: who serves a database, and who notes that a sweep was made.
+/// The middle of the tags of our locks: who serves a database, who notes that a sweep was made, and who says where a
+/// tenant is metered.
 const SERVED: u32 = 1;
 const NOTED: u32 = 2;
+const AWAY: u32 = 3;
 
 fn tag(fields: [u32; 3], last: u16, kind: u32, method: u32) -> pg_sys::LOCKTAG {
     pg_sys::LOCKTAG {
@@ -56,6 +58,44 @@ pub fn leave(database: pg_sys::Oid) {
 pub fn may_note(kind: u32) -> bool {
     // SAFETY: reads a variable of this session's.
     lock(&of_ours(unsafe { pg_sys::MyDatabaseId }, NOTED, kind), pg_sys::ExclusiveLock, false)
+}
+
+/// Until the transaction ends, a tenant that is away does not [come](come) here. Waits for one that is about to.
+pub fn stay_away(tenant: &str) {
+    wait_for(&of_tenant(tenant), pg_sys::ShareLock);
+}
+
+/// Until the transaction ends, nobody relies on it that a tenant is away: see [`stay_away`].
+pub fn come(tenant: &str) {
+    wait_for(&of_tenant(tenant), pg_sys::ExclusiveLock);
+}
+
+/// Does `work` while nobody relies on it that a tenant is away: whoever did has committed, and who will does not begin.
+pub fn alone_with<R>(tenant: &str, work: impl FnOnce() -> R) -> R {
+    /// Locks of the session outlive an error.
+    struct Held(pg_sys::LOCKTAG);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            unlock(&self.0, pg_sys::ExclusiveLock);
+        }
+    }
+    let tag = of_tenant(tenant);
+    // SAFETY: as of `wait_for`.
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true, false) };
+    let _held = Held(tag);
+    work()
+}
+
+/// Tenants whose tags are the same wait for each other, and no more than that.
+fn of_tenant(tenant: &str) -> pg_sys::LOCKTAG {
+    let hash = tenant.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    // SAFETY: reads a variable of this session's.
+    of_ours(unsafe { pg_sys::MyDatabaseId }, AWAY, hash)
+}
+
+fn wait_for(tag: &pg_sys::LOCKTAG, mode: u32) {
+    // SAFETY: as of `lock`; an error that passes by, as at a cancel, leaves nothing locked.
+    unsafe { pg_sys::LockAcquire(tag, mode as pg_sys::LOCKMODE, false, false) };
 }
 
 /// Whether somebody wants a database without any session in it: to drop, rename, move or copy it.

@@ -1,5 +1,6 @@
 //! Which events of a source were never counted?
 
+use crate::catalog::away::Away;
 use crate::catalog::reading::Unreadable;
 use crate::catalog::sources::Source;
 use crate::meter::span::{Owned, Span};
@@ -44,8 +45,9 @@ pub fn gaps(connection: &Connection, span: &Span) -> Result<Vec<Gap>, Unreadable
         let listed;
         (listed, goes_on) = span.next_conversations(after.as_ref(), LISTED)?;
         for keys in listed.chunks(TOGETHER) {
-            ignored(span, keys, &mut hours)?;
-            for compared in recount::of_source(connection, span.source.id, keys) {
+            let here = those_here(keys);
+            ignored(span, &here, &mut hours)?;
+            for compared in recount::of_source(connection, span.source.id, &here) {
                 not_seen(span.source.id, &compared, &mut hours);
             }
             progress.advance(keys.len());
@@ -54,6 +56,12 @@ pub fn gaps(connection: &Connection, span: &Span) -> Result<Vec<Gap>, Unreadable
         goes_on = goes_on && after.is_some();
     }
     Ok(merged(hours))
+}
+
+/// Without those of tenants whose books are elsewhere: what another server meters was not missed here.
+fn those_here(keys: &[Owned]) -> Vec<Owned> {
+    let away = Away::by_now();
+    keys.iter().filter(|(tenant, _)| !away.has(tenant)).cloned().collect()
 }
 
 fn add(hours: &mut Hours, because: &'static str, first: Instant, last: Instant, events: i64) {

@@ -76,6 +76,7 @@ mod structure_sql;
 mod stub;
 mod swaps;
 mod sweeps;
+mod tenant_moves;
 mod tenants;
 mod transactions;
 mod upgrades;

@@ -9,7 +9,8 @@ use talkmeter_tests::{Database, Session, assert_same_rows};
 /// What only views and functions of talkmeter's own call.
 const INNER: &str = "proname ~ '^(own_|is_|refuse_)' OR proname IN (
     'adopt_partitions', 'chain', 'chain_link', 'class_of', 'columns_of', 'evidence_lines', 'fleet_clear',
-    'fleet_schemas', 'fleet_server', 'fleet_union', 'journal_row',
+    'fleet_schemas', 'fleet_server', 'fleet_union', 'import_begin', 'import_rows', 'import_end', 'move_head', 'move_differences',
+    'rules_of_source', 'journal_row',
     'known_period', 'instant_meant', 'month_meant', 'number_reader', 'periods_named', 'on_table_ddl', 'origin_of',
     'periods_of_month', 'periods_starting', 'show_progress', 'statement_lines', 'statement_of', 'units_of_statement', 'bill_file_of', 'subject_of', 'forget_noted',
     'forget_at_commit')";

@@ -1,0 +1,198 @@
+//! What do the books hold of a tenant, and how do the books of another server take it over (rule 4.8)?
+//!
+//! A row goes as its text, so that its table says what is in it: there and here it is the same, because the versions
+//! are. No row of another tenant is taken over, whatever a document says.
+
+use crate::catalog::args::required;
+use crate::pg::error::failure;
+use crate::pg::limit::heed_cancel;
+use crate::pg::locks;
+use crate::pg::rights::{as_owner, must_write};
+use crate::pg::sql::{Begun, Connection, arg, connected};
+use pgrx::prelude::*;
+use std::vec::IntoIter;
+
+/// A table with rows of tenants, and what is done with those of one.
+pub struct Books {
+    pub table: &'static str,
+    pub holds: &'static str,
+    read: &'static str,
+    write: &'static str,
+    pub delete: &'static str,
+}
+
+/// `ONLY`, because an archive is a table of its own here.
+macro_rules! books {
+    ($($table:literal),+ $(,)?) => {
+        pub const BOOKS: &[Books] = &[$(Books {
+            table: $table,
+            holds: concat!("SELECT FROM ONLY ", $table, " AS own WHERE own.tenant = $1 LIMIT 1"),
+            read: concat!("SELECT own::text FROM ONLY ", $table, " AS own WHERE own.tenant = $1"),
+            write: concat!(
+                "INSERT INTO ", $table, " SELECT own.* FROM unnest($2::text[]::", $table, "[]) AS own
+                WHERE own.tenant = $1"
+            ),
+            delete: concat!("DELETE FROM ONLY ", $table, " AS own WHERE own.tenant = $1"),
+        }),+];
+    };
+}
+
+books!(
+    "talkmeter.conversation",
+    "talkmeter.ended_part",
+    "talkmeter_archive.ended_part",
+    "talkmeter.marked",
+    "talkmeter_archive.marked",
+    "talkmeter.account",
+    "talkmeter.subscription",
+    "talkmeter.period",
+    "talkmeter.pack",
+    "talkmeter.charge",
+    "talkmeter_archive.charge",
+    "talkmeter.unplanned_unit",
+    "talkmeter.day_units",
+    "talkmeter.alert",
+    "talkmeter.dispute_count",
+    "talkmeter.dispute_filed",
+    "talkmeter.statement_line",
+    "talkmeter.forgotten_subject",
+    "talkmeter.external_count",
+    "talkmeter.reconciliation",
+    "talkmeter.quarantined",
+);
+
+/// The rows that wait for a tenant's books, and no part of them.
+pub const QUARANTINE: &str = "talkmeter.quarantined";
+
+/// What the first line of a document, and its last, are instead of rows of a table.
+pub const HEAD: &str = "move";
+pub const END: &str = "end";
+
+/// Locks all tables of the books for writing, until the transaction ends.
+pub fn lock_all() {
+    locks::for_writing(&[
+        c"quarantined",
+        c"conversation",
+        c"ended_part",
+        c"talkmeter_archive.ended_part",
+        c"marked",
+        c"talkmeter_archive.marked",
+    ]);
+    locks::ledger_and_archive_for_writing();
+    locks::for_writing(&[
+        c"dispute_count",
+        c"dispute_filed",
+        c"forgotten_subject",
+        c"external_count",
+        c"reconciliation",
+        c"sweep_failure",
+    ]);
+}
+
+/// Whether anything is in the books about a tenant.
+pub fn hold_any(connection: &Connection, tenant: &str) -> bool {
+    let holds = |books: &Books| books.table != QUARANTINE && connection.run(books.holds, &[arg(tenant)]).count() > 0;
+    BOOKS.iter().any(holds)
+}
+
+/// Rows of one line.
+const ROWS: i64 = 1_000;
+
+/// A line of a document: its number from 1 on, what it is, and what it says.
+pub type Line = (i64, String, Vec<String>);
+
+/// The lines of a document, read as they are asked for: there may be more than memory should hold.
+pub struct Document {
+    tenant: String,
+    line: i64,
+    /// Told once.
+    head: Option<String>,
+    left: IntoIter<&'static Books>,
+    under_way: Option<(&'static Books, Begun)>,
+    has_ended: bool,
+}
+
+impl Document {
+    /// What waits in quarantine by now is in it, and nothing that comes later.
+    pub fn begin(connection: &Connection, tenant: &str) -> Document {
+        let (quarantine, others): (Vec<_>, Vec<_>) = BOOKS.iter().partition(|books| books.table == QUARANTINE);
+        let under_way = quarantine.first().map(|books| (*books, connection.begin(books.read, &[arg(tenant)])));
+        let left = others.into_iter();
+        Document { tenant: tenant.to_owned(), line: 0, head: None, left, under_way, has_ended: false }
+    }
+
+    pub fn with_head(self, head: String) -> Document {
+        Document { head: Some(head), ..self }
+    }
+
+    fn next_rows(&mut self) -> Option<(&'static str, Vec<String>)> {
+        as_owner(|| {
+            connected(|connection| {
+                loop {
+                    heed_cancel();
+                    let (books, begun) = match self.under_way.take() {
+                        Some(under_way) => under_way,
+                        None => {
+                            let books = self.left.next()?;
+                            (books, connection.begin(books.read, &[arg(self.tenant.as_str())]))
+                        }
+                    };
+                    let rows = connection.fetch(&begun, ROWS);
+                    let content: Vec<String> = rows.iter().map(|mut row| row.value()).collect();
+                    if !content.is_empty() {
+                        self.under_way = Some((books, begun));
+                        return Some((books.table, content));
+                    }
+                }
+            })
+        })
+    }
+}
+
+impl Iterator for Document {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        if self.has_ended {
+            return None;
+        }
+        let (relation, content) = match self.head.take() {
+            Some(head) => (HEAD, vec![head]),
+            None => self.next_rows().unwrap_or_else(|| {
+                self.has_ended = true;
+                (END, Vec::new())
+            }),
+        };
+        self.line += 1;
+        Some((self.line, relation.to_owned(), content))
+    }
+}
+
+/// Takes over rows of a table from a document that [is being read](crate::calls::moves).
+#[pg_extern(sql = false)]
+fn import_rows(tenant: Option<&str>, relation: Option<&str>, content: Option<Vec<String>>) {
+    let (tenant, relation) = (required(tenant, "tenant"), required(relation, "relation"));
+    let content = required(content, "content");
+    must_write("import_tenant");
+    let Some(books) = BOOKS.iter().find(|books| books.table == relation) else {
+        failure(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("\"{relation}\" is no table of a tenant's books"),
+        )
+        .hint("Give the lines as talkmeter.export_tenant returned them.")
+        .raise();
+    };
+    as_owner(|| {
+        connected(|connection| {
+            let rows = content.len();
+            if connection.run(books.write, &[arg(tenant), arg(content)]).count() < rows {
+                failure(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("not all rows of {relation} are of tenant \"{tenant}\""),
+                )
+                .hint("Give the lines as talkmeter.export_tenant returned them.")
+                .raise();
+            }
+        });
+    });
+}

@@ -1,0 +1,432 @@
+//! Does a tenant move to another server whole, with the rows that come meanwhile, and never halfway (rule 4.8)?
+
+use postgres::error::SqlState;
+use std::io::Read;
+use talkmeter_tests::{Database, Session, assert_same_rows, assert_sound, metered, tell};
+
+const NOTHING: [&str; 0] = [];
+
+/// Tables with rows of tenants, but for quarantine.
+const BOOKS: [&str; 20] = [
+    "talkmeter.conversation",
+    "talkmeter.ended_part",
+    "talkmeter_archive.ended_part",
+    "talkmeter.marked",
+    "talkmeter_archive.marked",
+    "talkmeter.account",
+    "talkmeter.subscription",
+    "talkmeter.period",
+    "talkmeter.pack",
+    "talkmeter.charge",
+    "talkmeter_archive.charge",
+    "talkmeter.unplanned_unit",
+    "talkmeter.day_units",
+    "talkmeter.alert",
+    "talkmeter.dispute_count",
+    "talkmeter.dispute_filed",
+    "talkmeter.statement_line",
+    "talkmeter.forgotten_subject",
+    "talkmeter.external_count",
+    "talkmeter.reconciliation",
+];
+
+fn books(session: &mut Session, tenant: &str) -> Vec<String> {
+    BOOKS
+        .iter()
+        .flat_map(|table| {
+            let rows =
+                session.lines(&format!("SELECT b::text FROM ONLY {table} AS b WHERE b.tenant = '{tenant}' ORDER BY 1"));
+            rows.into_iter().map(move |row| format!("{table}: {row}"))
+        })
+        .collect()
+}
+
+/// The lines of a document, as COPY has them.
+pub fn exported(session: &mut Session, tenant: &str) -> Vec<u8> {
+    copied(session, &format!("COPY (SELECT * FROM talkmeter.export_tenant('{tenant}')) TO STDOUT"))
+}
+
+fn copied(session: &mut Session, copy: &str) -> Vec<u8> {
+    let mut data = Vec::new();
+    session.client.copy_out(copy).expect("a COPY").read_to_end(&mut data).expect("all of it");
+    data
+}
+
+/// Puts a document into a table of the session's.
+pub fn load(session: &mut Session, document: &[u8]) {
+    session
+        .run("DROP TABLE IF EXISTS document; CREATE TEMP TABLE document (line bigint, relation text, content text[])");
+    session.copy_in("COPY document FROM STDIN", document);
+}
+
+/// The receipt.
+fn imported(session: &mut Session, document: &[u8]) -> String {
+    load(session, document);
+    session.line("SELECT talkmeter.import_tenant('document')")
+}
+
+/// What an application copies, unseen by the meter.
+pub fn copy_messages(from: &mut Session, to: &mut Session, tenant: &str) {
+    let rows = copied(from, &format!("COPY (SELECT * FROM messages WHERE tenant_id = '{tenant}') TO STDOUT"));
+    to.run("SET session_replication_role = replica; CREATE TEMP TABLE IF NOT EXISTS arrived (LIKE messages); TRUNCATE arrived");
+    to.copy_in("COPY arrived FROM STDIN", &rows);
+    to.run("INSERT INTO messages SELECT * FROM arrived ON CONFLICT DO NOTHING; RESET session_replication_role");
+}
+
+/// Two databases, as if of two servers.
+fn two(policy: &str) -> (Database, Session, Database, Session) {
+    let (old, from) = metered(policy);
+    let (new, mut to) = metered(policy);
+    to.run("SELECT setval('messages_id_seq', 1000)");
+    (old, from, new, to)
+}
+
+/// All of a move, with nobody else about.
+fn moved(from: &mut Session, to: &mut Session, tenant: &str) {
+    to.run(&format!("SELECT talkmeter.expect_tenant('{tenant}')"));
+    from.run(&format!("SELECT talkmeter.begin_move('{tenant}')"));
+    copy_messages(from, to, tenant);
+    let receipt = imported(to, &exported(from, tenant));
+    from.run(&format!("SELECT talkmeter.end_move('{tenant}', '{receipt}')"));
+}
+
+/// Something in every table.
+const DEALINGS: &str = "
+    SELECT talkmeter.buy_pack('acme', 'agent_red/1000', purchased_at => '2026-03-01 00:00+00'),
+        talkmeter.credit('acme', 1, 'by hand'), talkmeter.mark('acme', 'a', 'note', '2026-03-01 10:02+00');
+    SELECT talkmeter.sweep();
+    SELECT talkmeter.dispute('acme', 3, 'why'), talkmeter.report_external('acme', '2026-03-01', 2), talkmeter.reconcile('2026-03-01');
+    SELECT talkmeter.finalize('acme', '2026-03-01'), talkmeter.set_alert_channel('acme', 'acme');
+    DELETE FROM messages WHERE conversation_id = 'gone';
+    SELECT talkmeter.forget_conversation('acme', 'gone')";
+
+#[test]
+fn all_books_of_a_tenant_move_and_nothing_of_it_stays() {
+    let (_old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message, 10:01 ai_reply");
+    tell(&mut from, "acme", "b", "11:00 customer_message, 11:01 ai_reply, 2026-04-20 9:00 customer_message");
+    tell(&mut from, "acme", "gone", "12:00 customer_message, 12:01 ai_reply");
+    tell(&mut from, "acme", "none \"\\\n{,}", "12:00 staff_reply, 12:01 customer_message");
+    tell(&mut from, "bolt", "a", "10:00 customer_message, 10:01 ai_reply");
+    from.run(DEALINGS);
+    from.run("CALL talkmeter.archive('2026-04-01')");
+    tell(&mut from, "acme", "c", "2026-04-20 10:00 customer_message");
+    tell(&mut from, "acme", "d", "2026-04-20 10:00 customer_message, 2026-04-20 10:01 ai_reply");
+    from.run("SELECT talkmeter.mark('acme', 'c', 'note', '2026-04-20 10:00:30+00')");
+    let (before, of_bolt) = (books(&mut from, "acme"), books(&mut from, "bolt"));
+    for table in BOOKS.iter().filter(|table| **table != "talkmeter.unplanned_unit") {
+        assert!(before.iter().any(|row| row.starts_with(&format!("{table}: "))), "nothing in {table}");
+    }
+    moved(&mut from, &mut to, "acme");
+    assert_same_rows(&books(&mut to, "acme"), &before);
+    assert_eq!(books(&mut from, "acme"), NOTHING);
+    assert_same_rows(&books(&mut from, "bolt"), &of_bolt);
+    assert_sound(&mut to);
+    assert_sound(&mut from);
+    assert_eq!(from.line("SELECT tenant, state, waiting FROM talkmeter.moves"), "acme|left|0");
+    assert_eq!(to.line("SELECT tenant, state, waiting FROM talkmeter.moves"), "acme|arrived|0");
+    // It goes on: the next message is of the part that was open, the next charge has the next number.
+    tell(&mut to, "acme", "c", "2026-04-20 10:10 ai_reply");
+    tell(&mut to, "acme", "b", "11:02 customer_message");
+    assert_eq!(to.lines("SELECT part, turn_count FROM talkmeter.parts WHERE conversation = 'c'"), ["1|1"]);
+    assert_eq!(to.line("SELECT max(charge_id) - count(*) FROM talkmeter.charges WHERE tenant = 'acme'"), "0");
+    assert_sound(&mut to);
+}
+
+/// Every table of ours that has a tenant is moved, or is known not to be.
+#[test]
+fn a_table_with_a_tenant_is_of_the_books_or_stays_for_a_reason() {
+    const STAY: [&str; 8] = [
+        "talkmeter.forgetting",
+        "talkmeter.journaled",
+        "talkmeter.quarantined",
+        "talkmeter.sweep_failure",
+        "talkmeter.tenant_lock",
+        "talkmeter.tenant_move",
+        "talkmeter.tenant_reader",
+        "talkmeter.uncharged_unit",
+    ];
+    let (_database, mut session) = metered("agent_red");
+    let mut found = session.lines(
+        "SELECT c.oid::regclass FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant'
+         WHERE c.relkind = 'r' AND c.relnamespace IN ('talkmeter'::regnamespace, 'talkmeter_archive'::regnamespace)",
+    );
+    found.sort();
+    let mut known: Vec<&str> = BOOKS.iter().chain(&STAY).copied().collect();
+    known.sort_unstable();
+    assert_eq!(found, known);
+}
+
+#[test]
+fn what_comes_meanwhile_waits_on_both_servers_and_is_metered_once_where_the_books_are() {
+    let (_old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message, 10:01 ai_reply");
+    to.run("SELECT talkmeter.expect_tenant('acme')");
+    from.run("SELECT talkmeter.begin_move('acme')");
+    // Still sent to the old server, then to the new one. A part that time has ended waits as well.
+    tell(&mut from, "acme", "a", "10:02 customer_message");
+    from.run("UPDATE messages SET created_at = created_at + interval '1 second' WHERE id = 2");
+    from.run("SELECT talkmeter.mark('acme', 'a', 'close', '2026-03-01 10:03+00')");
+    tell(&mut from, "bolt", "a", "10:00 customer_message, 10:01 ai_reply");
+    assert_eq!(from.line("SELECT talkmeter.sweep('2026-03-02')"), "1");
+    copy_messages(&mut from, &mut to, "acme");
+    tell(&mut to, "acme", "a", "10:04 customer_message, 10:05 ai_reply");
+    assert_eq!(to.lines("SELECT * FROM talkmeter.parts"), NOTHING);
+    let waiting = "SELECT reason, count(*) FROM talkmeter.quarantine GROUP BY reason";
+    assert_eq!(from.lines(waiting), ["moved|3"]);
+    assert_eq!(to.lines(waiting), ["moved|2"]);
+    let document = exported(&mut from, "acme");
+    let receipt = imported(&mut to, &document);
+    from.run(&format!("SELECT talkmeter.end_move('acme', '{receipt}')"));
+    for session in [&mut from, &mut to] {
+        assert_eq!(session.lines("SELECT * FROM talkmeter.quarantine"), NOTHING);
+        assert_sound(session);
+    }
+    let parts = "SELECT part, message_count, end_reason FROM talkmeter.parts WHERE tenant = 'acme' ORDER BY part";
+    assert_eq!(to.lines(parts), ["1|3|close", "2|2|idle"]);
+    assert_eq!(to.line("SELECT count(*) FROM talkmeter.charges"), "2");
+    assert_eq!(to.lines("SELECT kind FROM talkmeter.marked"), ["close"]);
+}
+
+#[test]
+fn rows_that_come_after_the_export_keep_the_move_open_until_they_are_taken_over_too() {
+    let (_old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message");
+    to.run("SELECT talkmeter.expect_tenant('acme')");
+    from.run("SELECT talkmeter.begin_move('acme'), talkmeter.mark('acme', 'a', 'note', '2026-03-01 10:00:30+00')");
+    copy_messages(&mut from, &mut to, "acme");
+    let first = exported(&mut from, "acme");
+    let receipt = imported(&mut to, &first);
+    tell(&mut from, "acme", "a", "10:01 ai_reply");
+    from.run("SELECT talkmeter.mark('acme', 'a', 'note', '2026-03-01 10:02+00')");
+    let end = |receipt: &str| format!("SELECT talkmeter.end_move('acme', '{receipt}')");
+    assert_eq!(from.refused(&end(&receipt)), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    copy_messages(&mut from, &mut to, "acme");
+    let second = exported(&mut from, "acme");
+    assert_eq!(from.refused(&end(&receipt)), SqlState::INVALID_PARAMETER_VALUE);
+    let receipt = imported(&mut to, &second);
+    // Again, and the one of before: nothing is new in them.
+    assert_eq!(imported(&mut to, &second), receipt);
+    from.run(&end(&receipt));
+    from.run(&end(&receipt));
+    assert_eq!(to.lines("SELECT message_count FROM talkmeter.parts"), ["2"]);
+    assert_eq!(to.line("SELECT count(*) FROM talkmeter.marked"), "2");
+    assert_eq!(to.lines("SELECT * FROM talkmeter.quarantine"), NOTHING);
+    assert_sound(&mut to);
+    // Whatever still comes to the old server is said.
+    tell(&mut from, "acme", "a", "10:05 ai_reply");
+    assert_eq!(
+        from.lines("SELECT problem, object FROM talkmeter.health() WHERE object = 'acme'"),
+        ["tenant_has_left|acme"]
+    );
+    from.run("SELECT talkmeter.retry_quarantine(), talkmeter.sweep()");
+    assert_eq!(from.line("SELECT waiting FROM talkmeter.moves"), "1");
+    from.run("DELETE FROM messages WHERE tenant_id = 'acme'");
+    assert_eq!(from.lines("SELECT * FROM talkmeter.quarantine"), NOTHING);
+}
+
+#[test]
+fn what_would_change_the_books_of_a_tenant_on_its_way_is_refused_on_both_sides() {
+    let (_old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message, 10:01 ai_reply");
+    to.run("SELECT talkmeter.expect_tenant('acme')");
+    from.run("SELECT talkmeter.begin_move('acme')");
+    let calls = [
+        "SELECT talkmeter.buy_pack('acme', 'agent_red/1000')",
+        "SELECT talkmeter.subscribe('acme', 'agent_red/starter')",
+        "SELECT talkmeter.credit('acme', 1, 'x')",
+        "SELECT talkmeter.dispute('acme', 1, 'x')",
+        "SELECT talkmeter.finalize('acme', '2026-03-01')",
+        "SELECT talkmeter.report_external('acme', '2026-03-01', 1)",
+        "SELECT talkmeter.set_alert_channel('acme', 'x')",
+    ];
+    for call in calls {
+        assert_eq!(from.refused(call), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "{call}");
+        assert_eq!(to.refused(call), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "{call}");
+    }
+    from.run("DELETE FROM messages");
+    assert_eq!(
+        from.refused("SELECT talkmeter.forget_conversation('acme', 'a')"),
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+    );
+    let backfill = "CALL talkmeter.backfill('messages', '2026-01-01', '2026-02-01')";
+    assert_eq!(from.refused(backfill), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    from.run("SELECT talkmeter.reconcile('2026-03-01')");
+    assert_eq!(from.line("SELECT count(*) FROM talkmeter.reconciliation"), "0");
+}
+
+#[test]
+fn steps_out_of_their_order_are_refused_and_change_nothing() {
+    let (_old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message, 10:01 ai_reply");
+    let refused = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
+    assert_eq!(from.refused("SELECT talkmeter.begin_move('acm')"), SqlState::UNDEFINED_OBJECT);
+    assert_eq!(from.refused("SELECT * FROM talkmeter.export_tenant('acme')"), refused);
+    assert_eq!(from.refused("SELECT talkmeter.expect_tenant('acme')"), refused);
+    assert_eq!(from.refused("SELECT talkmeter.cancel_move('acme')"), refused);
+    assert_eq!(from.refused("SELECT talkmeter.end_move('acme', gen_random_uuid())"), refused);
+    from.run("SELECT talkmeter.begin_move('acme'); SELECT talkmeter.begin_move('acme')");
+    assert_eq!(from.refused("SELECT talkmeter.end_move('acme', gen_random_uuid())"), SqlState::INVALID_PARAMETER_VALUE);
+    let document = exported(&mut from, "acme");
+    load(&mut to, &document);
+    let import = "SELECT talkmeter.import_tenant('document')";
+    assert_eq!(to.refused(import), refused);
+    to.run("SELECT talkmeter.expect_tenant('acme'); SELECT talkmeter.expect_tenant('acme')");
+    // A document that was cut, mended by hand, or is of two.
+    for spoil in [
+        "DELETE FROM document WHERE relation = 'end'",
+        "DELETE FROM document WHERE line = 3",
+        "INSERT INTO document SELECT * FROM document WHERE line = 2",
+        "UPDATE document SET content = ARRAY[replace(content[1], 'acme', 'bolt')] WHERE relation = 'talkmeter.account'",
+        "UPDATE document SET relation = 'talkmeter.policy' WHERE line = 3",
+        "TRUNCATE document",
+    ] {
+        to.run("BEGIN");
+        to.run(spoil);
+        assert_eq!(to.refused(import), SqlState::INVALID_PARAMETER_VALUE, "{spoil}");
+        to.run("ROLLBACK");
+    }
+    assert_eq!(books(&mut to, "acme"), NOTHING);
+    to.run(import);
+    // It is on both now, and metered on the new one.
+    assert_eq!(to.refused("SELECT talkmeter.expect_tenant('acme')"), refused);
+    tell(&mut to, "acme", "b", "10:00 customer_message, 10:01 ai_reply");
+    assert_eq!(to.line("SELECT count(*) FROM talkmeter.charges"), "2");
+    // Another move's document.
+    to.run("UPDATE document SET content = ARRAY[(content[1]::jsonb || jsonb_build_object('move', gen_random_uuid()))::text] WHERE line = 1");
+    assert_eq!(to.refused(import), refused);
+}
+
+#[test]
+fn a_server_that_would_judge_or_bill_otherwise_takes_nothing() {
+    let (_old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message, 10:01 ai_reply");
+    from.run("SELECT talkmeter.begin_move('acme')");
+    to.run("SELECT talkmeter.expect_tenant('acme')");
+    copy_messages(&mut from, &mut to, "acme");
+    let document = exported(&mut from, "acme");
+    load(&mut to, &document);
+    let plan = r#"SELECT talkmeter.define_plan('{"name": "p", "included": 1, "overage_rate": 1, "currency": "USD"}')"#;
+    let mapping = r#"SELECT talkmeter.remap('messages', '{"kinds": [{"when": {"kind": "visit"}, "kind": "close"}]}')"#;
+    for differ in [
+        plan,
+        mapping,
+        "UPDATE talkmeter.source SET relation_name = 'public.other'",
+        "UPDATE talkmeter.source SET starts_at = '2026-03-02'",
+        "INSERT INTO talkmeter.source_gap VALUES (1, '2026-03-05', '2026-03-06', 'detached')",
+        "INSERT INTO talkmeter.threshold VALUES ('own', 50)",
+    ] {
+        to.run("BEGIN; SET LOCAL client_min_messages = error");
+        // A remap is refused while somebody moves.
+        to.run("UPDATE talkmeter.tenant_move SET state = 'left'");
+        to.run(differ);
+        to.run("UPDATE talkmeter.tenant_move SET state = 'expected'");
+        assert_eq!(
+            to.refused("SELECT talkmeter.import_tenant('document')"),
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "{differ}"
+        );
+        to.run("ROLLBACK");
+    }
+    to.run("SELECT talkmeter.import_tenant('document')");
+}
+
+#[test]
+fn messages_that_wait_must_be_where_the_books_go() {
+    let (_old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message");
+    from.run("SELECT talkmeter.begin_move('acme')");
+    to.run("SELECT talkmeter.expect_tenant('acme')");
+    copy_messages(&mut from, &mut to, "acme");
+    tell(&mut from, "acme", "a", "10:01 ai_reply");
+    let document = exported(&mut from, "acme");
+    load(&mut to, &document);
+    assert_eq!(to.refused("SELECT talkmeter.import_tenant('document')"), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    assert_eq!(books(&mut to, "acme"), NOTHING);
+    copy_messages(&mut from, &mut to, "acme");
+    to.run("SELECT talkmeter.import_tenant('document')");
+    assert_eq!(to.lines("SELECT message_count FROM talkmeter.parts"), ["2"]);
+}
+
+#[test]
+fn a_move_that_is_cancelled_leaves_the_tenant_where_it_was() {
+    let (_old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message");
+    from.run("SELECT talkmeter.begin_move('acme')");
+    to.run("SELECT talkmeter.expect_tenant('acme')");
+    tell(&mut from, "acme", "a", "10:01 ai_reply");
+    tell(&mut to, "acme", "b", "10:02 customer_message, 10:03 ai_reply");
+    for session in [&mut from, &mut to] {
+        session.run("SELECT talkmeter.cancel_move('acme')");
+        assert_eq!(
+            session.lines("SELECT tenant FROM talkmeter.quarantine UNION SELECT tenant FROM talkmeter.moves"),
+            NOTHING
+        );
+        assert_eq!(session.line("SELECT count(*) FROM talkmeter.charges"), "1");
+        assert_sound(session);
+    }
+}
+
+#[test]
+fn a_tenant_comes_back_to_the_server_that_it_left() {
+    let (_old, mut from, _new, mut to) = two("lutingenie");
+    tell(&mut from, "acme", "a", "10:00 exchange");
+    moved(&mut from, &mut to, "acme");
+    tell(&mut to, "acme", "a", "10:10 exchange");
+    from.run("DELETE FROM messages WHERE tenant_id = 'acme'");
+    moved(&mut to, &mut from, "acme");
+    tell(&mut from, "acme", "a", "10:20 exchange");
+    assert_eq!(from.lines("SELECT turn_count FROM talkmeter.parts"), ["3"]);
+    assert_eq!(from.lines("SELECT state FROM talkmeter.moves"), ["arrived"]);
+    assert_eq!(to.lines("SELECT state FROM talkmeter.moves"), ["left"]);
+    assert_sound(&mut from);
+}
+
+/// As of a split by a replica, which has all books.
+#[test]
+fn a_copy_of_the_books_is_removed_by_the_receipt_of_the_server_that_keeps_them() {
+    let (old, mut from) = metered("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message, 10:01 ai_reply");
+    from.run("SELECT talkmeter.begin_move('acme')");
+    drop(from);
+    let new = old.copy("file_copy");
+    let (mut from, mut to) = (old.connect(), new.connect());
+    let receipt = to.line("SELECT talkmeter.cancel_move('acme')");
+    from.run(&format!("SELECT talkmeter.end_move('acme', '{receipt}')"));
+    assert_eq!(books(&mut from, "acme"), NOTHING);
+    tell(&mut to, "acme", "a", "10:02 customer_message, 10:03 ai_reply");
+    assert_eq!(to.lines("SELECT turn_count FROM talkmeter.parts"), ["2"]);
+    assert_sound(&mut to);
+}
+
+#[test]
+fn a_transaction_that_began_before_the_move_is_of_the_books_that_move() {
+    let (old, mut from, _new, mut to) = two("agent_red");
+    tell(&mut from, "acme", "a", "10:00 customer_message");
+    let mut open = old.connect();
+    open.run("BEGIN");
+    tell(&mut open, "acme", "a", "10:01 ai_reply");
+    open.run("SELECT talkmeter.flush()");
+    let mut noted = old.connect();
+    noted.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM messages");
+    tell(&mut noted, "acme", "b", "10:05 customer_message");
+    to.run("SELECT talkmeter.expect_tenant('acme')");
+    from.run("SELECT talkmeter.begin_move('acme')");
+    let exporter = old.connect();
+    let export = std::thread::spawn(move || {
+        let mut exporter = exporter;
+        exported(&mut exporter, "acme")
+    });
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!export.is_finished(), "who has metered and not committed is waited for");
+    // It only noted a row, and meters at its commit: too late.
+    noted.run("COMMIT");
+    open.run("COMMIT");
+    let document = export.join().expect("no panic");
+    copy_messages(&mut from, &mut to, "acme");
+    let receipt = imported(&mut to, &document);
+    from.run(&format!("SELECT talkmeter.end_move('acme', '{receipt}')"));
+    assert_eq!(to.lines("SELECT conversation, message_count FROM talkmeter.parts ORDER BY 1"), ["a|2", "b|1"]);
+    assert_eq!(to.lines("SELECT * FROM talkmeter.quarantine"), NOTHING);
+    assert_sound(&mut to);
+}
