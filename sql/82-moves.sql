@@ -154,6 +154,14 @@ CREATE FUNCTION talkmeter.import_tenant(document regclass) RETURNS uuid
             lines bigint := 0;
             has_ended boolean := false;
         BEGIN
+            IF document IS NULL OR (
+                SELECT count(*) FROM pg_attribute AS a
+                WHERE a.attrelid = document AND NOT a.attisdropped AND a.attname IN ('line', 'relation', 'content')) < 3
+            THEN
+                RAISE invalid_parameter_value USING
+                    MESSAGE = format('%s has no lines of a document', COALESCE(document::text, 'null')),
+                    HINT = 'CREATE TABLE ... (line bigint, relation text, content text[]); and copy into it what talkmeter.export_tenant returned.';
+            END IF;
             FOR own IN EXECUTE format('SELECT d.line, d.relation, d.content FROM %s AS d ORDER BY d.line', document) LOOP
                 lines := lines + 1;
                 IF own.line IS DISTINCT FROM lines OR has_ended OR (own.relation = 'move') IS DISTINCT FROM (lines = 1) THEN

@@ -170,7 +170,7 @@ impl Iterator for Document {
 
 /// Takes over rows of a table from a document that [is being read](crate::calls::moves).
 #[pg_extern(sql = false)]
-fn import_rows(tenant: Option<&str>, relation: Option<&str>, content: Option<Vec<String>>) {
+fn import_rows(tenant: Option<&str>, relation: Option<&str>, content: Option<Vec<Option<String>>>) {
     let (tenant, relation) = (required(tenant, "tenant"), required(relation, "relation"));
     let content = required(content, "content");
     must_write("import_tenant");

@@ -216,8 +216,10 @@ fn must_fit(connection: &Connection, head: JsonB) {
 }
 
 const NAMES: &str = "
-    SELECT h.move, h.receipt, h.exported_at
-    FROM jsonb_to_record($1) AS h (move uuid, receipt uuid, exported_at timestamptz)";
+    SELECT h.tenant, h.move, h.receipt, h.exported_at
+    FROM jsonb_to_record(CASE jsonb_typeof($1) WHEN 'object' THEN $1 END)
+        AS h (tenant text, move uuid, receipt uuid, exported_at timestamptz)
+    WHERE (h.tenant, h.move, h.receipt, h.exported_at) IS NOT NULL";
 
 const ARRIVED: &str = "
     UPDATE talkmeter.tenant_move AS m
@@ -227,19 +229,24 @@ const ARRIVED: &str = "
 /// A document was read to its end: from now on the tenant is metered here, beginning with the rows that wait.
 #[pg_extern(sql = false)]
 fn import_end(head: Option<JsonB>) -> Uuid {
-    let JsonB(head) = required(head, "head");
+    let head = required(head, "head");
     must_write("import_tenant");
-    let tenant = head.get("tenant").and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-    let receipt = as_owner(|| {
+    let (tenant, receipt) = as_owner(|| {
         connected(|connection| {
+            let parts = connection.run(NAMES, &[arg(head)]);
+            let Some(mut row) = parts.first() else {
+                failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "this is no first line of a document")
+                    .hint("Give the lines as talkmeter.export_tenant returned them.")
+                    .raise();
+            };
+            let (tenant, id, receipt, at): (String, Uuid, Uuid, Timestamp) =
+                (row.value(), row.value(), row.value(), row.value());
+            move_in_state(connection, &tenant, &["expected", "arrived"], "Call talkmeter.import_tenant.");
             rows_are_here(connection, &tenant);
-            let parts = connection.run(NAMES, &[arg(JsonB(head))]);
-            let mut row = parts.only();
-            let (id, receipt, at): (Uuid, Uuid, Timestamp) = (row.value(), row.value(), row.value());
             connection.run(ARRIVED, &[arg(tenant.as_str()), arg(id), arg(receipt), arg(at)]);
             cache::announce_change();
             journal::note(connection, "import_tenant", Some(&tenant), json!({}), None);
-            receipt
+            (tenant, receipt)
         })
     });
     come(&tenant);
