@@ -40,6 +40,7 @@ mod meanings;
 mod migrations;
 mod month;
 mod moves;
+mod moves_under_load;
 mod nested;
 mod orders;
 mod outcomes;

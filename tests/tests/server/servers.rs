@@ -100,7 +100,7 @@ impl Shard {
 }
 
 /// What the books say of tenants, without what tells servers apart: who wrote it and when.
-const BOOKS: [(&str, &str); 5] = [
+pub const BOOKS: [(&str, &str); 5] = [
     (
         "charges",
         "tenant, charge_id, conversation, part, charged_at, period_start, posted_period_start, tier, pack_id, amount,

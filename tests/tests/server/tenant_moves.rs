@@ -1,7 +1,7 @@
 //! Does a tenant move to another server whole, with the rows that come meanwhile, and never halfway (rule 4.8)?
 
 use postgres::error::SqlState;
-use std::io::Read;
+use std::io::{Read, Write};
 use talkmeter_tests::{Database, Session, assert_same_rows, assert_sound, metered, tell};
 
 const NOTHING: [&str; 0] = [];
@@ -41,36 +41,64 @@ fn books(session: &mut Session, tenant: &str) -> Vec<String> {
         .collect()
 }
 
+/// What a COPY TO gives.
+pub fn copied(session: &mut Session, copy: &str) -> Result<Vec<u8>, postgres::Error> {
+    let mut data = Vec::new();
+    match session.client.copy_out(copy)?.read_to_end(&mut data) {
+        Ok(_) => Ok(data),
+        Err(error) => Err(of_server(error)),
+    }
+}
+
+fn copy_in(session: &mut Session, copy: &str, data: &[u8]) -> Result<(), postgres::Error> {
+    let mut writer = session.client.copy_in(copy)?;
+    writer.write_all(data).map_err(of_server)?;
+    writer.finish().map(drop)
+}
+
+/// The server's error behind one of reading or writing.
+fn of_server(error: std::io::Error) -> postgres::Error {
+    *error.into_inner().expect("an error of the server's").downcast().expect("an error of the server's")
+}
+
 /// The lines of a document, as COPY has them.
-pub fn exported(session: &mut Session, tenant: &str) -> Vec<u8> {
+pub fn exported(session: &mut Session, tenant: &str) -> Result<Vec<u8>, postgres::Error> {
     copied(session, &format!("COPY (SELECT * FROM talkmeter.export_tenant('{tenant}')) TO STDOUT"))
 }
 
-fn copied(session: &mut Session, copy: &str) -> Vec<u8> {
-    let mut data = Vec::new();
-    session.client.copy_out(copy).expect("a COPY").read_to_end(&mut data).expect("all of it");
-    data
+/// Puts a document into a table of the session's.
+pub fn load(session: &mut Session, document: &[u8]) -> Result<(), postgres::Error> {
+    session.client.batch_execute(
+        "DROP TABLE IF EXISTS document; CREATE TEMP TABLE document (line bigint, relation text, content text[])",
+    )?;
+    copy_in(session, "COPY document FROM STDIN", document)
 }
 
-/// Puts a document into a table of the session's.
-pub fn load(session: &mut Session, document: &[u8]) {
-    session
-        .run("DROP TABLE IF EXISTS document; CREATE TEMP TABLE document (line bigint, relation text, content text[])");
-    session.copy_in("COPY document FROM STDIN", document);
+/// Adds messages, unseen by the meter, but for those that are there.
+pub fn copy_messages(session: &mut Session, rows: &[u8]) -> Result<(), postgres::Error> {
+    session.client.batch_execute(
+        "SET session_replication_role = replica; CREATE TEMP TABLE IF NOT EXISTS arrived (LIKE messages); TRUNCATE arrived",
+    )?;
+    copy_in(session, "COPY arrived FROM STDIN", rows)?;
+    session.client.batch_execute(
+        "INSERT INTO messages SELECT * FROM arrived ON CONFLICT DO NOTHING; RESET session_replication_role",
+    )
+}
+
+fn document_of(session: &mut Session, tenant: &str) -> Vec<u8> {
+    exported(session, tenant).expect("a document")
 }
 
 /// The receipt.
 fn imported(session: &mut Session, document: &[u8]) -> String {
-    load(session, document);
+    load(session, document).expect("a table");
     session.line("SELECT talkmeter.import_tenant('document')")
 }
 
-/// What an application copies, unseen by the meter.
-pub fn copy_messages(from: &mut Session, to: &mut Session, tenant: &str) {
+/// What an application does.
+fn carry_messages(from: &mut Session, to: &mut Session, tenant: &str) {
     let rows = copied(from, &format!("COPY (SELECT * FROM messages WHERE tenant_id = '{tenant}') TO STDOUT"));
-    to.run("SET session_replication_role = replica; CREATE TEMP TABLE IF NOT EXISTS arrived (LIKE messages); TRUNCATE arrived");
-    to.copy_in("COPY arrived FROM STDIN", &rows);
-    to.run("INSERT INTO messages SELECT * FROM arrived ON CONFLICT DO NOTHING; RESET session_replication_role");
+    copy_messages(to, &rows.expect("a copy")).expect("a copy");
 }
 
 /// Two databases, as if of two servers.
@@ -85,8 +113,8 @@ fn two(policy: &str) -> (Database, Session, Database, Session) {
 fn moved(from: &mut Session, to: &mut Session, tenant: &str) {
     to.run(&format!("SELECT talkmeter.expect_tenant('{tenant}')"));
     from.run(&format!("SELECT talkmeter.begin_move('{tenant}')"));
-    copy_messages(from, to, tenant);
-    let receipt = imported(to, &exported(from, tenant));
+    carry_messages(from, to, tenant);
+    let receipt = imported(to, &document_of(from, tenant));
     from.run(&format!("SELECT talkmeter.end_move('{tenant}', '{receipt}')"));
 }
 
@@ -169,13 +197,13 @@ fn what_comes_meanwhile_waits_on_both_servers_and_is_metered_once_where_the_book
     from.run("SELECT talkmeter.mark('acme', 'a', 'close', '2026-03-01 10:03+00')");
     tell(&mut from, "bolt", "a", "10:00 customer_message, 10:01 ai_reply");
     assert_eq!(from.line("SELECT talkmeter.sweep('2026-03-02')"), "1");
-    copy_messages(&mut from, &mut to, "acme");
+    carry_messages(&mut from, &mut to, "acme");
     tell(&mut to, "acme", "a", "10:04 customer_message, 10:05 ai_reply");
     assert_eq!(to.lines("SELECT * FROM talkmeter.parts"), NOTHING);
     let waiting = "SELECT reason, count(*) FROM talkmeter.quarantine GROUP BY reason";
     assert_eq!(from.lines(waiting), ["moved|3"]);
     assert_eq!(to.lines(waiting), ["moved|2"]);
-    let document = exported(&mut from, "acme");
+    let document = document_of(&mut from, "acme");
     let receipt = imported(&mut to, &document);
     from.run(&format!("SELECT talkmeter.end_move('acme', '{receipt}')"));
     for session in [&mut from, &mut to] {
@@ -194,15 +222,15 @@ fn rows_that_come_after_the_export_keep_the_move_open_until_they_are_taken_over_
     tell(&mut from, "acme", "a", "10:00 customer_message");
     to.run("SELECT talkmeter.expect_tenant('acme')");
     from.run("SELECT talkmeter.begin_move('acme'), talkmeter.mark('acme', 'a', 'note', '2026-03-01 10:00:30+00')");
-    copy_messages(&mut from, &mut to, "acme");
-    let first = exported(&mut from, "acme");
+    carry_messages(&mut from, &mut to, "acme");
+    let first = document_of(&mut from, "acme");
     let receipt = imported(&mut to, &first);
     tell(&mut from, "acme", "a", "10:01 ai_reply");
     from.run("SELECT talkmeter.mark('acme', 'a', 'note', '2026-03-01 10:02+00')");
     let end = |receipt: &str| format!("SELECT talkmeter.end_move('acme', '{receipt}')");
     assert_eq!(from.refused(&end(&receipt)), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
-    copy_messages(&mut from, &mut to, "acme");
-    let second = exported(&mut from, "acme");
+    carry_messages(&mut from, &mut to, "acme");
+    let second = document_of(&mut from, "acme");
     assert_eq!(from.refused(&end(&receipt)), SqlState::INVALID_PARAMETER_VALUE);
     let receipt = imported(&mut to, &second);
     // Again, and the one of before: nothing is new in them.
@@ -267,8 +295,8 @@ fn steps_out_of_their_order_are_refused_and_change_nothing() {
     assert_eq!(from.refused("SELECT talkmeter.end_move('acme', gen_random_uuid())"), refused);
     from.run("SELECT talkmeter.begin_move('acme'); SELECT talkmeter.begin_move('acme')");
     assert_eq!(from.refused("SELECT talkmeter.end_move('acme', gen_random_uuid())"), SqlState::INVALID_PARAMETER_VALUE);
-    let document = exported(&mut from, "acme");
-    load(&mut to, &document);
+    let document = document_of(&mut from, "acme");
+    load(&mut to, &document).expect("a table");
     let import = "SELECT talkmeter.import_tenant('document')";
     assert_eq!(to.refused(import), refused);
     to.run("SELECT talkmeter.expect_tenant('acme'); SELECT talkmeter.expect_tenant('acme')");
@@ -303,9 +331,9 @@ fn a_server_that_would_judge_or_bill_otherwise_takes_nothing() {
     tell(&mut from, "acme", "a", "10:00 customer_message, 10:01 ai_reply");
     from.run("SELECT talkmeter.begin_move('acme')");
     to.run("SELECT talkmeter.expect_tenant('acme')");
-    copy_messages(&mut from, &mut to, "acme");
-    let document = exported(&mut from, "acme");
-    load(&mut to, &document);
+    carry_messages(&mut from, &mut to, "acme");
+    let document = document_of(&mut from, "acme");
+    load(&mut to, &document).expect("a table");
     let plan = r#"SELECT talkmeter.define_plan('{"name": "p", "included": 1, "overage_rate": 1, "currency": "USD"}')"#;
     let mapping = r#"SELECT talkmeter.remap('messages', '{"kinds": [{"when": {"kind": "visit"}, "kind": "close"}]}')"#;
     for differ in [
@@ -337,13 +365,13 @@ fn messages_that_wait_must_be_where_the_books_go() {
     tell(&mut from, "acme", "a", "10:00 customer_message");
     from.run("SELECT talkmeter.begin_move('acme')");
     to.run("SELECT talkmeter.expect_tenant('acme')");
-    copy_messages(&mut from, &mut to, "acme");
+    carry_messages(&mut from, &mut to, "acme");
     tell(&mut from, "acme", "a", "10:01 ai_reply");
-    let document = exported(&mut from, "acme");
-    load(&mut to, &document);
+    let document = document_of(&mut from, "acme");
+    load(&mut to, &document).expect("a table");
     assert_eq!(to.refused("SELECT talkmeter.import_tenant('document')"), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
     assert_eq!(books(&mut to, "acme"), NOTHING);
-    copy_messages(&mut from, &mut to, "acme");
+    carry_messages(&mut from, &mut to, "acme");
     to.run("SELECT talkmeter.import_tenant('document')");
     assert_eq!(to.lines("SELECT message_count FROM talkmeter.parts"), ["2"]);
 }
@@ -415,7 +443,7 @@ fn a_transaction_that_began_before_the_move_is_of_the_books_that_move() {
     let exporter = old.connect();
     let export = std::thread::spawn(move || {
         let mut exporter = exporter;
-        exported(&mut exporter, "acme")
+        document_of(&mut exporter, "acme")
     });
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert!(!export.is_finished(), "who has metered and not committed is waited for");
@@ -423,7 +451,7 @@ fn a_transaction_that_began_before_the_move_is_of_the_books_that_move() {
     noted.run("COMMIT");
     open.run("COMMIT");
     let document = export.join().expect("no panic");
-    copy_messages(&mut from, &mut to, "acme");
+    carry_messages(&mut from, &mut to, "acme");
     let receipt = imported(&mut to, &document);
     from.run(&format!("SELECT talkmeter.end_move('acme', '{receipt}')"));
     assert_eq!(to.lines("SELECT conversation, message_count FROM talkmeter.parts ORDER BY 1"), ["a|2", "b|1"]);
