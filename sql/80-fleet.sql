@@ -149,7 +149,7 @@ CREATE FUNCTION talkmeter.fleet(servers text[], schema text DEFAULT 'fleet') RET
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
     AS $$
         DECLARE
-            views constant text[] := ARRAY['alerts', 'bills', 'charges', 'definitions', 'disputes', 'findings', 'packs', 'parts', 'plans',
+            views constant text[] := ARRAY['alerts', 'bills', 'charges', 'definitions', 'disputes', 'findings', 'moves', 'packs', 'parts', 'plans',
                 'policies', 'quarantine', 'revenue_daily', 'unswept', 'usage', 'usage_daily', 'usage_history', 'usage_monthly'];
             own record;
         BEGIN
@@ -190,7 +190,7 @@ CREATE FUNCTION talkmeter.fleet(servers text[], schema text DEFAULT 'fleet') RET
                     UNION ALL
                     SELECT NULL, ''tenant_on_several_servers'', t.tenant,
                         ''It has books on '' || string_agg(t.server, '', '' ORDER BY t.server) || '', and an allowance on each.'',
-                        ''Send all its statements to one server.''
+                        ''Send all its statements to one server. If it has moved, call end_move where it was.''
                     FROM %1$I.tenants AS t
                     GROUP BY t.tenant
                     HAVING count(*) > 1', schema, (SELECT count(DISTINCT s.server) FROM unnest(servers) AS s (server)))

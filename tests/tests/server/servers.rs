@@ -218,7 +218,7 @@ fn a_condition_on_the_tenant_is_evaluated_on_each_server_and_units_are_added_up_
 fn called_again_it_follows_the_servers_and_takes_nothing_of_somebody_elses_away() {
     let (_shards, reports) = two();
     let mut reports = reports.connect();
-    assert_eq!(reports.line("SELECT count(*) FROM talkmeter.fleet('{shard1,shard2}')"), "21");
+    assert_eq!(reports.line("SELECT count(*) FROM talkmeter.fleet('{shard1,shard2}')"), "22");
     reports.run("SELECT talkmeter.fleet('{shard2}')");
     let schemas = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'fleet%' ORDER BY 1";
     assert_eq!(reports.lines(schemas), ["fleet", "fleet_shard2"]);
