@@ -129,6 +129,10 @@ impl OrderKey {
         &self.0
     }
 
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0.into_vec()
+    }
+
     /// When the event happened.
     pub fn at(&self) -> Instant {
         time_of(&self.0)

@@ -237,7 +237,7 @@ fn is_of(query: &SourceQuery, rows: &Rows, readers: &[Reader]) -> bool {
     let mut last = None;
     types.iter().zip(readers).all(|(base_type, reader)| reader.reads(*base_type))
         && rows.iter().all(|mut row| {
-            row.value::<i64>();
+            row.skip(1);
             let table: pg_sys::Oid = row.value();
             last == Some(table) || {
                 last = Some(table);

@@ -180,7 +180,7 @@ fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], foun
     let are_alone = if some_held { alone_in_their_rows(&found) } else { Vec::new() };
     for (index, (found, held)) in found.into_iter().zip(held).enumerate() {
         heed_cancel();
-        let place = found.place.as_bytes().to_vec();
+        let place = found.place.into_bytes();
         let log = &mut logs[found.conversation];
         let is_unjudged = held == Some(Held::Unjudged);
         let waits = is_unjudged && are_alone[index];

@@ -8,7 +8,7 @@ use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::own_table::types::{BOOL, BYTES, INT4, INT4S, INT8, TEXT, TIME};
-use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
+use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, Wanted, with_newest};
 use crate::pg::sql::{
     Arg, Connection, OverRows, Row, Rows, arg, bytes_arg, column, insert_rows, int4s_arg, over_rows, text_arg,
 };
@@ -44,6 +44,10 @@ const ENDED_PART: Shape = Shape {
 
 const ENDED_PART_KEY: Index = Index { name: c"ended_part_pkey", columns: &[1, 2, 3] };
 
+const ARCHIVED_PART: Shape = Shape { name: c"talkmeter_archive.ended_part", ..ENDED_PART };
+
+const ARCHIVED_PART_KEY: Index = Index { name: c"talkmeter_archive.ended_part_pkey", columns: &[1, 2, 3] };
+
 /// The columns of a part from its number on, in the order of the table.
 macro_rules! part_columns {
     () => {
@@ -70,26 +74,9 @@ impl Tables {
     pub fn read<'a>(&self, catalog: &Catalog, keys: &[Key<'a>]) -> Vec<Folding<'a>> {
         let folding = |newest: &Newest, key: &Key<'a>| {
             heed_cancel();
-            self.folding(newest, catalog, *key)
+            read_folding(&self.conversations, newest, catalog, *key)
         };
         with_newest(|newest| memory::collected(keys.iter().map(|key| folding(newest, key))))
-    }
-
-    fn folding<'a>(&self, newest: &Newest, catalog: &Catalog, key: Key<'a>) -> Folding<'a> {
-        let wanted = [text_arg(key.0), text_arg(key.1)];
-        let state = self.conversations.find(newest, &CONVERSATION_KEY, &wanted, |row| {
-            row.skip(2);
-            let (highest, last_mark, several) = (row.value(), row.tally(), row.int4s());
-            let charged_before = row.nullable().unwrap_or_default();
-            let (current, last_event) = read_current(catalog, charged_before, row);
-            let sources = several.unwrap_or_else(|| source_of(current.as_ref()));
-            let state = Conversation { highest, charged_before, current };
-            Folding { last_mark, sources, last_event, state, ..Folding::new(key) }
-        });
-        let Some((place, read)) = state else { return Folding::new(key) };
-        let current = read.state.current.as_ref().map(|part| part.number);
-        let stored = Stored { place: Some(place), current, highest: read.state.highest };
-        Folding { stored, ..read }
     }
 
     /// Writes the state of conversations, and their parts that have changed. False if somebody else has changed one
@@ -136,6 +123,23 @@ impl Tables {
             None => ended.insert(newest, &values),
         }
     }
+}
+
+fn read_folding<'a>(table: &OwnTable, newest: &Newest, catalog: &Catalog, key: Key<'a>) -> Folding<'a> {
+    let wanted = [text_arg(key.0), text_arg(key.1)];
+    let state = table.find(newest, &CONVERSATION_KEY, &wanted, |row| {
+        row.skip(2);
+        let (highest, last_mark, several) = (row.value(), row.tally(), row.int4s());
+        let charged_before = row.nullable().unwrap_or_default();
+        let (current, last_event) = read_current(catalog, charged_before, row);
+        let sources = several.unwrap_or_else(|| source_of(current.as_ref()));
+        let state = Conversation { highest, charged_before, current };
+        Folding { last_mark, sources, last_event, state, ..Folding::new(key) }
+    });
+    let Some((place, read)) = state else { return Folding::new(key) };
+    let current = read.state.current.as_ref().map(|part| part.number);
+    let stored = Stored { place: Some(place), current, highest: read.state.highest };
+    Folding { stored, ..read }
 }
 
 /// The current part of a conversation, of which the next column is its number, and the last event of the conversation.
@@ -317,21 +321,42 @@ const READ_FROM: OverRows = over_rows!(
     ORDER BY wanted.ordinal, p.first_event"
 );
 
-const READ_ALL: OverRows = over_rows!(
-    concat!("SELECT wanted.ordinal, ", part_columns!(), " FROM"),
-    [1 tenant text, 2 conversation text],
-    "CROSS JOIN LATERAL (
-        SELECT * FROM talkmeter.part AS own
-        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation
-        OFFSET 0
-    ) AS p
-    ORDER BY wanted.ordinal, p.first_event"
-);
+/// What there is of a conversation.
+pub struct Metered {
+    /// All parts, in the order of time.
+    pub parts: Vec<Part>,
+    /// The attached tables that have had events in it.
+    pub sources: Vec<i32>,
+    /// Whether any mark was made in it.
+    pub has_marks: bool,
+}
 
-/// All parts of conversations, in the order of time.
-pub fn all_parts(connection: &Connection, catalog: &Catalog, keys: &[Key]) -> Vec<Vec<Part>> {
-    let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
-    read_parts(catalog, keys.len(), &connection.run_over(&READ_ALL, keys.len(), &args))
+/// What there is of conversations, in their order, with what was moved to the archive. A report asks this of all
+/// conversations that there are: to run statements for each would take longer than to fold it anew.
+pub fn metered(catalog: &Catalog, keys: &[Key]) -> Vec<Metered> {
+    let conversations = OwnTable::open(&CONVERSATION, Access::Reading);
+    let ended = [&ENDED_PART, &ARCHIVED_PART].map(OwnTable::open_unless_empty);
+    let indexes = [&ENDED_PART_KEY, &ARCHIVED_PART_KEY];
+    with_newest(|newest| {
+        let metered = |key: &Key| {
+            heed_cancel();
+            let Folding { state, sources, last_mark, .. } = read_folding(&conversations, newest, catalog, *key);
+            let mut parts: Vec<Part> = state.current.into_iter().collect();
+            let wanted = [key.0, key.1].map(|text| Wanted::Same(text_arg(text)));
+            let wanted: Vec<(usize, Wanted)> = wanted.into_iter().enumerate().collect();
+            for (table, index) in ended.iter().zip(indexes) {
+                if let Some(table) = table {
+                    table.scan(newest, index, &wanted, |_, row| {
+                        row.skip(2);
+                        parts.push(read_part(catalog, row));
+                    });
+                }
+            }
+            parts.sort_unstable_by(|a, b| a.first_event.cmp(&b.first_event));
+            Metered { parts, sources, has_marks: last_mark > 0 }
+        };
+        keys.iter().map(metered).collect()
+    })
 }
 
 /// A conversation, and the place from which on its parts are wanted.
@@ -374,27 +399,6 @@ pub fn last_opening(connection: &Connection, catalog: &Catalog, (tenant, convers
     let mut row = rows.first()?;
     let policy = catalog.policies().version(&row.value::<String>(), row.value())?;
     Some(Opening { policy, source: row.nullable() })
-}
-
-const SOURCES: OverRows = over_rows!(
-    "SELECT wanted.ordinal, c.sources, c.source_id, c.last_mark > 0 FROM",
-    [1 tenant text, 2 conversation text],
-    "CROSS JOIN LATERAL (
-        SELECT * FROM talkmeter.conversation AS own
-        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation LIMIT 1
-    ) AS c"
-);
-
-/// The attached tables that have had events in conversations, and whether any mark was made in them.
-pub fn sources(connection: &Connection, keys: &[Key]) -> Vec<(Vec<i32>, bool)> {
-    let mut sources = vec![(Vec::new(), false); keys.len()];
-    let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
-    for mut row in connection.run_over(&SOURCES, keys.len(), &args).iter() {
-        let ordinal = row.ordinal();
-        let (several, of_part): (_, Option<i32>) = (row.int4s(), row.nullable());
-        sources[ordinal] = (several.unwrap_or_else(|| of_part.into_iter().collect()), row.value());
-    }
-    sources
 }
 
 const RETIRE: OverRows = over_rows!(

@@ -113,11 +113,13 @@ impl Iterator for Conversations<'_> {
             let Some(begins) = self.ordered.append_next(&mut self.record) else { return self.next.take() };
             let whole = if begins { self.next.take() } else { None };
             let source = self.source;
-            let (tenant, conversation) = entry::key_of_bytes(self.ordered.key());
-            let found = self.next.get_or_insert_with(|| Found {
-                key: (tenant.to_owned(), conversation.to_owned()),
-                is_within: false,
-                scanned: Scanned { source, ..Scanned::default() },
+            let key = || {
+                let (tenant, conversation) = entry::key_of_bytes(self.ordered.key());
+                (tenant.to_owned(), conversation.to_owned())
+            };
+            let found = self.next.get_or_insert_with(|| {
+                let scanned = Scanned { source, ..Scanned::default() };
+                Found { key: key(), is_within: false, scanned }
             });
             found.take(&self.record);
             if whole.is_some() {

@@ -224,6 +224,15 @@ impl Connection {
         }
     }
 
+    /// Runs, as [`Connection::run`] does, a statement that is planned for these values, and not for any.
+    pub fn run_anew(&self, statement: &str, args: &[Arg]) -> Rows<'_> {
+        let plan = prepare(statement, args, pg_sys::CURSOR_OPT_CUSTOM_PLAN);
+        let rows = self.execute(plan, statement, args);
+        // SAFETY: the plan is known to nobody else, and has run. If an error passed by, it stays until the session ends.
+        unsafe { pg_sys::SPI_freeplan(plan) };
+        rows
+    }
+
     /// Runs a statement over `count` rows, whose parameters are made by [`column`].
     pub fn run_over(&self, statement: &OverRows, count: usize, args: &[Arg]) -> Rows<'_> {
         self.run(if count == 1 { statement.one } else { statement.many }, args)

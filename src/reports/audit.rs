@@ -4,7 +4,7 @@
 use crate::catalog::Catalog;
 use crate::catalog::args::{required, tenant_key};
 use crate::meter::history::{self, AuditedRow, WantedEvents};
-use crate::meter::part_table;
+use crate::meter::part_table::{self, Metered};
 use crate::pg::error::failure;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, connected};
@@ -41,9 +41,10 @@ fn audit_of(
     }
     let since = order::time_of(first);
     let read = |connection: &Connection| {
-        let (sources, _) = part_table::sources(connection, &[(tenant, conversation)]).remove(0);
+        let catalog = Catalog::now();
+        let Metered { sources, .. } = part_table::metered(&catalog, &[(tenant, conversation)]).remove(0);
         let wanted = WantedEvents { tenant, conversation, since, sources, has_marks: false, scanned: &[] };
-        history::audited(connection, &Catalog::now(), wanted)
+        history::audited(connection, &catalog, wanted)
     };
     let mut rows = as_owner(|| connected(read)).unwrap_or_else(|unreadable| unreadable.raise());
     // Rows of one part share no row with another, but the events of a row may be divided between two.

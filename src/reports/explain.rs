@@ -6,7 +6,7 @@ use crate::catalog::args::{required, tenant_key};
 use crate::catalog::reading::Patience;
 use crate::meter::batch::Batch;
 use crate::meter::history::{self, Log, WantedEvents};
-use crate::meter::part_table;
+use crate::meter::part_table::{self, Metered};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::limit::heed_cancel;
 use crate::pg::rights::as_owner;
@@ -139,11 +139,10 @@ fn unknown(connection: &Connection, key: Key) -> Told {
 fn told(connection: &Connection, key: Key) -> Vec<Told> {
     let mut batch = Batch::dry(connection, &[key]);
     let since = Instant::EARLIEST;
-    let (sources, has_marks) = part_table::sources(connection, &[key]).remove(0);
+    let Metered { parts: stored, sources, has_marks } = part_table::metered(&batch.catalog, &[key]).remove(0);
     let wanted = [WantedEvents { tenant: key.0, conversation: key.1, since, sources, has_marks, scanned: &[] }];
     let log = history::read(connection, &batch.catalog, &wanted, Patience::OfCaller).remove(0);
     let log = log.unwrap_or_else(|unreadable| unreadable.raise());
-    let stored = part_table::all_parts(connection, &batch.catalog, &[key]).remove(0);
     let story = story(&mut batch, key, &log, &stored);
     let charges = Charges::read(connection, key);
     let teller = Teller { catalog: &batch.catalog, story: &story, log: &log, stored: &stored, charges: &charges };

@@ -5,7 +5,7 @@ use crate::catalog::Catalog;
 use crate::catalog::reading::Patience;
 use crate::meter::batch::Batch;
 use crate::meter::history::{self, Conversations, Scanned, WantedEvents};
-use crate::meter::part_table;
+use crate::meter::part_table::{self, Metered};
 use crate::meter::scan::{self, Scan};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::limit::heed_cancel;
@@ -155,7 +155,7 @@ fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<
             None => Recounted { key, parts: stored, is_unprovable: true },
         }
     };
-    compared(connection, found, policy).into_iter().map(recounted).collect()
+    compared(connection, found, policy, Keeps::Nothing).into_iter().map(recounted).collect()
 }
 
 /// A conversation as it was metered, and as its messages have it.
@@ -172,30 +172,41 @@ pub fn of_source<'a>(connection: &Connection, source: i32, keys: &'a [(String, S
     let sources = BTreeSet::from([source]);
     let found: Vec<FoundIn> =
         keys.iter().map(|(tenant, id)| FoundIn { key: (tenant, id), sources: &sources, scanned: &[] }).collect();
-    let compared = compared(connection, &found, None);
+    let compared = compared(connection, &found, None, Keeps::Events);
     compared.into_iter().zip(keys).map(|(own, key)| Compared { key: (&key.0, &key.1), ..own }).collect()
 }
 
-fn compared<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<&str>) -> Vec<Compared<'a>> {
+/// Whether the events of a conversation are looked at after it was folded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    Events,
+    Nothing,
+}
+
+fn compared<'a>(
+    connection: &Connection,
+    found: &[FoundIn<'a>],
+    policy: Option<&str>,
+    keeps: Keeps,
+) -> Vec<Compared<'a>> {
     let keys: Vec<Key> = found.iter().map(|found| found.key).collect();
-    let metered = part_table::sources(connection, &keys);
-    let wanted = found.iter().zip(metered).map(|(found, (metered, has_marks))| WantedEvents {
+    let mut batch = Batch::dry(connection, &keys);
+    let metered = part_table::metered(&batch.catalog, &keys);
+    let wanted = found.iter().zip(&metered).map(|(found, metered)| WantedEvents {
         tenant: found.key.0,
         conversation: found.key.1,
         since: Instant::EARLIEST,
-        sources: found.sources.iter().copied().chain(metered).collect(),
-        has_marks,
+        sources: found.sources.iter().chain(&metered.sources).copied().collect(),
+        has_marks: metered.has_marks,
         scanned: found.scanned,
     });
-    let mut batch = Batch::dry(connection, &keys);
     let logs = history::read(connection, &batch.catalog, &wanted.collect::<Vec<_>>(), Patience::OfCaller);
-    let stored = part_table::all_parts(connection, &batch.catalog, &keys);
-    let all = keys.iter().zip(logs).zip(stored).enumerate();
-    all.map(|(index, ((key, log), stored))| {
+    let all = keys.iter().zip(logs).zip(metered).enumerate();
+    all.map(|(index, ((key, log), Metered { parts: stored, .. }))| {
         let proof = log.ok().filter(|log| !stored.iter().any(|part| lost_rows(part, &log.events) > 0));
         let proof = proof.map(|log| {
-            let parts = folded(&mut batch, index, log.events.clone(), &stored, policy);
-            (log.events, parts)
+            let kept = if keeps == Keeps::Events { log.events.clone() } else { Vec::new() };
+            (kept, folded(&mut batch, index, log.events, &stored, policy))
         });
         Compared { key: *key, stored, proof }
     })

@@ -8,14 +8,14 @@ use crate::catalog::offers::{self, known_policy};
 use crate::pg::clock::Timestamp;
 use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
-use crate::pg::rights::as_owner;
-use crate::pg::sql::{Arg, Connection, OverRows, Row, arg, column, connected, decimal, over_rows};
+use crate::pg::rights::{as_owner, as_owner_reading};
+use crate::pg::sql::{Arg, Connection, Row, arg, connected, decimal};
 use crate::reports::recount;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use rust_decimal::Decimal;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use talkmeter_engine::draw_down::{Account, Pack, Plan, Subscription, Usage};
 use talkmeter_engine::instant::Instant;
 use talkmeter_engine::part::Part;
@@ -258,7 +258,7 @@ fn answer(
     if from >= to {
         failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"from_time\" is not before \"to_time\"").raise();
     }
-    as_owner(|| {
+    let plan = as_owner(|| {
         connected(|connection| {
             policy.into_iter().for_each(known_policy);
             let plan = plan.map(|name| {
@@ -268,24 +268,23 @@ fn answer(
             if let Some(tenant) = tenant {
                 known_tenant::must_be(connection, tenant);
             }
-            let question = Question { policy, plan, from, to, tenant };
-            let mut units = fold(&question);
-            units.sort_by(|a, b| {
-                (&a.tenant, a.at, &a.conversation, &a.first_event).cmp(&(
-                    &b.tenant,
-                    b.at,
-                    &b.conversation,
-                    &b.first_event,
-                ))
-            });
-            draw(&question, &mut units);
-            (units, billed(connection, &question))
+            plan
         })
-    })
+    });
+    let question = Question { policy, plan, from, to, tenant };
+    // Of all that there is, which is no work for plans that look up one by one.
+    let (credited, billed) =
+        as_owner_reading(|| connected(|connection| (credited(connection, &question), billed(connection, &question))));
+    let mut units = as_owner(|| fold(&question, &credited));
+    units.sort_by(|a, b| {
+        (&a.tenant, a.at, &a.conversation, &a.first_event).cmp(&(&b.tenant, b.at, &b.conversation, &b.first_event))
+    });
+    as_owner(|| draw(&question, &mut units));
+    (units, billed)
 }
 
 /// The units of the span, not drawn yet.
-fn fold(question: &Question) -> Vec<SimulatedUnit> {
+fn fold(question: &Question, credited: &Credited) -> Vec<SimulatedUnit> {
     let span = Period { start: question.from, end: question.to };
     let mut units = Vec::new();
     recount::conversations(
@@ -294,10 +293,9 @@ fn fold(question: &Question) -> Vec<SimulatedUnit> {
         question.policy,
         |tenant| question.tenant.is_none_or(|only| only == tenant),
         |some| {
-            let keys: Vec<Key> = some.iter().map(|own| own.key).collect();
-            let credited = connected(|connection| credited(connection, &keys));
-            for (index, recounted) in some.iter().enumerate() {
-                let is_credited = |part: &Part| credited.contains(&(index, part.first_event.clone()));
+            for recounted in some {
+                let of_conversation = credited.get(&(recounted.key.0.to_owned(), recounted.key.1.to_owned()));
+                let is_credited = |part: &Part| of_conversation.is_some_and(|all| all.contains(&part.first_event));
                 let asked = |part: &&Part| question.asks_for(part.charge_instant()) && !is_credited(part);
                 let of_span = recounted.parts.iter().filter(asked);
                 units.extend(of_span.map(|part| unit(recounted.key, part, recounted.is_unprovable)));
@@ -307,23 +305,21 @@ fn fold(question: &Question) -> Vec<SimulatedUnit> {
     units
 }
 
-const CREDITED: OverRows = over_rows!(
-    "SELECT wanted.ordinal, c.first_event FROM",
-    [1 tenant text, 2 conversation text],
-    "CROSS JOIN LATERAL (
-        SELECT p.first_event
-        FROM talkmeter.charge AS own
-        JOIN talkmeter.part AS p ON p.tenant = own.tenant AND p.conversation = own.conversation AND p.part = own.part
-        WHERE own.tenant = wanted.tenant AND own.conversation = wanted.conversation AND own.reason = 'credit'
-        OFFSET 0
-    ) AS c"
-);
+const CREDITED: &str = "
+    SELECT p.tenant, p.conversation, p.first_event
+    FROM talkmeter.charge AS c
+    JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
+    WHERE c.reason = 'credit' AND ($1::text IS NULL OR c.tenant = $1)";
 
-/// The parts that were credited, which are never charged again: the index of the conversation and the first event.
-fn credited(connection: &Connection, keys: &[Key]) -> HashSet<(usize, Vec<u8>)> {
-    let args = [column(keys, |key| key.0), column(keys, |key| key.1)];
-    let rows = connection.run_over(&CREDITED, keys.len(), &args);
-    rows.iter().map(|mut row| (row.ordinal(), row.value())).collect()
+/// The first events of parts that were credited, which are never charged again, by tenant and conversation.
+type Credited = HashMap<(String, String), Vec<Vec<u8>>>;
+
+fn credited(connection: &Connection, question: &Question) -> Credited {
+    let mut credited = Credited::new();
+    for mut row in connection.run_anew(CREDITED, &[arg(question.tenant)]).iter() {
+        credited.entry((row.value(), row.value())).or_default().push(row.value());
+    }
+    credited
 }
 
 fn unit((tenant, conversation): Key, part: &Part, is_unprovable: bool) -> SimulatedUnit {
@@ -437,8 +433,8 @@ fn billed(connection: &Connection, question: &Question) -> Vec<SimulatedUnit> {
     };
     let span = [at(question.from), at(question.to)];
     let rows = match question.tenant {
-        None => connection.run(BILLED, &span),
-        Some(tenant) => connection.run(BILLED_TO_ONE, &[&span[..], &[arg(tenant)]].concat()),
+        None => connection.run_anew(BILLED, &span),
+        Some(tenant) => connection.run_anew(BILLED_TO_ONE, &[&span[..], &[arg(tenant)]].concat()),
     };
     rows.iter().map(unit).collect()
 }
