@@ -131,21 +131,40 @@ pub fn for_each_row(
     })
 }
 
-/// Gives `each` all rows of the query's table, as values of the readers. There may be more of them than memory should
-/// hold, so they come some at a time. Meanwhile the rights are those of the table's owner: `each` runs no statement.
+/// Gives `each` all rows of the query's table, as values of the readers, as they are read: there may be more of them than
+/// memory should hold. Meanwhile the rights are those of the table's owner: `each` runs no statement. What was given
+/// before an error is worth nothing.
 pub fn for_each_of_all(
     query: &SourceQuery,
     readers: &[Reader],
     mut each: impl FnMut(&[Value]),
 ) -> Result<(), Unreadable> {
+    let mut is_of = IsOf { query, readers, last: None };
+    let mut room: Vec<Value> = Vec::new();
+    let give = |row: &mut Row| {
+        heed_cancel();
+        let is_of = is_of.of(row);
+        if is_of {
+            let mut values = emptied(std::mem::take(&mut room));
+            values.extend(readers.iter().map(|reader| value(row, reader)));
+            each(&values);
+            room = emptied(values);
+        }
+        is_of
+    };
     connected(|connection| {
-        let mut give = |rows: &Rows| give(query, rows, readers, &mut |_, values, _| each(values));
-        let read = || query.open() && connection.run_in_portions(&query.all_rows, &mut give);
+        let read = || query.open() && connection.run_through(&query.all_rows, give);
         match as_owner_of(query, read)? {
             true => Ok(()),
             false => Err(Unreadable::changed(query)),
         }
     })
+}
+
+/// The room that values took, for those of another row.
+fn emptied<'b>(mut values: Vec<Value>) -> Vec<Value<'b>> {
+    values.clear();
+    values.into_iter().map(|_| unreachable!("nothing is left")).collect()
 }
 
 /// Which share of the rows of the query's table the server expects within a span of time.
@@ -230,20 +249,31 @@ pub fn for_each_message(
     Ok(())
 }
 
-/// Whether these are rows of that table, in the types that the readers read: a datum that is read as what it is not may
-/// be any memory of the process.
+/// Tells whether rows are of a query's table, in the types that the readers read: a datum that is read as what it is not
+/// may be any memory of the process.
+struct IsOf<'q> {
+    query: &'q SourceQuery,
+    readers: &'q [Reader],
+    /// The table of the row before, or the partition.
+    last: Option<pg_sys::Oid>,
+}
+
+impl IsOf<'_> {
+    /// Passes over the ordinal and the table.
+    fn of(&mut self, row: &mut Row) -> bool {
+        let reads = |(base_type, reader): (pg_sys::Oid, &Reader)| reader.reads(base_type);
+        let is_first = self.last.is_none();
+        row.skip(1);
+        let table: pg_sys::Oid = row.value();
+        let same = self.last.replace(table) == Some(table);
+        (same || self.query.holds(table))
+            && (!is_first || row.base_types(3, self.readers.len()).into_iter().zip(self.readers).all(reads))
+    }
+}
+
 fn is_of(query: &SourceQuery, rows: &Rows, readers: &[Reader]) -> bool {
-    let types = rows.base_types(3, readers.len());
-    let mut last = None;
-    types.iter().zip(readers).all(|(base_type, reader)| reader.reads(*base_type))
-        && rows.iter().all(|mut row| {
-            row.skip(1);
-            let table: pg_sys::Oid = row.value();
-            last == Some(table) || {
-                last = Some(table);
-                query.holds(table)
-            }
-        })
+    let mut is_of = IsOf { query, readers, last: None };
+    rows.iter().all(|mut row| is_of.of(&mut row))
 }
 
 fn value<'r>(row: &mut Row<'r>, reader: &Reader) -> Value<'r> {

@@ -17,6 +17,7 @@ pub mod procedure;
 pub mod process;
 pub mod progress;
 pub mod raw;
+pub mod receiver;
 pub mod relation;
 pub mod rights;
 pub mod row;

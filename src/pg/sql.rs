@@ -4,6 +4,7 @@ use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::majors;
 use crate::pg::memory;
+use crate::pg::receiver::Receiver;
 use crate::pg::rights;
 use crate::pg::varlena;
 use pgrx::prelude::*;
@@ -250,25 +251,21 @@ impl Connection {
         }
     }
 
-    /// Runs a statement that was put together, with the newest snapshot, and gives `each` its rows, some at a time, as
-    /// long as it says to go on: there may be more of them than memory should hold. False if it said to stop.
-    pub fn run_in_portions(&self, statement: &str, mut each: impl FnMut(&Rows) -> bool) -> bool {
-        const PORTION: i64 = 1_000;
+    /// Runs a query that was put together, with the newest snapshot, and gives `each` its rows as they are made, as long
+    /// as it says to go on: there may be more of them than memory should hold. `each` runs no statement. False if it
+    /// said to stop.
+    pub fn run_through(&self, statement: &str, mut each: impl FnMut(&mut Row) -> bool) -> bool {
         let cursor = Cursor::open(self, statement, &[]);
-        loop {
-            // SAFETY: the cursor is open; what was fetched is freed once it was looked at.
-            let rows = unsafe {
-                pg_sys::SPI_cursor_fetch(cursor.portal, true, PORTION);
-                self.result()
-            };
-            let goes_on = rows.count == 0 || each(&rows);
-            let is_last = rows.count < PORTION as usize;
-            // SAFETY: nobody has kept any of the rows: they live as long as the borrow.
-            unsafe { pg_sys::SPI_freetuptable(rows.table) };
-            if !goes_on || is_last {
-                return goes_on;
-            }
-        }
+        let mut goes_on = true;
+        let mut look_at = |row: &mut Row| {
+            goes_on = each(row);
+            goes_on
+        };
+        let mut receiver = Receiver::new(&mut look_at);
+        let forward = pg_sys::FetchDirection::FETCH_FORWARD;
+        // SAFETY: the cursor is open, and the receiver stays where it is until its rows are at an end.
+        unsafe { pg_sys::PortalRunFetch(cursor.portal, forward, std::ffi::c_long::MAX, receiver.as_server()) };
+        goes_on
     }
 
     /// Begins a statement of ours, as [`Connection::run`] does, whose rows are fetched by this and by later connections
@@ -408,16 +405,6 @@ impl Rows<'_> {
         self.count
     }
 
-    /// The types under all domains of the columns from one on, counted from 1.
-    pub fn base_types(&self, first: i32, count: usize) -> Vec<pg_sys::Oid> {
-        if self.table.is_null() {
-            return Vec::new();
-        }
-        // SAFETY: the table lives as long as the connection; a column beyond the last has no type, which is no domain.
-        let base_type = |column| unsafe { pg_sys::getBaseType(pg_sys::SPI_gettypeid((*self.table).tupdesc, column)) };
-        (first..).take(count).map(base_type).collect()
-    }
-
     /// The rows in the order in which they were returned.
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         let returned = if self.table.is_null() { 0 } else { self.count };
@@ -486,6 +473,16 @@ impl Apart {
         Apart { values: vec![pg_sys::Datum::from(0usize); count], are_null: vec![true; count] }
     }
 
+    /// SAFETY: there must be as many values as columns.
+    pub unsafe fn copy(&mut self, values: *const pg_sys::Datum, are_null: *const bool) {
+        let count = self.values.len();
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.values.copy_from_slice(std::slice::from_raw_parts(values, count));
+            self.are_null.copy_from_slice(std::slice::from_raw_parts(are_null, count));
+        }
+    }
+
     /// Where the server is to put the values, and what is null.
     pub fn places(&mut self) -> (*mut pg_sys::Datum, *mut bool) {
         (self.values.as_mut_ptr(), self.are_null.as_mut_ptr())
@@ -544,6 +541,13 @@ impl<'r> Row<'r> {
         let list = unsafe { varlena::int4s(datum) };
         let damage = || damaged(format!("column {} of what was read is no list without nulls", self.column));
         Some(list.unwrap_or_else(damage))
+    }
+
+    /// The types under all domains of the columns from one on, counted from 1.
+    pub fn base_types(&self, first: i32, count: usize) -> Vec<pg_sys::Oid> {
+        // SAFETY: the columns live as long as the row; one beyond the last has no type, which is no domain.
+        let base_type = |column| unsafe { pg_sys::getBaseType(pg_sys::SPI_gettypeid(self.columns, column)) };
+        (first..).take(count).map(base_type).collect()
     }
 
     /// The next column, a `regclass`; `None` if it is null.
