@@ -131,8 +131,8 @@ pub fn for_each_row(
     })
 }
 
-/// Gives `each` all rows of the query's table, as values of the readers, as they are read: there may be more of them than
-/// memory should hold. Meanwhile the rights are those of the table's owner: `each` runs no statement. What was given
+/// Gives `each` all rows of the query's table, as values of the readers, as they are read: there may be more of them
+/// than memory should hold. Meanwhile the rights are those of the table's owner: `each` runs no statement. What was given
 /// before an error is worth nothing.
 pub fn for_each_of_all(
     query: &SourceQuery,
@@ -249,8 +249,8 @@ pub fn for_each_message(
     Ok(())
 }
 
-/// Tells whether rows are of a query's table, in the types that the readers read: a datum that is read as what it is not
-/// may be any memory of the process.
+/// Tells whether rows are of a query's table, in the types that the readers read: a datum that is read as what it is
+/// not may be any memory of the process.
 struct IsOf<'q> {
     query: &'q SourceQuery,
     readers: &'q [Reader],

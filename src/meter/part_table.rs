@@ -8,11 +8,12 @@ use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::memory;
 use crate::pg::own_table::types::{BOOL, BYTES, INT4, INT4S, INT8, TEXT, TIME};
-use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, Wanted, with_newest};
+use crate::pg::own_table::{Access, Index, Newest, OwnTable, Shape, with_newest};
 use crate::pg::sql::{
     Arg, Connection, OverRows, Row, Rows, arg, bytes_arg, column, insert_rows, int4s_arg, over_rows, text_arg,
 };
 use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use talkmeter_engine::event::{Name, Tag};
 use talkmeter_engine::fold::Conversation;
@@ -127,19 +128,22 @@ impl Tables {
 
 fn read_folding<'a>(table: &OwnTable, newest: &Newest, catalog: &Catalog, key: Key<'a>) -> Folding<'a> {
     let wanted = [text_arg(key.0), text_arg(key.1)];
-    let state = table.find(newest, &CONVERSATION_KEY, &wanted, |row| {
-        row.skip(2);
-        let (highest, last_mark, several) = (row.value(), row.tally(), row.int4s());
-        let charged_before = row.nullable().unwrap_or_default();
-        let (current, last_event) = read_current(catalog, charged_before, row);
-        let sources = several.unwrap_or_else(|| source_of(current.as_ref()));
-        let state = Conversation { highest, charged_before, current };
-        Folding { last_mark, sources, last_event, state, ..Folding::new(key) }
-    });
+    let state = table.find(newest, &CONVERSATION_KEY, &wanted, |row| folding(catalog, key, row));
     let Some((place, read)) = state else { return Folding::new(key) };
     let current = read.state.current.as_ref().map(|part| part.number);
     let stored = Stored { place: Some(place), current, highest: read.state.highest };
     Folding { stored, ..read }
+}
+
+/// What the row of a conversation says.
+fn folding<'a>(catalog: &Catalog, key: Key<'a>, row: &mut Row) -> Folding<'a> {
+    row.skip(2);
+    let (highest, last_mark, several) = (row.value(), row.tally(), row.int4s());
+    let charged_before = row.nullable().unwrap_or_default();
+    let (current, last_event) = read_current(catalog, charged_before, row);
+    let sources = several.unwrap_or_else(|| source_of(current.as_ref()));
+    let state = Conversation { highest, charged_before, current };
+    Folding { last_mark, sources, last_event, state, ..Folding::new(key) }
 }
 
 /// The current part of a conversation, of which the next column is its number, and the last event of the conversation.
@@ -322,6 +326,7 @@ const READ_FROM: OverRows = over_rows!(
 );
 
 /// What there is of a conversation.
+#[derive(Default)]
 pub struct Metered {
     /// All parts, in the order of time.
     pub parts: Vec<Part>,
@@ -335,28 +340,29 @@ pub struct Metered {
 /// conversations that there are: to run statements for each would take longer than to fold it anew.
 pub fn metered(catalog: &Catalog, keys: &[Key]) -> Vec<Metered> {
     let conversations = OwnTable::open(&CONVERSATION, Access::Reading);
-    let ended = [&ENDED_PART, &ARCHIVED_PART].map(OwnTable::open_unless_empty);
-    let indexes = [&ENDED_PART_KEY, &ARCHIVED_PART_KEY];
+    let ended = [(&ENDED_PART, &ENDED_PART_KEY), (&ARCHIVED_PART, &ARCHIVED_PART_KEY)]
+        .map(|(shape, index)| (OwnTable::open_unless_empty(shape), index));
+    let wanted = || keys.iter().map(|key| [text_arg(key.0), text_arg(key.1)]);
+    let mut all: Vec<Metered> = keys.iter().map(|_| Metered::default()).collect();
     with_newest(|newest| {
-        let metered = |key: &Key| {
+        conversations.look_up(newest, &CONVERSATION_KEY, wanted(), |number, row| {
             heed_cancel();
-            let Folding { state, sources, last_mark, .. } = read_folding(&conversations, newest, catalog, *key);
-            let mut parts: Vec<Part> = state.current.into_iter().collect();
-            let wanted = [key.0, key.1].map(|text| Wanted::Same(text_arg(text)));
-            let wanted: Vec<(usize, Wanted)> = wanted.into_iter().enumerate().collect();
-            for (table, index) in ended.iter().zip(indexes) {
-                if let Some(table) = table {
-                    table.scan(newest, index, &wanted, |_, row| {
-                        row.skip(2);
-                        parts.push(read_part(catalog, row));
-                    });
-                }
-            }
-            parts.sort_unstable_by(|a, b| a.first_event.cmp(&b.first_event));
-            Metered { parts, sources, has_marks: last_mark > 0 }
-        };
-        keys.iter().map(metered).collect()
-    })
+            let Folding { state, sources, last_mark, .. } = folding(catalog, keys[number], row);
+            all[number] = Metered { parts: state.current.into_iter().collect(), sources, has_marks: last_mark > 0 };
+            ControlFlow::Break(())
+        });
+        for (table, index) in &ended {
+            let Some(table) = table else { continue };
+            table.look_up(newest, index, wanted(), |number, row| {
+                heed_cancel();
+                row.skip(2);
+                all[number].parts.push(read_part(catalog, row));
+                ControlFlow::Continue(())
+            });
+        }
+    });
+    all.iter_mut().for_each(|own| own.parts.sort_unstable_by(|a, b| a.first_event.cmp(&b.first_event)));
+    all
 }
 
 /// A conversation, and the place from which on its parts are wanted.

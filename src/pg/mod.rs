@@ -17,7 +17,6 @@ pub mod procedure;
 pub mod process;
 pub mod progress;
 pub mod raw;
-pub mod receiver;
 pub mod relation;
 pub mod rights;
 pub mod row;

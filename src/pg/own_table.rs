@@ -272,6 +272,51 @@ impl OwnTable {
         });
     }
 
+    /// Gives `each` the rows of which the first columns of an index are as each of many keys says, the greatest first,
+    /// with the number of the key, until it breaks off: then come those of the next key. The index is opened once.
+    pub fn look_up<const COLUMNS: usize>(
+        &self,
+        newest: &Newest,
+        index: &Index,
+        keys: impl Iterator<Item = [Arg; COLUMNS]>,
+        mut each: impl FnMut(usize, &mut Row) -> ControlFlow<()>,
+    ) {
+        let mut begun: Option<Down> = None;
+        // SAFETY: as of `scan_down`; the server copies the keys.
+        unsafe {
+            let columns = (*self.relation).rd_att;
+            let mut cells = Apart::of(columns);
+            let places = cells.places();
+            for (number, key) in keys.enumerate() {
+                let wanted: Vec<(usize, Wanted)> = key.into_iter().map(Wanted::Same).enumerate().collect();
+                let (oid, mut keys) = self.keys(index, &wanted, |position| position as i16 + 1);
+                let mut scan = guarded(|| {
+                    let scan = begun.unwrap_or_else(|| self.begin_down(oid, newest, COLUMNS as i32));
+                    raw::index_rescan(scan.scan, keys.as_mut_ptr(), COLUMNS as i32, null_mut(), 0);
+                    scan.next(columns, places, &[])
+                });
+                while !scan.tuple.is_null() && each(number, &mut Row::taken_apart(&cells, columns)).is_continue() {
+                    scan = guarded(|| scan.next(columns, places, &[]));
+                }
+                begun = Some(scan);
+            }
+            if let Some(scan) = begun {
+                guarded(|| scan.end());
+            }
+        }
+    }
+
+    /// SAFETY: only under a guard, for an index of this open table; it must be ended.
+    unsafe fn begin_down(&self, index: pg_sys::Oid, newest: &Newest, conditions: i32) -> Down {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let index = raw::index_open(index, pg_sys::AccessShareLock as i32);
+            let slot = raw::table_slot_create(self.relation, null_mut());
+            let scan = majors::index_beginscan(self.relation, index, newest.0, conditions);
+            Down { index, slot, scan, tuple: null_mut() }
+        }
+    }
+
     /// Only if it tells keys does it go on after a row.
     fn scan_down(
         &self,
@@ -282,19 +327,17 @@ impl OwnTable {
         each: &mut dyn FnMut(Place, &mut Row) -> ControlFlow<()>,
     ) {
         let (oid, mut keys) = self.keys(index, wanted, |position| position as i16 + 1);
-        let (newest, count) = (newest.0, wanted.len() as i32);
+        let count = wanted.len() as i32;
         // SAFETY: as of a scan upwards; the slot is of this table.
         unsafe {
             let columns = (*self.relation).rd_att;
             let mut cells = Apart::of(columns);
             let places = cells.places();
             let mut scan = guarded(|| {
-                let index = raw::index_open(oid, pg_sys::AccessShareLock as i32);
-                let slot = raw::table_slot_create(self.relation, null_mut());
-                let scan = majors::index_beginscan(self.relation, index, newest, count);
-                (*scan).xs_want_itup = tells_keys;
-                raw::index_rescan(scan, keys.as_mut_ptr(), count, null_mut(), 0);
-                Down { index, slot, scan, tuple: null_mut() }.next(columns, places, &[])
+                let down = self.begin_down(oid, newest, count);
+                (*down.scan).xs_want_itup = tells_keys;
+                raw::index_rescan(down.scan, keys.as_mut_ptr(), count, null_mut(), 0);
+                down.next(columns, places, &[])
             });
             let mut seen = Vec::new();
             while !scan.tuple.is_null() {

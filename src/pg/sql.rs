@@ -4,7 +4,6 @@ use crate::pg::error::damaged;
 use crate::pg::limit::heed_cancel;
 use crate::pg::majors;
 use crate::pg::memory;
-use crate::pg::receiver::Receiver;
 use crate::pg::rights;
 use crate::pg::varlena;
 use pgrx::prelude::*;
@@ -229,7 +228,7 @@ impl Connection {
     pub fn run_anew(&self, statement: &str, args: &[Arg]) -> Rows<'_> {
         let plan = prepare(statement, args, pg_sys::CURSOR_OPT_CUSTOM_PLAN);
         let rows = self.execute(plan, statement, args);
-        // SAFETY: the plan is known to nobody else, and has run. If an error passed by, it stays until the session ends.
+        // SAFETY: the plan is known to nobody else, and has run. If an error passed by, it stays as long as the session.
         unsafe { pg_sys::SPI_freeplan(plan) };
         rows
     }
@@ -251,9 +250,9 @@ impl Connection {
         }
     }
 
-    /// Runs a query that was put together, with the newest snapshot, and gives `each` its rows as they are made, as long
-    /// as it says to go on: there may be more of them than memory should hold. `each` runs no statement. False if it
-    /// said to stop.
+    /// Runs a query that was put together, with the newest snapshot, and gives `each` its rows as they are made, as
+    /// long as it says to go on: there may be more of them than memory should hold. `each` runs no statement. False if
+    /// it said to stop.
     pub fn run_through(&self, statement: &str, mut each: impl FnMut(&mut Row) -> bool) -> bool {
         let cursor = Cursor::open(self, statement, &[]);
         let mut goes_on = true;
@@ -353,6 +352,57 @@ impl Drop for Cursor<'_> {
         }
     }
 }
+
+/// What the executor gives its rows to, as it makes them: the server's part of it first, as the server demands. Where
+/// there are very many, to copy each for the SQL interface takes longer than to read it.
+#[repr(C)]
+struct Receiver<'e> {
+    server: pg_sys::DestReceiver,
+    each: &'e mut dyn FnMut(&mut Row) -> bool,
+    /// Made for the first row.
+    cells: Option<Apart>,
+}
+
+impl<'e> Receiver<'e> {
+    /// Gives `each` the rows, as long as it says to go on.
+    fn new(each: &'e mut dyn FnMut(&mut Row) -> bool) -> Receiver<'e> {
+        let server = pg_sys::DestReceiver {
+            receiveSlot: Some(receive),
+            rStartup: Some(begin),
+            rShutdown: Some(end),
+            rDestroy: Some(end),
+            mydest: pg_sys::CommandDest::DestNone,
+        };
+        Receiver { server, each, cells: None }
+    }
+
+    /// The receiver as the server knows it, for as long as it is not moved.
+    fn as_server(&mut self) -> *mut pg_sys::DestReceiver {
+        (&raw mut *self).cast()
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, receiver: *mut pg_sys::DestReceiver) -> bool {
+    // SAFETY: the server gives back what `as_server` gave it, and a slot with a row, whose values and descriptor are
+    // there until the next one.
+    unsafe {
+        let own = &mut *receiver.cast::<Receiver>();
+        let columns = (*slot).tts_tupleDescriptor;
+        if i32::from((*slot).tts_nvalid) < (*columns).natts {
+            pg_sys::slot_getallattrs(slot);
+        }
+        let cells = own.cells.get_or_insert_with(|| Apart::of(columns));
+        cells.copy((*slot).tts_values, (*slot).tts_isnull);
+        (own.each)(&mut Row::taken_apart(cells, columns))
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(_receiver: *mut pg_sys::DestReceiver, _operation: i32, _columns: pg_sys::TupleDesc) {}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(_receiver: *mut pg_sys::DestReceiver) {}
 
 /// Locks what a plan reads and writes, until the transaction ends, so that the snapshot that is taken next is younger
 /// than the locks. The server itself would lock after it: if a table was rewritten while we waited, its rows would be
