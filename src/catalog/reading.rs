@@ -132,8 +132,8 @@ pub fn for_each_row(
 }
 
 /// Gives `each` all rows of the query's table, as values of the readers, as they are read: there may be more of them
-/// than memory should hold. Meanwhile the rights are those of the table's owner: `each` runs no statement. What was given
-/// before an error is worth nothing.
+/// than memory should hold. Meanwhile the rights are those of the table's owner: `each` runs no statement. What was
+/// given before an error is worth nothing.
 pub fn for_each_of_all(
     query: &SourceQuery,
     readers: &[Reader],

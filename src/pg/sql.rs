@@ -228,7 +228,7 @@ impl Connection {
     pub fn run_anew(&self, statement: &str, args: &[Arg]) -> Rows<'_> {
         let plan = prepare(statement, args, pg_sys::CURSOR_OPT_CUSTOM_PLAN);
         let rows = self.execute(plan, statement, args);
-        // SAFETY: the plan is known to nobody else, and has run. If an error passed by, it stays as long as the session.
+        // SAFETY: the plan is known to nobody else, and has run. After an error it stays as long as the session.
         unsafe { pg_sys::SPI_freeplan(plan) };
         rows
     }
