@@ -27,7 +27,7 @@ pub struct WantedEvents<'a> {
     /// Whether marks were ever made in it.
     pub has_marks: bool,
     /// What is known already of the tables that were read as a whole: they are not read again.
-    pub scanned: &'a [Scanned],
+    pub scanned: Vec<Scanned>,
 }
 
 /// The events of a conversation that one source gives, found when the table was read as a whole.
@@ -49,11 +49,12 @@ pub struct Log {
     pub because: HashMap<Vec<u8>, String>,
 }
 
-/// The events of conversations, in their order; of each for itself, which of its tables cannot be read.
+/// The events of conversations, in their order; of each for itself, which of its tables cannot be read. What was scanned
+/// is taken.
 pub fn read(
     connection: &Connection,
     catalog: &Catalog,
-    wanted: &[WantedEvents],
+    wanted: &mut [WantedEvents],
     patience: Patience,
 ) -> Vec<Result<Log, Unreadable>> {
     let ids = catalog.attached().iter().map(|source| source.id).chain([0]).collect();
@@ -64,8 +65,15 @@ pub fn read(
     for source in catalog.attached() {
         match rows(source, wanted, patience, &mut broken) {
             Ok(mut found) => {
-                found.extend(scanned(source, wanted, &mut broken));
-                take(connection, wanted, &mut logs, found, occupied.contains(&source.id));
+                let some_held = occupied.contains(&source.id);
+                for (conversation, mut events) in scanned(source, wanted, &mut broken) {
+                    if some_held {
+                        found.extend(events.into_iter().map(|placed| Found::scanned(conversation, placed)));
+                    } else {
+                        logs[conversation].events.append(&mut events);
+                    }
+                }
+                take(connection, wanted, &mut logs, found, some_held);
             }
             Err(because) => drop(unreadable.insert(source.id, because)),
         }
@@ -170,6 +178,12 @@ struct Found {
     because: Option<String>,
 }
 
+impl Found {
+    fn scanned(conversation: usize, Placed { place, event, .. }: Placed) -> Found {
+        Found { conversation, place: order::key(&place), event, because: None }
+    }
+}
+
 fn take(connection: &Connection, wanted: &[WantedEvents], logs: &mut [Log], found: Vec<Found>, some_held: bool) {
     let mut held = memory::collected(found.iter().map(|_| None));
     if some_held {
@@ -238,31 +252,22 @@ fn rows(
     Ok(found)
 }
 
-/// What is known already of the rows of one source.
-fn scanned<'w>(
+/// What is known already of the rows of one source, with the indexes of their conversations.
+fn scanned(
     source: &Source,
-    wanted: &'w [WantedEvents],
+    wanted: &mut [WantedEvents],
     broken: &mut HashMap<usize, Unreadable>,
-) -> impl Iterator<Item = Found> + use<'w> {
-    let of_source = |index: usize, wanted: &'w WantedEvents| {
-        let has_events = wanted.sources.contains(&source.id);
-        wanted.scanned.iter().filter(move |own| has_events && own.source == source.id).map(move |own| (index, own))
-    };
-    let all: Vec<(usize, &Scanned)> =
-        wanted.iter().enumerate().flat_map(|(index, own)| of_source(index, own)).collect();
-    for (index, own) in &all {
-        if let Some(at) = own.broken {
-            broken.entry(*index).or_insert_with(|| reading::broken_version(source, at));
+) -> Vec<(usize, Vec<Placed>)> {
+    let mut all = Vec::new();
+    for (index, wanted) in wanted.iter_mut().enumerate().filter(|(_, wanted)| wanted.sources.contains(&source.id)) {
+        for own in wanted.scanned.iter_mut().filter(|own| own.source == source.id) {
+            if let Some(at) = own.broken {
+                broken.entry(index).or_insert_with(|| reading::broken_version(source, at));
+            }
+            all.push((index, std::mem::take(&mut own.events)));
         }
     }
-    all.into_iter().flat_map(|(conversation, own)| {
-        own.events.iter().map(move |Placed { place, event, .. }| Found {
-            conversation,
-            place: order::key(place),
-            event: event.clone(),
-            because: None,
-        })
-    })
+    all
 }
 
 /// Events of a row that were metered at one time: the index of their conversation, what they are to the meter, their

@@ -86,10 +86,10 @@ pub fn fold_again(batch: &mut Batch, late: Vec<Late>, findings: &mut Findings) {
             since: start.since(),
             sources,
             has_marks: folding.last_mark > 0,
-            scanned: &[],
+            scanned: Vec::new(),
         }
     });
-    let logs = history::read(batch.connection, &batch.catalog, &wanted.collect::<Vec<_>>(), Patience::OfCommit);
+    let logs = history::read(batch.connection, &batch.catalog, &mut wanted.collect::<Vec<_>>(), Patience::OfCommit);
     for (((late, start), stored), log) in late.iter().zip(&starts).zip(&stored).zip(logs) {
         match log {
             Ok(log) => fold_one(batch, late, start, stored, log, findings),

@@ -245,7 +245,10 @@ fn wanted<'a>(
 ) -> Vec<(usize, WantedEvents<'a>)> {
     let possible = keys.iter().enumerate().filter(|(_, (tenant, conversation))| query.can_hold(tenant, conversation));
     let wanted = |(index, (tenant, conversation)): (usize, &&'a (String, String))| {
-        (index, WantedEvents { tenant, conversation, since, sources: vec![source], has_marks: false, scanned: &[] })
+        (
+            index,
+            WantedEvents { tenant, conversation, since, sources: vec![source], has_marks: false, scanned: Vec::new() },
+        )
     };
     possible.map(wanted).collect()
 }

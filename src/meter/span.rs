@@ -118,7 +118,7 @@ impl Span<'_> {
 
     fn wanted<'k>(&self, key: &'k Owned) -> WantedEvents<'k> {
         let (since, sources) = (self.period.start, vec![self.source.id]);
-        WantedEvents { tenant: &key.0, conversation: &key.1, since, sources, has_marks: false, scanned: &[] }
+        WantedEvents { tenant: &key.0, conversation: &key.1, since, sources, has_marks: false, scanned: Vec::new() }
     }
 }
 

@@ -43,7 +43,7 @@ fn audit_of(
     let read = |connection: &Connection| {
         let catalog = Catalog::now();
         let Metered { sources, .. } = part_table::metered(&catalog, &[(tenant, conversation)]).remove(0);
-        let wanted = WantedEvents { tenant, conversation, since, sources, has_marks: false, scanned: &[] };
+        let wanted = WantedEvents { tenant, conversation, since, sources, has_marks: false, scanned: Vec::new() };
         history::audited(connection, &catalog, wanted)
     };
     let mut rows = as_owner(|| connected(read)).unwrap_or_else(|unreadable| unreadable.raise());

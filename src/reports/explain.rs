@@ -140,8 +140,9 @@ fn told(connection: &Connection, key: Key) -> Vec<Told> {
     let mut batch = Batch::dry(connection, &[key]);
     let since = Instant::EARLIEST;
     let Metered { parts: stored, sources, has_marks } = part_table::metered(&batch.catalog, &[key]).remove(0);
-    let wanted = [WantedEvents { tenant: key.0, conversation: key.1, since, sources, has_marks, scanned: &[] }];
-    let log = history::read(connection, &batch.catalog, &wanted, Patience::OfCaller).remove(0);
+    let mut wanted =
+        [WantedEvents { tenant: key.0, conversation: key.1, since, sources, has_marks, scanned: Vec::new() }];
+    let log = history::read(connection, &batch.catalog, &mut wanted, Patience::OfCaller).remove(0);
     let log = log.unwrap_or_else(|unreadable| unreadable.raise());
     let story = story(&mut batch, key, &log, &stored);
     let charges = Charges::read(connection, key);

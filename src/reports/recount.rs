@@ -64,13 +64,14 @@ pub fn conversations(
     };
     loop {
         let all = std::iter::from_fn(|| merged.next()).filter(|own| is_wanted(&own.key.0));
-        let some: Vec<Candidate> = all.take(TOGETHER).collect();
+        let mut some: Vec<Candidate> = all.take(TOGETHER).collect();
         if some.is_empty() {
             break;
         }
-        let found: Vec<FoundIn> = some.iter().map(Candidate::found).collect();
-        each(&connected(|connection| recounted(connection, &found, policy)));
-        progress.advance(some.len());
+        let count = some.len();
+        let found: Vec<FoundIn> = some.iter_mut().map(Candidate::found).collect();
+        each(&connected(|connection| recounted(connection, found, policy)));
+        progress.advance(count);
     }
     drop(merged);
     scans.into_iter().for_each(Scan::close);
@@ -80,7 +81,7 @@ pub fn conversations(
 struct FoundIn<'a> {
     key: Key<'a>,
     sources: &'a BTreeSet<i32>,
-    scanned: &'a [Scanned],
+    scanned: Vec<Scanned>,
 }
 
 /// A conversation that may have a unit in the span.
@@ -92,8 +93,8 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn found(&self) -> FoundIn<'_> {
-        FoundIn { key: (&self.key.0, &self.key.1), sources: &self.sources, scanned: &self.scanned }
+    fn found(&mut self) -> FoundIn<'_> {
+        FoundIn { key: (&self.key.0, &self.key.1), sources: &self.sources, scanned: std::mem::take(&mut self.scanned) }
     }
 }
 
@@ -147,7 +148,7 @@ fn in_span(connection: &Connection, span: Period) -> (Conversations, Vec<Scan>) 
     (found, scans)
 }
 
-fn recounted<'a>(connection: &Connection, found: &[FoundIn<'a>], policy: Option<&str>) -> Vec<Recounted<'a>> {
+fn recounted<'a>(connection: &Connection, found: Vec<FoundIn<'a>>, policy: Option<&str>) -> Vec<Recounted<'a>> {
     let recounted = |compared: Compared<'a>| {
         let Compared { key, stored, proof } = compared;
         match proof {
@@ -171,8 +172,8 @@ pub struct Compared<'a> {
 pub fn of_source<'a>(connection: &Connection, source: i32, keys: &'a [(String, String)]) -> Vec<Compared<'a>> {
     let sources = BTreeSet::from([source]);
     let found: Vec<FoundIn> =
-        keys.iter().map(|(tenant, id)| FoundIn { key: (tenant, id), sources: &sources, scanned: &[] }).collect();
-    let compared = compared(connection, &found, None, Keeps::Events);
+        keys.iter().map(|(tenant, id)| FoundIn { key: (tenant, id), sources: &sources, scanned: Vec::new() }).collect();
+    let compared = compared(connection, found, None, Keeps::Events);
     compared.into_iter().zip(keys).map(|(own, key)| Compared { key: (&key.0, &key.1), ..own }).collect()
 }
 
@@ -185,14 +186,14 @@ enum Keeps {
 
 fn compared<'a>(
     connection: &Connection,
-    found: &[FoundIn<'a>],
+    found: Vec<FoundIn<'a>>,
     policy: Option<&str>,
     keeps: Keeps,
 ) -> Vec<Compared<'a>> {
     let keys: Vec<Key> = found.iter().map(|found| found.key).collect();
     let mut batch = Batch::dry(connection, &keys);
     let metered = part_table::metered(&batch.catalog, &keys);
-    let wanted = found.iter().zip(&metered).map(|(found, metered)| WantedEvents {
+    let wanted = found.into_iter().zip(&metered).map(|(found, metered)| WantedEvents {
         tenant: found.key.0,
         conversation: found.key.1,
         since: Instant::EARLIEST,
@@ -200,7 +201,7 @@ fn compared<'a>(
         has_marks: metered.has_marks,
         scanned: found.scanned,
     });
-    let logs = history::read(connection, &batch.catalog, &wanted.collect::<Vec<_>>(), Patience::OfCaller);
+    let logs = history::read(connection, &batch.catalog, &mut wanted.collect::<Vec<_>>(), Patience::OfCaller);
     let all = keys.iter().zip(logs).zip(metered).enumerate();
     all.map(|(index, ((key, log), Metered { parts: stored, .. }))| {
         let proof = log.ok().filter(|log| !stored.iter().any(|part| lost_rows(part, &log.events) > 0));
