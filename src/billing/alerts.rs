@@ -1,12 +1,13 @@
 //! What is a tenant to be told of its usage (rule 4.5)? Alerts are rows, written with the charges that raise them.
 
 use crate::billing::account::Books;
+use crate::catalog::away::Away;
 use crate::pg::clock::Timestamp;
 use crate::pg::error::damaged;
 use crate::pg::own_table::types::{BOOL, INT8, TEXT};
 use crate::pg::own_table::{Access, OwnTable, Shape, with_newest};
 use crate::pg::rights::as_owner;
-use crate::pg::sql::{Connection, OverRows, column, connected, insert_rows};
+use crate::pg::sql::{Connection, OverRows, arg, column, connected, insert_rows};
 use talkmeter_engine::alert::{is_low, is_reached, is_spike};
 use talkmeter_engine::draw_down::Tier;
 use talkmeter_engine::instant::Instant;
@@ -122,6 +123,7 @@ const SEND: &str = "
         SELECT a.tenant, a.period_start, a.period_end, a.kind, a.day
         FROM talkmeter.alert AS a
         WHERE a.notified_at IS NULL AND NOT a.muted AND pg_notification_queue_usage() < 0.9
+            AND NOT a.tenant = ANY ($1)
         ORDER BY a.fired_at
         LIMIT 1000
         FOR UPDATE SKIP LOCKED
@@ -138,6 +140,7 @@ const SEND: &str = "
 /// notification says nothing (rule 4.5.9).
 pub fn send() {
     as_owner(|| {
-        connected(|connection| while connection.run(SEND, &[]).count() > 0 {});
+        let away = Away::by_now().names();
+        connected(|connection| while connection.run(SEND, &[arg(away.clone())]).count() > 0 {});
     });
 }

@@ -64,6 +64,26 @@ books!(
 /// The rows that wait for a tenant's books, and no part of them.
 pub const QUARANTINE: &str = "talkmeter.quarantined";
 
+// What came later is of the next document.
+const READ_QUARANTINE: &str = "
+    SELECT own::text
+    FROM talkmeter.quarantined AS own
+    JOIN talkmeter.tenant_move AS m ON m.tenant = own.tenant
+    WHERE own.tenant = $1 AND own.quarantined_at <= m.exported_at
+    ORDER BY own.quarantined_at";
+
+// By the clock of here, by which the next document from here will be made.
+const WRITE_QUARANTINE: &str = "
+    INSERT INTO talkmeter.quarantined (quarantine_id, source_id, message_id, tenant, conversation, occurred_at, event,
+        reason, detail, mark_kind, removal, counted, quarantined_at)
+    SELECT own.quarantine_id, own.source_id, own.message_id, own.tenant, own.conversation, own.occurred_at, own.event,
+        own.reason, own.detail, own.mark_kind, own.removal, own.counted, LEAST(own.quarantined_at, clock_timestamp())
+    FROM unnest($2::text[]::talkmeter.quarantined[]) AS own
+    WHERE own.tenant = $1";
+
+const ARRIVING: &str = "
+    SELECT m.exported_at IS NULL FROM talkmeter.tenant_move AS m WHERE m.tenant = $1 AND m.state = 'arriving'";
+
 /// What the first line of a document, and its last, are instead of rows of a table.
 pub const HEAD: &str = "move";
 pub const END: &str = "end";
@@ -113,16 +133,9 @@ pub struct Document {
 }
 
 impl Document {
-    /// What waits in quarantine by now is in it, and nothing that comes later.
-    pub fn begin(connection: &Connection, tenant: &str) -> Document {
-        let (quarantine, others): (Vec<_>, Vec<_>) = BOOKS.iter().partition(|books| books.table == QUARANTINE);
-        let under_way = quarantine.first().map(|books| (*books, connection.begin(books.read, &[arg(tenant)])));
-        let left = others.into_iter();
-        Document { tenant: tenant.to_owned(), line: 0, head: None, left, under_way, has_ended: false }
-    }
-
-    pub fn with_head(self, head: String) -> Document {
-        Document { head: Some(head), ..self }
+    pub fn of(tenant: &str, head: String) -> Document {
+        let left = BOOKS.iter().collect::<Vec<_>>().into_iter();
+        Document { tenant: tenant.to_owned(), line: 0, head: Some(head), left, under_way: None, has_ended: false }
     }
 
     fn next_rows(&mut self) -> Option<(&'static str, Vec<String>)> {
@@ -134,7 +147,8 @@ impl Document {
                         Some(under_way) => under_way,
                         None => {
                             let books = self.left.next()?;
-                            (books, connection.begin(books.read, &[arg(self.tenant.as_str())]))
+                            let read = if books.table == QUARANTINE { READ_QUARANTINE } else { books.read };
+                            (books, connection.begin(read, &[arg(self.tenant.as_str())]))
                         }
                     };
                     let rows = connection.fetch(&begun, ROWS);
@@ -184,8 +198,19 @@ fn import_rows(tenant: Option<&str>, relation: Option<&str>, content: Option<Vec
     };
     as_owner(|| {
         connected(|connection| {
+            // Only within the transaction of an import; where the books are already, what waits is all that is new.
+            let is_new = connection.run(ARRIVING, &[arg(tenant)]).first().map(|mut row| row.value::<bool>());
+            if is_new.is_none_or(|is_new| !is_new && books.table != QUARANTINE) {
+                failure(
+                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("no books of tenant \"{tenant}\" are being imported"),
+                )
+                .hint("Call talkmeter.import_tenant.")
+                .raise();
+            }
             let rows = content.len();
-            if connection.run(books.write, &[arg(tenant), arg(content)]).count() < rows {
+            let write = if books.table == QUARANTINE { WRITE_QUARANTINE } else { books.write };
+            if connection.run(write, &[arg(tenant), arg(content)]).count() < rows {
                 failure(
                     PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                     format!("not all rows of {relation} are of tenant \"{tenant}\""),

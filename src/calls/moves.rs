@@ -13,17 +13,21 @@ use crate::catalog::cache;
 use crate::catalog::reading;
 use crate::meter::commit;
 use crate::pg::clock::Timestamp;
+use crate::pg::document;
 use crate::pg::error::failure;
+use crate::pg::limit::heed_cancel;
 use crate::pg::own_table;
 use crate::pg::rights::{as_owner, must_write};
 use crate::pg::sql::{Connection, arg, connected};
 use crate::pg::tags;
 use crate::pg::writers;
-use pgrx::JsonB;
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;
+use pgrx::{AnyElement, JsonB};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// Does a call about moving a tenant, with the owner's rights, after what the transaction has noted so far.
 fn call<R>(function: &'static str, work: impl FnOnce(&Connection) -> R) -> R {
@@ -38,10 +42,22 @@ fn refuse(tenant: &str, because: &str, hint: &str) -> ! {
         .raise()
 }
 
-/// Waits for whoever has begun to write to the books by now: he may not know yet that a tenant is away.
-fn wait_for_works() {
-    let first = [c"conversation", c"tenant_lock", c"dispute_count", c"external_count", c"reconciliation"];
-    writers::wait_for(&first.map(own_table::oid));
+/// Waits for whoever has begun to write to the books, or to quarantine, by now: he may not know yet that a tenant is
+/// away. Nobody is held up by that.
+fn wait_for_works(function: &str) {
+    let first =
+        [c"quarantined", c"conversation", c"tenant_lock", c"dispute_count", c"external_count", c"reconciliation"];
+    let tables = first.map(own_table::oid);
+    if writers::is_one(&tables) {
+        failure(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            format!("talkmeter.{function}() is called in a transaction that has metered"),
+        )
+        .detail("It waits for such transactions, and they may wait for this one.")
+        .hint("Call it in a transaction of its own.")
+        .raise();
+    }
+    writers::wait_for(&tables);
 }
 
 // A move that has begun goes on.
@@ -59,8 +75,15 @@ const EXPECT: &str = "
         by = excluded.by, exported_at = NULL
     WHERE m.state IN ('left', 'arrived')";
 
+// The number of a transaction without how often numbers have begun anew: none is greater than the present one.
 const STATE: &str = "
-    SELECT m.state, m.move, m.receipt, m.exported_at FROM talkmeter.tenant_move AS m WHERE m.tenant = $1 FOR UPDATE";
+    SELECT m.state, m.move, m.receipt, m.exported_at,
+        COALESCE(
+            pg_xact_status((t.now - ((t.now - m.xmin::text::int8) & 4294967295))::text::xid8) = 'in progress', false)
+    FROM talkmeter.tenant_move AS m
+    CROSS JOIN (SELECT pg_current_xact_id()::text::int8 AS now) AS t
+    WHERE m.tenant = $1
+    FOR UPDATE OF m";
 
 /// What is known of a tenant's move, which is locked.
 struct Move {
@@ -68,12 +91,15 @@ struct Move {
     id: Uuid,
     receipt: Uuid,
     exported_at: Option<Timestamp>,
+    /// It was written by this transaction: nobody else knows it yet.
+    is_own: bool,
 }
 
 fn known_move(connection: &Connection, tenant: &str) -> Option<Move> {
     let rows = connection.run(STATE, &[arg(tenant)]);
     let mut row = rows.first()?;
-    Some(Move { state: row.value(), id: row.value(), receipt: row.value(), exported_at: row.nullable() })
+    let (state, id, receipt, exported_at) = (row.value(), row.value(), row.value(), row.nullable());
+    Some(Move { state, id, receipt, exported_at, is_own: row.value() })
 }
 
 fn move_in_state(connection: &Connection, tenant: &str, states: &[&str], hint: &str) -> Move {
@@ -83,6 +109,7 @@ fn move_in_state(connection: &Connection, tenant: &str, states: &[&str], hint: &
             "leaving" => "is about to leave this server",
             "left" => "has left this server",
             "expected" => "is expected here, and its books have not come yet",
+            "arriving" => "is being imported",
             _ => "has arrived here",
         };
         refuse(tenant, because, hint);
@@ -100,6 +127,7 @@ fn begin_move(tenant: Option<&str>) {
     call("begin_move", |connection| {
         // Who begins a backfill asks for moves after that.
         connection.run_once("LOCK TABLE talkmeter.backfill_run IN SHARE MODE", false);
+        no_nameless_rows(connection, tenant, None);
         if connection.run(BACKFILLS, &[]).count() > 0 || connection.run(UNCHARGED, &[arg(tenant)]).count() > 0 {
             refuse(tenant, "cannot move while a table is backfilled", "Call it once talkmeter.backfill is done.");
         }
@@ -144,9 +172,21 @@ fn has_no_books(connection: &Connection, tenant: &str) {
     }
 }
 
+/// A call begins that goes by it that others know the state: it is an error if they do not yet.
+fn must_be_known(tenant: &str, known: &Move) {
+    if known.is_own {
+        failure(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            format!("that tenant \"{tenant}\" moves is not committed yet"),
+        )
+        .detail("Others meter it until then.")
+        .hint("Call each step of a move in a transaction of its own.")
+        .raise();
+    }
+}
+
 const EXPORTED: &str = "
-    UPDATE talkmeter.tenant_move AS m SET exported_at = clock_timestamp(), receipt = gen_random_uuid()
-    WHERE m.tenant = $1";
+    UPDATE talkmeter.tenant_move AS m SET exported_at = $2, receipt = gen_random_uuid() WHERE m.tenant = $1";
 
 const HEAD_OF: &str = "SELECT talkmeter.move_head($1)::text";
 
@@ -157,47 +197,69 @@ fn export_tenant(
     tenant: Option<&str>,
 ) -> TableIterator<'static, (name!(line, i64), name!(relation, String), name!(content, Vec<String>))> {
     let tenant = tenant_key(tenant);
-    let document = call("export_tenant", |connection| {
+    let head = call("export_tenant", |connection| {
+        // Whoever has put something into quarantine by then has locked it, and is waited for.
+        let now: Timestamp = connection.run("SELECT clock_timestamp()", &[]).only().value();
+        wait_for_works("export_tenant");
         let hint = "Call talkmeter.begin_move first, in a transaction of its own: from then on its rows wait.";
-        wait_for_works();
-        move_in_state(connection, tenant, &["leaving"], hint);
-        // What is put into quarantine after that has a later time.
-        let document = tags::alone_with(tenant, || {
-            connection.run(EXPORTED, &[arg(tenant)]);
-            Document::begin(connection, tenant)
-        });
+        must_be_known(tenant, &move_in_state(connection, tenant, &["leaving"], hint));
+        no_nameless_rows(connection, tenant, None);
+        connection.run(EXPORTED, &[arg(tenant), arg(now)]);
         journal::note(connection, "export_tenant", Some(tenant), json!({}), None);
-        document.with_head(connection.run(HEAD_OF, &[arg(tenant)]).only().value())
+        connection.run(HEAD_OF, &[arg(tenant)]).only().value()
     });
-    TableIterator::new(document)
+    TableIterator::new(Document::of(tenant, head))
+}
+
+// Of these no more was read than an id: they may be of any tenant.
+const NAMELESS: &str = "
+    SELECT count(*) FROM talkmeter.quarantined AS q
+    WHERE q.tenant IS NULL AND q.reason IN ('disabled', 'mapping_broken', 'source_unreadable', 'internal_error')
+        AND q.quarantined_at > COALESCE($1, '-infinity')";
+
+fn no_nameless_rows(connection: &Connection, tenant: &str, since: Option<Timestamp>) {
+    let rows: i64 = connection.run(NAMELESS, &[arg(since)]).only().value();
+    if rows > 0 {
+        failure(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("{rows} rows wait in quarantine of which only an id was read: they may be of tenant \"{tenant}\"",),
+        )
+        .hint("Do what the hint of talkmeter.quarantine says, and call talkmeter.retry_quarantine().")
+        .raise();
+    }
 }
 
 /// The first line of a document is read: what it says must be so here too. Returns its tenant, and of which time on
 /// entries of quarantine are new: of all times, unless its books are here already by the same move.
 #[pg_extern(sql = false)]
 fn import_begin(
-    head: Option<JsonB>,
+    head: Option<AnyElement>,
 ) -> TableIterator<'static, (name!(tenant, String), name!(since, Option<TimestampWithTimeZone>))> {
-    let JsonB(head) = required(head, "head");
+    let head = document::value(required(head, "head"), "head");
     let text = |key: &str| head.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
     let tenant = text("tenant");
     let since = call("import_tenant", |connection| {
         let hint = "Call talkmeter.expect_tenant first, in a transaction of its own: from then on its rows wait.";
-        wait_for_works();
+        wait_for_works("import_tenant");
         let known = move_in_state(connection, &tenant, &["expected", "arrived"], hint);
-        if known.state == "arrived" {
-            if known.id.to_string() != text("move") {
-                refuse(&tenant, "is here already", "This document is of another move.");
-            }
-            return known.exported_at;
+        must_be_known(&tenant, &known);
+        let is_here = known.state == "arrived";
+        if is_here && known.id.to_string() != text("move") {
+            refuse(&tenant, "is here already", "This document is of another move.");
         }
-        must_fit(connection, JsonB(head.clone()));
-        has_no_books(connection, &tenant);
+        if !is_here {
+            must_fit(connection, JsonB(head.clone()));
+            has_no_books(connection, &tenant);
+        }
         books::lock_all();
-        None
+        connection.run(ARRIVING, &[arg(tenant.as_str())]);
+        known.exported_at
     });
     TableIterator::once((tenant, since.map(Timestamp::shown)))
 }
+
+// Until the document has come to its end.
+const ARRIVING: &str = "UPDATE talkmeter.tenant_move AS m SET state = 'arriving' WHERE m.tenant = $1";
 
 const DIFFERENCES: &str = "SELECT d.difference FROM talkmeter.move_differences($1) AS d LIMIT 5";
 
@@ -223,17 +285,21 @@ const NAMES: &str = "
 
 const ARRIVED: &str = "
     UPDATE talkmeter.tenant_move AS m
-    SET state = 'arrived', move = $2, receipt = $3, exported_at = $4, since = clock_timestamp(), by = SESSION_USER
+    SET state = 'arrived', move = $2, receipt = $3, exported_at = $4, came_by = $2, came_with = $3, came_at = $4,
+        since = clock_timestamp(), by = SESSION_USER
     WHERE m.tenant = $1";
+
+// A document of before says nothing new.
+const STILL_HERE: &str = "UPDATE talkmeter.tenant_move AS m SET state = 'arrived' WHERE m.tenant = $1";
 
 /// A document was read to its end: from now on the tenant is metered here, beginning with the rows that wait.
 #[pg_extern(sql = false)]
-fn import_end(head: Option<JsonB>) -> Uuid {
-    let head = required(head, "head");
+fn import_end(head: Option<AnyElement>) -> Uuid {
+    let head = document::value(required(head, "head"), "head");
     must_write("import_tenant");
     let (tenant, receipt) = as_owner(|| {
         connected(|connection| {
-            let parts = connection.run(NAMES, &[arg(head)]);
+            let parts = connection.run(NAMES, &[arg(JsonB(head))]);
             let Some(mut row) = parts.first() else {
                 failure(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "this is no first line of a document")
                     .hint("Give the lines as talkmeter.export_tenant returned them.")
@@ -241,10 +307,14 @@ fn import_end(head: Option<JsonB>) -> Uuid {
             };
             let (tenant, id, receipt, at): (String, Uuid, Uuid, Timestamp) =
                 (row.value(), row.value(), row.value(), row.value());
-            move_in_state(connection, &tenant, &["expected", "arrived"], "Call talkmeter.import_tenant.");
+            let known = move_in_state(connection, &tenant, &["arriving"], "Call talkmeter.import_tenant.");
+            cache::announce_change();
+            if known.exported_at.is_some_and(|known| at.bound() <= known.bound()) {
+                connection.run(STILL_HERE, &[arg(tenant.as_str())]);
+                return (tenant, known.receipt);
+            }
             rows_are_here(connection, &tenant);
             connection.run(ARRIVED, &[arg(tenant.as_str()), arg(id), arg(receipt), arg(at)]);
-            cache::announce_change();
             journal::note(connection, "import_tenant", Some(&tenant), json!({}), None);
             (tenant, receipt)
         })
@@ -253,13 +323,24 @@ fn import_end(head: Option<JsonB>) -> Uuid {
     receipt
 }
 
-/// Meters what waits of a tenant that is metered here again. What is put there meanwhile is little: it is waited for,
-/// and metered before anybody else may meter the tenant, so that rows are metered in the order in which they came.
+/// How long who puts rows of the tenant aside just now is given to commit.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Meters what waits of a tenant that is metered here again. What is put there meanwhile is little: it is metered
+/// before anybody else may meter the tenant, so that rows are metered in the order in which they came. But whoever does
+/// not commit is not waited for, since he may wait for an entry that is held here: his rows are left to the next sweep.
 fn come(tenant: &str) {
     reading::begin();
     retry::of_tenant_that_came(tenant);
     commit::work();
-    tags::come(tenant);
+    let begun = Instant::now();
+    while !tags::may_come(tenant) {
+        if begun.elapsed() > PATIENCE {
+            return;
+        }
+        heed_cancel();
+        sleep(Duration::from_millis(2));
+    }
     retry::of_tenant_that_came(tenant);
     commit::work();
 }
@@ -303,6 +384,24 @@ const CAME_SINCE: &str = "
     SELECT count(*) FROM talkmeter.quarantined AS q
     WHERE q.tenant = $1 AND q.quarantined_at > COALESCE($2, '-infinity')";
 
+// What comes after the export stays, for who looks there.
+const REMOVE_QUARANTINED: &str = "
+    DELETE FROM talkmeter.quarantined AS q WHERE q.tenant = $1 AND q.quarantined_at <= COALESCE($2, '-infinity')";
+
+fn remove(
+    connection: &Connection,
+    books: &Books,
+    tenant: &str,
+    exported_at: Option<Timestamp>,
+    removed: &mut BTreeMap<&str, usize>,
+) {
+    let rows = match books.table {
+        QUARANTINE => connection.run(REMOVE_QUARANTINED, &[arg(tenant), arg(exported_at)]).count(),
+        _ => connection.run(books.delete, &[arg(tenant)]).count(),
+    };
+    removed.extend((rows > 0).then_some((books.table, rows)));
+}
+
 fn nothing_came(connection: &Connection, tenant: &str, exported_at: Option<Timestamp>) {
     let came: i64 = connection.run(CAME_SINCE, &[arg(tenant), arg(exported_at)]).only().value();
     if came > 0 {
@@ -327,7 +426,7 @@ const LEFT: &str = "
 fn end_move(tenant: Option<&str>, receipt: Option<Uuid>) {
     let (tenant, receipt) = (tenant_key(tenant), required(receipt, "receipt"));
     call("end_move", |connection| {
-        wait_for_works();
+        wait_for_works("end_move");
         let known =
             move_in_state(connection, tenant, &["leaving", "left"], "Call it on the server that the tenant leaves.");
         if known.receipt != receipt {
@@ -343,22 +442,22 @@ fn end_move(tenant: Option<&str>, receipt: Option<Uuid>) {
         }
         books::lock_all();
         let mut removed = BTreeMap::new();
-        let mut remove = |books: &Books| {
-            let rows = connection.run(books.delete, &[arg(tenant)]).count();
-            removed.extend((rows > 0).then_some((books.table, rows)));
-        };
-        // What comes after that stays in quarantine, for who looks there.
-        tags::alone_with(tenant, || {
-            nothing_came(connection, tenant, known.exported_at);
-            BOOKS.iter().filter(|books| books.table == QUARANTINE).for_each(&mut remove);
-        });
-        BOOKS.iter().filter(|books| books.table != QUARANTINE).for_each(remove);
+        nothing_came(connection, tenant, known.exported_at);
+        no_nameless_rows(connection, tenant, known.exported_at);
+        BOOKS.iter().for_each(|books| remove(connection, books, tenant, known.exported_at, &mut removed));
         connection.run("DELETE FROM talkmeter.sweep_failure AS f WHERE f.tenant = $1", &[arg(tenant)]);
         connection.run(LEFT, &[arg(tenant)]);
         cache::announce_change();
         journal::note(connection, "end_move", Some(tenant), json!({"removed": removed}), None);
     });
 }
+
+// Where it came from may still have rows for it.
+const BACK: &str = "
+    UPDATE talkmeter.tenant_move AS m
+    SET state = 'arrived', move = m.came_by, receipt = m.came_with, exported_at = m.came_at, since = clock_timestamp(),
+        by = SESSION_USER
+    WHERE m.tenant = $1 AND m.state = 'leaving' AND m.came_by IS NOT NULL";
 
 /// The tenant stays here: what waits of it is metered. Returns the receipt for a copy of its books elsewhere.
 #[pg_extern(sql = false)]
@@ -367,7 +466,9 @@ fn cancel_move(tenant: Option<&str>) -> Uuid {
     let receipt = call("cancel_move", |connection| {
         let hint = "What was imported is metered where it is now; begin_move there takes it back.";
         let known = move_in_state(connection, tenant, &["leaving", "expected"], hint);
-        connection.run("DELETE FROM talkmeter.tenant_move AS m WHERE m.tenant = $1", &[arg(tenant)]);
+        if connection.run(BACK, &[arg(tenant)]).count() == 0 {
+            connection.run("DELETE FROM talkmeter.tenant_move AS m WHERE m.tenant = $1", &[arg(tenant)]);
+        }
         cache::announce_change();
         journal::note(connection, "cancel_move", Some(tenant), json!({"state": known.state}), None);
         known.receipt

@@ -1,7 +1,7 @@
 //! Which rows in quarantine can be metered by now (rule 3.7)?
 
 use crate::calls::journal;
-use crate::capture::entry::{Entry, RowName, TOO_OLD};
+use crate::capture::entry::{Entry, MOVED, RowName, TOO_OLD};
 use crate::capture::ingest;
 use crate::capture::quarantine;
 use crate::capture::queue::{self, Message, Operation};
@@ -21,7 +21,7 @@ use crate::pg::sql::{Connection, Row, Rows, arg, connected};
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use talkmeter_engine::event::{Kind, Name};
 use talkmeter_engine::instant::Instant;
@@ -36,7 +36,7 @@ fn retry_quarantine() -> i64 {
     let before = count();
     let mut progress = Progress::begin("retry_quarantine", "rows", before as usize);
     let away = Away::by_now().names();
-    let args = |after| [arg(after), arg(BATCH), arg(away.clone())];
+    let args = |after: &After| [arg(after.id), arg(BATCH), arg(away.clone())];
     retry(&|connection, after| connection.run(ALL, &args(after)), |looked_at| progress.advance(looked_at));
     commit::work();
     let left = before - count();
@@ -53,7 +53,7 @@ fn retry_quarantine() -> i64 {
 pub fn of_source(source: i32) {
     reading::begin();
     let away = Away::by_now().names();
-    let args = |after| [arg(after), arg(BATCH), arg(away.clone()), arg(source)];
+    let args = |after: &After| [arg(after.id), arg(BATCH), arg(away.clone()), arg(source)];
     retry(&|connection, after| connection.run(OF_SOURCE, &args(after)), |_| {});
 }
 
@@ -63,13 +63,14 @@ pub fn future(as_of: Instant, tenant: &str) {
         return;
     }
     let as_of = Timestamp::from(as_of);
-    retry(&|connection, after| connection.run(FUTURE, &[arg(after), arg(BATCH), arg(as_of), arg(tenant)]), |_| {});
+    retry(&|connection, after| connection.run(FUTURE, &[arg(after.id), arg(BATCH), arg(as_of), arg(tenant)]), |_| {});
 }
 
 /// Notes again the rows of a tenant whose books were elsewhere, and are here now (rule 4.8.5).
 pub fn of_tenant_that_came(tenant: &str) {
     if settings::ENABLED.get() {
-        retry(&|connection, after| connection.run(CAME, &[arg(after), arg(BATCH), arg(tenant)]), |_| {});
+        let args = |after: &After| [arg(after.id), arg(BATCH), arg(tenant), arg(after.at)];
+        retry(&|connection, after| connection.run(CAME, &args(after)), |_| {});
     }
 }
 
@@ -117,15 +118,15 @@ const FAILED: &str = "
     WITH start AS MATERIALIZED (SELECT gen_random_uuid() AS quarantine_id)
     (SELECT q.quarantine_id, q.tenant, q.conversation
     FROM talkmeter.quarantined AS q
-    WHERE q.reason IN ('internal_error', 'source_unreadable') AND q.tenant IS NOT NULL AND q.conversation IS NOT NULL
-        AND q.quarantine_id > (SELECT s.quarantine_id FROM start AS s)
+    WHERE q.reason IN ('internal_error', 'source_unreadable') AND q.conversation IS NOT NULL
+        AND NOT q.tenant = ANY ($2) AND q.quarantine_id > (SELECT s.quarantine_id FROM start AS s)
     ORDER BY q.quarantine_id
     LIMIT $1)
     UNION ALL
     (SELECT q.quarantine_id, q.tenant, q.conversation
     FROM talkmeter.quarantined AS q
-    WHERE q.reason IN ('internal_error', 'source_unreadable') AND q.tenant IS NOT NULL AND q.conversation IS NOT NULL
-        AND q.quarantine_id <= (SELECT s.quarantine_id FROM start AS s)
+    WHERE q.reason IN ('internal_error', 'source_unreadable') AND q.conversation IS NOT NULL
+        AND NOT q.tenant = ANY ($2) AND q.quarantine_id <= (SELECT s.quarantine_id FROM start AS s)
     ORDER BY q.quarantine_id
     LIMIT $1)
     LIMIT $1";
@@ -140,7 +141,7 @@ pub fn what_failed(attempt: impl Fn(&mut dyn FnMut())) {
     let mut found: HashMap<(String, String), Vec<Uuid>> = HashMap::new();
     attempt(&mut || {
         connected(|connection| {
-            for mut row in connection.run(FAILED, &[arg(SOME)]).iter() {
+            for mut row in connection.run(FAILED, &[arg(SOME), arg(Away::by_now().names())]).iter() {
                 let id = row.value();
                 found.entry((row.value(), row.value())).or_default().push(id);
             }
@@ -149,7 +150,7 @@ pub fn what_failed(attempt: impl Fn(&mut dyn FnMut())) {
     let begun = std::time::Instant::now();
     for ids in found.values().take_while(|_| begun.elapsed() < TIME) {
         attempt(&mut || {
-            retry(&|connection, after| connection.run(NAMED, &[arg(after), arg(BATCH), arg(ids.clone())]), |_| {});
+            retry(&|connection, after| connection.run(NAMED, &[arg(after.id), arg(BATCH), arg(ids.clone())]), |_| {});
             commit::work_or_fail();
         });
     }
@@ -158,42 +159,57 @@ pub fn what_failed(attempt: impl Fn(&mut dyn FnMut())) {
 /// Entries looked at together.
 const BATCH: i64 = 1_000;
 
-macro_rules! select_entries {
-    ($($condition:literal),+ $(,)?) => {
+macro_rules! select_entries_after {
+    ($after:literal, $order:literal, $($condition:expr),+ $(,)?) => {
         concat!(
-            "SELECT q.quarantine_id, q.source_id, q.message_id, q.tenant, q.conversation, q.occurred_at, q.event,
-                q.reason, q.mark_kind, q.removal, q.counted
+            "SELECT q.quarantine_id, q.quarantined_at, q.source_id, q.message_id, q.tenant, q.conversation,
+                q.occurred_at, q.event, q.reason, q.mark_kind, q.removal, q.counted
             FROM talkmeter.quarantined AS q
-            WHERE q.quarantine_id > $1 AND ",
+            WHERE ", $after, " AND ",
             $($condition,)+
-            " ORDER BY q.quarantine_id
+            " ORDER BY ", $order, "
             LIMIT $2
             FOR UPDATE SKIP LOCKED"
         )
     };
 }
 
-// The sweep waits for no conversation: see [`crate::calls::sweep`].
-macro_rules! select_entries_of_free_conversations {
-    ($condition:literal) => {
-        select_entries!(
-            $condition,
-            " AND (
-                NOT EXISTS (
-                    SELECT FROM talkmeter.conversation AS l
-                    WHERE l.tenant = q.tenant AND l.conversation = q.conversation)
-                OR EXISTS (
-                    SELECT FROM talkmeter.conversation AS l
-                    WHERE l.tenant = q.tenant AND l.conversation = q.conversation
-                    FOR UPDATE SKIP LOCKED))"
-        )
+macro_rules! select_entries {
+    ($($condition:expr),+ $(,)?) => {
+        select_entries_after!("q.quarantine_id > $1", "q.quarantine_id", $($condition),+)
     };
 }
 
-// What waits for its tenant's books would only come back.
-const ALL: &str = select_entries!("(q.reason <> 'moved' OR NOT q.tenant = ANY ($3))");
-const OF_SOURCE: &str = select_entries!("(q.reason <> 'moved' OR NOT q.tenant = ANY ($3)) AND q.source_id = $4");
-const CAME: &str = select_entries_of_free_conversations!("q.reason = 'moved' AND q.tenant = $3");
+// The sweep waits for no conversation: see [`crate::calls::sweep`].
+macro_rules! select_entries_of_free_conversations {
+    ($condition:literal) => {
+        select_entries!($condition, and_conversation_is_free!())
+    };
+}
+
+macro_rules! and_conversation_is_free {
+    () => {
+        " AND (
+            NOT EXISTS (
+                SELECT FROM talkmeter.conversation AS l
+                WHERE l.tenant = q.tenant AND l.conversation = q.conversation)
+            OR EXISTS (
+                SELECT FROM talkmeter.conversation AS l
+                WHERE l.tenant = q.tenant AND l.conversation = q.conversation
+                FOR UPDATE SKIP LOCKED))"
+    };
+}
+
+// What waits for its tenant's books is looked at where they are.
+const ALL: &str = select_entries!("(q.tenant IS NULL OR NOT q.tenant = ANY ($3))");
+const OF_SOURCE: &str = select_entries!("(q.tenant IS NULL OR NOT q.tenant = ANY ($3)) AND q.source_id = $4");
+// In the order in which they came: marks are numbered so.
+const CAME: &str = select_entries_after!(
+    "(q.quarantined_at, q.quarantine_id) > ($4, $1)",
+    "q.quarantined_at, q.quarantine_id",
+    "q.reason = 'moved' AND q.tenant = $3",
+    and_conversation_is_free!()
+);
 const FUTURE: &str = select_entries_of_free_conversations!(
     "q.reason = 'future' AND q.occurred_at <= $3 AND COALESCE(q.tenant, '') = $4"
 );
@@ -207,15 +223,22 @@ fn count() -> i64 {
     })
 }
 
-/// An entry that is in quarantine, with its id there.
+/// Where a look at quarantine has come to.
+struct After {
+    id: Uuid,
+    at: Timestamp,
+}
+
+/// An entry that is in quarantine, with its id there, and when it was put there.
 struct Waiting {
     id: Uuid,
+    since: Timestamp,
     entry: Entry,
 }
 
 impl Waiting {
     fn read(mut row: Row) -> Waiting {
-        let id = row.value();
+        let (id, since) = (row.value(), row.value());
         let name = RowName {
             source: row.value(),
             message: row.nullable(),
@@ -232,7 +255,7 @@ impl Waiting {
             removal: row.nullable(),
             counted: row.value(),
         };
-        Waiting { id, entry }
+        Waiting { id, since, entry }
     }
 
     /// The row is an event in spite of being here.
@@ -244,9 +267,19 @@ impl Waiting {
         self.entry.reason == "unknown_policy"
     }
 
+    /// A row that waited for its tenant's books may be in them already, and did not come late. But if a change took
+    /// away what it was before, that is told, and it is new.
+    fn operation(&self, has_removal: bool) -> Operation {
+        match () {
+            _ if self.entry.reason == MOVED && !has_removal => Operation::Backfill,
+            _ if self.is_event() => Operation::Touch,
+            _ => Operation::Add,
+        }
+    }
+
     /// Notes what the row has become, or those of its events that have that time. Returns whether the entry need not be
     /// kept.
-    fn event_again(&self, source: &Source, reading: &Reading, refused: &mut Vec<Entry>) -> bool {
+    fn event_again(&self, source: &Source, reading: &Reading, operation: Operation, refused: &mut Vec<Entry>) -> bool {
         match ingest::entry(source, reading) {
             Some(now) if (&now.reason, now.row.event) != (&self.entry.reason, self.entry.row.event) => {
                 refused.push(now);
@@ -255,7 +288,6 @@ impl Waiting {
             Some(_) => false,
             None if self.entry.reason == TOO_OLD && reading.at.is_some_and(clock::is_too_old) => false,
             None => {
-                let operation = if self.is_event() { Operation::Touch } else { Operation::Add };
                 ingest::push(source, reading, operation);
                 // Whoever folds its events says whether a policy is known by now.
                 !self.waits_for_policy() || reading.ignored || reading.kinds.is_empty()
@@ -271,20 +303,20 @@ impl Waiting {
 }
 
 /// Notes the selected entries again; `looked_at` learns how many at a time.
-fn retry(select: &dyn for<'c> Fn(&'c Connection, Uuid) -> Rows<'c>, mut looked_at: impl FnMut(usize)) {
+fn retry(select: &dyn for<'c> Fn(&'c Connection, &After) -> Rows<'c>, mut looked_at: impl FnMut(usize)) {
     // Read first and deleted then.
     Conversations::begin();
-    let mut after = Uuid::from_bytes([0; 16]);
+    let mut after = After { id: Uuid::from_bytes([0; 16]), at: Timestamp::from(Instant::BEGINNING) };
     let mut whole = Whole::new();
     loop {
         let entries: Vec<Waiting> = as_owner(|| {
             connected(|connection| {
-                let rows = select(connection, after);
+                let rows = select(connection, &after);
                 rows.iter().map(Waiting::read).collect()
             })
         });
         let Some(last) = entries.last() else { return };
-        after = last.id;
+        after = After { id: last.id, at: last.since };
         as_owner(|| connected(|connection| note_again(connection, &entries, &mut whole)));
         looked_at(entries.len());
         heed_cancel();
@@ -311,12 +343,14 @@ fn note_again(connection: &Connection, entries: &[Waiting], whole: &mut Whole) {
             (None, source) => rows.entry(source).or_default().push(waiting),
         }
     }
+    let removal = |waiting: &Waiting| waiting.entry.removal.as_ref().and(waiting.entry.row.message.clone());
+    let removed: HashSet<String> = entries.iter().filter_map(removal).collect();
     let mut refused = Vec::new();
     for (source, entries) in &rows {
         if let Some(source) = catalog.source(*source) {
             let (nameless, named) = entries.iter().copied().partition(|waiting| is_nameless(&source, &waiting.entry));
             left.extend(nameless_again(&source, nameless, whole, &mut refused));
-            left.extend(rows_again(&source, named, latest, &mut refused));
+            left.extend(rows_again(&source, named, latest, &removed, &mut refused));
         }
     }
     quarantine::write(connection, &refused);
@@ -328,6 +362,7 @@ fn note_again(connection: &Connection, entries: &[Waiting], whole: &mut Whole) {
 /// A change that took an event away. The kind of an event that is gone does not matter.
 fn removal_again(waiting: &Waiting) -> Option<Uuid> {
     let (conversation, place) = (waiting.conversation()?, waiting.entry.removal.as_deref()?);
+    OrderKey::from_bytes(place)?;
     queue::push(&conversation, place, &Kind::Note.into(), Operation::Remove);
     Some(waiting.id)
 }
@@ -335,7 +370,8 @@ fn removal_again(waiting: &Waiting) -> Option<Uuid> {
 /// A mark that was never made.
 fn mark_again(waiting: &Waiting, name: &Name, latest: Instant) -> Option<Uuid> {
     let Message { tenant, conversation, .. } = waiting.conversation()?;
-    let at = waiting.entry.row.at.filter(|at| *at <= latest && !clock::is_too_old(*at))?;
+    let came_in_time = |at: Instant| waiting.entry.reason == MOVED || !clock::is_too_old(at);
+    let at = waiting.entry.row.at.filter(|at| *at <= latest && came_in_time(*at))?;
     queue::mark(tenant, conversation, name, at);
     Some(waiting.id)
 }
@@ -350,7 +386,7 @@ fn numbered_mark_again(connection: &Connection, waiting: &Waiting) -> Option<Uui
     let number: i64 = row.message.as_ref()?.parse().ok()?;
     let rows = connection.run(MARK, &[arg(message.tenant), arg(message.conversation), arg(number)]);
     let name = Name::stored(&rows.first()?.value::<String>())?;
-    let operation = if waiting.is_event() { Operation::Touch } else { Operation::Add };
+    let operation = waiting.operation(false);
     queue::push(&message, OrderKey::mark(row.at?, name.kind, number).as_bytes(), &name, operation);
     (!waiting.waits_for_policy()).then_some(waiting.id)
 }
@@ -386,7 +422,14 @@ fn nameless_again(source: &Source, nameless: Vec<&Waiting>, whole: &mut Whole, r
 
 /// Notes rows again that can be read, and returns the entries that need not be kept: of those, and of rows that are
 /// gone. A row that cannot be metered for another reason by now gets a new entry.
-fn rows_again(source: &Source, entries: Vec<&Waiting>, latest: Instant, refused: &mut Vec<Entry>) -> Vec<Uuid> {
+/// `removed` are messages of which a change took something away.
+fn rows_again(
+    source: &Source,
+    entries: Vec<&Waiting>,
+    latest: Instant,
+    removed: &HashSet<String>,
+    refused: &mut Vec<Entry>,
+) -> Vec<Uuid> {
     let Layout::Whole { mapping, .. } = &source.layout else { return Vec::new() };
     let too_long = Refusal::KeyTooLong.name();
     let can_be_found = |entry: &Entry| entry.row.message.is_some() && !(entry.reason == too_long && entry.may_be_cut());
@@ -414,12 +457,14 @@ fn rows_again(source: &Source, entries: Vec<&Waiting>, latest: Instant, refused:
             status_rows::note(source, mapping.newest(), row, |_| true, queue::mark);
             return left.push(waiting.id);
         }
-        if waiting.event_again(source, reading, refused) {
+        let has_removal = waiting.entry.row.message.as_ref().is_some_and(|message| removed.contains(message));
+        let operation = waiting.operation(has_removal);
+        if waiting.event_again(source, reading, operation, refused) {
             left.push(waiting.id);
         }
         if waiting.entry.row.event.is_none() {
             for own in &readings.own {
-                waiting.event_again(source, own, refused);
+                waiting.event_again(source, own, operation, refused);
             }
         }
     });

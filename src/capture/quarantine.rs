@@ -246,6 +246,34 @@ fn was_held(row: &RowName, mut entry: Row) -> WasHeld {
     WasHeld { row: row.clone(), held: RowName { tenant, conversation, at, event, ..row.clone() }, reason }
 }
 
+macro_rules! leave_removals {
+    ($lock:literal) => {
+        concat!(
+            "WITH found AS MATERIALIZED (
+                SELECT q.quarantine_id FROM ",
+            named_rows!(),
+            " JOIN talkmeter.quarantined AS q ON q.source_id = row.source_id AND q.message_id = row.message_id
+                AND q.removal IS NOT NULL
+                AND hashtextextended(q.message_id, 0) = hashtextextended(row.message_id COLLATE \"C\", 0)",
+            $lock,
+            ")
+            DELETE FROM talkmeter.quarantined AS gone USING found WHERE gone.quarantine_id = found.quarantine_id"
+        )
+    };
+}
+
+const LEAVE_REMOVALS: Leave =
+    Leave { waits: leave_removals!(""), passes: leave_removals!(" FOR UPDATE OF q SKIP LOCKED") };
+
+/// Removes what changes took away of rows that were then deleted: a row that is deleted rewrites no bill, also if the
+/// change before is still to be told (rule 3.5.12).
+pub fn leave_removals(rows: &[RowName], leaving: Leaving) {
+    for batch in rows.chunks(BATCH) {
+        let names = || names(batch.iter());
+        locks::despite_conflicts(|connection| connection.run(LEAVE_REMOVALS.by(leaving), &names()).count());
+    }
+}
+
 macro_rules! empty {
     ($lock:literal) => {
         concat!(

@@ -33,7 +33,7 @@ impl State {
         match name {
             "leaving" => Some(State::Leaving),
             "left" => Some(State::Left),
-            "expected" => Some(State::Expected),
+            "expected" | "arriving" => Some(State::Expected),
             _ => None,
         }
     }

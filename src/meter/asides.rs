@@ -124,9 +124,16 @@ impl Balance {
 
     /// Takes out the entries of rows that are no more what they were.
     fn take_out(&mut self, taken: &Taken, leaving: Leaving, written: &mut Written) {
-        let mut rows = Vec::new();
+        let (mut rows, mut deleted) = (Vec::new(), Vec::new());
         taken.for_each_aside(|now, aside| {
             let Aside::Left(Left { row, refused, is_deleted }) = aside else { return };
+            if is_deleted && row.message.is_some() {
+                deleted.push(row.clone());
+                if deleted.len() == TOGETHER {
+                    quarantine::leave_removals(&deleted, leaving);
+                    deleted.clear();
+                }
+            }
             let was_refused = refused.is_some();
             if was_refused && is_deleted {
                 written.deleted.extend(row.event());
@@ -146,6 +153,7 @@ impl Balance {
             }
         });
         self.leave(&mut rows, leaving, written);
+        quarantine::leave_removals(&deleted, leaving);
         for source in self.emptied.keys() {
             quarantine::empty(*source, leaving);
         }

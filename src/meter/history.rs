@@ -49,8 +49,8 @@ pub struct Log {
     pub because: HashMap<Vec<u8>, String>,
 }
 
-/// The events of conversations, in their order; of each for itself, which of its tables cannot be read. What was scanned
-/// is taken.
+/// The events of conversations, in their order; of each for itself, which of its tables cannot be read. What was
+/// scanned is taken.
 pub fn read(
     connection: &Connection,
     catalog: &Catalog,

@@ -365,6 +365,12 @@ pub fn metered(catalog: &Catalog, keys: &[Key]) -> Vec<Metered> {
     all
 }
 
+/// The attached tables that have had events in a conversation.
+pub fn sources(catalog: &Catalog, key: Key) -> Vec<i32> {
+    let conversations = OwnTable::open(&CONVERSATION, Access::Reading);
+    with_newest(|newest| read_folding(&conversations, newest, catalog, key).sources)
+}
+
 /// A conversation, and the place from which on its parts are wanted.
 #[derive(Clone, Copy)]
 pub struct FromPlace<'a> {

@@ -159,8 +159,17 @@ impl Work<'_> {
             conversations.into_iter().partition(|events| self.is_away(events[0].tenant));
         let mut entries = Vec::new();
         let detail = "The books of its tenant are not here: see talkmeter.moves.";
-        for event in away.into_iter().flatten() {
-            add_entry(self.known, &mut entries, event, MOVED, detail);
+        for events in away {
+            let latest = latest_written(events);
+            for event in events {
+                add_entry(self.known, &mut entries, event, MOVED, detail);
+                // It comes after what its transaction wrote, of which nobody will know when it is made.
+                if ends_of_moment(event)
+                    && let Some(entry) = entries.last_mut()
+                {
+                    entry.row.at = entry.row.at.max(latest);
+                }
+            }
         }
         if !entries.is_empty() {
             connected(|connection| quarantine::write_all(connection, &mut entries));
@@ -354,8 +363,7 @@ fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>
                 own.push(NumberedEvent { place: Cow::Borrowed(noted.place), operation: noted.operation, event });
                 continue;
             }
-            let is_of_moment = noted.operation == Operation::Moment && status::ends(noted.kind);
-            let at = latest.filter(|_| is_of_moment).map_or(event.at, |latest| event.at.max(latest));
+            let at = latest.filter(|_| ends_of_moment(noted)).map_or(event.at, |latest| event.at.max(latest));
             let before = calls.partition_point(|earlier| *earlier < call(noted.place));
             let number = folding.last_mark + 1 + before as i64;
             marks.push(Mark { key: (folding.tenant, folding.id), number, name: noted.name(), at });
@@ -377,6 +385,12 @@ fn number_marks<'a>(batch: &mut Batch<'_, 'a>, conversations: &[&[NotedEvent<'a>
         write_marks(batch.connection, &marks);
     }
     numbered
+}
+
+/// Whether an event is a mark of the moment that ends something: it comes after the rows of its transaction (rule
+/// 2.3.7).
+fn ends_of_moment(event: &NotedEvent) -> bool {
+    event.operation == Operation::Moment && status::ends(event.kind)
 }
 
 /// The latest time of the rows that the transaction wrote into a conversation and left there.

@@ -62,40 +62,23 @@ pub fn may_note(kind: u32) -> bool {
 
 /// Until the transaction ends, a tenant that is away does not [come](come) here. Waits for one that is about to.
 pub fn stay_away(tenant: &str) {
-    wait_for(&of_tenant(tenant), pg_sys::ShareLock);
+    // SAFETY: as of `lock`; an error that passes by, as at a cancel, leaves nothing locked.
+    unsafe { pg_sys::LockAcquire(&of_tenant(tenant), pg_sys::ShareLock as pg_sys::LOCKMODE, false, false) };
 }
 
-/// Until the transaction ends, nobody relies on it that a tenant is away: see [`stay_away`].
-pub fn come(tenant: &str) {
-    wait_for(&of_tenant(tenant), pg_sys::ExclusiveLock);
+/// Until the transaction ends, nobody relies on it that a tenant is away: see [`stay_away`]. Nobody is waited for;
+/// false if somebody does rely on it now.
+pub fn may_come(tenant: &str) -> bool {
+    lock(&of_tenant(tenant), pg_sys::ExclusiveLock, false)
 }
 
-/// Does `work` while nobody relies on it that a tenant is away: whoever did has committed, and who will does not begin.
-pub fn alone_with<R>(tenant: &str, work: impl FnOnce() -> R) -> R {
-    /// Locks of the session outlive an error.
-    struct Held(pg_sys::LOCKTAG);
-    impl Drop for Held {
-        fn drop(&mut self) {
-            unlock(&self.0, pg_sys::ExclusiveLock);
-        }
-    }
-    let tag = of_tenant(tenant);
-    // SAFETY: as of `wait_for`.
-    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true, false) };
-    let _held = Held(tag);
-    work()
-}
-
-/// Tenants whose tags are the same wait for each other, and no more than that.
+/// Tenants whose tags are the same wait for each other, and no more than that. They are few, so that however many
+/// tenants are away, a transaction finds room for its locks.
 fn of_tenant(tenant: &str) -> pg_sys::LOCKTAG {
     let hash = tenant.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    const TAGS: u32 = 64;
     // SAFETY: reads a variable of this session's.
-    of_ours(unsafe { pg_sys::MyDatabaseId }, AWAY, hash)
-}
-
-fn wait_for(tag: &pg_sys::LOCKTAG, mode: u32) {
-    // SAFETY: as of `lock`; an error that passes by, as at a cancel, leaves nothing locked.
-    unsafe { pg_sys::LockAcquire(tag, mode as pg_sys::LOCKMODE, false, false) };
+    of_ours(unsafe { pg_sys::MyDatabaseId }, AWAY, hash % TAGS)
 }
 
 /// Whether somebody wants a database without any session in it: to drop, rename, move or copy it.

@@ -16,6 +16,19 @@ const WRITING: &str = "
         AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
         AND ($2::text[] IS NULL OR l.virtualtransaction = ANY ($2))";
 
+// As of others.
+const WRITES: &str = "
+    SELECT FROM pg_locks AS l
+    WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1) AND l.pid = pg_backend_pid()
+        AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+        AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
+
+/// Whether this transaction has locked one of these tables for writing: then others may wait for it, and it must not
+/// wait for them.
+pub fn is_one(tables: &[pg_sys::Oid]) -> bool {
+    connected(|connection| connection.run(WRITES, &[arg(tables.to_vec())]).count() > 0)
+}
+
 /// Waits for the transactions that have locked one of these tables for writing by now. Whoever locks one later has
 /// heard of what was committed before, and is not held up. The caller must not have locked anything that they may wait
 /// for.

@@ -4,7 +4,7 @@
 use crate::catalog::Catalog;
 use crate::catalog::args::{required, tenant_key};
 use crate::meter::history::{self, AuditedRow, WantedEvents};
-use crate::meter::part_table::{self, Metered};
+use crate::meter::part_table;
 use crate::pg::error::failure;
 use crate::pg::rights::as_owner;
 use crate::pg::sql::{Connection, connected};
@@ -42,7 +42,7 @@ fn audit_of(
     let since = order::time_of(first);
     let read = |connection: &Connection| {
         let catalog = Catalog::now();
-        let Metered { sources, .. } = part_table::metered(&catalog, &[(tenant, conversation)]).remove(0);
+        let sources = part_table::sources(&catalog, (tenant, conversation));
         let wanted = WantedEvents { tenant, conversation, since, sources, has_marks: false, scanned: Vec::new() };
         history::audited(connection, &catalog, wanted)
     };

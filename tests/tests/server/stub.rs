@@ -13,7 +13,7 @@ const INNER: &str = "proname ~ '^(own_|is_|refuse_)' OR proname IN (
     'rules_of_source', 'journal_row',
     'known_period', 'instant_meant', 'month_meant', 'number_reader', 'periods_named', 'on_table_ddl', 'origin_of',
     'periods_of_month', 'periods_starting', 'show_progress', 'statement_lines', 'statement_of', 'units_of_statement', 'bill_file_of', 'subject_of', 'forget_noted',
-    'forget_at_commit')";
+    'forget_at_commit', 'arrives_whole')";
 
 fn stub() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/talkmeter_stub.sql");
