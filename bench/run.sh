@@ -10,7 +10,7 @@ set -euo pipefail
 # shellcheck source=bench/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-all=(instructions grown single wal size copy batches late hot servers session reports simulate verify attach year)
+all=(instructions grown single wal size copy batches late hot servers session reports simulate verify attach move year)
 page=$talkmeter_repo/docs/performance.md
 
 # Where and when, in a line: of a table that is compared with another this is asked first.

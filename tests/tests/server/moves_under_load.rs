@@ -17,7 +17,7 @@ const TENANTS: usize = 12;
 const SERVERS: usize = 3;
 const MOVES: usize = 20;
 /// Of all writers together.
-const INSERTS_A_SECOND: u64 = 300;
+const INSERTS_A_SECOND: u64 = 400;
 const WRITERS: usize = 2;
 
 const DEFINITIONS: &str = r#"
