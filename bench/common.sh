@@ -76,6 +76,15 @@ cpu_of_server() {
 server_stop() { as_server "$TALKMETER_BIN/pg_ctl" stop -D "$TALKMETER_DIR/data" -m fast -s -w -t 600; }
 server_start() { as_server "$TALKMETER_BIN/pg_ctl" start -D "$TALKMETER_DIR/data" -l "$TALKMETER_DIR/log" -s -w -t 600; }
 
+# Starts the server with a disk that takes a millisecond more to make a write durable.
+server_start_on_slow_disk() {
+    local library=$TALKMETER_DIR/slow_flush.so
+    cc -O2 -Wall -fPIC -shared -o "$library" "$bench/slow_flush.c" -ldl
+    chmod 755 "$library"
+    as_server env LD_PRELOAD="$library" \
+        "$TALKMETER_BIN/pg_ctl" start -D "$TALKMETER_DIR/data" -l "$TALKMETER_DIR/log" -s -w -t 600
+}
+
 # The disk's own pace: microseconds to make one 8 kB write durable.
 flush_time() {
     local found=$TALKMETER_DIR/flush_time

@@ -12,10 +12,10 @@ say "### Single rows" "" "200 tenants, one INSERT per transaction, $rounds inter
     "CPU is the server's per transaction. \"Asynchronous\" is \`synchronous_commit = off\`." "" \
     "| clients, commit, index | | per second | ratio | to the row trigger | CPU, µs | ratio | over bare, µs |" "|---|---|--:|--:|--:|--:|--:|--:|"
 
-# configuration CLIENTS COMMIT INDEXED
+# configuration CLIENTS COMMIT INDEXED [WHERE]
 configuration() {
     local clients=$1 commit=$2 indexed=$3 peer round title bare_tps bare_cpu trigger_tps tps cpu results=$TALKMETER_DIR/single
-    title="$1, $(commit_named "$commit"), $(index_named "$indexed")"
+    title="$1, $(commit_named "$commit")${4:-}, $(index_named "$indexed")"
     rm -f "$results".*
     fresh_database single "$indexed"
     # Not counted: who comes first in a new database touches memory and files for the others too.
@@ -48,4 +48,9 @@ configuration 4 off true
 configuration 8 off true
 configuration 8 on true
 configuration 8 off false
-say "" "A flush of the disk takes $(flush_time) µs."
+server_stop
+server_start_on_slow_disk
+configuration 8 on true " on a slow disk"
+server_stop
+server_start
+say "" "A flush of the disk takes $(flush_time) µs, and a millisecond more on the slow disk, which is this one behind \`bench/slow_flush.c\`."
