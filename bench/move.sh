@@ -47,7 +47,8 @@ for ((round = 1; round <= rounds; round++)); do
     start=$(milliseconds)
     sql -d move_new -c "SELECT talkmeter.expect_tenant('acme')" >/dev/null
     sql -d move_old -c "SELECT talkmeter.begin_move('acme')" >/dev/null
-    sql -d move_old -c "COPY (SELECT * FROM talkmeter.export_tenant('acme')) TO STDOUT" | sql -d move_new -c "COPY books FROM STDIN" >/dev/null
+    sql -d move_old -c "COPY (SELECT * FROM talkmeter.export_tenant('acme')) TO STDOUT" |
+        sql -d move_new -c "COPY books FROM STDIN" >/dev/null
     passed export "$start"
     imported=$(milliseconds)
     sql -d move_new -c "SELECT talkmeter.import_tenant('books')" >/dev/null
@@ -58,8 +59,8 @@ for ((round = 1; round <= rounds; round++)); do
 done
 
 dump=$(median <"$TALKMETER_DIR/move.dump")
-say "### Moving a tenant" "" "A tenant of $(grouped "$conversations") conversations with 20 messages, a part and a charge each; $rounds rounds, medians." \
-    "" "| | s | dumps |" "|---|--:|--:|"
+say "### Moving a tenant" "" "A tenant of $(grouped "$conversations") conversations with 20 messages, a part and a charge each;\
+ $rounds rounds, medians." "" "| | s | dumps |" "|---|--:|--:|"
 row() {
     local took
     took=$(median <"$TALKMETER_DIR/move.$1")
