@@ -2,7 +2,7 @@
 
 use postgres::error::SqlState;
 use std::io::{Read, Write};
-use talkmeter_tests::{Database, Session, assert_same_rows, assert_sound, metered, tell};
+use talkmeter_tests::{Database, Random, Session, assert_same_rows, assert_sound, at_length, metered, tell};
 
 const NOTHING: [&str; 0] = [];
 
@@ -676,4 +676,76 @@ fn a_message_that_is_changed_and_then_deleted_while_it_waits_keeps_its_charge() 
     ended(&mut from, &mut to);
     assert_eq!(to.lines("SELECT charge_id, reverses FROM talkmeter.charges"), ["1|"]);
     assert_sound(&mut to);
+}
+
+/// One thing that an application does to a conversation of acme, at random.
+fn doing(random: &mut Random, id: usize) -> String {
+    const KINDS: [&str; 8] =
+        ["customer_message", "ai_reply", "staff_reply", "exchange", "visit", "note", "escalate", "reopen"];
+    const MARKS: [&str; 4] = ["close", "escalate", "note", "new_topic"];
+    let conversation = random.below(3);
+    // Different instants, so that no order of arrival tells events apart.
+    let at = format!(
+        "timestamptz '2026-03-01 10:00+00' + {} * interval '1 s' + {id} * interval '1 ms'",
+        random.below(9_000)
+    );
+    match random.below(10) {
+        0..6 => {
+            let kind = KINDS[random.below(KINDS.len())];
+            format!(
+                "INSERT INTO messages (id, tenant_id, conversation_id, created_at, kind) VALUES ({id}, 'acme', 'c{conversation}', {at}, '{kind}')"
+            )
+        }
+        6 | 7 => {
+            let kind = KINDS[random.below(KINDS.len())];
+            format!("UPDATE messages SET kind = '{kind}' WHERE id = {}", random.below(id + 1))
+        }
+        8 => format!("UPDATE messages SET created_at = {at} WHERE id = {}", random.below(id + 1)),
+        _ => format!("SELECT talkmeter.mark('acme', 'c{conversation}', '{}', {at})", MARKS[random.below(MARKS.len())]),
+    }
+}
+
+#[test]
+fn whatever_happens_while_a_tenant_moves_is_metered_as_if_it_had_not() {
+    const RUNS: usize = 12;
+    let (mut random, seed) = Random::seeded();
+    let runs = if at_length() { 20 * RUNS } else { RUNS };
+    for run in 0..runs {
+        let policy = ["agent_red", "ai_resolution", "lutingenie"][run % 3];
+        let plan = "SELECT talkmeter.subscribe('acme', 'agent_red/starter', since => '2026-01-01 00:00+00')";
+        let (_staying, mut stays) = metered(policy);
+        let (_moving, mut moves) = metered(policy);
+        let mut story = Vec::new();
+        stays.run(plan);
+        moves.run(plan);
+        for id in 0..40 {
+            let doing = doing(&mut random, id);
+            stays.run(&doing);
+            moves.run(&doing);
+            story.push(doing);
+            if id > 5 && random.below(8) == 0 {
+                let state = moves.lines("SELECT state FROM talkmeter.moves");
+                let call = if state.is_empty() { "begin_move" } else { "cancel_move" };
+                moves.run(&format!("SELECT talkmeter.{call}('acme')"));
+                story.push(call.to_owned());
+            }
+        }
+        if !moves.lines("SELECT state FROM talkmeter.moves").is_empty() {
+            moves.run("SELECT talkmeter.cancel_move('acme')");
+        }
+        let parts = "SELECT conversation, started_at, ended_at, end_reason, message_count, turn_count, staff_replies, charged_at,
+            not_billable_because FROM talkmeter.parts ORDER BY conversation, started_at";
+        // A charge keeps the instant at which it was posted: its part says what it is by now.
+        let charged = "SELECT conversation, p.charged_at FROM talkmeter.standing_charge AS c
+            JOIN talkmeter.parts AS p USING (tenant, conversation, part) ORDER BY 1, 2";
+        let context = || format!("TALKMETER_SEED={seed}, run {run}, {policy}:\n{}", story.join(";\n"));
+        for query in [parts, charged, "SELECT reason, message_id FROM talkmeter.quarantine ORDER BY 1, 2"] {
+            let [wanted, found] = [&mut stays, &mut moves].map(|session| {
+                session.run("SELECT talkmeter.sweep()");
+                session.lines(query)
+            });
+            assert_eq!(found, wanted, "{}", context());
+        }
+        assert_sound(&mut moves);
+    }
 }
