@@ -94,8 +94,8 @@ regress: setup build ## only pg_regress and the isolation tests
 regress-accept: setup build ## the same, and take the results as the expected ones
 	@scripts/with-cluster.sh -c max_prepared_transactions=20 -- scripts/regress.sh --accept
 
-test-servers: setup build ## only the tests of several servers whose books are together those of one
-	@scripts/server-tests.sh --test server -- servers::
+test-servers: setup build ## only the tests of several servers whose books are together those of one, and of tenants that move
+	@scripts/server-tests.sh --test server -- servers:: tenant_moves:: moves_under_load::
 
 bare-root: setup ## README's commands as a newcomer runs them, on a Debian with nothing but git, make and Rust (needs root)
 	@scripts/bare-root.sh
