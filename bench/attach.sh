@@ -11,9 +11,7 @@ conversations=$(((rows + 19) / 20))
 
 write_rows "$rows" 20 "$TALKMETER_DIR/rows"
 sql -c "CREATE DATABASE unmetered" -c "DROP DATABASE IF EXISTS attach"
-sql -d unmetered -c "CREATE TABLE message (
-        id bigserial PRIMARY KEY, tenant_id text NOT NULL, conversation_id text NOT NULL, created_at timestamptz NOT NULL,
-        sender text NOT NULL, body text)" \
+sql -d unmetered -c "$message_table" \
     -c "COPY message FROM '$TALKMETER_DIR/rows'" \
     -c "CREATE INDEX ON message (tenant_id, conversation_id, created_at)" -c "VACUUM ANALYZE"
 rm -f "$TALKMETER_DIR/rows"
@@ -31,7 +29,7 @@ for ((round = 1; round <= rounds; round++)); do
     sql -c "CREATE DATABASE attach TEMPLATE unmetered" -c CHECKPOINT
     measure create "CREATE EXTENSION talkmeter"
     measure attach "SELECT talkmeter.attach('message', policy => 'agent_red', default_plan => 'agent_red/starter', since => '-infinity',
-        mapping => '{\"kinds\": [ {\"when\": {\"sender\": \"user\"}, \"kind\": \"customer_message\"}, {\"kind\": \"ai_reply\"} ] }')"
+        mapping => '$message_mapping')"
     measure backfill "CALL talkmeter.backfill('message', '-infinity', now())"
     assert_metered attach
     found=$(sql -d attach -c "SELECT count(*) FROM talkmeter.charges")

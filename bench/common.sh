@@ -158,6 +158,15 @@ run_script() {
         /^number of failed transactions: [1-9]/ { exit 1 } END { printf "%.1f %.1f\n", tps, cpu * 1000 / n }' "$TALKMETER_DIR/pgbench.out"
 }
 
+# --- One table, attached or not ---
+
+# shellcheck disable=SC2034 # for the parts
+message_table="CREATE TABLE message (
+        id bigserial PRIMARY KEY, tenant_id text NOT NULL, conversation_id text NOT NULL, created_at timestamptz NOT NULL,
+        sender text NOT NULL, body text)"
+# shellcheck disable=SC2034 # for the parts
+message_mapping='{"kinds": [ {"when": {"sender": "user"}, "kind": "customer_message"}, {"kind": "ai_reply"} ] }'
+
 # --- Many rows ---
 
 # Writes a file of $1 messages in time order, $2 in each conversation, as an archive would have them: 1,000 conversations at

@@ -11,12 +11,10 @@ conversations=${CONVERSATIONS:-100000}
 # Makes a database $1 with an attached table, like that of bench/attach.sh.
 make_server() {
     sql -c "DROP DATABASE IF EXISTS $1" -c "CREATE DATABASE $1"
-    PGOPTIONS="-c client_min_messages=warning" sql -d "$1" -c "CREATE EXTENSION talkmeter" -c "CREATE TABLE message (
-            id bigserial PRIMARY KEY, tenant_id text NOT NULL, conversation_id text NOT NULL, created_at timestamptz NOT NULL,
-            sender text NOT NULL, body text)" \
+    PGOPTIONS="-c client_min_messages=warning" sql -d "$1" -c "CREATE EXTENSION talkmeter" -c "$message_table" \
         -c "CREATE INDEX ON message (tenant_id, conversation_id, created_at)" \
         -c "SELECT talkmeter.attach('message', policy => 'agent_red', default_plan => 'agent_red/starter',
-            mapping => '{\"kinds\": [ {\"when\": {\"sender\": \"user\"}, \"kind\": \"customer_message\"}, {\"kind\": \"ai_reply\"} ] }')" >/dev/null
+            mapping => '$message_mapping')" >/dev/null
 }
 
 # The milliseconds since $2 go to a file that is named after the step $1.

@@ -741,21 +741,23 @@ CREATE FUNCTION talkmeter.move_differences(head jsonb) RETURNS TABLE (difference
         FULL JOIN here AS h USING (kind, name)
         WHERE t.definition IS DISTINCT FROM h.definition
         UNION ALL
-        SELECT CASE
-            WHEN h.rules IS NULL OR (h.rules ->> 'table', h.rules ->> 'role') <> (t.rules ->> 'table', t.rules ->> 'role') THEN
-                format('Table %s was attached there as number %s, and here that is %s.', t.rules ->> 'table', t.rules ->> 'source_id',
-                    COALESCE(h.rules ->> 'table', 'none'))
-            WHEN (h.rules - '{starts_at,gaps,uncharged}'::text[]) <> (t.rules - '{starts_at,gaps,uncharged}'::text[]) THEN
-                format('Table %s has another mapping, policy or default plan here.', t.rules ->> 'table')
-            ELSE format('Rows of table %s are events here from %s on, and those of the tenant begin before.', t.rules ->> 'table',
-                h.rules ->> 'starts_at')
-        END
+        SELECT d.difference
         FROM jsonb_array_elements(NULLIF(head -> 'sources', 'null')) AS t (rules)
         CROSS JOIN LATERAL talkmeter.rules_of_source((t.rules ->> 'source_id')::integer) AS h (rules)
-        WHERE h.rules IS NULL
-            OR (h.rules - '{starts_at,gaps,uncharged}'::text[]) <> (t.rules - '{starts_at,gaps,uncharged}'::text[])
-            OR (h.rules ->> 'starts_at')::timestamptz
-                > GREATEST((t.rules ->> 'starts_at')::timestamptz, (head ->> 'first')::timestamptz)
+        CROSS JOIN LATERAL (
+            SELECT CASE
+                WHEN h.rules IS NULL OR (h.rules ->> 'table', h.rules ->> 'role') <> (t.rules ->> 'table', t.rules ->> 'role') THEN
+                    format('Table %s was attached there as number %s, and here that is %s.', t.rules ->> 'table',
+                        t.rules ->> 'source_id', COALESCE(h.rules ->> 'table', 'none'))
+                WHEN (h.rules - '{starts_at,gaps,uncharged}'::text[]) <> (t.rules - '{starts_at,gaps,uncharged}'::text[]) THEN
+                    format('Table %s has another mapping, policy or default plan here.', t.rules ->> 'table')
+                WHEN (h.rules ->> 'starts_at')::timestamptz
+                        > GREATEST((t.rules ->> 'starts_at')::timestamptz, (head ->> 'first')::timestamptz) THEN
+                    format('Rows of table %s are events here from %s on, and those of the tenant begin before.', t.rules ->> 'table',
+                        h.rules ->> 'starts_at')
+            END AS difference
+        ) AS d
+        WHERE d.difference IS NOT NULL
         UNION ALL
         SELECT format('Rows of table %s from %s to %s are %s here.', s.rules ->> 'table', s.span ->> 0, s.span ->> 1,
             CASE s.key WHEN 'gaps' THEN 'no events' ELSE 'not charged' END)

@@ -184,9 +184,8 @@ impl Archive {
         locks::for_writing(&[c"talkmeter_archive.marked"]);
         // What is about to leave is read as it is.
         let away = Away::by_now();
-        let free = || free.iter().map(|index| borrowed[*index]).filter(|(tenant, _)| !away.has(tenant));
-        let tenants: Vec<&str> = free().map(|(tenant, _)| tenant).collect();
-        let ids: Vec<&str> = free().map(|(_, id)| id).collect();
+        let free = free.iter().map(|index| borrowed[*index]);
+        let (tenants, ids): (Vec<&str>, Vec<&str>) = free.filter(|(tenant, _)| !away.has(tenant)).unzip();
         let moved = connection.run(pass.go, &[self.before(), arg(tenants), arg(ids)]).count();
         self.progress.iter_mut().for_each(|progress| progress.advance(moved));
         true

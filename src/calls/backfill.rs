@@ -252,8 +252,7 @@ impl Backfill {
             return self.counted(connection);
         }
         // Those of a tenant that has left are counted where it is now.
-        let away = Away::by_now();
-        let here: Vec<Owned> = keys.iter().filter(|(tenant, _)| !away.has(tenant)).cloned().collect();
+        let here = Away::by_now().without(&keys);
         let borrowed: Vec<_> = here.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
         // Before their rows are read: whoever changes one has told by then, or tells after it was counted.
         Conversations::begin().lock(connection, &borrowed);

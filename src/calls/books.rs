@@ -6,7 +6,7 @@
 use crate::catalog::args::required;
 use crate::pg::error::failure;
 use crate::pg::limit::heed_cancel;
-use crate::pg::locks;
+use crate::pg::locks::{self, Conversations};
 use crate::pg::rights::{as_owner, must_write};
 use crate::pg::sql::{Begun, Connection, arg, connected};
 use pgrx::prelude::*;
@@ -15,7 +15,6 @@ use std::vec::IntoIter;
 /// A table with rows of tenants, and what is done with those of one.
 pub struct Books {
     pub table: &'static str,
-    pub holds: &'static str,
     read: &'static str,
     write: &'static str,
     pub delete: &'static str,
@@ -24,9 +23,8 @@ pub struct Books {
 /// `ONLY`, because an archive is a table of its own here.
 macro_rules! books {
     ($($table:literal),+ $(,)?) => {
-        pub const BOOKS: &[Books] = &[$(Books {
+        const BOOKS: &[Books] = &[$(Books {
             table: $table,
-            holds: concat!("SELECT FROM ONLY ", $table, " AS own WHERE own.tenant = $1 LIMIT 1"),
             read: concat!("SELECT own::text FROM ONLY ", $table, " AS own WHERE own.tenant = $1"),
             write: concat!(
                 "INSERT INTO ", $table, " SELECT own.* FROM unnest($2::text[]::", $table, "[]) AS own
@@ -34,6 +32,10 @@ macro_rules! books {
             ),
             delete: concat!("DELETE FROM ONLY ", $table, " AS own WHERE own.tenant = $1"),
         }),+];
+
+        /// Of each, whether it has any row.
+        const HOLDS: &[&str] =
+            &[$(concat!("SELECT FROM ONLY ", $table, " AS own WHERE own.tenant = $1 LIMIT 1")),+];
     };
 }
 
@@ -58,28 +60,35 @@ books!(
     "talkmeter.forgotten_subject",
     "talkmeter.external_count",
     "talkmeter.reconciliation",
-    "talkmeter.quarantined",
 );
 
-/// The rows that wait for a tenant's books, and no part of them.
-pub const QUARANTINE: &str = "talkmeter.quarantined";
+/// The rows that wait for a tenant's books, and no part of them. What came after the export is of the next document,
+/// and is not removed. What comes here is of the clock of here, by which the next document from here will be made.
+pub const QUARANTINE: Books = Books {
+    table: "talkmeter.quarantined",
+    read: "
+        SELECT own::text
+        FROM talkmeter.quarantined AS own
+        JOIN talkmeter.tenant_move AS m ON m.tenant = own.tenant
+        WHERE own.tenant = $1 AND own.quarantined_at <= m.exported_at
+        ORDER BY own.quarantined_at",
+    write: "
+        INSERT INTO talkmeter.quarantined (quarantine_id, source_id, message_id, tenant, conversation, occurred_at,
+            event, reason, detail, mark_kind, removal, counted, quarantined_at)
+        SELECT own.quarantine_id, own.source_id, own.message_id, own.tenant, own.conversation, own.occurred_at,
+            own.event, own.reason, own.detail, own.mark_kind, own.removal, own.counted,
+            LEAST(own.quarantined_at, clock_timestamp())
+        FROM unnest($2::text[]::talkmeter.quarantined[]) AS own
+        WHERE own.tenant = $1",
+    delete: "
+        DELETE FROM talkmeter.quarantined AS own USING talkmeter.tenant_move AS m
+        WHERE own.tenant = $1 AND m.tenant = own.tenant AND own.quarantined_at <= m.exported_at",
+};
 
-// What came later is of the next document.
-const READ_QUARANTINE: &str = "
-    SELECT own::text
-    FROM talkmeter.quarantined AS own
-    JOIN talkmeter.tenant_move AS m ON m.tenant = own.tenant
-    WHERE own.tenant = $1 AND own.quarantined_at <= m.exported_at
-    ORDER BY own.quarantined_at";
-
-// By the clock of here, by which the next document from here will be made.
-const WRITE_QUARANTINE: &str = "
-    INSERT INTO talkmeter.quarantined (quarantine_id, source_id, message_id, tenant, conversation, occurred_at, event,
-        reason, detail, mark_kind, removal, counted, quarantined_at)
-    SELECT own.quarantine_id, own.source_id, own.message_id, own.tenant, own.conversation, own.occurred_at, own.event,
-        own.reason, own.detail, own.mark_kind, own.removal, own.counted, LEAST(own.quarantined_at, clock_timestamp())
-    FROM unnest($2::text[]::talkmeter.quarantined[]) AS own
-    WHERE own.tenant = $1";
+/// All that a document has rows of.
+pub fn all() -> impl Iterator<Item = &'static Books> {
+    BOOKS.iter().chain([&QUARANTINE])
+}
 
 const ARRIVING: &str = "
     SELECT m.exported_at IS NULL FROM talkmeter.tenant_move AS m WHERE m.tenant = $1 AND m.state = 'arriving'";
@@ -90,16 +99,10 @@ pub const END: &str = "end";
 
 /// Locks all tables of the books for writing, until the transaction ends.
 pub fn lock_all() {
-    locks::for_writing(&[
-        c"quarantined",
-        c"conversation",
-        c"ended_part",
-        c"talkmeter_archive.ended_part",
-        c"marked",
-        c"talkmeter_archive.marked",
-    ]);
+    Conversations::begin();
     locks::ledger_and_archive_for_writing();
     locks::for_writing(&[
+        c"talkmeter_archive.marked",
         c"dispute_count",
         c"dispute_filed",
         c"forgotten_subject",
@@ -111,8 +114,7 @@ pub fn lock_all() {
 
 /// Whether anything is in the books about a tenant.
 pub fn hold_any(connection: &Connection, tenant: &str) -> bool {
-    let holds = |books: &Books| books.table != QUARANTINE && connection.run(books.holds, &[arg(tenant)]).count() > 0;
-    BOOKS.iter().any(holds)
+    HOLDS.iter().any(|holds| connection.run(holds, &[arg(tenant)]).count() > 0)
 }
 
 /// Rows of one line.
@@ -134,7 +136,7 @@ pub struct Document {
 
 impl Document {
     pub fn of(tenant: &str, head: String) -> Document {
-        let left = BOOKS.iter().collect::<Vec<_>>().into_iter();
+        let left = all().collect::<Vec<_>>().into_iter();
         Document { tenant: tenant.to_owned(), line: 0, head: Some(head), left, under_way: None, has_ended: false }
     }
 
@@ -147,8 +149,7 @@ impl Document {
                         Some(under_way) => under_way,
                         None => {
                             let books = self.left.next()?;
-                            let read = if books.table == QUARANTINE { READ_QUARANTINE } else { books.read };
-                            (books, connection.begin(read, &[arg(self.tenant.as_str())]))
+                            (books, connection.begin(books.read, &[arg(self.tenant.as_str())]))
                         }
                     };
                     let rows = connection.fetch(&begun, ROWS);
@@ -188,7 +189,7 @@ fn import_rows(tenant: Option<&str>, relation: Option<&str>, content: Option<Vec
     let (tenant, relation) = (required(tenant, "tenant"), required(relation, "relation"));
     let content = required(content, "content");
     must_write("import_tenant");
-    let Some(books) = BOOKS.iter().find(|books| books.table == relation) else {
+    let Some(books) = all().find(|books| books.table == relation) else {
         failure(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("\"{relation}\" is no table of a tenant's books"),
@@ -200,7 +201,7 @@ fn import_rows(tenant: Option<&str>, relation: Option<&str>, content: Option<Vec
         connected(|connection| {
             // Only within the transaction of an import; where the books are already, what waits is all that is new.
             let is_new = connection.run(ARRIVING, &[arg(tenant)]).first().map(|mut row| row.value::<bool>());
-            if is_new.is_none_or(|is_new| !is_new && books.table != QUARANTINE) {
+            if is_new.is_none_or(|is_new| !is_new && books.table != QUARANTINE.table) {
                 failure(
                     PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                     format!("no books of tenant \"{tenant}\" are being imported"),
@@ -209,8 +210,7 @@ fn import_rows(tenant: Option<&str>, relation: Option<&str>, content: Option<Vec
                 .raise();
             }
             let rows = content.len();
-            let write = if books.table == QUARANTINE { WRITE_QUARANTINE } else { books.write };
-            if connection.run(write, &[arg(tenant), arg(content)]).count() < rows {
+            if connection.run(books.write, &[arg(tenant), arg(content)]).count() < rows {
                 failure(
                     PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                     format!("not all rows of {relation} are of tenant \"{tenant}\""),

@@ -4,11 +4,12 @@
 //! taken over meanwhile, so that there is one state to be read. Whoever had begun to meter it by then is waited for.
 
 use crate::billing::known_tenant;
-use crate::calls::books::{self, BOOKS, Books, Document, QUARANTINE};
+use crate::calls::books::{self, Books, Document};
 use crate::calls::{journal, retry};
 use crate::capture::entry::MOVED;
 use crate::catalog::Catalog;
 use crate::catalog::args::{required, tenant_key};
+use crate::catalog::away::State;
 use crate::catalog::cache;
 use crate::catalog::reading;
 use crate::meter::commit;
@@ -60,20 +61,13 @@ fn wait_for_works(function: &str) {
     writers::wait_for(&tables);
 }
 
-// A move that has begun goes on.
+// Anew, unless it is in none of these states.
 const BEGIN: &str = "
-    INSERT INTO talkmeter.tenant_move AS m (tenant, state) VALUES ($1, 'leaving')
+    INSERT INTO talkmeter.tenant_move AS m (tenant, state) VALUES ($1, $2)
     ON CONFLICT (tenant) DO UPDATE
     SET state = excluded.state, move = excluded.move, receipt = excluded.receipt, since = excluded.since,
         by = excluded.by, exported_at = NULL
-    WHERE m.state = 'arrived'";
-
-const EXPECT: &str = "
-    INSERT INTO talkmeter.tenant_move AS m (tenant, state) VALUES ($1, 'expected')
-    ON CONFLICT (tenant) DO UPDATE
-    SET state = excluded.state, move = excluded.move, receipt = excluded.receipt, since = excluded.since,
-        by = excluded.by, exported_at = NULL
-    WHERE m.state IN ('left', 'arrived')";
+    WHERE m.state = ANY ($3)";
 
 // The number of a transaction without how often numbers have begun anew: none is greater than the present one.
 const STATE: &str = "
@@ -105,14 +99,7 @@ fn known_move(connection: &Connection, tenant: &str) -> Option<Move> {
 fn move_in_state(connection: &Connection, tenant: &str, states: &[&str], hint: &str) -> Move {
     let Some(known) = known_move(connection, tenant) else { refuse(tenant, "is not moving", hint) };
     if !states.contains(&known.state.as_str()) {
-        let because = match known.state.as_str() {
-            "leaving" => "is about to leave this server",
-            "left" => "has left this server",
-            "expected" => "is expected here, and its books have not come yet",
-            "arriving" => "is being imported",
-            _ => "has arrived here",
-        };
-        refuse(tenant, because, hint);
+        refuse(tenant, State::stored(&known.state).map_or("has arrived here", State::says), hint);
     }
     known
 }
@@ -131,16 +118,12 @@ fn begin_move(tenant: Option<&str>) {
         if connection.run(BACKFILLS, &[]).count() > 0 || connection.run(UNCHARGED, &[arg(tenant)]).count() > 0 {
             refuse(tenant, "cannot move while a table is backfilled", "Call it once talkmeter.backfill is done.");
         }
-        let known = known_move(connection, tenant);
-        match known.as_ref().map(|known| known.state.as_str()) {
-            Some("leaving") => return,
-            Some(state @ ("left" | "expected")) => {
-                let because = if state == "left" { "has left this server" } else { "is expected here" };
-                refuse(tenant, because, "Call it on the server that has the tenant's books.")
-            }
-            _ => known_tenant::must_be(connection, tenant),
+        match known_move(connection, tenant).and_then(|known| State::stored(&known.state)) {
+            None => known_tenant::must_be(connection, tenant),
+            Some(State::Leaving) => return,
+            Some(state) => refuse(tenant, state.says(), "Call it on the server that has the tenant's books."),
         }
-        connection.run(BEGIN, &[arg(tenant)]);
+        connection.run(BEGIN, &[arg(tenant), arg("leaving"), arg(vec!["arrived"])]);
         cache::announce_change();
         journal::note(connection, "begin_move", Some(tenant), json!({}), None);
     });
@@ -156,7 +139,7 @@ fn expect_tenant(tenant: Option<&str>) {
             return;
         }
         has_no_books(connection, tenant);
-        connection.run(EXPECT, &[arg(tenant)]);
+        connection.run(BEGIN, &[arg(tenant), arg("expected"), arg(vec!["left", "arrived"])]);
         cache::announce_change();
         journal::note(connection, "expect_tenant", Some(tenant), json!({}), None);
     });
@@ -384,24 +367,6 @@ const CAME_SINCE: &str = "
     SELECT count(*) FROM talkmeter.quarantined AS q
     WHERE q.tenant = $1 AND q.quarantined_at > COALESCE($2, '-infinity')";
 
-// What comes after the export stays, for who looks there.
-const REMOVE_QUARANTINED: &str = "
-    DELETE FROM talkmeter.quarantined AS q WHERE q.tenant = $1 AND q.quarantined_at <= COALESCE($2, '-infinity')";
-
-fn remove(
-    connection: &Connection,
-    books: &Books,
-    tenant: &str,
-    exported_at: Option<Timestamp>,
-    removed: &mut BTreeMap<&str, usize>,
-) {
-    let rows = match books.table {
-        QUARANTINE => connection.run(REMOVE_QUARANTINED, &[arg(tenant), arg(exported_at)]).count(),
-        _ => connection.run(books.delete, &[arg(tenant)]).count(),
-    };
-    removed.extend((rows > 0).then_some((books.table, rows)));
-}
-
 fn nothing_came(connection: &Connection, tenant: &str, exported_at: Option<Timestamp>) {
     let came: i64 = connection.run(CAME_SINCE, &[arg(tenant), arg(exported_at)]).only().value();
     if came > 0 {
@@ -441,10 +406,10 @@ fn end_move(tenant: Option<&str>, receipt: Option<Uuid>) {
             return;
         }
         books::lock_all();
-        let mut removed = BTreeMap::new();
         nothing_came(connection, tenant, known.exported_at);
         no_nameless_rows(connection, tenant, known.exported_at);
-        BOOKS.iter().for_each(|books| remove(connection, books, tenant, known.exported_at, &mut removed));
+        let removed = |books: &Books| (books.table, connection.run(books.delete, &[arg(tenant)]).count());
+        let removed: BTreeMap<&str, usize> = books::all().map(removed).filter(|(_, rows)| *rows > 0).collect();
         connection.run("DELETE FROM talkmeter.sweep_failure AS f WHERE f.tenant = $1", &[arg(tenant)]);
         connection.run(LEFT, &[arg(tenant)]);
         cache::announce_change();

@@ -29,12 +29,21 @@ pub enum State {
 
 impl State {
     /// `arrived` is the state of a tenant that is metered here again.
-    fn stored(name: &str) -> Option<State> {
+    pub fn stored(name: &str) -> Option<State> {
         match name {
             "leaving" => Some(State::Leaving),
             "left" => Some(State::Left),
             "expected" | "arriving" => Some(State::Expected),
             _ => None,
+        }
+    }
+
+    /// What is to be said of such a tenant.
+    pub fn says(self) -> &'static str {
+        match self {
+            State::Leaving => "is about to leave this server",
+            State::Left => "has left this server",
+            State::Expected => "is expected here, and its books have not come yet",
         }
     }
 }
@@ -75,6 +84,11 @@ impl Away {
         !self.tenants.is_empty() && self.tenants.contains_key(tenant)
     }
 
+    /// Those of some conversations of which the tenants are not away.
+    pub fn without(&self, keys: &[(String, String)]) -> Vec<(String, String)> {
+        keys.iter().filter(|(tenant, _)| !self.has(tenant)).cloned().collect()
+    }
+
     /// Their names, as a parameter of a statement.
     pub fn names(&self) -> Vec<String> {
         self.tenants.keys().cloned().collect()
@@ -100,11 +114,12 @@ pub fn must_be_here(tenant: &str) {
 }
 
 fn is_away(tenant: &str, state: State) -> Failure {
-    let (says, hint) = match state {
-        State::Leaving => ("is about to leave this server", "Call it where the tenant goes, once its books are there."),
-        State::Left => ("has left this server", "Call it on the server that has the tenant now."),
-        State::Expected => ("is expected here, and its books have not come yet", "Call it again once they have."),
+    let hint = match state {
+        State::Leaving => "Call it where the tenant goes, once its books are there.",
+        State::Left => "Call it on the server that has the tenant now.",
+        State::Expected => "Call it again once they have.",
     };
+    let says = state.says();
     failure(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("tenant \"{tenant}\" {says}"))
         .hint(format!("{hint} See talkmeter.moves."))
 }

@@ -270,18 +270,8 @@ impl Connection {
     /// Begins a statement of ours, as [`Connection::run`] does, whose rows are fetched by this and by later connections
     /// of the transaction.
     pub fn begin(&self, statement: &'static str, args: &[Arg]) -> Begun {
-        let plan = plan(statement, args);
-        let (_, mut values, nulls) = Arg::parts(args);
-        // SAFETY: as of `execute`; the cursor keeps the snapshot, a reference to the plan and a copy of the values.
-        // The server's name of it is copied.
-        unsafe {
-            lock_relations(plan);
-            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-            let portal =
-                pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), nulls.as_ptr().cast(), true);
-            pg_sys::PopActiveSnapshot();
-            Begun(CStr::from_ptr((*portal).name).to_owned())
-        }
+        // SAFETY: the plan is a kept one of these values. The server's name of the cursor is copied.
+        unsafe { Begun(CStr::from_ptr((*open(plan(statement, args), args)).name).to_owned()) }
     }
 
     /// The next rows of what was begun, at most so many. Without any it is closed.
@@ -313,6 +303,22 @@ impl Connection {
     }
 }
 
+/// Opens a cursor of a plan with the newest snapshot.
+///
+/// SAFETY: the plan must be a kept one of the types of these values, and there must be a connection.
+unsafe fn open(plan: pg_sys::SPIPlanPtr, args: &[Arg]) -> pg_sys::Portal {
+    let (_, mut values, nulls) = Arg::parts(args);
+    // SAFETY: as of [`Connection::execute`]; the cursor keeps the snapshot that is active when it is opened, a
+    // reference to the plan, and a copy of the values.
+    unsafe {
+        lock_relations(plan);
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), nulls.as_ptr().cast(), true);
+        pg_sys::PopActiveSnapshot();
+        portal
+    }
+}
+
 /// A statement that has begun: see [`Connection::begin`].
 pub struct Begun(CString);
 
@@ -326,17 +332,9 @@ struct Cursor<'c> {
 impl<'c> Cursor<'c> {
     /// Planned for these values, and not for any: it is run once.
     fn open(_: &'c Connection, statement: &str, args: &[Arg]) -> Cursor<'c> {
-        let (_, mut values, nulls) = Arg::parts(args);
         let plan = prepare(statement, args, pg_sys::CURSOR_OPT_CUSTOM_PLAN);
-        // SAFETY: as of [`Connection::execute`]; the cursor keeps the snapshot that is active when it is opened.
-        let portal = unsafe {
-            lock_relations(plan);
-            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-            let portal =
-                pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), nulls.as_ptr().cast(), true);
-            pg_sys::PopActiveSnapshot();
-            portal
-        };
+        // SAFETY: the plan is a kept one of these values.
+        let portal = unsafe { open(plan, args) };
         Cursor { portal, plan, connection: PhantomData }
     }
 }

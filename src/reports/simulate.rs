@@ -405,19 +405,13 @@ fn packs(connection: &Connection, question: &Question, tenant: &str) -> Vec<Pack
 }
 
 // A charge whose instant has moved within its period stays as it was posted, so the part says when it is.
-macro_rules! billed {
-    () => {
-        "SELECT c.tenant, c.conversation, c.part, COALESCE(p.first_event, ''::bytea), COALESCE(p.started_at, c.charged_at),
-            COALESCE(p.charged_at, c.charged_at), c.outcome, c.tier, c.amount::text, c.currency
-        FROM talkmeter.standing_charge AS c
-        LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
-        WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
-            AND c.period_start < $2 AND c.period_end > $1"
-    };
-}
-
-const BILLED: &str = billed!();
-const BILLED_TO_ONE: &str = concat!(billed!(), " AND c.tenant = $3");
+const BILLED: &str = "
+    SELECT c.tenant, c.conversation, c.part, COALESCE(p.first_event, ''::bytea), COALESCE(p.started_at, c.charged_at),
+        COALESCE(p.charged_at, c.charged_at), c.outcome, c.tier, c.amount::text, c.currency
+    FROM talkmeter.standing_charge AS c
+    LEFT JOIN talkmeter.part AS p ON p.tenant = c.tenant AND p.conversation = c.conversation AND p.part = c.part
+    WHERE COALESCE(p.charged_at, c.charged_at) >= $1 AND COALESCE(p.charged_at, c.charged_at) < $2
+        AND c.period_start < $2 AND c.period_end > $1 AND ($3::text IS NULL OR c.tenant = $3)";
 
 fn billed(connection: &Connection, question: &Question) -> Vec<SimulatedUnit> {
     let unit = |mut row: Row| SimulatedUnit {
@@ -431,10 +425,7 @@ fn billed(connection: &Connection, question: &Question) -> Vec<SimulatedUnit> {
         paid: Some(Paid { tier: row.value(), amount: decimal(&row.value::<String>()), currency: row.value() }),
         is_unprovable: false,
     };
-    let span = [at(question.from), at(question.to)];
-    let rows = match question.tenant {
-        None => connection.run_anew(BILLED, &span),
-        Some(tenant) => connection.run_anew(BILLED_TO_ONE, &[&span[..], &[arg(tenant)]].concat()),
-    };
+    let args = [at(question.from), at(question.to), arg(question.tenant)];
+    let rows = connection.run_anew(BILLED, &args);
     rows.iter().map(unit).collect()
 }

@@ -45,7 +45,8 @@ pub fn gaps(connection: &Connection, span: &Span) -> Result<Vec<Gap>, Unreadable
         let listed;
         (listed, goes_on) = span.next_conversations(after.as_ref(), LISTED)?;
         for keys in listed.chunks(TOGETHER) {
-            let here = those_here(keys);
+            // What another server meters was not missed here.
+            let here = Away::by_now().without(keys);
             ignored(span, &here, &mut hours)?;
             for compared in recount::of_source(connection, span.source.id, &here) {
                 not_seen(span.source.id, &compared, &mut hours);
@@ -56,12 +57,6 @@ pub fn gaps(connection: &Connection, span: &Span) -> Result<Vec<Gap>, Unreadable
         goes_on = goes_on && after.is_some();
     }
     Ok(merged(hours))
-}
-
-/// Without those of tenants whose books are elsewhere: what another server meters was not missed here.
-fn those_here(keys: &[Owned]) -> Vec<Owned> {
-    let away = Away::by_now();
-    keys.iter().filter(|(tenant, _)| !away.has(tenant)).cloned().collect()
 }
 
 fn add(hours: &mut Hours, because: &'static str, first: Instant, last: Instant, events: i64) {

@@ -109,13 +109,18 @@ fn two(policy: &str) -> (Database, Session, Database, Session) {
     (old, from, new, to)
 }
 
-/// All of a move, with nobody else about.
-fn moved(from: &mut Session, to: &mut Session, tenant: &str) {
-    to.run(&format!("SELECT talkmeter.expect_tenant('{tenant}')"));
-    from.run(&format!("SELECT talkmeter.begin_move('{tenant}')"));
-    carry_messages(from, to, tenant);
-    let receipt = imported(to, &document_of(from, tenant));
-    from.run(&format!("SELECT talkmeter.end_move('{tenant}', '{receipt}')"));
+/// All of a move of acme, with nobody else about.
+fn moved(from: &mut Session, to: &mut Session) {
+    to.run("SELECT talkmeter.expect_tenant('acme')");
+    from.run("SELECT talkmeter.begin_move('acme')");
+    ended(from, to);
+}
+
+/// What is left of the move of acme that has begun.
+fn ended(from: &mut Session, to: &mut Session) {
+    carry_messages(from, to, "acme");
+    let receipt = imported(to, &document_of(from, "acme"));
+    from.run(&format!("SELECT talkmeter.end_move('acme', '{receipt}')"));
 }
 
 /// Something in every table.
@@ -145,7 +150,7 @@ fn all_books_of_a_tenant_move_and_nothing_of_it_stays() {
     for table in BOOKS.iter().filter(|table| **table != "talkmeter.unplanned_unit") {
         assert!(before.iter().any(|row| row.starts_with(&format!("{table}: "))), "nothing in {table}");
     }
-    moved(&mut from, &mut to, "acme");
+    moved(&mut from, &mut to);
     assert_same_rows(&books(&mut to, "acme"), &before);
     assert_eq!(books(&mut from, "acme"), NOTHING);
     assert_same_rows(&books(&mut from, "bolt"), &of_bolt);
@@ -397,10 +402,10 @@ fn a_move_that_is_cancelled_leaves_the_tenant_where_it_was() {
 fn a_tenant_comes_back_to_the_server_that_it_left() {
     let (_old, mut from, _new, mut to) = two("lutingenie");
     tell(&mut from, "acme", "a", "10:00 exchange");
-    moved(&mut from, &mut to, "acme");
+    moved(&mut from, &mut to);
     tell(&mut to, "acme", "a", "10:10 exchange");
     from.run("DELETE FROM messages WHERE tenant_id = 'acme'");
-    moved(&mut to, &mut from, "acme");
+    moved(&mut to, &mut from);
     tell(&mut from, "acme", "a", "10:20 exchange");
     assert_eq!(from.lines("SELECT turn_count FROM talkmeter.parts"), ["3"]);
     assert_eq!(from.lines("SELECT state FROM talkmeter.moves"), ["arrived"]);
@@ -466,12 +471,6 @@ fn on_its_way(policy: &str) -> (Database, Session, Database, Session) {
     to.run("SELECT talkmeter.expect_tenant('acme')");
     from.run("SELECT talkmeter.begin_move('acme')");
     (old, from, new, to)
-}
-
-fn ended(from: &mut Session, to: &mut Session) {
-    carry_messages(from, to, "acme");
-    let receipt = imported(to, &document_of(from, "acme"));
-    from.run(&format!("SELECT talkmeter.end_move('acme', '{receipt}')"));
 }
 
 #[test]
